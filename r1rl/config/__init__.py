@@ -1,0 +1,1 @@
+"""Recipes: YAML onto typed dataclasses, checked before torch is imported."""

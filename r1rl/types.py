@@ -1,0 +1,65 @@
+"""Records that pass between the layers. No torch here: recipes, data and rewards import it before torch is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class FinishReason(StrEnum):
+    """Why a completion ended. Only `LENGTH` is a truncation."""
+
+    EOS = "eos"
+    STOP = "stop"  # a stop string of the recipe
+    LENGTH = "length"  # max_completion_length reached
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One row of the data: the text of the problem, its gold answer, and every other column for the rewards."""
+
+    id: str
+    problem: str
+    answer: str | None
+    columns: dict[str, Any] = field(default_factory=dict)
+    """The other columns of the row, by name; rewards receive those that they name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A problem rendered with the recipe's template and tokenized: what the policy continues."""
+
+    problem: Problem
+    text: str
+    token_ids: list[int]
+    prefill: str = ""
+    """The part at the end of `text` that stands for the model's own first words (such as "<think>")."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What the policy wrote after one prompt.
+
+    `token_ids` includes the final EOS token when there is one: it is trained. `logprobs[t]` is the log-probability of
+    `token_ids[t]` under the distribution that was sampled (after temperature, top-k, top-p, min-p).
+    """
+
+    token_ids: list[int]
+    logprobs: list[float]
+    text: str
+    """Decoded without special tokens, after the prefill; a stop string is kept."""
+    finish_reason: FinishReason
+
+    @property
+    def is_truncated(self) -> bool:
+        """True when the completion was cut off by its length limit."""
+        return self.finish_reason is FinishReason.LENGTH
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionGroup:
+    """The G completions of one prompt; `index` is the prompt's place in the batch that was handed to the engine."""
+
+    index: int
+    completions: list[Completion]
