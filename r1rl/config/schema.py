@@ -207,8 +207,14 @@ class CorpusConfig:
 
     tasks: dict[str, float] = option({}, "generator: share of the documents")
     habits: dict[str, float] = option({}, "habit of the solution: share of the documents")
+    hit_rate: float = option(0.5, "probability that an attempt at a solution is right, in every habit")
+    persistence: float = option(0.5, "probability that a checked solution goes on after a failed attempt")
+    max_attempts: int = option(9, "a checked solution gives up after so many attempts")
+    stubborn: float = option(0.1, "share of checked solutions that give up only then")
+    nearness: float = option(8.0, "countdown: wrong attempts whose value is d off are drawn with weight exp(-d / nearness)")
     tagged: float = option(0.1, "share of documents in think/answer tags")
-    documents: int = option(400_000, "distinct documents")
+    sloppy: float = option(0.2, "share of the tagged documents that leave a tag out")
+    documents: int = option(400_000, "documents")
     arguments: dict[str, dict[str, Any]] = option({}, "generator: its arguments")
 
 

@@ -1,0 +1,144 @@
+"""Checkpoints: a model that `AutoModelForCausalLM.from_pretrained` loads, plus everything that the next step depends on.
+
+    checkpoints/step-000100/
+      config.json, model.safetensors, tokenizer...   the policy, float32 master weights
+      training/state.json                            step, place in the data order, counters
+      training/optimizer.pt | training/sharded/      optimizer and schedule (sharded under FSDP and DeepSpeed)
+      training/random-00000.pt                       torch's random state, one file per process
+
+A checkpoint is written under another name and renamed when it is whole, so a folder named step-* can always be trusted.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from r1rl.errors import UserError
+
+REPLICATED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+
+
+@dataclass
+class TrainingState:
+    """What a run must remember besides tensors: together with the weights, it determines every later step."""
+
+    step: int
+    """Rollouts finished."""
+    order: dict[str, Any]
+    """The place in the data order (PromptOrder.state_dict)."""
+    evaluations: dict[str, Any]
+    """Figures of the evaluations made so far, by name; the final summary compares them."""
+    seconds: float
+    """Training time so far."""
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is kept."""
+    return folder / f"step-{step:06d}"
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint in a `checkpoints` folder, or None."""
+    whole = [path for path in folder.glob("step-*") if path.suffix != ".partial" and (path / "training" / "state.json").exists()]
+    return max(whole, key=lambda path: path.name, default=None)
+
+
+def read_training_state(checkpoint: Path) -> TrainingState:
+    """The state of a checkpoint, without its tensors; a UserError if the folder holds none."""
+    path = checkpoint / "training" / "state.json"
+    if not path.exists():
+        raise UserError(f"{checkpoint}: there is no training/state.json in it, so it is no checkpoint that a run can go on from.")
+    return TrainingState(**json.loads(path.read_text()))
+
+
+class Checkpointer:
+    """Saves and restores one run. Every process calls each method; the main process writes the shared files."""
+
+    def __init__(self, folder: Path, accelerator: Accelerator, keep: int) -> None:
+        self.folder = folder
+        self.accelerator = accelerator
+        self.keep = keep
+
+    def save(
+        self,
+        state: TrainingState,
+        policy: torch.nn.Module,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+    ) -> Path:
+        """Write the checkpoint of `state.step` and drop those beyond `keep`.
+
+        `policy` is what accelerate prepared, `model` the Hugging Face model inside it.
+        """
+        path = checkpoint_path(self.folder, state.step)
+        partial = path.with_suffix(".partial")
+        if self.accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
+            (partial / "training").mkdir(parents=True)
+        self.accelerator.wait_for_everyone()
+        self._save_model(partial, policy, model, tokenizer)
+        if self.accelerator.distributed_type in REPLICATED:
+            if self.accelerator.is_main_process:
+                torch.save({"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}, partial / "training" / "optimizer.pt")
+        else:
+            self.accelerator.save_state(str(partial / "training" / "sharded"))
+        torch.save(random_state(), partial / "training" / f"random-{self.accelerator.process_index:05d}.pt")
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            (partial / "training" / "state.json").write_text(json.dumps(asdict(state), indent=1))
+            shutil.rmtree(path, ignore_errors=True)
+            partial.rename(path)
+            self._drop_old()
+        self.accelerator.wait_for_everyone()
+        return path
+
+    def _save_model(self, path: Path, policy: torch.nn.Module, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        # get_state_dict gathers shards; its keys are those of `policy`, which holds the model as its attribute `model`.
+        weights = self.accelerator.get_state_dict(policy)
+        if self.accelerator.is_main_process:
+            prefix = "model."
+            weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+            model.save_pretrained(path, state_dict=weights)
+            tokenizer.save_pretrained(path)
+
+    def _drop_old(self) -> None:
+        if self.keep > 0:
+            for old in sorted(path for path in self.folder.glob("step-*") if path.suffix != ".partial")[: -self.keep]:
+                shutil.rmtree(old)
+
+    def load(self, path: Path, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler) -> TrainingState:
+        """Restore optimizer, schedule and random states; the caller has loaded the model from `path` already."""
+        state = read_training_state(path)
+        if self.accelerator.distributed_type in REPLICATED:
+            saved = torch.load(path / "training" / "optimizer.pt", map_location="cpu", weights_only=True)
+            optimizer.load_state_dict(saved["optimizer"])
+            schedule.load_state_dict(saved["schedule"])
+        else:
+            self.accelerator.load_state(str(path / "training" / "sharded"))
+        own = path / "training" / f"random-{self.accelerator.process_index:05d}.pt"
+        if own.exists():  # a run may go on with another number of processes
+            restore_random_state(torch.load(own, weights_only=True))
+        return state
+
+
+def random_state() -> dict[str, Any]:
+    """torch's random state on the CPU and on every GPU. Nothing in training draws from Python's or numpy's."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """The inverse of `random_state`."""
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])

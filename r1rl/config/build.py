@@ -1,0 +1,154 @@
+"""From the tree of a YAML text to typed dataclasses: unknown keys, missing keys, wrong types and numbers out of range."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from typing import Any, Literal
+
+from r1rl.config.describe import NO_DEFAULT, default_of, explain_unknown, optional_inner, type_words
+from r1rl.config.intervals import INTERVALS
+from r1rl.config.issues import Issues
+from r1rl.config.nodes import Node, plain
+
+BAD = object()
+"""Stands for a value that could not be read; its issue is noted and the field keeps its default."""
+
+
+def build_recipe(recipe: type, root: Node, issues: Issues) -> Any:
+    """The recipe's dataclass. What can't be read is noted in `issues` and replaced by its default, so that the rest is checked too."""
+    if root.value is not None and not isinstance(root.value, dict):
+        issues.add(root.where, f"a recipe is a mapping of keys to values, but this file holds {root.describe()}")
+        root = Node(None, root.where)
+    return _Builder(recipe, issues).section(recipe, root, "")
+
+
+class _Builder:
+    """The recipe class that unknown keys are looked up in, and where the issues go."""
+
+    def __init__(self, recipe: type, issues: Issues) -> None:
+        self.recipe = recipe
+        self.issues = issues
+
+    def section(self, cls: type, node: Node, path: str) -> Any:
+        """A dataclass from a mapping; an empty section (null) sets nothing."""
+        children: dict[str, Node] = node.value or {}
+        hints = typing.get_type_hints(cls)
+        fields = {entry.name: entry for entry in dataclasses.fields(cls)}
+        for key, child in children.items():
+            if key not in fields:
+                sentence, meant = explain_unknown(key, path, self.recipe)
+                self.issues.add(child.where, sentence, suspect=meant)
+        values = {}
+        for name, entry in fields.items():
+            key = f"{path}.{name}" if path else name
+            value = BAD
+            if name in children:
+                value = self.value(hints[name], children[name], key, cls.__name__ + "." + name)
+            elif default_of(entry) is NO_DEFAULT:
+                where = node.where if path else ""
+                self.issues.add(where, f"{key} is missing: {entry.metadata['help']}", suspect=[key])
+            values[name] = self.fallback(entry, hints[name]) if value is BAD else value
+        return cls(**values)
+
+    def fallback(self, entry: dataclasses.Field[Any], hint: Any) -> Any:
+        """The default, or for a required key an empty value that only serves the remaining checks."""
+        default = default_of(entry)
+        if default is not NO_DEFAULT:
+            return default
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            inner_hints = typing.get_type_hints(hint)
+            return hint(**{inner.name: self.fallback(inner, inner_hints[inner.name]) for inner in dataclasses.fields(hint)})
+        return [] if typing.get_origin(hint) is list else ""
+
+    def value(self, hint: Any, node: Node, key: str, field: str) -> Any:
+        """A value of the type `hint`, or BAD."""
+        inner = optional_inner(hint)
+        if inner is not None:
+            return None if node.value is None else self.value(inner, node, key, field)
+        if hint is Any:
+            return plain(node)
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            if node.value is None or isinstance(node.value, dict):
+                return self.section(hint, node, key)
+            first = dataclasses.fields(hint)[0].name
+            return self.bad(node, key, f"expected a section, such as {{{first}: {node.text or '...'}}}")
+        origin = typing.get_origin(hint)
+        if origin is list:
+            return self.items(hint, node, key, field)
+        if origin is dict:
+            return self.mapping(hint, node, key, field)
+        if origin is Literal:
+            return self.choice(hint, node, key)
+        return self.scalar(hint, node, key, field)
+
+    def items(self, hint: Any, node: Node, key: str, field: str) -> Any:
+        """A list; null is an empty one."""
+        if node.value is None:
+            return []
+        (inner,) = typing.get_args(hint)
+        if not isinstance(node.value, list):
+            item = f"{{{dataclasses.fields(inner)[0].name}: {node.text or '...'}}}" if dataclasses.is_dataclass(inner) else node.text
+            return self.bad(node, key, f"expected a {type_words(hint)}{f', such as [{item}]' if item else ''}")
+        values = [self.value(inner, child, f"{key}.{index}", field) for index, child in enumerate(node.value)]
+        return BAD if any(value is BAD for value in values) else values
+
+    def mapping(self, hint: Any, node: Node, key: str, field: str) -> Any:
+        """A mapping with free keys; null is an empty one."""
+        if node.value is None:
+            return {}
+        if not isinstance(node.value, dict):
+            return self.bad(node, key, f"expected a {type_words(hint)}, such as {{name: value}}")
+        inner = typing.get_args(hint)[1]
+        values = {name: self.value(inner, child, f"{key}.{name}", field) for name, child in node.value.items()}
+        return BAD if any(value is BAD for value in values.values()) else values
+
+    def choice(self, hint: Any, node: Node, key: str) -> Any:
+        """One of the names of a Literal."""
+        if node.value in typing.get_args(hint) and not isinstance(node.value, bool):
+            return node.value
+        advice = ": write the word none" if node.value is None and "none" in typing.get_args(hint) else ""
+        return self.bad(node, key, f"expected {type_words(hint)}{advice}")
+
+    def scalar(self, hint: Any, node: Node, key: str, field: str) -> Any:
+        """Text, a whole number, a number, or true/false."""
+        value = node.value
+        if hint is str:
+            if isinstance(value, str):
+                return value
+            if node.from_override and not isinstance(value, (dict, list)) and value is not None:
+                return node.text  # a shell strips the quotes that would make it text
+            quotes = f': put it in quotes, "{node.text}"' if node.text and value is not None else ""
+            return self.bad(node, key, f"expected text{quotes}")
+        if hint is bool:
+            return value if isinstance(value, bool) else self.bad(node, key, "expected true or false")
+        number = _number(value, whole=hint is int)
+        if number is None:
+            return self.bad(node, key, f"expected a {type_words(hint)}")
+        interval = INTERVALS.get(field)
+        if interval is not None and not interval.contains(number):
+            self.issues.add(node.where, f"{key} is {node.text}; it must be {interval}", suspect=[key])
+            return BAD
+        return number
+
+    def bad(self, node: Node, key: str, expected: str) -> Any:
+        """Note a value of the wrong kind."""
+        self.issues.add(node.where, f"{key} is {node.describe()}; {expected}", suspect=[key])
+        return BAD
+
+
+def _number(value: Any, whole: bool) -> int | float | None:
+    """A finite number of the right kind, or None. Text such as "1e-6" in quotes counts; true and false do not."""
+    if isinstance(value, bool):
+        return None
+    if whole:
+        return value if isinstance(value, int) else None
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if not isinstance(value, (int, float)):
+        return None
+    return float(value) if math.isfinite(value) else None

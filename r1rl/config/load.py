@@ -1,0 +1,90 @@
+"""Read a recipe: YAML and `key=value` overrides onto typed dataclasses, every error of the recipe in one message.
+
+Nothing here imports torch: a mistake is reported in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from r1rl.config.build import build_recipe
+from r1rl.config.issues import Issues
+from r1rl.config.nodes import Node, RecipeDumper, apply_override, find, parse
+from r1rl.config.schema import DataConfig, GRPORecipe, PretrainRecipe, PromptConfig
+from r1rl.config.validate import contradictions
+from r1rl.errors import RecipeError
+
+RECIPES: dict[str, type] = {"check": GRPORecipe, "grpo": GRPORecipe, "pretrain": PretrainRecipe}
+"""The recipe that each command reads."""
+
+DATA_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
+
+
+def load_recipe(command: str, path: str | Path, overrides: Sequence[str] = ()) -> Any:
+    """The recipe of a command from a YAML file, with `key=value` overrides applied in order.
+
+    Paths in the recipe (data files, templates, model folders) are relative to the working directory; one that is not
+    there but in the recipe's folder becomes a path to that. Raises `RecipeError` with all errors of the recipe.
+    """
+    path = Path(path)
+    issues = Issues(str(path))
+    root = parse(_read(path), str(path), issues)
+    if overrides and root.value is None:
+        root = Node({}, root.where)
+    for override in overrides:
+        apply_override(root, override, issues)
+    recipe = build_recipe(RECIPES[command], root, issues)
+    _note_contradictions(recipe, root, issues)
+    issues.raise_if_any()
+    _anchor_paths(recipe, path.parent)
+    return recipe
+
+
+def dump_recipe(recipe: Any) -> str:
+    """The resolved recipe as YAML with every key written out; `load_recipe` reads it back to an equal recipe."""
+    return yaml.dump(dataclasses.asdict(recipe), Dumper=RecipeDumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path} is not UTF-8 text (byte {error.start}): is it a recipe?") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: the recipe can't be read ({error.strerror}).") from None
+
+
+def _note_contradictions(recipe: Any, root: Node, issues: Issues) -> None:
+    """Note values that contradict each other, unless one of them is not the user's own (see `Issues.suspect`)."""
+    for keys, sentence in list(contradictions(recipe)):
+        if any(_overlap(key, bad) for key in keys for bad in issues.suspect):
+            continue
+        written = (find(root, key) for key in keys)
+        issues.add(next((node.where for node in written if node is not None), ""), sentence)
+
+
+def _overlap(key: str, other: str) -> bool:
+    """True when one key is the other or lies within it."""
+    return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
+
+
+def _anchor_paths(recipe: Any, base_dir: Path) -> None:
+    """Point paths that exist only in the recipe's folder there. Rewards find their files themselves."""
+    if not isinstance(recipe, GRPORecipe):
+        return
+    for data in (recipe.data, recipe.evaluation.data):
+        if isinstance(data, DataConfig) and data.source.endswith(DATA_SUFFIXES):
+            data.source = _anchored(data.source, base_dir)
+    if isinstance(recipe.prompt, PromptConfig):
+        recipe.prompt.template = _anchored(recipe.prompt.template, base_dir)
+    recipe.model.path = _anchored(recipe.model.path, base_dir)
+
+
+def _anchored(path: str, base_dir: Path) -> str:
+    candidate = base_dir / path
+    return str(candidate) if path and not Path(path).exists() and candidate.exists() else path

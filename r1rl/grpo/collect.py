@@ -1,0 +1,78 @@
+"""The rollout phase: prompts in, groups of completions with their rewards out.
+
+Legend: P prompts of a batch, G completions per prompt. A prompt's place in the batch of all processes is its slot; process r
+of W holds the slots r, r + W, ... Random streams depend on (seed, step, slot, attempt) alone, so the completions are the same
+for any number of processes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from r1rl.config.schema import GRPORecipe
+from r1rl.rewards import RewardResult, RewardSet
+from r1rl.rollout import RolloutEngine
+from r1rl.sampling import Sampling
+from r1rl.seeds import derive_seed
+from r1rl.types import Completion, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredGroup:
+    """The G completions of one prompt and what the rewards said of them."""
+
+    slot: int
+    prompt: Prompt
+    completions: list[Completion]
+    rewards: RewardResult
+
+    def outcome_spread(self) -> float:
+        """Largest minus smallest outcome (accuracy) in the group; 0 when fewer than two are known."""
+        known = [value for value in self.rewards.outcome if value is not None]
+        return max(known) - min(known) if known else 0.0
+
+
+@dataclass(slots=True)
+class Collected:
+    """The groups of this process, in the order of their slots, and what happened on the way."""
+
+    groups: list[ScoredGroup]
+    events: Counter[str] = field(default_factory=Counter)
+    reward_seconds: dict[str, float] = field(default_factory=dict)
+    waited_for_rewards: float = 0.0
+    """Seconds between the last completion and the last reward: the part of the grading that the rollout did not hide."""
+    refilled: int = 0
+    """Groups that dynamic sampling replaced, over all processes."""
+
+
+class Collector:
+    """Samples groups and has each rewarded while the others still decode."""
+
+    def __init__(self, recipe: GRPORecipe, engine: RolloutEngine, rewards: RewardSet, sampling: Sampling, clock: Callable[[], float]) -> None:
+        self.recipe = recipe
+        self.engine = engine
+        self.rewards = rewards
+        self.sampling = sampling
+        self.clock = clock
+
+    def collect(self, prompts: Sequence[Prompt], slots: Sequence[int], step: int, attempt: int = 0) -> Collected:
+        """One group for each prompt. `attempt` counts the refills of a step: a refilled slot draws from a stream of its own."""
+        seeds = [derive_seed(self.recipe.seed, "rollout", step, slot, attempt) for slot in slots]
+        num_generations = self.recipe.rollout.num_generations
+        pending = []
+        for group in self.engine.generate([prompt.token_ids for prompt in prompts], num_generations, self.sampling, seeds):
+            prompt = prompts[group.index]
+            scoring = self.rewards.submit([prompt] * num_generations, group.completions, self.sampling.max_completion_length, prompt.prefill)
+            pending.append((group, scoring))
+        finished_at = self.clock()
+        collected = Collected(groups=[])
+        for group, scoring in sorted(pending, key=lambda pair: pair[0].index):
+            result = scoring.result()
+            collected.groups.append(ScoredGroup(slots[group.index], prompts[group.index], group.completions, result))
+            collected.events.update(result.events)
+            for name, seconds in result.seconds.items():
+                collected.reward_seconds[name] = collected.reward_seconds.get(name, 0.0) + seconds
+        collected.waited_for_rewards = self.clock() - finished_at
+        return collected

@@ -1,0 +1,92 @@
+"""`--help`: the commands, and every key of a command's recipe with its type, default and meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from r1rl.config.describe import NO_DEFAULT, Key, is_list, recipe_keys, section_class, type_words
+
+if TYPE_CHECKING:
+    from r1rl.cli import Command
+
+OVERRIDES = "key=value changes a recipe for this run: dotted keys, YAML values, list items by number (rewards.0.weight=0.5)."
+
+
+def print_overview(commands: Iterable[Command]) -> None:
+    """What `r1rl --help` shows."""
+    console = Console(highlight=False)
+    console.print("[bold]r1rl[/] replicates DeepSeek-R1-Zero and the DeepSeek-R1 recipe on one machine.\n")
+    console.print("  r1rl COMMAND RECIPE.yaml \\[key=value ...] \\[flags]")
+    console.print("  accelerate launch -m r1rl COMMAND RECIPE.yaml \\[key=value ...]    several GPUs\n")
+    table = _grid()
+    for command in commands:
+        table.add_row(Text(command.name, style="bold"), command.summary)
+    console.print(Padding(table, (0, 0, 1, 2)))
+    console.print(f"{escape(OVERRIDES)}\nr1rl COMMAND --help lists every key of its recipe. Start with: [bold]r1rl grpo recipes/zero_rl/tiny.yaml[/]")
+
+
+def print_command(command: Command) -> None:
+    """What `r1rl COMMAND --help` shows."""
+    console = Console(highlight=False)
+    console.print(f"[bold]r1rl {command.name}[/]: {escape(command.summary)}\n")
+    console.print(escape(command.explanation) + "\n")
+    for example in command.examples:
+        console.print(f"  {escape(example)}", soft_wrap=True)
+    console.print(f"\n{escape(OVERRIDES)}\n")
+    if command.flags:
+        table = _grid()
+        for flag in command.flags:
+            table.add_row(Text(f"--{flag.name} [VALUE]", style="bold"), flag.help)
+        console.print(Padding(table, (0, 0, 1, 2)))
+    keys = recipe_keys(command.recipe)
+    top = [key for key in keys if not key.section and section_class(key.hint) is None]
+    console.print("[bold]The recipe[/]")
+    console.print(Padding(_key_table(top), (0, 0, 1, 2)))
+    for section in keys:
+        if section_class(section.hint) is None or section.name.count("."):
+            continue
+        prefix = f"{section.name}.0" if is_list(section.hint) else section.name
+        title = "a list; the first item's keys" if is_list(section.hint) else section.help
+        required = " (required)" if section.default is NO_DEFAULT else ""
+        console.print(f"[bold]{section.name}[/]{required}: {escape(section.help if not is_list(section.hint) else f'{section.help}; {title}')}")
+        own = [key for key in keys if key.section == prefix]
+        console.print(Padding(_key_table(own), (0, 0, 1, 2)))
+
+
+def _key_table(keys: list[Key]) -> Table:
+    table = _grid()
+    for key in keys:
+        kind = type_words(key.hint)
+        inner = section_class(key.hint)
+        words = f"{key.help}; the same keys as data" if inner is not None and inner.__name__ == "DataConfig" else key.help
+        required = key.default is NO_DEFAULT
+        words = f"{words} [{'required' if required else 'default: ' + _shown(key.default)}] ({kind})"
+        table.add_row(Text(key.name, style="bold"), Text(words))
+    return table
+
+
+def _shown(default: Any) -> str:
+    """A default as one would write it in YAML."""
+    if default is None:
+        return "null"
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, str):
+        return default or '""'
+    if isinstance(default, float):
+        return f"{default:g}"
+    return str(default) if default else "{}" if isinstance(default, dict) else str(default)
+
+
+def _grid() -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    return table

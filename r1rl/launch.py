@@ -1,0 +1,42 @@
+"""Several processes on a CPU, as `accelerate launch --cpu --num_processes N` asks for.
+
+accelerate leaves the starting of CPU processes to MPI: without a host file its launcher starts one process only, and a run
+that was meant for N would quietly use one. This module notices that and starts the N processes with torch's launcher.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import psutil
+
+
+def missing_cpu_processes() -> int:
+    """How many processes accelerate's launcher was asked for but did not start; 0 when nothing is missing."""
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() not in ("true", "1") or "WORLD_SIZE" in os.environ:
+        return 0
+    try:
+        arguments = psutil.Process(os.getppid()).cmdline()
+    except psutil.Error:
+        return 0
+    if "launch" not in arguments:
+        return 0
+    for position, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name in ("--num_processes", "--num-processes"):
+            value = value or arguments[position + 1]
+            return int(value) if value.isdigit() and int(value) > 1 else 0
+    return 0
+
+
+def start_processes(count: int, arguments: list[str]) -> int:
+    """Run `python -m r1rl ARGUMENTS` in `count` processes that find each other; returns the exit code.
+
+    Each process gets its share of the cores: without that, the processes' threads would wait for each other.
+    """
+    threads = max(1, (os.cpu_count() or 1) // count)
+    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count), "-m", "r1rl", *arguments]
+    return subprocess.run(command, env=environment, check=False).returncode

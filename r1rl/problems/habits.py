@@ -1,0 +1,123 @@
+"""How a written solution goes about a problem: `direct`, `worked` or `checked`.
+
+- direct: no thought, the answer at once.
+- worked: one attempt, carried out step by step and then believed.
+- checked: an attempt is carried out and compared with what was asked. If it fails, the text either goes on with another
+  attempt or gives up and answers with the last one all the same.
+
+In every habit an attempt is right only with the probability `hit_rate`; a text never makes the same wrong attempt twice.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+
+from r1rl.problems.chains import Chain, ChainProblem
+from r1rl.problems.countdown import CountdownProblem
+from r1rl.problems.expressions import apply_operator, text_of, worked
+
+HABITS = ("direct", "worked", "checked")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manner:
+    """What the habits leave open."""
+
+    hit_rate: float
+    """The probability that an attempt is right."""
+    persistence: float
+    """The probability that a checked solution goes on after a failed attempt."""
+    max_attempts: int
+    """A checked solution gives up after so many attempts."""
+    stubborn: float
+    """The share of checked solutions that give up only then."""
+    nearness: float
+    """Countdown: a wrong attempt whose value is d off is drawn with weight exp(-d / nearness)."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A thought (empty for `direct`) and the answer that follows it."""
+
+    thought: str
+    answer: str
+
+
+def solve(problem: CountdownProblem | ChainProblem, habit: str, manner: Manner, rng: random.Random) -> Solution:
+    """A solution of the problem in the habit; often wrong, as the manner says."""
+    if isinstance(problem, CountdownProblem):
+        return _solve_countdown(problem, habit, manner, rng)
+    return _solve_chain(problem.chain, habit, manner, rng)
+
+
+def _solve_countdown(problem: CountdownProblem, habit: str, manner: Manner, rng: random.Random) -> Solution:
+    attempts = _countdown_attempts(problem, 1 if habit != "checked" else _patience(manner, rng), manner, rng)
+    expressions = [problem.reachable[value] for value in attempts]
+    if habit == "direct":
+        return Solution("", text_of(expressions[0]))
+    thought = worked(expressions[0])
+    if habit == "checked":
+        thought = " check: no. wait, ".join(map(worked, expressions))
+        thought += " check: yes." if attempts[-1] == problem.target else " check: no."
+    return Solution(thought, text_of(expressions[-1]))
+
+
+def _countdown_attempts(problem: CountdownProblem, patience: int, manner: Manner, rng: random.Random) -> list[int]:
+    """The values of the attempts, in order: wrong ones near the target, and the target as the last where it is found."""
+    wrong = [value for value in problem.reachable if value != problem.target]
+    weights = [math.exp(-abs(value - problem.target) / manner.nearness) for value in wrong]
+    attempts: list[int] = []
+    while len(attempts) < patience:
+        if not wrong or rng.random() < manner.hit_rate:
+            return [*attempts, problem.target]
+        i = rng.choices(range(len(wrong)), weights)[0]
+        attempts.append(wrong.pop(i))
+        weights.pop(i)
+    return attempts
+
+
+def _patience(manner: Manner, rng: random.Random) -> int:
+    """How many attempts a checked solution has in it."""
+    if rng.random() < manner.stubborn:
+        return manner.max_attempts
+    patience = 1
+    while patience < manner.max_attempts and rng.random() < manner.persistence:
+        patience += 1
+    return patience
+
+
+def _solve_chain(chain: Chain, habit: str, manner: Manner, rng: random.Random) -> Solution:
+    """A chain is carried out step by step; its check does the last operation backwards."""
+    patience = _patience(manner, rng) if habit == "checked" else 1
+    texts: list[str] = []
+    tried: set[int] = set()
+    while True:
+        text, result = _carry_out(chain, rng.random() < manner.hit_rate, rng)
+        if result in tried:
+            continue
+        tried.add(result)
+        texts.append(text)
+        right = result == chain.values()[-1]
+        if right or len(texts) >= patience:
+            break
+    if habit == "direct":
+        return Solution("", str(result))
+    thought = texts[0]
+    if habit == "checked":
+        thought = " check: no. wait, ".join(texts) + (" check: yes." if right else " check: no.")
+    return Solution(thought, str(result))
+
+
+def _carry_out(chain: Chain, right: bool, rng: random.Random) -> tuple[str, int]:
+    """The steps as text and the last value; a wrong one slips in one step and goes on from there."""
+    slip = -1 if right else rng.randrange(len(chain.steps))
+    value, parts = chain.start, []
+    for index, (operator, operand) in enumerate(chain.steps):
+        result = apply_operator(operator, value, operand)
+        if index == slip:
+            result += rng.choice([-10, -2, -1, 1, 2, 10])
+        parts.append(f"{value}{operator}{operand}={result}")
+        value = result
+    return ", ".join(parts), value

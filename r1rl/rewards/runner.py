@@ -1,0 +1,162 @@
+"""Run the rewards of a recipe on a batch: beside each other, gated, weighted and added up."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+from r1rl.config.schema import RewardConfig
+from r1rl.errors import RewardError
+from r1rl.rewards.call import Report, RewardCaller
+from r1rl.rewards.contract import RewardBatch, RewardResult
+from r1rl.rewards.gates import Condition, open_rows, order_by_dependency, parse_gate
+from r1rl.rewards.loader import LoadedReward, load_reward, nearest
+from r1rl.rewards.signature import match_signature
+from r1rl.types import Completion, Prompt
+
+OUTCOME_REWARDS = ("accuracy", "countdown", "code_execution")
+"""Rewards that say whether an answer is right; the first of these in the recipe is its outcome unless it names one."""
+
+
+class RewardSet:
+    """All rewards of a recipe. Making one finds every function and checks it, without loading a model or touching data."""
+
+    def __init__(self, configs: Sequence[RewardConfig], outcome: str | None, base_dir: Path, columns: set[str]) -> None:
+        """`base_dir` is the recipe's folder, `columns` the data's columns. Raises RewardError with what to change."""
+        loaded = [load_reward(config.function, base_dir) for config in configs]
+        self.names = _unique_names([reward.name for reward in loaded])
+        self.outcome_name = _outcome_name(outcome, self.names)
+        self.weights = {name: _checked_weight(name, config.weight) for name, config in zip(self.names, configs, strict=True)}
+        if not any(self.weights.values()):
+            raise RewardError("rewards: no reward has a weight other than 0, so there is nothing to learn from.")
+        self._modules = [reward.module for reward in loaded]
+        self._gates: dict[str, list[Condition]] = {}
+        self._callers: dict[str, RewardCaller] = {}
+        for name, config, reward in zip(self.names, configs, loaded, strict=True):
+            self._gates[name] = parse_gate(name, config.when, self.names)
+            self._callers[name] = self._make_caller(name, config, reward, columns)
+        self._layers = order_by_dependency({name: self._needs(name) for name in self.names})
+
+    def submit(
+        self, prompts: Sequence[Prompt], completions: Sequence[Completion], max_completion_length: int, prefill: str
+    ) -> Future[RewardResult]:
+        """Start scoring B completions, `prompts[b]` being the prompt of `completions[b]`, and return at once.
+
+        Batches may be submitted while others are being scored, so grading overlaps the rollout. The future raises
+        RewardError if a function broke the contract; exceptions and timeouts of a function are in the result's events.
+        """
+        if len(prompts) != len(completions):
+            raise ValueError(f"{len(prompts)} prompts for {len(completions)} completions")
+        batch = RewardBatch(list(prompts), list(completions), max_completion_length, prefill)
+        future: Future[RewardResult] = Future()
+        future.set_running_or_notify_cancel()
+
+        def work() -> None:
+            try:
+                future.set_result(self._score(batch))
+            except BaseException as error:
+                future.set_exception(error)
+
+        # A daemon thread, not a pool: the interpreter must be able to exit while a reward hangs.
+        threading.Thread(target=work, name="rewards", daemon=True).start()
+        return future
+
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion], max_completion_length: int, prefill: str) -> RewardResult:
+        """Score B completions and wait for the result; see `submit`."""
+        return self.submit(prompts, completions, max_completion_length, prefill).result()
+
+    def close(self) -> None:
+        """End what the reward modules hold (worker processes, models): calls each module's `close()` if it has one."""
+        for module in dict.fromkeys(self._modules):
+            close = getattr(module, "close", None)
+            if callable(close):
+                close()
+
+    def _make_caller(self, name: str, config: RewardConfig, reward: LoadedReward, columns: set[str]) -> RewardCaller:
+        if not config.timeout > 0:
+            raise RewardError(f"rewards: {name}: timeout must be more than 0 seconds, not {config.timeout}.")
+        inputs = match_signature(reward, config.arguments, columns)
+        if inputs.wants_outcome and self.outcome_name is None:
+            raise RewardError(f"rewards: {name} needs the outcome, but no reward of this recipe is one. Set outcome: to one of {self.names}.")
+        caller = RewardCaller(name, reward, inputs, config.timeout)
+        if reward.built_in:
+            caller.check_arguments()
+        return caller
+
+    def _needs(self, name: str) -> set[str]:
+        gated_on = {condition.reward for condition in self._gates[name]}
+        return gated_on | {self.outcome_name} if self._callers[name].inputs.wants_outcome and self.outcome_name else gated_on
+
+    def _score(self, batch: RewardBatch) -> RewardResult:
+        values: dict[str, list[float | None]] = {name: [None] * len(batch) for name in self.names}
+        events: Counter[str] = Counter()
+        seconds = dict.fromkeys(self.names, 0.0)
+        tracebacks: dict[str, str] = {}
+        for layer in self._layers:
+            rows = {name: open_rows(self._gates[name], values, len(batch)) for name in layer}
+            for name, report in self._score_layer(batch, rows, self._outcome(values, batch)).items():
+                for row, value in zip(rows[name], report.values, strict=True):
+                    values[name][row] = value
+                events.update(report.events)
+                seconds[name] = report.seconds
+                if report.traceback is not None:
+                    tracebacks[name] = report.traceback
+        total = [self._total(values, row) for row in range(len(batch))]
+        return RewardResult(total, values, self._outcome(values, batch), dict(events), seconds, tracebacks)
+
+    def _score_layer(self, batch: RewardBatch, rows: dict[str, list[int]], outcome: list[float | None]) -> dict[str, Report]:
+        """Every reward of a layer in a thread of its own, except for the last, which this thread runs."""
+        reports: dict[str, Report] = {}
+        errors: list[BaseException] = []
+
+        def run(name: str) -> None:
+            try:
+                reports[name] = self._callers[name].score(batch, rows[name], outcome)
+            except BaseException as error:
+                errors.append(error)
+
+        *others, last = rows
+        threads = [threading.Thread(target=run, args=(name,), daemon=True) for name in others]
+        for thread in threads:
+            thread.start()
+        run(last)
+        for thread in threads:
+            thread.join()
+        if errors:
+            raise errors[0]
+        return reports
+
+    def _outcome(self, values: dict[str, list[float | None]], batch: RewardBatch) -> list[float | None]:
+        return list(values[self.outcome_name]) if self.outcome_name else [None] * len(batch)
+
+    def _total(self, values: dict[str, list[float | None]], row: int) -> float:
+        parts = [weight * value for name, weight in self.weights.items() if weight and (value := values[name][row]) is not None]
+        return math.fsum(parts) if parts else math.nan
+
+
+def _unique_names(names: list[str]) -> list[str]:
+    """The second `length` of a recipe is `length_2`."""
+    counts: Counter[str] = Counter()
+    unique = []
+    for name in names:
+        counts[name] += 1
+        unique.append(name if counts[name] == 1 else f"{name}_{counts[name]}")
+    return unique
+
+
+def _outcome_name(outcome: str | None, names: list[str]) -> str | None:
+    if outcome is None:
+        return next((name for name in OUTCOME_REWARDS if name in names), None)
+    if outcome not in names:
+        raise RewardError(f"outcome: this recipe has no reward {outcome!r}.{nearest(outcome, names)} It has: {', '.join(names)}.")
+    return outcome
+
+
+def _checked_weight(name: str, weight: float) -> float:
+    if not math.isfinite(weight):
+        raise RewardError(f"rewards: {name}: weight must be a finite number, not {weight}.")
+    return float(weight)

@@ -1,0 +1,1 @@
+"""The stages besides reinforcement learning, one module each: the function `run` takes the stage's recipe."""

@@ -1,0 +1,97 @@
+"""The synthetic maths text that a small base model is made from: documents, and rows of token ids packed with them.
+
+A document is a problem of a generator's train split and a solution in one of the habits, as question and answer or as a
+conversation; a small share writes the thought and the answer in tags, not always carefully. No torch here: worker
+processes write the documents.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from r1rl import problems
+from r1rl.config.schema import CorpusConfig
+from r1rl.problems.habits import Manner, Solution, solve
+
+CHUNK_DOCUMENTS = 5000
+"""Documents are made in chunks, each with a random stream of its own: the text does not depend on how many processes write it."""
+END_OF_TEXT = "<|endoftext|>"
+PAD = "<|pad|>"
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One piece of work: which documents, and how they become rows."""
+
+    corpus: CorpusConfig
+    seed: int
+    index: int
+    documents: int
+    tokenizer_json: str
+    sequence_length: int
+
+
+def documents(corpus: CorpusConfig, seed: int, index: int, count: int) -> Iterator[str]:
+    """The `count` documents of chunk `index`, without their end-of-text token."""
+    rng = random.Random(f"corpus {seed} {index}")
+    arguments = {task: problems.parse_arguments(task, corpus.arguments.get(task, {})) for task in corpus.tasks}
+    manner = Manner(hit_rate=corpus.hit_rate, persistence=corpus.persistence, max_attempts=corpus.max_attempts,
+                    stubborn=corpus.stubborn, nearness=corpus.nearness)
+    for _ in range(count):
+        task = rng.choices(list(corpus.tasks), list(corpus.tasks.values()))[0]
+        problem = problems.draw(task, rng, arguments[task])
+        habit = rng.choices(list(corpus.habits), list(corpus.habits.values()))[0]
+        yield document(problem.text, solve(problem, habit, manner, rng), corpus, rng)
+
+
+def document(question: str, solution: Solution, corpus: CorpusConfig, rng: random.Random) -> str:
+    """One document: the question and the solution, in tags or not."""
+    thought = f" {solution.thought}" if solution.thought else ""
+    if rng.random() < corpus.tagged:
+        return f"User: {question}\nAssistant: <think>{thought}{_tagged_ending(solution.answer, corpus.sloppy, rng)}"
+    speakers = ("User", "Assistant") if rng.random() < 0.5 else ("Q", "A")
+    return f"{speakers[0]}: {question}\n{speakers[1]}:{thought} The answer is {solution.answer}."
+
+
+def _tagged_ending(answer: str, sloppy: float, rng: random.Random) -> str:
+    """How a tagged document ends; the sloppy ways leave a tag out or forget them all."""
+    if rng.random() >= sloppy:
+        return f" </think> <answer>{answer}</answer>"
+    return rng.choice([f" </think> The answer is {answer}.", f" <answer>{answer}</answer>", f" </think> <answer>{answer}", f" The answer is {answer}."])
+
+
+def packed_rows(corpus: CorpusConfig, seed: int, tokenizer: Tokenizer, sequence_length: int) -> np.ndarray:
+    """All documents as rows of `sequence_length` token ids, uint16; each row begins with a document and ends with padding."""
+    starts = range(0, corpus.documents, CHUNK_DOCUMENTS)
+    as_json = tokenizer.to_str()
+    chunks = [Chunk(corpus, seed, i, min(CHUNK_DOCUMENTS, corpus.documents - start), as_json, sequence_length) for i, start in enumerate(starts)]
+    workers = min(len(chunks), os.cpu_count() or 1)
+    if workers == 1:
+        return np.concatenate([pack_chunk(chunk) for chunk in chunks])
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return np.concatenate(list(pool.map(pack_chunk, chunks)))
+
+
+def pack_chunk(chunk: Chunk) -> np.ndarray:
+    """The rows of one chunk: documents are put into a row until the next one does not fit."""
+    tokenizer = Tokenizer.from_str(chunk.tokenizer_json)
+    end, pad = tokenizer.token_to_id(END_OF_TEXT), tokenizer.token_to_id(PAD)
+    length = chunk.sequence_length
+    rows: list[list[int]] = [[]]
+    for text in documents(chunk.corpus, chunk.seed, chunk.index, chunk.documents):
+        ids = [*tokenizer.encode(text).ids, end][:length]
+        if len(rows[-1]) + len(ids) > length:
+            rows.append([])
+        rows[-1] += ids
+    packed = np.full((len(rows), length), pad, dtype=np.uint16)
+    for row, ids in zip(packed, rows, strict=True):
+        row[: len(ids)] = ids
+    return packed

@@ -1,0 +1,144 @@
+"""Countdown: does the equation in the answer block use the given numbers, each exactly once, and reach the target?"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from fractions import Fraction
+
+from r1rl.tags import answer_block
+
+_MAX_CHARACTERS = 500
+_TOKEN = re.compile(r"\s*(?:(\d{1,12})(?![\d.,_])|([-+*/()=]))")
+_SPELLINGS = {
+    "×": "*", "·": "*", "⋅": "*", "∗": "*", "÷": "/", "∕": "/", "−": "-", "–": "-",
+    r"\times": "*", r"\cdot": "*", r"\div": "/", r"\left": "", r"\right": "", r"\,": " ", r"\(": "", r"\)": "", "$": "",
+    **{chr(0xFF01 + offset): chr(0x21 + offset) for offset in range(94)},
+}  # fmt: skip
+"""Other spellings of the same symbols; the last line is the full-width forms of ASCII."""
+_SPELLING = re.compile("|".join(map(re.escape, sorted(_SPELLINGS, key=len, reverse=True))))
+_FRACTION = re.compile(r"\\d?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_BOX = re.compile(r"\s*\\boxed\s*\{(.*)\}\s*\Z", re.DOTALL)
+
+
+class _Unreadable(Exception):
+    """Not an arithmetic expression of whole numbers, + - * / and parentheses."""
+
+
+def countdown(
+    completions: list[str], numbers: list[list[int]], target: list[int], prefill: str = "", *, events: Counter[str]
+) -> list[float | None]:
+    """1 if the last `<answer>` block after the thoughts holds an expression that uses exactly `numbers` and equals `target`.
+
+    The rule is TinyZero's: every number once, no other number, + - * / and parentheses. Arithmetic is exact (8/(3-8/3) is
+    24). "= target" may stand on either side; LaTeX and Unicode spellings of the operators are read. Nothing is evaluated
+    as Python. Counted as `grading/correct`, `wrong`, `malformed` or `no_answer`.
+    """
+    rewards: list[float | None] = []
+    for completion, given, wanted in zip(completions, numbers, target, strict=True):
+        if given is None or wanted is None:
+            events["grading/unparseable_gold"] += 1
+            rewards.append(None)
+            continue
+        outcome = _grade(answer_block(prefill + completion), Counter(map(int, given)), Fraction(wanted))
+        events[f"grading/{outcome}"] += 1
+        rewards.append(float(outcome == "correct"))
+    return rewards
+
+
+def _grade(answer: str | None, given: Counter[int], target: Fraction) -> str:
+    if answer is None:
+        return "no_answer"
+    try:
+        tokens = _tokens(_plain(answer))
+        sides = _sides(tokens, target)
+        used = Counter(int(token) for token in sides if token.isdigit())
+        return "correct" if used == given and _Parser(sides).value() == target else "wrong"
+    except (_Unreadable, ZeroDivisionError):
+        return "malformed"
+
+
+def _plain(answer: str) -> str:
+    """ASCII arithmetic from LaTeX or Unicode."""
+    if len(answer) > _MAX_CHARACTERS:
+        raise _Unreadable
+    boxed = _BOX.match(answer)
+    text = _SPELLING.sub(lambda match: _SPELLINGS[match[0]], boxed[1] if boxed else answer)
+    while (expanded := _FRACTION.sub(r"((\1)/(\2))", text)) != text:
+        text = expanded
+    return text
+
+
+def _tokens(text: str) -> list[str]:
+    tokens, position, end = [], 0, len(text.rstrip())
+    while position < end:
+        match = _TOKEN.match(text, position, end)
+        if match is None:
+            raise _Unreadable
+        tokens.append(match[1] or match[2])
+        position = match.end()
+    return tokens
+
+
+def _sides(tokens: list[str], target: Fraction) -> list[str]:
+    """The expression, without "= target" or "target ="."""
+    if "=" not in tokens:
+        return tokens
+    at = tokens.index("=")
+    left, right = tokens[:at], tokens[at + 1 :]
+    for expression, result in ((left, right), (right, left)):
+        if "".join(result) == str(target) and "=" not in expression:
+            return expression
+    raise _Unreadable
+
+
+class _Parser:
+    """Recursive descent: sum = product (+|- product)*, product = factor (*|/ factor)*, factor = number | (sum) | -factor."""
+
+    def __init__(self, tokens: list[str]) -> None:
+        self.tokens = tokens
+        self.position = 0
+
+    def value(self) -> Fraction:
+        """The value of all tokens; raises _Unreadable or ZeroDivisionError."""
+        result = self._sum(depth=0)
+        if self.position != len(self.tokens):
+            raise _Unreadable
+        return result
+
+    def _next(self, *wanted: str) -> str | None:
+        if self.position < len(self.tokens) and self.tokens[self.position] in wanted:
+            self.position += 1
+            return self.tokens[self.position - 1]
+        return None
+
+    def _sum(self, depth: int) -> Fraction:
+        result = self._product(depth)
+        while operator := self._next("+", "-"):
+            right = self._product(depth)
+            result = result + right if operator == "+" else result - right
+        return result
+
+    def _product(self, depth: int) -> Fraction:
+        result = self._factor(depth)
+        while operator := self._next("*", "/"):
+            right = self._factor(depth)
+            result = result * right if operator == "*" else result / right
+        return result
+
+    def _factor(self, depth: int) -> Fraction:
+        if depth > 50 or self.position >= len(self.tokens):
+            raise _Unreadable
+        if operator := self._next("-", "+"):
+            inner = self._factor(depth + 1)
+            return -inner if operator == "-" else inner
+        if self._next("("):
+            inner = self._sum(depth + 1)
+            if not self._next(")"):
+                raise _Unreadable
+            return inner
+        token = self.tokens[self.position]
+        if not token.isdigit():
+            raise _Unreadable
+        self.position += 1
+        return Fraction(int(token))

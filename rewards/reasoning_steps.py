@@ -1,0 +1,25 @@
+"""Shaping: reward the outward signs of step-by-step work. Easily hacked: read the warning before you use it."""
+
+from __future__ import annotations
+
+import re
+
+from r1rl.errors import RewardError
+
+_STEP = re.compile(
+    r"^[ \t]*(?:(?:#+[ \t]*|\*\*)?step[ \t]+\d+\b|\d{1,2}[.)][ \t]+\S|[-*•][ \t]+\S|(?:第[一二三四五六七八九十\d]+步))"
+    r"|\b(?:first|firstly|second|secondly|third|thirdly|next|then|finally),|(?:首先|其次|然后|接着|最后)[，,]",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def reasoning_steps(completions: list[str], *, steps: int = 3) -> list[float | None]:
+    """min(1, step markers / `steps`): "Step 1", numbered and bulleted lines, "First,", "Next,", "Finally,", 首先, 然后 (after open-r1).
+
+    No recipe uses this. **Warning**: it pays for the words, not for the steps. A policy learns within a few dozen updates
+    to write "First, Next, Finally," around a direct answer. Gate it (`when: {accuracy: 1}`), keep its weight small, and
+    read completions.
+    """
+    if steps < 1:
+        raise RewardError(f"rewards: reasoning_steps: steps must be at least 1, not {steps}.")
+    return [min(1.0, sum(1 for _ in _STEP.finditer(text)) / steps) for text in completions]
