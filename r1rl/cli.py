@@ -71,8 +71,8 @@ COMMANDS = {
             name="grpo",
             summary="reinforcement learning from rewards, such as zero-RL on a base model",
             explanation=(
-                "Each step samples num_generations completions for each of num_prompts problems, scores them with the rewards, compares each "
-                "with its group, and updates the policy. Writes metrics, completions, checkpoints, curves and a summary to the run directory."
+                "Each step samples num_generations completions for each of num_prompts problems, scores them with the rewards, compares "
+                "each with its group, and updates the policy. A run leaves metrics, completions, checkpoints, curves and a summary."
             ),
             examples=(
                 f"r1rl grpo {TINY}",
@@ -181,7 +181,7 @@ def parse_arguments(command: Command, arguments: Sequence[str]) -> Invocation:
         elif word.startswith("-"):
             near = get_close_matches(name, [*flags, "--help"], n=1)
             known = f"did you mean {near[0]}?" if near else f"it has the flags {', '.join([*flags, '--help'])}."
-            raise UserError(f"r1rl {command.name} has no flag {name}; {known} Settings of the recipe are written key=value, without dashes.")
+            raise UserError(f"r1rl {command.name} has no flag {name}; {known} Settings are written key=value, without dashes.")
         elif _is_override(word):
             invocation.overrides.append(word)
         elif invocation.recipe is None:
@@ -209,4 +209,5 @@ def find_recipe(name: str) -> Path:
     near = get_close_matches(name, known, n=3) or [recipe for recipe in known if path.stem and path.stem in recipe]
     if path.is_dir():
         raise UserError(f"{name} is a folder; name a recipe file in it.")
-    raise UserError(f"there is no recipe {name} here or among the bundled ones; {'near it: ' if near else 'those are: '}{', '.join(near or known)}.")
+    listing = f"{'near it' if near else 'those'}: {', '.join(near or known)}"
+    raise UserError(f"there is no recipe {name} here or among the bundled ones; {listing}.")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
+import torch.distributed
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
@@ -18,23 +19,33 @@ def own_share(accelerator: Accelerator, items: Sequence[T]) -> list[T]:
     return list(items[accelerator.process_index :: accelerator.num_processes])
 
 
-def gather_shares(accelerator: Accelerator, share: list[T]) -> list[T]:
-    """The inverse of `own_share` on every process. Shares may differ by one in length; items are pickled."""
+def gather_shares(accelerator: Accelerator, share: Sequence[T]) -> list[T]:
+    """The inverse of `own_share`, on every process. Items are pickled; shares may differ by one in length."""
     if accelerator.num_processes == 1:
         return list(share)
-    shares: list[list[T]] = gather_object([share])
-    merged = [item for group in zip(*shares, strict=False) for item in group]
-    shortest = min(len(one) for one in shares)
-    return merged + [one[shortest] for one in shares if len(one) > shortest]
+    shares: list[list[T]] = gather_object([list(share)])
+    longest = max(len(one) for one in shares)
+    return [one[place] for place in range(longest) for one in shares if place < len(one)]
 
 
-def sum_over_processes(accelerator: Accelerator, values: Tensor) -> Tensor:
-    """Elementwise sum over processes; the input is not changed."""
-    return accelerator.reduce(values, reduction="sum") if accelerator.num_processes > 1 else values
+def reduce_sum(accelerator: Accelerator, values: Tensor) -> Tensor:
+    """Elementwise sum over processes, where the input is (the transport may be a GPU); the input is not changed."""
+    return _reduce(accelerator, values, torch.distributed.ReduceOp.SUM)
+
+
+def reduce_max(accelerator: Accelerator, values: Tensor) -> Tensor:
+    """Elementwise maximum over processes, where the input is; the input is not changed."""
+    return _reduce(accelerator, values, torch.distributed.ReduceOp.MAX)
 
 
 def max_over_processes(accelerator: Accelerator, value: int) -> int:
     """The largest value that any process has."""
+    return int(reduce_max(accelerator, torch.tensor(value)))
+
+
+def _reduce(accelerator: Accelerator, values: Tensor, operation: torch.distributed.ReduceOp.RedOpType) -> Tensor:
     if accelerator.num_processes == 1:
-        return value
-    return int(accelerator.gather(torch.tensor([value], device=accelerator.device)).max())
+        return values
+    moved = values.to(accelerator.device, copy=True)
+    torch.distributed.all_reduce(moved, op=operation)
+    return moved.to(values.device)

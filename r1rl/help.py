@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from r1rl.config.describe import NO_DEFAULT, Key, is_list, recipe_keys, section_class, type_words
+from r1rl.config.schema import DataConfig
 
 if TYPE_CHECKING:
     from r1rl.cli import Command
@@ -29,7 +30,8 @@ def print_overview(commands: Iterable[Command]) -> None:
     for command in commands:
         table.add_row(Text(command.name, style="bold"), command.summary)
     console.print(Padding(table, (0, 0, 1, 2)))
-    console.print(f"{escape(OVERRIDES)}\nr1rl COMMAND --help lists every key of its recipe. Start with: [bold]r1rl grpo recipes/zero_rl/tiny.yaml[/]")
+    console.print(f"{escape(OVERRIDES)}\nr1rl COMMAND --help lists every key of its recipe. Start with:")
+    console.print("  [bold]r1rl grpo recipes/zero_rl/tiny.yaml[/]")
 
 
 def print_command(command: Command) -> None:
@@ -46,30 +48,29 @@ def print_command(command: Command) -> None:
             table.add_row(Text(f"--{flag.name} [VALUE]", style="bold"), flag.help)
         console.print(Padding(table, (0, 0, 1, 2)))
     keys = recipe_keys(command.recipe)
-    top = [key for key in keys if not key.section and section_class(key.hint) is None]
     console.print("[bold]The recipe[/]")
-    console.print(Padding(_key_table(top), (0, 0, 1, 2)))
+    console.print(Padding(_key_table([key for key in keys if not key.section and section_class(key.hint) is None]), (0, 0, 1, 2)))
     for section in keys:
-        if section_class(section.hint) is None or section.name.count("."):
+        if section_class(section.hint) is None or section.section:
             continue
         prefix = f"{section.name}.0" if is_list(section.hint) else section.name
-        title = "a list; the first item's keys" if is_list(section.hint) else section.help
-        required = " (required)" if section.default is NO_DEFAULT else ""
-        console.print(f"[bold]{section.name}[/]{required}: {escape(section.help if not is_list(section.hint) else f'{section.help}; {title}')}")
-        own = [key for key in keys if key.section == prefix]
-        console.print(Padding(_key_table(own), (0, 0, 1, 2)))
+        notes = [section.help, "a list, here its first item" if is_list(section.hint) else "", _required(section)]
+        console.print(f"[bold]{section.name}[/]: {escape('; '.join(note for note in notes if note))}")
+        console.print(Padding(_key_table([key for key in keys if key.section == prefix]), (0, 0, 1, 2)))
 
 
 def _key_table(keys: list[Key]) -> Table:
     table = _grid()
     for key in keys:
-        kind = type_words(key.hint)
         inner = section_class(key.hint)
-        words = f"{key.help}; the same keys as data" if inner is not None and inner.__name__ == "DataConfig" else key.help
-        required = key.default is NO_DEFAULT
-        words = f"{words} [{'required' if required else 'default: ' + _shown(key.default)}] ({kind})"
-        table.add_row(Text(key.name, style="bold"), Text(words))
+        shared = "; the same keys as data" if inner is DataConfig else ""
+        facts = f"{type_words(key.hint)}; {_required(key) or 'default ' + _shown(key.default)}"
+        table.add_row(Text(key.name, style="bold"), Text.assemble(key.help + shared + "  ", (f"[{facts}]", "dim")))
     return table
+
+
+def _required(key: Key) -> str:
+    return "required" if key.default is NO_DEFAULT else ""
 
 
 def _shown(default: Any) -> str:
@@ -82,7 +83,7 @@ def _shown(default: Any) -> str:
         return default or '""'
     if isinstance(default, float):
         return f"{default:g}"
-    return str(default) if default else "{}" if isinstance(default, dict) else str(default)
+    return str(default)
 
 
 def _grid() -> Table:

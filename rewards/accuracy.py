@@ -10,11 +10,12 @@ _VALUES = {"correct": 1.0, "wrong": 0.0, "no_answer": 0.0, "malformed": 0.0}
 """Outcomes of the policy's own making. Every other outcome (timeout, crash, unreadable gold) says nothing about it."""
 
 
-def accuracy(completions: list[str], answer: list[str | None], prefill: str = "", *, events: Counter[str]) -> list[float | None]:
+def accuracy(completions: list[str], answer: list[str | None], prefill: str = "", *, events: Counter[str] | None = None) -> list[float | None]:
     """1 if the answer equals the gold answer, 0 if it does not or if there is none, None if the grader could not tell.
 
     Each outcome is counted as `grading/<outcome>`: correct, wrong, no_answer, malformed, unparseable_gold, timeout, crashed.
     """
+    events = Counter() if events is None else events
     rewards: list[float | None] = []
     for completion, gold in zip(completions, answer, strict=True):
         outcome = "unparseable_gold" if gold is None else str(grade(prefill + completion, gold).outcome.value)

@@ -26,7 +26,7 @@ class _Unreadable(Exception):
 
 
 def countdown(
-    completions: list[str], numbers: list[list[int]], target: list[int], prefill: str = "", *, events: Counter[str]
+    completions: list[str], numbers: list[list[int]], target: list[int], prefill: str = "", *, events: Counter[str] | None = None
 ) -> list[float | None]:
     """1 if the last `<answer>` block after the thoughts holds an expression that uses exactly `numbers` and equals `target`.
 
@@ -34,6 +34,7 @@ def countdown(
     24). "= target" may stand on either side; LaTeX and Unicode spellings of the operators are read. Nothing is evaluated
     as Python. Counted as `grading/correct`, `wrong`, `malformed` or `no_answer`.
     """
+    events = Counter() if events is None else events
     rewards: list[float | None] = []
     for completion, given, wanted in zip(completions, numbers, target, strict=True):
         if given is None or wanted is None:

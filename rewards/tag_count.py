@@ -13,4 +13,4 @@ def tag_count(completions: list[str], prefill: str = "", *, own_lines: bool = Fa
     Order and nesting don't matter (use `format` for that). `own_lines` counts only tags at the ends of lines, as open-r1 does.
     """
     tags = _OWN_LINE_TAGS if own_lines else TAGS
-    return [sum(0.25 for tag in tags if (prefill + completion).count(tag) == 1) for completion in completions]
+    return [0.25 * sum((prefill + completion).count(tag) == 1 for tag in tags) for completion in completions]

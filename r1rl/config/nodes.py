@@ -12,6 +12,7 @@ from r1rl.config.issues import Issues
 from r1rl.errors import RecipeError
 
 FLOAT_TAG = "tag:yaml.org,2002:float"
+COLLECTION_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 EXPONENT = re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
 OVERRIDE_KEY = re.compile(r"^[A-Za-z_][\w-]*(\.[\w-]+)*$")
 
@@ -94,6 +95,8 @@ def _convert(loader: RecipeLoader, node: yaml.Node, where: str, override: str, i
     if id(node) in parents:
         issues.add(where, "an alias (*name) contains itself")
         return Node(None, where)
+    if not isinstance(node, yaml.ScalarNode) and node.tag not in COLLECTION_TAGS:
+        issues.add(where, f"the tag {node.tag} has no meaning in a recipe")
     parents = (*parents, id(node))
     if isinstance(node, yaml.MappingNode):
         return _convert_mapping(loader, node, where, override, issues, parents)
@@ -169,8 +172,8 @@ def _child(node: Node, part: str, path: str, where: str, issues: Issues, value: 
     size = len(node.value)
     if not part.isdigit() or int(part) > size:
         known = f"items 0 to {size - 1}" if size else "no items yet"
-        issues.add(where, f"{path} is a list with {known}: write {path}.{size} to add one" if part.isdigit() else
-                   f"{path} is a list with {known}: name one by its number, such as {path}.0")
+        advice = f"write {path}.{size} to add one" if part.isdigit() else f"name one by its number, such as {path}.0"
+        issues.add(where, f"{path} is a list with {known}: {advice}")
         return None
     if int(part) == size:
         node.value.append(Node(None, where))

@@ -42,10 +42,13 @@ class DataConfig:
     split: str = option("train", "the split to read; generators have train and test, which never share a problem")
     revision: str | None = option(None, "the hub data set's revision")
     columns: dict[str, str] = option({}, "our column: theirs, such as {problem: question, answer: solution}")
+    answer_format: Literal["plain", "boxed", "after_hashes"] = option(
+        "plain", "where the answer stands in its column. plain: all of it; boxed: in the last \\boxed{} (MATH); after_hashes: after #### (GSM8K)"
+    )
     arguments: dict[str, Any] = option({}, "the generator's arguments, such as {count: 4096, numbers: [3, 4]}")
     where: dict[str, Any] = option({}, "keep rows whose column has this value or one of these values, such as {level: [3, 4, 5]}")
     max_prompt_tokens: int | None = option(None, "prompts longer than this are dropped and counted")
-    limit: int | None = option(None, "use only the first so many rows")
+    limit: int | None = option(None, "use only the first so many problems, after where")
     shuffle: bool = option(True, "visit the rows in an order drawn from the run's seed")
 
 
@@ -103,6 +106,7 @@ class AlgorithmConfig:
     delta: float | None = option(None, "upper bound on the ratio when the advantage is negative (two-sided clip); above 1 + epsilon_high")
     beta: float = option(0.0, "weight of the KL divergence to the frozen reference; 0 loads no reference")
     kl_estimator: Literal["k1", "k2", "k3"] = option("k3", "k1: log ratio; k2: half its square; k3: unbiased and non-negative (Schulman)")
+    kl_bias_correction: bool = option(False, "multiply the KL estimate by the ratio to the sampling policy (DeepSeek-V3.2): k1 and k3 then have the gradient of the KL divergence")
     entropy_coefficient: float = option(0.0, "weight of the entropy bonus")
     num_iterations: int = option(1, "mu: passes over each rollout")
     num_minibatches: int = option(1, "optimizer steps per pass")
@@ -110,7 +114,7 @@ class AlgorithmConfig:
     mask_truncated: bool = option(False, "leave completions that hit the length limit out of the loss")
     dynamic_sampling: bool = option(False, "replace groups whose outcome has no variance by fresh prompts")
     max_refills: int = option(4, "dynamic sampling: at most so many extra rollouts per step")
-    variance_tolerance: float = option(1e-6, "dynamic sampling: a group whose outcomes spread less than this has no variance")
+    variance_tolerance: float = option(1e-6, "a group whose rewards (advantages) or outcomes (dynamic sampling) spread by no more than this counts as having no variance")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from r1rl.config.schema import GRPORecipe, OptimizerConfig, PretrainRecipe, RewardConfig
 
-OUTCOME_REWARDS = ("accuracy", "countdown", "code")
+OUTCOME_REWARDS = ("accuracy", "countdown", "code_execution")
 """Rewards that say whether an answer is right; the first of the recipe's is its outcome when `outcome` is null."""
 GROUP_BASELINES = ("group", "leave_one_out", "reinforce_plus_plus")
 
@@ -16,15 +17,22 @@ Contradiction = tuple[tuple[str, ...], str]
 """The dotted keys that a check looked at, the most likely culprit first, and the sentence."""
 
 
-def reward_name(function: str) -> str:
-    """The name that a reward has in metrics, gates and `outcome`: `format` for "format" and for "path/to/file.py:format"."""
-    return function.rpartition(":")[2]
+def reward_names(rewards: Sequence[RewardConfig]) -> list[str]:
+    """The names that rewards have in metrics, gates and `outcome`: the function's own; the second `length` is `length_2`."""
+    names: list[str] = []
+    counts: Counter[str] = Counter()
+    for reward in rewards:
+        name = reward.function.rpartition(":")[2]
+        counts[name] += 1
+        names.append(name if counts[name] == 1 else f"{name}_{counts[name]}")
+    return names
 
 
 def contradictions(recipe: Any) -> Iterator[Contradiction]:
     """All contradictions within a recipe; nothing here reads files or imports rewards."""
-    if not recipe.run_name or Path(recipe.run_name).name != recipe.run_name:
-        yield ("run_name",), f'run_name is "{recipe.run_name}"; it names a folder, so it must not be empty or contain a slash'
+    run_path = PurePath(recipe.run_name)
+    if not run_path.parts or run_path.is_absolute() or ".." in run_path.parts:
+        yield ("run_name",), f'run_name is "{recipe.run_name}"; it names a folder inside output_dir ({recipe.output_dir})'
     if isinstance(recipe, GRPORecipe):
         yield from _prompt(recipe)
         yield from _rewards(recipe)
@@ -48,16 +56,18 @@ def _prompt(recipe: GRPORecipe) -> Iterator[Contradiction]:
 
 
 def _rewards(recipe: GRPORecipe) -> Iterator[Contradiction]:
-    names = [reward_name(reward.function) for reward in recipe.rewards]
+    names = reward_names(recipe.rewards)
     if not names:
         yield ("rewards",), "rewards is empty: list at least one, such as [{function: accuracy}]"
         return
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        yield ("rewards",), f"rewards has {names.count(name)} rewards named {name}; their results would be mixed up: rename a function"
     if all(reward.weight == 0 for reward in recipe.rewards):
         yield ("rewards",), "every reward has weight 0, so there is nothing to learn: give one a weight"
-    for index, reward in enumerate(recipe.rewards):
-        yield from _gates(reward, names, f"rewards.{index}.when")
+    for index, (own, reward) in enumerate(zip(names, recipe.rewards, strict=True)):
+        for gate in reward.when:
+            if gate == own or gate not in names:
+                others = ", ".join(name for name in names if name != own) or "none"
+                sentence = f"rewards.{index}.when names {gate}; a gate names another reward of this recipe ({others})"
+                yield (f"rewards.{index}.when", "rewards"), sentence
     if recipe.outcome is not None and recipe.outcome not in names:
         yield ("outcome", "rewards"), f"outcome is {recipe.outcome}, which is not among the rewards ({', '.join(names)})"
     if recipe.outcome is None and not set(names) & set(OUTCOME_REWARDS):
@@ -67,18 +77,6 @@ def _rewards(recipe: GRPORecipe) -> Iterator[Contradiction]:
                 (needed_by, "outcome", "rewards"),
                 f"{needed_by} must know which reward says that an answer is right: write outcome: NAME, one of {', '.join(names)}",
             )
-
-
-def _gates(reward: RewardConfig, names: list[str], key: str) -> Iterator[Contradiction]:
-    own = reward_name(reward.function)
-    for name, gate in reward.when.items():
-        if name == own or name not in names:
-            others = ", ".join(other for other in names if other != own) or "none"
-            yield (key, "rewards"), f"{key} names {name}; a gate names another reward of this recipe ({others})"
-        numbers = list(gate.values()) if isinstance(gate, dict) else [gate]
-        bounds = set(gate) if isinstance(gate, dict) else {"min"}
-        if not numbers or bounds - {"min", "max"} or not all(isinstance(number, (int, float)) for number in numbers):
-            yield (key,), f"{key}.{name} is {gate}; write a number, or {{min: NUMBER}}, {{max: NUMBER}} or both"
 
 
 def _rollout(recipe: GRPORecipe) -> Iterator[Contradiction]:
@@ -111,17 +109,28 @@ def _algorithm(recipe: GRPORecipe) -> Iterator[Contradiction]:
         if algorithm.surrogate != "clip":
             yield (
                 ("algorithm.delta", "algorithm.surrogate"),
-                f"algorithm.delta belongs to the clip surrogate and has no effect with algorithm.surrogate: {algorithm.surrogate}: write null",
+                f"algorithm.delta belongs to the clip surrogate; with algorithm.surrogate: {algorithm.surrogate} write delta: null",
             )
         elif algorithm.delta <= 1 + algorithm.epsilon_high:
             yield (
                 ("algorithm.delta", "algorithm.epsilon_high"),
                 f"algorithm.delta is {algorithm.delta:g}; it must be above 1 + algorithm.epsilon_high = {1 + algorithm.epsilon_high:g}",
             )
-    if algorithm.scale != "none" and algorithm.advantage_epsilon == 0:
+    if algorithm.importance_level == "sequence" and algorithm.surrogate == "online_rft":
         yield (
-            ("algorithm.advantage_epsilon", "algorithm.scale"),
-            "algorithm.advantage_epsilon is 0, so a group whose rewards are all equal would be divided by zero: write 1e-4",
+            ("algorithm.importance_level", "algorithm.surrogate"),
+            "algorithm.importance_level: sequence has no effect with algorithm.surrogate: online_rft, which uses no ratio: write token",
+        )
+    if algorithm.kl_bias_correction and algorithm.beta == 0:
+        yield (
+            ("algorithm.kl_bias_correction", "algorithm.beta"),
+            "algorithm.kl_bias_correction is set, but algorithm.beta is 0, so there is no KL term: set beta, or write false",
+        )
+    if algorithm.baseline == "reinforce_plus_plus" and algorithm.scale != "batch":
+        yield (
+            ("algorithm.scale", "algorithm.baseline"),
+            f"algorithm.scale is {algorithm.scale}, but algorithm.baseline: reinforce_plus_plus divides by the batch's standard deviation: "
+            "write scale: batch",
         )
 
 

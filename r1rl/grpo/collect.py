@@ -7,6 +7,7 @@ for any number of processes.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -41,21 +42,39 @@ class Collected:
     groups: list[ScoredGroup]
     events: Counter[str] = field(default_factory=Counter)
     reward_seconds: dict[str, float] = field(default_factory=dict)
+    tracebacks: dict[str, str] = field(default_factory=dict)
+    """The first traceback of each reward that raised, for display."""
     waited_for_rewards: float = 0.0
     """Seconds between the last completion and the last reward: the part of the grading that the rollout did not hide."""
     refilled: int = 0
     """Groups that dynamic sampling replaced, over all processes."""
 
+    def replaced_by(self, fresh: Collected, refilled: int) -> Collected:
+        """These groups with those of `fresh` in the slots that they share; `refilled` slots were refilled in all processes."""
+        by_slot = {group.slot: group for group in [*self.groups, *fresh.groups]}
+        names = {*self.reward_seconds, *fresh.reward_seconds}
+        return Collected(
+            groups=[by_slot[slot] for slot in sorted(by_slot)],
+            events=self.events + fresh.events,
+            reward_seconds={name: self.reward_seconds.get(name, 0.0) + fresh.reward_seconds.get(name, 0.0) for name in names},
+            waited_for_rewards=self.waited_for_rewards + fresh.waited_for_rewards,
+            tracebacks={**fresh.tracebacks, **self.tracebacks},
+            refilled=self.refilled + refilled,
+        )
+
 
 class Collector:
     """Samples groups and has each rewarded while the others still decode."""
 
-    def __init__(self, recipe: GRPORecipe, engine: RolloutEngine, rewards: RewardSet, sampling: Sampling, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, recipe: GRPORecipe, engine: RolloutEngine, rewards: RewardSet, sampling: Sampling, progress: Callable[[str, int, int], None]
+    ) -> None:
+        """`progress(phase, done, total)` is told of every finished group."""
         self.recipe = recipe
         self.engine = engine
         self.rewards = rewards
         self.sampling = sampling
-        self.clock = clock
+        self.progress = progress
 
     def collect(self, prompts: Sequence[Prompt], slots: Sequence[int], step: int, attempt: int = 0) -> Collected:
         """One group for each prompt. `attempt` counts the refills of a step: a refilled slot draws from a stream of its own."""
@@ -66,13 +85,15 @@ class Collector:
             prompt = prompts[group.index]
             scoring = self.rewards.submit([prompt] * num_generations, group.completions, self.sampling.max_completion_length, prompt.prefill)
             pending.append((group, scoring))
-        finished_at = self.clock()
+            self.progress("rollout", len(pending), len(prompts))
+        finished_at = time.perf_counter()
         collected = Collected(groups=[])
         for group, scoring in sorted(pending, key=lambda pair: pair[0].index):
             result = scoring.result()
             collected.groups.append(ScoredGroup(slots[group.index], prompts[group.index], group.completions, result))
             collected.events.update(result.events)
+            collected.tracebacks.update(result.tracebacks)
             for name, seconds in result.seconds.items():
                 collected.reward_seconds[name] = collected.reward_seconds.get(name, 0.0) + seconds
-        collected.waited_for_rewards = self.clock() - finished_at
+        collected.waited_for_rewards = time.perf_counter() - finished_at
         return collected

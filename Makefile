@@ -1,0 +1,51 @@
+# Set-up, the main job and the tests. Every target that needs the environment makes it first.
+#
+#   make quickstart                 train the embedded base model on this machine, about ten minutes on two cores
+#   make quickstart ARGS="seed=1"   the same with overrides
+#   make test                       lint, types and tests
+#   make check-wheel                build a wheel and use it outside the checkout
+#   make clean                      remove the environment and build outputs
+#
+# Without an NVIDIA GPU, PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" fetches the much smaller CPU build of torch.
+
+PYTHON ?= python3
+VENV ?= .venv
+RECIPE ?= recipes/zero_rl/tiny.yaml
+ARGS ?=
+PIP_ARGS ?=
+
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+
+.PHONY: help quickstart test check-wheel clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -9
+
+quickstart: $(INSTALLED)
+	$(PY) -m r1rl grpo $(RECIPE) $(ARGS)
+
+test: $(INSTALLED_DEV)
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(PY) -m pytest -q $(ARGS)
+
+check-wheel: $(INSTALLED_DEV)
+	$(PY) -m pytest -q -m "slow or not slow" tests/test_packaging.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'r1rl needs Python 3.11 or newer, and $(PYTHON) is not: run "make $(MAKECMDGOALS) PYTHON=python3.11" (or newer).' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): pyproject.toml setup.py | $(PY)
+	$(PY) -m pip install --quiet $(PIP_ARGS) -e .
+	@touch $@
+
+$(INSTALLED_DEV): pyproject.toml setup.py | $(PY)
+	$(PY) -m pip install --quiet $(PIP_ARGS) -e ".[dev]"
+	@touch $@ $(INSTALLED)

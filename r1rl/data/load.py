@@ -1,0 +1,165 @@
+"""Load the problems that a recipe's data section describes, and tell what was guessed and what was skipped."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from r1rl import problems as generators
+from r1rl.config.schema import DataConfig
+from r1rl.data.columns import USUAL_NAMES, ColumnMap, Fields, fields_of, keeps, resolve_columns
+from r1rl.data.rows import BadRow, Row, Table, read_table
+from r1rl.errors import DataError
+from r1rl.types import Problem
+
+SHOWN_BAD_ROWS = 3
+"""Bad rows of each kind that a message quotes."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedProblems:
+    """The problems, and what a user should know about how they were read."""
+
+    problems: list[Problem]
+    notes: list[str] = field(default_factory=list)
+    """Sentences: guessed columns, answers that look like whole solutions."""
+    skipped: Counter[str] = field(default_factory=Counter)
+    """Rows left out, by fault."""
+    warnings: list[str] = field(default_factory=list)
+    """Sentences about what was left out."""
+
+
+def load_problems(data: DataConfig, seed: int, section: str = "data") -> list[Problem]:
+    """The problems of a recipe's data section, in the order of the source; what there is to tell is logged.
+
+    `seed` is the generators'; `section` is the recipe's section, for messages. Raises DataError if the source can't be read, a
+    column is missing or no row is left.
+    """
+    loaded = read_problems(data, seed, section)
+    for note in loaded.notes:
+        logger.info(note)
+    for warning in loaded.warnings:
+        logger.warning(warning)
+    return loaded.problems
+
+
+def read_problems(data: DataConfig, seed: int, section: str = "data") -> LoadedProblems:
+    """Like `load_problems`, with the notes and the count of skipped rows beside the problems."""
+    if data.source in generators.GENERATORS:
+        return LoadedProblems(_generate(data, seed, section))
+    if data.arguments:
+        known = ", ".join(generators.GENERATORS)
+        raise DataError(f"{section}.arguments are for the generators ({known}), but {section}.source is {data.source!r}: leave them out.")
+    table = read_table(data, section)
+    mapping = resolve_columns(data, table) if table.columns else None
+    fields: list[Fields] = []
+    bad: list[BadRow] = []
+    for row in table.rows:
+        found = _fields(row, mapping, data)
+        if isinstance(found, BadRow):
+            bad.append(found)
+        elif found is not None:
+            fields.append(found)
+            if len(fields) == data.limit:
+                break
+    if mapping is None or not fields:
+        raise DataError(_why_empty(table, data, bad))
+    return LoadedProblems(
+        problems=[
+            Problem(id=identity, problem=one.problem, answer=one.answer, columns=one.columns)
+            for identity, one in zip(_identities(fields), fields, strict=True)
+        ],
+        notes=_guesses(table, mapping),
+        skipped=Counter(row.fault.value for row in bad),
+        warnings=_skipped(table, bad) + _suspicions(table, data, mapping, fields),
+    )
+
+
+def column_names(problems: Iterable[Problem]) -> set[str]:
+    """The columns that a reward may name: `problem`, `answer` if some problem has one, and all others of the data."""
+    names = {"problem"}
+    for problem in problems:
+        names.update(problem.columns)
+        if problem.answer is not None:
+            names.add("answer")
+    return names
+
+
+def _generate(data: DataConfig, seed: int, section: str) -> list[Problem]:
+    unused = {"subset": data.subset, "revision": data.revision, "columns": data.columns, "where": data.where}
+    for key, value in unused.items():
+        if value:
+            raise DataError(f"{section}.{key} is set, but {section}.source is the generator {data.source}, which has none: leave it out.")
+    if data.answer_format != "plain":
+        raise DataError(f"{section}.answer_format is {data.answer_format}, but a generator's answers are plain: leave it out.")
+    return generators.generate(data.source, data.split, seed, **data.arguments)[: data.limit]
+
+
+def _fields(row: Row | BadRow, mapping: ColumnMap | None, data: DataConfig) -> Fields | BadRow | None:
+    """None for a row that the recipe's `where` leaves out. Only a table without a readable row has no mapping."""
+    if isinstance(row, BadRow) or mapping is None:
+        return row if isinstance(row, BadRow) else None
+    return fields_of(row, mapping, data.answer_format) if keeps(row, data.where) else None
+
+
+def _identities(fields: list[Fields]) -> Iterator[str]:
+    """Each problem's id: its own, or a hash of its text and answer, so that it keeps it when rows are added or moved.
+
+    The second problem of the same id gets "-2" at its end.
+    """
+    seen: Counter[str] = Counter()
+    for one in fields:
+        identity = one.id or hashlib.blake2b(f"{one.problem}\0{one.answer}".encode(), digest_size=8).hexdigest()
+        seen[identity] += 1
+        yield identity if seen[identity] == 1 else f"{identity}-{seen[identity]}"
+
+
+def _guesses(table: Table, mapping: ColumnMap) -> list[str]:
+    theirs = {"problem": mapping.problem, "answer": mapping.answer}
+    change = f"to change that: {table.section}.columns"
+    notes = [f"{table.name}: column {theirs[ours]!r} is taken as the {ours} ({change})." for ours in mapping.guessed]
+    if mapping.answer is None:
+        notes.append(f"{table.name} has no column named {' or '.join(USUAL_NAMES['answer'])}, so the problems have no answer.")
+    return notes
+
+
+def _skipped(table: Table, bad: list[BadRow]) -> list[str]:
+    """One sentence for each kind of bad row, with the first few."""
+    by_fault: dict[str, list[BadRow]] = defaultdict(list)
+    for row in bad:
+        by_fault[row.fault.value].append(row)
+    sentences = []
+    for fault, rows in sorted(by_fault.items()):
+        shown = "; ".join(f"{row.place}: {row.detail}" for row in rows[:SHOWN_BAD_ROWS])
+        more = f"; and {len(rows) - SHOWN_BAD_ROWS} more" if len(rows) > SHOWN_BAD_ROWS else ""
+        sentences.append(f"{table.name}: {len(rows)} {'row' if len(rows) == 1 else 'rows'} skipped ({fault}): {shown}{more}.")
+    return sentences
+
+
+def _suspicions(table: Table, data: DataConfig, mapping: ColumnMap, fields: list[Fields]) -> list[str]:
+    """Answers that are whole solutions: the commonest reason for an accuracy that stays at zero."""
+    if data.answer_format != "plain":
+        return []
+    for answer_format, mark in (("boxed", "\\boxed{"), ("after_hashes", "####")):
+        marked = sum(1 for one in fields if one.answer is not None and mark in one.answer)
+        if marked > len(fields) / 2:
+            return [
+                f"{table.name}: most answers in column {mapping.answer!r} contain {mark}: they look like whole solutions. "
+                f"If so, set {table.section}.answer_format: {answer_format}."
+            ]
+    return []
+
+
+def _why_empty(table: Table, data: DataConfig, bad: list[BadRow]) -> str:
+    if bad:
+        return " ".join([f"{table.name}: no row is left.", *_skipped(table, bad)])
+    if not data.where or not table.columns:
+        return f"{table.name} has no rows."
+    values = {name: Counter(str(row.values.get(name)) for row in table.rows if isinstance(row, Row)) for name in data.where}
+    found = "; ".join(f"{name} is {', '.join(repr(value) for value, _ in counts.most_common(8))}" for name, counts in values.items())
+    return f"{table.section}.where: no row of {table.name} has {data.where}. The commonest values: {found or 'none'}."

@@ -1,0 +1,191 @@
+"""Rows of a data set, from a file or the hub. A row that can't be read is handed on as a `BadRow`, never raised."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from r1rl.config.schema import DataConfig
+from r1rl.errors import DataError
+
+
+class RowFault(StrEnum):
+    """Why a row is skipped."""
+
+    NOT_UTF8 = "not_utf8"
+    NOT_JSON = "not_json"
+    NOT_AN_OBJECT = "not_an_object"
+    NOT_CSV = "not_csv"
+    MISSING_VALUE = "missing_value"
+    NOT_TEXT = "not_text"
+    NO_ANSWER_FOUND = "no_answer_found"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row that could be read."""
+
+    place: str
+    """Where it stands, for messages: "line 7" (from 1) in jsonl and csv, "row 7" (from 0) elsewhere."""
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """One row that can't be used."""
+
+    place: str
+    fault: RowFault
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The rows of one data set, read as they are iterated over."""
+
+    name: str
+    """What messages call it: the file, or the hub name with subset and split."""
+    section: str
+    """The recipe's section that describes it, for messages: "data" or "evaluation.data"."""
+    columns: list[str]
+    rows: Iterable[Row | BadRow]
+
+
+def read_table(data: DataConfig, section: str = "data") -> Table:
+    """The rows of a file or a hub data set. Raises DataError if it can't be read at all or has no rows."""
+    reader = READERS.get(Path(data.source).suffix.lower())
+    if reader is not None:
+        return _read_file(data, reader, section)
+    return _read_hub(data, section)
+
+
+def _read_file(data: DataConfig, reader: Callable[[Path], Iterator[Row | BadRow]], section: str) -> Table:
+    path = Path(data.source).expanduser()
+    for key, value in (("subset", data.subset), ("revision", data.revision), ("split", None if data.split == "train" else data.split)):
+        if value is not None:
+            raise DataError(f"{section}.{key} is {value!r}, but {path} is a file, which has no {key}: leave {section}.{key} out.")
+    try:
+        rows = list(reader(path))
+    except FileNotFoundError:
+        raise DataError(f"{section}.source: there is no file {path} (looked in {Path.cwd()}).") from None
+    except OSError as error:
+        raise DataError(f"{section}.source: {path} can't be read: {error.strerror or error}.") from error
+    columns = list(dict.fromkeys(name for row in rows if isinstance(row, Row) for name in row.values))
+    return Table(str(path), section, columns, rows)
+
+
+def _read_jsonl(path: Path) -> Iterator[Row | BadRow]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            place = f"line {number}"
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                if not text.strip():
+                    continue
+                yield _object_row(place, json.loads(text))
+            except UnicodeDecodeError as error:
+                yield BadRow(place, RowFault.NOT_UTF8, f"byte {error.start} is not UTF-8")
+            except (ValueError, RecursionError) as error:
+                yield BadRow(place, RowFault.NOT_JSON, str(error))
+
+
+def _read_json(path: Path) -> Iterator[Row | BadRow]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON ({error}). If it has one object a line, name it .jsonl.") from error
+    if not isinstance(content, list):
+        raise DataError(f"{path} holds {_kind(content)}, not a list of objects, one for each problem.")
+    for number, value in enumerate(content):
+        yield _object_row(f"row {number}", value)
+
+
+def _object_row(place: str, value: Any) -> Row | BadRow:
+    if isinstance(value, dict):
+        return Row(place, value)
+    return BadRow(place, RowFault.NOT_AN_OBJECT, f"{_kind(value)} instead of an object")
+
+
+def _kind(value: Any) -> str:
+    return {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}.get(type(value), "a number")
+
+
+def _read_csv(path: Path) -> Iterator[Row | BadRow]:
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.reader(file)
+        header = next(reader, [])
+        while True:
+            try:
+                fields = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield BadRow(f"line {reader.line_num}", RowFault.NOT_CSV, str(error))
+                continue
+            place = f"line {reader.line_num}"
+            if not fields:
+                continue
+            if len(fields) != len(header):
+                yield BadRow(place, RowFault.NOT_CSV, f"{len(fields)} fields, {len(header)} in the header")
+            elif any("\N{REPLACEMENT CHARACTER}" in field for field in fields):
+                yield BadRow(place, RowFault.NOT_UTF8, "bytes that are not UTF-8")
+            else:
+                yield Row(place, dict(zip(header, fields, strict=True)))
+
+
+def _read_parquet(path: Path) -> Iterator[Row | BadRow]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        records = pyarrow.parquet.read_table(path).to_pylist()
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{path} is not a parquet file that can be read ({str(error).splitlines()[0]}).") from error
+    for number, values in enumerate(records):
+        yield Row(f"row {number}", values)
+
+
+READERS: dict[str, Callable[[Path], Iterator[Row | BadRow]]] = {
+    ".jsonl": _read_jsonl,
+    ".json": _read_json,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}
+
+
+def _read_hub(data: DataConfig, section: str) -> Table:
+    import datasets
+
+    name = "/".join(part for part in (data.source, data.subset) if part) + f" (split {data.split})"
+    try:
+        loaded = datasets.load_dataset(data.source, name=data.subset, split=data.split, revision=data.revision)
+    except Exception as error:  # the hub client raises dozens of types: no network, no such name, no such subset, private, ...
+        raise DataError(_hub_sentence(data, section, error)) from error
+    return Table(name, section, list(loaded.column_names), HubRows(loaded))
+
+
+@dataclass(frozen=True, slots=True)
+class HubRows:
+    """The rows of a loaded data set, decoded one by one each time they are iterated over."""
+
+    dataset: Iterable[dict[str, Any]]
+
+    def __iter__(self) -> Iterator[Row]:
+        for number, values in enumerate(self.dataset):
+            yield Row(f"row {number}", values)
+
+
+def _hub_sentence(data: DataConfig, section: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    reason = reason if len(reason) <= 300 else reason[:300] + " ..."
+    key = next((key for key, word in (("subset", "config"), ("split", "split")) if word in reason.lower()), "source")
+    return (
+        f"{section}.{key}: the data set {data.source!r} (subset {data.subset}, split {data.split}) can't be loaded: "
+        f"{type(error).__name__}: {reason} "
+        f"A source is a hub name, a generator, or a file that ends in {', '.join(READERS)}."
+    )

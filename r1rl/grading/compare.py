@@ -1,0 +1,422 @@
+"""Whether two answers are the same, shape by shape. True and False are decisions; None hands over to the symbolic stage.
+
+Shapes that can't be equal are rejected here (a list for a number, a tuple with an entry more, an interval with another end);
+only mathematics that this package can't read (`Opaque`) stays undecided.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from r1rl.grading.evaluate import Evaluator, UndefinedError, exact, symbols
+from r1rl.grading.expression import Node, negate
+from r1rl.grading.identity import same_up_to_factor, same_value
+from r1rl.grading.structures import (
+    Answer,
+    Based,
+    Group,
+    Matrix,
+    Opaque,
+    Ratio,
+    Relation,
+    Scalar,
+    Union,
+    Words,
+    choice_letter,
+    read,
+)
+
+DECIMAL_DIGITS = 6
+"""A decimal number stands for an exact answer when it has so many significant digits, all correct."""
+ROUNDED_DIGITS = 3
+"""A gold answer that is a decimal number of so many digits may stand for the exact value that rounds to it."""
+APPROXIMATION = 0.01
+"""How far, relatively, the sides of an "approximately" may be apart."""
+
+_NAME = re.compile(
+    r"(?:[A-Za-z]|[A-Z]{2,4}|\\[A-Za-z]+ ?(?:\{[A-Za-z]+\}|[A-Za-z])?)'*"
+    r"(?:_(?:\{[^{}]*\}|[A-Za-z0-9]))?(?:\^(?:\{-1\}|'|\{\\prime ?\}))?'*(?:\([^()]*\))?"
+    r"|\|[A-Z]{2}\||[A-Z]+(?::[A-Z]+)+|\\(?:angle|triangle|measuredangle) ?[A-Z]*|\\frac\{?d[a-z]\}?\{?d[a-z]\}?|d[a-z]/d[a-z]"
+)
+_CONSTANT_NAMES = frozenset(["\\pi", "\\infty"])
+_THOUSANDS_LIST = re.compile(r"\d{1,3}(?:,\d{3})+")
+_INTEGER_PAIR = re.compile(r"(-?\d+),(\d+)")
+_CONJUGATE = {"()": "()", "[]": "[]", "(]": "(]", "[)": "[)"}
+
+
+class Comparer:
+    """Compares answers with one evaluator. Raises `TooLargeError` when a value is too large to be computed."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.evaluator = evaluator
+
+    def equal(self, gold: Answer, answer: Answer) -> bool | None:
+        """Whether `answer` is the gold answer; None when no rule decides."""
+        if gold.key and gold.key == answer.key:
+            return True
+        if isinstance(gold, Words) or isinstance(answer, Words):
+            return self._words(gold, answer)
+        if isinstance(gold, Scalar) and isinstance(answer, Scalar):
+            return self._scalars(gold, answer)
+        if isinstance(gold, Based) or isinstance(answer, Based):
+            return _based(gold, answer)
+        if isinstance(gold, Ratio) or isinstance(answer, Ratio):
+            return self._ratios(gold, answer)
+        if isinstance(gold, Relation) or isinstance(answer, Relation):
+            return self._relations(gold, answer)
+        if isinstance(gold, Union) or isinstance(answer, Union):
+            return self._regions(gold, answer)
+        if isinstance(gold, Matrix) or isinstance(answer, Matrix):
+            return self._matrices(gold, answer)
+        if isinstance(gold, Group) or isinstance(answer, Group):
+            return self._groups(gold, answer)
+        return None
+
+    def _words(self, gold: Answer, answer: Answer) -> bool | None:
+        if isinstance(gold, Words) and isinstance(answer, Words):
+            if gold.words == answer.words:
+                return True
+        if isinstance(gold, Words) and len(gold.words) == 1:
+            return choice_letter(answer.text) == gold.text.strip("() ").upper()
+        if isinstance(gold, Words) and isinstance(answer, Relation):
+            value = self.value_of(answer)
+            return self._words(gold, value) if isinstance(value, Words) else False
+        if isinstance(answer, Words) and isinstance(gold, Relation):
+            value = self.value_of(gold)
+            return self._words(value, answer) if isinstance(value, Words) else False
+        return False
+
+    # -- numbers and expressions -------------------------------------------------------------------------------------
+
+    def _scalars(self, gold: Scalar, answer: Scalar) -> bool | None:
+        if gold.unit and answer.unit and gold.unit != answer.unit:
+            return False
+        if gold.percent != answer.percent:
+            hundredth: Node = ("n", Fraction(1, 100))
+            percent, plain = (gold, answer) if gold.percent else (answer, gold)
+            part = Scalar(percent.text, ("*", percent.node, hundredth))
+            return self._values(gold, answer) or self._values(part, plain)
+        if gold.degree != answer.degree:
+            degrees, plain = (gold, answer) if gold.degree else (answer, gold)
+            radians: Node = ("f", "degree", degrees.node)
+            return self._values(gold, answer) or ("pi" in plain.text and self._same(radians, plain.node))
+        return self._values(gold, answer)
+
+    def _values(self, gold: Scalar, answer: Scalar) -> bool | None:
+        same = self._same(gold.node, answer.node)
+        if same is False and (gold.decimals is None) != (answer.decimals is None):
+            if answer.decimals is not None:
+                return answer.digits >= DECIMAL_DIGITS and self._within(answer, gold.node, Fraction(1))
+            return gold.digits >= ROUNDED_DIGITS and self._within(gold, answer.node, Fraction(1, 2))
+        return same
+
+    def _same(self, left: Node, right: Node) -> bool | None:
+        return same_value(self.evaluator, left, right)
+
+    def _within(self, decimal: Scalar, node: Node, units: Fraction) -> bool:
+        """Whether the constant `node` is less than `units` units in the last place away from a decimal number."""
+        if symbols(node):
+            return False
+        rounded = exact(decimal.node)
+        if not rounded:
+            return False
+        place = Fraction(10) ** (_magnitude(rounded) - decimal.digits + 1)
+        value = self._constant(node)
+        if value is None or abs(getattr(value, "imag", 0)) > 1e-30:
+            return False
+        ctx = self.evaluator.ctx
+        distance = abs(ctx.re(value) - self.evaluator.value(("n", rounded), {}))
+        limit = ctx.mpf((place * units).numerator) / (place * units).denominator
+        return bool(distance < limit if units == 1 else distance <= limit * (1 + ctx.mpf(10) ** -15))
+
+    def _constant(self, node: Node) -> object | None:
+        try:
+            return self.evaluator.value(node, {})
+        except (UndefinedError, ZeroDivisionError, ValueError, OverflowError):
+            return None
+
+    # -- relations ---------------------------------------------------------------------------------------------------
+
+    def value_of(self, relation: Relation) -> Answer | None:
+        """The value that a chain of equalities gives: of `x = 5` and `\\log_2 8 = 3`; None when its sides contradict each
+        other or when it is an equation to be solved (`x + y = 1`)."""
+        if any(operator not in ("=", "~") for operator in relation.operators):
+            return None
+        values = [side for side in relation.sides if not is_name(side)]
+        if not values:
+            return relation.sides[-1] if len(relation.sides) == 2 and not isinstance(relation.sides[1], Group) else None
+        if len(values) == len(relation.sides) and any(isinstance(v, Scalar) and symbols(v.node) for v in values[:1]):
+            return None
+        first_value = next(k for k, side in enumerate(relation.sides) if not is_name(side))
+        if first_value and any(is_name(side) for side in relation.sides[first_value:]):
+            return None
+        for k, operator in enumerate(relation.operators):
+            left, right = relation.sides[k], relation.sides[k + 1]
+            if is_name(left) or is_name(right):
+                continue
+            if not (self._nearly(left, right) if operator == "~" else self.equal(left, right)):
+                return None
+        return values[0]
+
+    def _nearly(self, left: Answer, right: Answer) -> bool:
+        if not (isinstance(left, Scalar) and isinstance(right, Scalar)) or symbols(left.node) or symbols(right.node):
+            return False
+        a, b = self._constant(left.node), self._constant(right.node)
+        if a is None or b is None:
+            return False
+        return bool(abs(a - b) <= APPROXIMATION * max(abs(a), abs(b)))  # type: ignore[operator,arg-type]
+
+    def _relations(self, gold: Answer, answer: Answer) -> bool | None:
+        if isinstance(gold, Relation) and isinstance(answer, Relation):
+            return self._two_relations(gold, answer)
+        relation, other = (gold, answer) if isinstance(gold, Relation) else (answer, gold)
+        assert isinstance(relation, Relation)
+        if as_region(relation) is not None:
+            return self._regions(gold, answer)
+        value = self.value_of(relation)
+        if value is None:
+            opaque = isinstance(other, Opaque) or any(isinstance(side, Opaque) for side in relation.sides)
+            return None if opaque and not _has_inequality(relation) else False
+        return self.equal(value, answer) if relation is gold else self.equal(gold, value)
+
+    def _two_relations(self, gold: Relation, answer: Relation) -> bool | None:
+        if as_region(gold) is not None and as_region(answer) is not None:
+            return self._regions(gold, answer)
+        if gold.operators == answer.operators:
+            sides = [self.equal(a, b) for a, b in zip(gold.sides, answer.sides, strict=True)]
+            if all(sides):
+                return True
+            undecided = None in sides and False not in sides
+        else:
+            undecided = False
+        names = [_name_key(relation.sides[0]) for relation in (gold, answer)]
+        if names[0] is not None and names[1] is not None and _same_name(names[0], names[1]):
+            values = [self.value_of(relation) for relation in (gold, answer)]
+            if values[0] is not None and values[1] is not None:
+                verdict = self.equal(values[0], values[1])
+                if verdict is not False:
+                    return verdict
+        if len(gold.sides) == 2 and gold.operators == answer.operators:
+            return self._rearranged(gold, answer)
+        return None if undecided else False
+
+    def _rearranged(self, gold: Relation, answer: Relation) -> bool | None:
+        """Whether two equations or inequalities are the same up to a factor when everything is brought to one side."""
+        sides = [*gold.sides, *answer.sides]
+        if not all(isinstance(side, Scalar) for side in sides):
+            return None if any(isinstance(side, Opaque) for side in sides) else False
+        a, b, c, d = (side.node for side in sides if isinstance(side, Scalar))
+        return same_up_to_factor(self.evaluator, ("+", a, negate(b)), ("+", c, negate(d)), positive="=" not in gold.operators) or False
+
+    # -- intervals and unions ----------------------------------------------------------------------------------------
+
+    def _regions(self, gold: Answer, answer: Answer) -> bool | None:
+        first, second = as_region(gold), as_region(answer)
+        if first is None or second is None:
+            return None if isinstance(gold, Opaque) or isinstance(answer, Opaque) else False
+        return self._unordered(first, second)
+
+    # -- groups ------------------------------------------------------------------------------------------------------
+
+    def _groups(self, gold: Answer, answer: Answer) -> bool | None:
+        if not isinstance(gold, Group) or not isinstance(answer, Group):
+            return self._group_and_single(gold, answer)
+        named_gold, named_answer = _by_name(gold), _by_name(answer)
+        if named_gold is not None and named_answer is not None:
+            if named_gold.keys() != named_answer.keys():
+                return False
+            return _all(self.equal(value, named_answer[name]) for name, value in named_gold.items())
+        first, second = bare_items(gold), bare_items(answer)
+        if not first or not second:
+            return not first and not second
+        if "{}" in (gold.brackets, answer.brackets) and (gold.ordered or answer.ordered):
+            return False
+        if len(first) != len(second):
+            return False
+        if gold.ordered and answer.ordered and len(first) == 2 and gold.brackets != answer.brackets:
+            return False
+        if gold.ordered or answer.ordered or named_gold is not None or named_answer is not None:
+            return _all(self.equal(a, b) for a, b in zip(first, second, strict=True))
+        return self._unordered(first, second)
+
+    def _group_and_single(self, gold: Answer, answer: Answer) -> bool | None:
+        group, single = (gold, answer) if isinstance(gold, Group) else (answer, gold)
+        assert isinstance(group, Group)
+        if isinstance(single, Opaque):
+            return None
+        if len(group.items) == 1 and group.brackets == "{}":
+            return self.equal(group.items[0], answer) if group is gold else self.equal(gold, group.items[0])
+        if isinstance(single, Scalar) and group.brackets == "":
+            compact = single.text.replace(" ", "")
+            if _THOUSANDS_LIST.fullmatch(compact):  # 100,200 beside another list is a list too
+                parts = Group(single.text, tuple(read(part) for part in compact.split(",")), "")
+                return self._groups(parts, answer) if single is gold else self._groups(gold, parts)
+            if single is gold and single.decimals:
+                pair = _INTEGER_PAIR.fullmatch(group.text.replace(" ", ""))
+                decimal = read(f"{pair.group(1)}.{pair.group(2)}") if pair else None  # a decimal comma
+                return isinstance(decimal, Scalar) and exact(decimal.node) == exact(single.node)
+        return False
+
+    def _unordered(self, first: tuple[Answer, ...], second: tuple[Answer, ...]) -> bool | None:
+        """Whether two collections hold the same answers in any order."""
+        if len(first) != len(second):
+            return False
+        rest = list(second)
+        undecided = False
+        for item in first:
+            for k, other in enumerate(rest):
+                verdict = self.equal(item, other)
+                if verdict:
+                    del rest[k]
+                    break
+                undecided |= verdict is None
+            else:
+                return None if undecided else False
+        return True
+
+    def _matrices(self, gold: Answer, answer: Answer) -> bool | None:
+        first, second = _rows(gold), _rows(answer)
+        if first is None or second is None:
+            return None if isinstance(gold, Opaque | Scalar) or isinstance(answer, Opaque | Scalar) else False
+        if isinstance(gold, Matrix) and isinstance(answer, Matrix):
+            if gold.determinant != answer.determinant:
+                return False
+        else:  # a vector may be written as a tuple
+            first, second = _flat(first), _flat(second)
+        if [len(row) for row in first] != [len(row) for row in second]:
+            return False
+        return _all(self.equal(a, b) for row, other in zip(first, second, strict=True) for a, b in zip(row, other, strict=True))
+
+
+def _all(verdicts: object) -> bool | None:
+    """False when one is False, else None when one is None, else True."""
+    undecided = False
+    for verdict in verdicts:  # type: ignore[attr-defined]
+        if verdict is False:
+            return False
+        undecided |= verdict is None
+    return None if undecided else True
+
+
+def _magnitude(value: Fraction) -> int:
+    """The exponent of the first significant digit: 2 for 314, -3 for 0.00271."""
+    value = abs(value)
+    exponent = len(str(value.numerator)) - len(str(value.denominator))
+    return exponent if value >= Fraction(10) ** exponent else exponent - 1
+
+
+def _based(gold: Answer, answer: Answer) -> bool | None:
+    if isinstance(gold, Based) and isinstance(answer, Based):
+        return gold.numeral == answer.numeral and gold.base == answer.base
+    based, other = (gold, answer) if isinstance(gold, Based) else (answer, gold)
+    if isinstance(other, Relation):
+        return None
+    return isinstance(other, Scalar) and isinstance(based, Based) and other.text.replace(" ", "").lstrip("0") == based.numeral
+
+
+def is_name(answer: Answer) -> bool:
+    """Whether this can only be what a value is given to: `x`, `f(x)`, `C_1`, `|AB|`, `A:B`, "Area", `(x, y)`."""
+    if isinstance(answer, Words):
+        return True
+    if isinstance(answer, Group):
+        return bool(answer.items) and answer.brackets in ("()", "") and all(is_name(item) for item in answer.items)
+    return _NAME.fullmatch(answer.key) is not None and answer.key not in _CONSTANT_NAMES
+
+
+def _name_key(answer: Answer) -> str | None:
+    return answer.key if is_name(answer) else None
+
+
+def _same_name(first: str, second: str) -> bool:
+    """Equal names; a function's name with and without its argument, and y for f(x), count as equal."""
+    bare = [name.partition("(")[0] for name in (first, second)]
+    return bare[0] == bare[1] or ("y" in (first, second) and any(name.endswith("(x)") for name in (first, second)))
+
+
+def _has_inequality(relation: Relation) -> bool:
+    return any(operator in ("<", "<=", "!=") for operator in relation.operators)
+
+
+def _by_name(group: Group) -> dict[str, Answer] | None:
+    """The values by name when every item is `name = value` with another name, else None."""
+    named: dict[str, Answer] = {}
+    for item in group.items:
+        if not isinstance(item, Relation) or item.operators != ("=",) or not is_name(item.sides[0]) or item.sides[0].key in named:
+            return None
+        named[item.sides[0].key] = item.sides[1]
+    return named if len(named) > 1 else None
+
+
+def bare_items(group: Group) -> tuple[Answer, ...]:
+    """The items without their names: `x = 1, x = 2`, `x = 1, 2` and `1, 2` are the same list."""
+    items: list[Answer] = []
+    for item in group.items:
+        if isinstance(item, Relation) and item.operators == ("=",) and is_name(item.sides[0]):
+            value = item.sides[1]
+            items.extend(value.items if isinstance(value, Group) and value.brackets == "" else (value,))
+        else:
+            items.append(item)
+    return tuple(items)
+
+
+def _rows(answer: Answer) -> tuple[tuple[Answer, ...], ...] | None:
+    if isinstance(answer, Matrix):
+        return answer.rows
+    if isinstance(answer, Group) and answer.brackets in ("()", "[]"):
+        return (answer.items,)
+    return None
+
+
+def _flat(rows: tuple[tuple[Answer, ...], ...]) -> tuple[tuple[Answer, ...], ...]:
+    return (tuple(row[0] for row in rows),) if all(len(row) == 1 for row in rows) else rows
+
+
+def as_region(answer: Answer) -> tuple[Answer, ...] | None:
+    """The intervals and sets whose union an answer is; None when it is no set of numbers."""
+    if isinstance(answer, Union):
+        parts = [as_region(part) for part in answer.parts]
+        if any(part is None for part in parts):
+            return None
+        return tuple(item for part in parts if part is not None for item in part)
+    if isinstance(answer, Group) and (answer.brackets == "{}" or (len(answer.items) == 2 and answer.brackets in _CONJUGATE)):
+        return (answer,)
+    if isinstance(answer, Relation) and _has_inequality(answer):
+        return _interval(answer)
+    return None
+
+
+def _interval(relation: Relation) -> tuple[Answer, ...] | None:
+    """The interval of an inequality about one variable: `x > 5`, `1 <= x < 2`, `x != 0`."""
+    sides, operators = relation.sides, relation.operators
+    variables = [k for k, side in enumerate(sides) if isinstance(side, Scalar) and side.node[0] == "s" and side.node[1] not in ("infty", "pi")]
+    if len(variables) != 1 or len(sides) > 3 or (len(sides) == 3 and variables != [1]):
+        return None
+    variable = sides[variables[0]]
+    assert isinstance(variable, Scalar)
+    bounds = [side for side in sides if side is not variable]
+    for bound in bounds:
+        values = bound.items if isinstance(bound, Group) else (bound,)
+        if not all(isinstance(value, Scalar) and variable.node[1] not in symbols(value.node) for value in values):
+            return None
+    if operators == ("!=",):
+        return _without(bounds[0], relation.text)
+    if "!=" in operators or "=" in operators or "~" in operators or any(isinstance(bound, Group) for bound in bounds):
+        return None
+    low, high = (read("-\\infty"), read("\\infty"))
+    left = right = "("
+    if len(sides) == 3:
+        low, high, left, right = sides[0], sides[2], operators[0], operators[1]
+    elif variables == [1]:
+        low, left = sides[0], operators[0]
+    else:
+        high, right = sides[1], operators[0]
+    brackets = ("[" if left == "<=" else "(") + ("]" if right == "<=" else ")")
+    return (Group(relation.text, (low, high), brackets),)
+
+
+def _without(excluded: Answer, text: str) -> tuple[Answer, ...] | None:
+    """The two open intervals around one excluded number."""
+    if isinstance(excluded, Group):
+        return None
+    return (Group(text, (read("-\\infty"), excluded), "()"), Group(text + "'", (excluded, read("\\infty")), "()"))

@@ -1,0 +1,134 @@
+"""The normal form of an answer: the same mathematics spelled one way, so that most right answers are equal as text.
+
+No step changes a value: layout commands go, synonyms become one command, Unicode becomes LaTeX. What is left is LaTeX that
+the tokenizer reads.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
+_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+_SUPERSCRIPT_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
+_SUBSCRIPT_RUN = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
+_FRACTION_SLASH = re.compile("(\\d+)\u2044(\\d+)")
+_UNICODE_ROOT = re.compile(r"√\s*(\d+(?:\.\d+)?|[A-Za-z]|(?=[({]))")
+
+_UNICODE = {
+    "−": "-", "–": "-", "—": "-", "‐": "-", "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "∙": "\\cdot ", "÷": "\\div ",
+    "π": "\\pi ", "∞": "\\infty ", "°": "^{\\circ}", "º": "^{\\circ}", "≤": "\\leq ", "⩽": "\\leq ", "≥": "\\geq ",
+    "⩾": "\\geq ", "≠": "\\neq ", "≈": "\\approx ", "±": "\\pm ", "∓": "\\mp ", "∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ",
+    "∅": "\\emptyset ", "ℝ": "\\mathbb{R}", "ℤ": "\\mathbb{Z}", "ℕ": "\\mathbb{N}", "ℚ": "\\mathbb{Q}", "ℂ": "\\mathbb{C}",
+    "θ": "\\theta ", "α": "\\alpha ", "β": "\\beta ", "γ": "\\gamma ", "λ": "\\lambda ", "μ": "\\mu ", "φ": "\\phi ",
+    "ω": "\\omega ", "σ": "\\sigma ", "∠": "\\angle ", "△": "\\triangle ", "…": "\\ldots ", "′": "'", "’": "'",
+    "“": '"', "”": '"', "，": ",", "。": ".", "；": ";", "：": ":", "、": ",", "（": "(", "）": ")", "％": "%", "∨": "\\lor ",
+    "∧": "\\land ", "€": "\\euro ", "£": "\\pounds ", "≡": "\\equiv ", "∼": "\\sim ", "\u200b": "", "\ufeff": "", "\u2061": "",
+}  # fmt: skip
+_UNICODE_TABLE = str.maketrans(_UNICODE)
+
+# Commands that only lay out; the ones that stand for a space become a space.
+_LAYOUT = frozenset(
+    "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr displaystyle textstyle scriptstyle limits "
+    "nolimits middle rm bf it , ! notag nonumber hfill".split()
+)
+_SPACES = frozenset(["quad", "qquad", " ", ";", ":", ">", "enspace", "thinspace", "\n", "newline", "hspace", "\\ "])
+_SYNONYMS = {
+    "dfrac": "\\frac", "tfrac": "\\frac", "cfrac": "\\frac", "dbinom": "\\binom", "tbinom": "\\binom", "le": "\\leq",
+    "leqslant": "\\leq", "ge": "\\geq", "geqslant": "\\geq", "ne": "\\neq", "lt": "<", "gt": ">", "$": "", "%": "%",
+    "&": "&", "#": "#", "_": "_", "lbrace": "\\{", "rbrace": "\\}", "lbrack": "[", "rbrack": "]", "lvert": "|", "rvert": "|",
+    "vert": "|", "mid": "|", "ast": "\\cdot", "bullet": "\\cdot", "varnothing": "\\emptyset", "degree": "^{\\circ}",
+    "dots": "\\ldots", "cdots": "\\ldots", "dotsc": "\\ldots", "textdollar": "", "textdegree": "^{\\circ}", "land": "\\land",
+    "wedge": "\\land", "vee": "\\lor", "varphi": "\\phi", "varepsilon": "\\epsilon", "vartheta": "\\theta", "bar": "\\bar",
+    "overline": "\\bar", "minus": "-", "colon": ":", "backslash": "\\setminus", "infin": "\\infty", "to": "\\to",
+    "rightarrow": "\\to", "lparen": "(", "rparen": ")", "langle": "(", "rangle": ")", "R": "\\mathbb{R}", "reals": "\\mathbb{R}",
+    "percent": "%", "lg": "\\log", "tg": "\\tan", "ctg": "\\cot", "arctg": "\\arctan",
+}  # fmt: skip
+_TEXT_COMMANDS = frozenset(
+    "text textbf textit textrm textsf texttt textnormal mathrm mathbf mathit mathsf mathtt mathnormal mbox hbox operatorname "
+    "boldsymbol bm emph underline overrightarrow vec".split()
+)
+_MATH_WRAPPERS = frozenset(["overrightarrow", "vec", "boldsymbol", "bm", "mathbf", "mathit"])
+
+_COMMAND = re.compile(r"\\([A-Za-z]+\*?|.|\n)(\s*)", re.DOTALL)
+_DELIMITER = re.compile(r"\\(?:left|right)\s*\.(?!\d)")
+_NAMED_SPACE = re.compile(r"\\[hv]space\*?\s*\{[^{}]*\}")
+_BRACED_COMMA = re.compile(r"(?<=\d)\{\s*,\s*\}(?=\s*\d)")
+_SPACED_THOUSANDS = re.compile(r"(?<![\d.])(\d{1,3})((?:,? \d{3})+)(?![\d])")
+_THIN_SPACED = re.compile(r"(?<=\d)(,?)\\[,!]\s*(?=\d{3}(?!\d))")
+_SPACES_RUN = re.compile(r"\s+")
+_LEAD = re.compile(
+    r"^(?:(?:so|thus|hence|therefore)[, ]+)?(?:the\s+)?(?:(?:final|correct|right)\s+)?(?:answer|solution|result)\s*(?:is|are|[:=])\s*:?\s*",
+    re.IGNORECASE,
+)
+_LAYOUT_LETTERS = re.compile(r"\\|[^\x00-\x7f]")
+
+
+def _unify(match: re.Match[str]) -> str:
+    name, space = match.group(1), match.group(2)
+    if name in _LAYOUT:
+        return space
+    if name in _SPACES:
+        return " "
+    if name in _SYNONYMS:
+        new = _SYNONYMS[name]
+        return new + (" " if new[:1] == "\\" and new[-1:].isalpha() else space)
+    if name in _TEXT_COMMANDS:
+        return "\\vec" if name in _MATH_WRAPPERS else "\\text"
+    return "\\" + name + (" " if space or name[-1].isalpha() else "")
+
+
+def _from_unicode(text: str) -> str:
+    text = _SUPERSCRIPT_RUN.sub(lambda m: "^{" + m.group().translate(_SUPERSCRIPTS) + "}", text)
+    text = _SUBSCRIPT_RUN.sub(lambda m: "_{" + m.group().translate(_SUBSCRIPTS) + "}", text)
+    text = _UNICODE_ROOT.sub(lambda m: "\\sqrt{" + m.group(1) + "}" if m.group(1) else "\\sqrt", text)
+    text = text.translate(_UNICODE_TABLE)
+    if text.isascii():
+        return text
+    text = _FRACTION_SLASH.sub(r"\\frac{\1}{\2}", unicodedata.normalize("NFKC", text))
+    return text.translate(_UNICODE_TABLE)
+
+
+def clean(text: str) -> str:
+    """The normal form of an answer's LaTeX; the empty string when nothing but layout is left."""
+    if not text.isascii():
+        text = _from_unicode(text)
+    if "\\" in text:
+        if "\\begin" not in text:
+            text = text.replace("\\\\", "\\")  # doubled backslashes of a badly escaped file; in a matrix they end a row
+        text = _DELIMITER.sub("", text)
+        text = _NAMED_SPACE.sub(" ", text)
+        text = _THIN_SPACED.sub(r"\1", text)
+        text = text.replace("\\(", " ").replace("\\)", " ").replace("\\[", " ").replace("\\]", " ")
+        text = _COMMAND.sub(_unify, text)
+    if "$" in text:
+        text = text.replace("$", "")
+    if "*" in text and text.startswith("**") and text.endswith("**"):
+        text = text.strip("*")
+    if "{" in text:
+        text = _BRACED_COMMA.sub(",", text)
+    text = _SPACES_RUN.sub(" ", text.replace("~", " ")).strip()
+    text = _LEAD.sub("", text)
+    while text and text[-1] in ".,;:" or text.endswith("\\ "):
+        text = text[:-1].rstrip()
+    if " " in text:
+        text = _SPACED_THOUSANDS.sub(lambda m: m.group(1) + m.group(2).replace(" ", "").replace(",", ""), text)
+    return text
+
+
+_KEY_TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
+_KEY_SPACES = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
+_KEY_BRACES = re.compile(r"\{([A-Za-z0-9])\}")
+_NOT_WORDS = re.compile(r"[^a-z0-9]+")
+
+
+def text_key(cleaned: str) -> str:
+    """What two answers must share to be equal as text: the normal form without spaces, text commands and idle braces."""
+    return _KEY_BRACES.sub(r"\1", _KEY_SPACES.sub("", _KEY_TEXT.sub(r" \1 ", cleaned).strip(" .")))
+
+
+def words_key(words: str) -> str:
+    """What two answers in words must share: letters and digits, in lower case."""
+    key = _NOT_WORDS.sub("", words.lower())
+    return key or words.strip().lower()

@@ -1,0 +1,151 @@
+"""Logprobs and entropy of completion tokens, without ever holding the logits of a whole batch.
+
+    logprob_n = log softmax(process_logits(head(h_n)))[o_n]        H_n = - sum_v p_nv log p_nv
+
+The decoder runs without its language-model head; only hidden states that predict a completion token go through the head, `chunk` of
+them at a time. Each chunk is checkpointed: the backward pass computes its logits again, so memory never holds more than one
+chunk's. The distribution is `r1rl.sampling.process_logits`', the one that was sampled: temperature, top-k, top-p, min-p. The sampled
+token itself always stays in the support.
+
+Any causal language model of transformers whose logits are its output embedding of the decoder's last state, up to what `LogitHead`
+knows of: scaling (Granite, Cohere, Falcon-H1) and soft capping (Gemma). `PolicyForward.verify` finds out whether that is so.
+
+Legend: R rows and T positions of a micro-batch, M = R * T, N completion tokens, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from r1rl.errors import UserError
+from r1rl.sampling import Sampling, process_logits
+
+EntropyMode = Literal["none", "value", "gradient"]
+"""value: for the metrics, without gradient and not computed again in the backward pass; gradient: for an entropy bonus."""
+
+_MULTIPLIERS = ("logit_scale", "lm_head_multiplier")
+_DIVISORS = ("logits_scaling",)
+
+
+class LogitHead:
+    """From the decoder's last hidden states to logits: the output embedding, then the architecture's scaling and soft capping."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        config = model.config.get_text_config()
+        self.embedding = model.get_output_embeddings()
+        self.scale = 1.0
+        for name in _MULTIPLIERS:
+            self.scale *= getattr(config, name, None) or 1.0
+        for name in _DIVISORS:
+            self.scale /= getattr(config, name, None) or 1.0
+        self.cap: float | None = getattr(config, "final_logit_softcapping", None)
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Logits [..., V] of hidden states [..., D], in the precision of the forward pass."""
+        logits = self.embedding(hidden)
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        if self.cap:
+            logits = torch.tanh(logits / self.cap) * self.cap
+        return logits
+
+
+class PolicyForward(nn.Module):
+    """The policy as a module whose forward pass gives logprobs, so that DDP's and accelerate's hooks on `forward` apply."""
+
+    def __init__(self, model: PreTrainedModel, sampling: Sampling, chunk: int) -> None:
+        super().__init__()
+        self.model = model
+        self.sampling = sampling
+        self.chunk = chunk
+
+    def forward(
+        self, input_ids_RT: Tensor, predictors_N: Tensor, targets_N: Tensor, entropy: EntropyMode = "none"
+    ) -> tuple[Tensor, Tensor | None]:
+        """Float32 logprobs [N] of the targets and their entropies [N], or None.
+
+        `input_ids_RT` is padded on the right; `predictors_N` are the places in its R * T positions whose states predict
+        `targets_N`. There is no attention mask: under causal attention no token sees the padding to its right.
+        """
+        return completion_logprobs(self.model, input_ids_RT, predictors_N, targets_N, self.sampling, self.chunk, entropy)
+
+    @torch.no_grad()
+    def verify(self) -> None:
+        """Compare our logits with the model's own on a few tokens; raise `UserError` where the architecture computes others."""
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            vocabulary = self.model.config.get_text_config().vocab_size
+            input_ids = (torch.arange(8, device=self.model.device) * 7919 % vocabulary)[None]
+            expected = self.model(input_ids=input_ids, use_cache=False).logits.float()
+            found = LogitHead(self.model)(hidden_states(self.model, input_ids)).float()
+        finally:
+            self.model.train(was_training)
+        if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
+            raise UserError(
+                f"model.path: {type(self.model).__name__} computes its logits in a way that r1rl does not know "
+                "(more than output embedding, scaling and soft capping), so its logprobs would be wrong: use another model"
+            )
+
+
+def hidden_states(model: PreTrainedModel, input_ids_RT: Tensor) -> Tensor:
+    """The decoder's last hidden states [R, T, D]."""
+    return model.get_decoder()(input_ids=input_ids_RT, use_cache=False).last_hidden_state
+
+
+def completion_logprobs(
+    model: PreTrainedModel,
+    input_ids_RT: Tensor,
+    predictors_N: Tensor,
+    targets_N: Tensor,
+    sampling: Sampling,
+    chunk: int,
+    entropy: EntropyMode = "none",
+) -> tuple[Tensor, Tensor | None]:
+    """What `PolicyForward.forward` returns; gradients flow to the model's parameters unless they are switched off."""
+    hidden_ND = hidden_states(model, input_ids_RT).flatten(0, 1).index_select(0, predictors_N)
+    return head_logprobs(LogitHead(model), hidden_ND, targets_N, sampling, chunk, entropy)
+
+
+def head_logprobs(
+    head: LogitHead, hidden_ND: Tensor, targets_N: Tensor, sampling: Sampling, chunk: int, entropy: EntropyMode
+) -> tuple[Tensor, Tensor | None]:
+    """Logprobs and entropies of N states, `chunk` at a time, each checkpointed when gradients are on."""
+    logprobs, entropies = [], []
+    for hidden_CD, targets_C in zip(hidden_ND.split(chunk), targets_N.split(chunk), strict=True):
+        arguments = (head, hidden_CD, targets_C, sampling, entropy)
+        if torch.is_grad_enabled():
+            logprobs_C, entropy_C = checkpoint(_chunk_logprobs, *arguments, use_reentrant=False)
+        else:
+            logprobs_C, entropy_C = _chunk_logprobs(*arguments)
+        logprobs.append(logprobs_C)
+        entropies.append(entropy_C)
+    return torch.cat(logprobs), None if entropy == "none" else torch.cat(entropies)
+
+
+def _chunk_logprobs(
+    head: LogitHead, hidden_CD: Tensor, targets_C: Tensor, sampling: Sampling, entropy: EntropyMode
+) -> tuple[Tensor, Tensor | None]:
+    logits_CV = process_logits(head(hidden_CD), sampling, keep_B=targets_C)
+    log_total_C = logits_CV.logsumexp(dim=-1)
+    logprobs_C = logits_CV.gather(-1, targets_C[:, None]).squeeze(-1) - log_total_C
+    if entropy == "none":
+        return logprobs_C, None
+    if entropy == "gradient":
+        return logprobs_C, _entropy(logits_CV, log_total_C, sampling)
+    # Last, and without gradient: the recomputation in the backward pass ends before it gets here.
+    with torch.no_grad():
+        return logprobs_C, _entropy(logits_CV, log_total_C, sampling)
+
+
+def _entropy(logits_CV: Tensor, log_total_C: Tensor, sampling: Sampling) -> Tensor:
+    """Entropy in nats [C]; tokens outside the support have probability 0 and add nothing."""
+    probabilities_CV = (logits_CV - log_total_C[:, None]).exp()
+    if sampling.truncates_vocabulary:
+        logits_CV = logits_CV.masked_fill(logits_CV == -torch.inf, 0.0)
+    return log_total_C - (probabilities_CV * logits_CV).sum(dim=-1)

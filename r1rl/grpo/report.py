@@ -1,0 +1,93 @@
+"""What a step tells: its metrics, its completions on disk, the completions that are shown."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from r1rl.config.schema import GRPORecipe
+from r1rl.grpo.advantages import group_advantages
+from r1rl.grpo.collect import Collected, ScoredGroup
+from r1rl.monitor import metrics as names
+from r1rl.monitor.metrics import MetricAccumulator, reward_mean
+from r1rl.monitor.progress import ShownCompletion
+from r1rl.reflection import reflects
+
+
+def step_metrics(recipe: GRPORecipe, collected: Collected, seconds: dict[str, float], accelerator: Accelerator) -> dict[str, float]:
+    """The metrics of the rollout and the rewards, over all processes. `seconds` are those of the slowest process."""
+    accumulator = MetricAccumulator()
+    tokens = 0
+    for group in collected.groups:
+        tokens += _add_group(accumulator, group, recipe.algorithm.variance_tolerance)
+    accumulator.count_all(collected.events)
+    for name, spent in collected.reward_seconds.items():
+        accumulator.maximum(f"rewards/{name}/seconds", spent)
+    accumulator.count("tokens", tokens)
+    several = accelerator.num_processes > 1
+    values = accumulator.collect(gather_object if several else None)
+    values[names.TOKENS_PER_SECOND] = values.pop("tokens") / seconds["step"]
+    if recipe.algorithm.dynamic_sampling:
+        values[names.REFILLED_GROUPS] = float(collected.refilled)
+    values.update({f"time/{phase}": spent for phase, spent in seconds.items()})
+    return values
+
+
+def _add_group(accumulator: MetricAccumulator, group: ScoredGroup, tolerance: float) -> int:
+    """Adds a group's figures; returns its number of completion tokens."""
+    totals = [total for total in group.rewards.total if total == total]
+    accumulator.add_values(names.REWARD, totals)
+    accumulator.add(names.REWARD_STD, statistics.stdev(totals) if len(totals) > 1 else 0.0)
+    accumulator.add(names.FRAC_REWARD_ZERO_STD, float(not totals or max(totals) - min(totals) <= tolerance))
+    accumulator.add_values(names.ACCURACY, group.rewards.outcome)
+    for name, values in group.rewards.by_name.items():
+        accumulator.add_values(reward_mean(name), values)
+    lengths = [len(completion.token_ids) for completion in group.completions]
+    accumulator.add_values(names.MEAN_LENGTH, lengths)
+    accumulator.add_values(names.CLIPPED_RATIO, [float(completion.is_truncated) for completion in group.completions])
+    accumulator.add_values(names.REFLECTION_RATE, [float(reflects(completion.text)) for completion in group.completions])
+    return sum(lengths)
+
+
+def completion_rows(recipe: GRPORecipe, groups: Iterable[ScoredGroup]) -> list[dict[str, Any]]:
+    """One record per completion, for completions/step-*.jsonl. The advantage is the group's own (not a batch-scaled one)."""
+    rows = []
+    for group in groups:
+        advantages = group_advantages(torch.tensor([group.rewards.total], dtype=torch.float64), recipe.algorithm)[0].tolist()
+        for place, completion in enumerate(group.completions):
+            rows.append(
+                {
+                    "slot": group.slot,
+                    "problem_id": group.prompt.problem.id,
+                    "prompt": group.prompt.text,
+                    "answer": group.prompt.problem.answer,
+                    "completion": completion.text,
+                    "rewards": {name: values[place] for name, values in group.rewards.by_name.items()},
+                    "reward": group.rewards.total[place],
+                    "outcome": group.rewards.outcome[place],
+                    "advantage": advantages[place],
+                    "finish_reason": completion.finish_reason.value,
+                    "num_tokens": len(completion.token_ids),
+                }
+            )
+    return rows
+
+
+def shown_completions(groups: Iterable[ScoredGroup], count: int) -> list[ShownCompletion]:
+    """The first completion of the first groups, to be read by people."""
+    return [
+        ShownCompletion(
+            problem=group.prompt.problem.problem,
+            answer=group.prompt.problem.answer,
+            text=group.prompt.prefill + group.completions[0].text,
+            reward=group.rewards.total[0],
+            outcome=group.rewards.outcome[0],
+            finish_reason=group.completions[0].finish_reason.value,
+        )
+        for group in list(groups)[:count]
+    ]

@@ -1,0 +1,109 @@
+"""Group Relative Policy Optimization: the loop, one step of it, and what surrounds it.
+
+A step, with pi_old the policy that samples (DeepSeekMath 2402.03300, section 4.1; DeepSeek-R1 2501.12948, section 2.2.1):
+
+    for each of P prompts q:   o_1 .. o_G ~ pi_old(. | q)                                       rollout
+                               r_i = sum_k weight_k reward_k(q, o_i)                            rewards
+                               A_i = (r_i - mean(r)) / std(r)                                   advantages
+    J(theta) = sum_i w_i sum_t min(rho_it A_i, clip(rho_it, 1 - eps_low, 1 + eps_high) A_i)     update
+               - beta KL(pi_theta || pi_ref),      rho_it = pi_theta(o_it | q, o_i<t) / pi_old(o_it | q, o_i<t)
+
+docs/algorithms.md has the variants and the recipe keys that choose them.
+
+Legend: P prompts of all processes, G completions per prompt, B = P * G; a process holds every W-th prompt of W processes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from r1rl.checkpoint import TrainingState
+from r1rl.config.schema import GRPORecipe
+from r1rl.distributed import gather_shares, own_share, reduce_max
+from r1rl.grpo.advantages import group_advantages
+from r1rl.grpo.batching import build_train_batch
+from r1rl.grpo.collect import Collected, ScoredGroup
+from r1rl.grpo.report import step_metrics
+from r1rl.grpo.setup import GRPOParts
+
+
+class GRPOTrainer:
+    """Runs GRPO steps. It owns the step's order and its clock; everything that does work is in `GRPOParts`."""
+
+    def __init__(self, recipe: GRPORecipe, parts: GRPOParts, state: TrainingState) -> None:
+        self.recipe = recipe
+        self.parts = parts
+        self.state = state
+        self.seconds: dict[str, float] = {}
+
+    def step(self) -> tuple[dict[str, float], list[ScoredGroup]]:
+        """One GRPO step (the equation is above); returns its metrics and this process's groups."""
+        self.seconds = {}
+        started = time.perf_counter()
+        with self._timed("rollout"):
+            collected = self._collect()
+        advantages_PG = self._advantages(collected.groups)
+        with self._timed("update"):
+            batch = build_train_batch(
+                [group.prompt.token_ids for group in collected.groups for _ in group.completions],
+                [completion for group in collected.groups for completion in group.completions],
+                advantages_PG.flatten(),
+                with_sampler_logprobs=True,
+            )
+            update = self.parts.update.run(batch, lambda done, total: self.parts.display.phase("update", done, total))
+        self.seconds["reward"] = collected.waited_for_rewards
+        self.seconds["rollout"] -= collected.waited_for_rewards
+        self.seconds["step"] = time.perf_counter() - started
+        self.state.step += 1
+        self.state.order = self.parts.order.state_dict()
+        self.state.seconds += self.seconds["step"]
+        return {**step_metrics(self.recipe, collected, self._slowest_seconds(), self.parts.accelerator), **update}, collected.groups
+
+    def _collect(self) -> Collected:
+        """Sample and score one group for each of P prompts; dynamic sampling replaces those without variance (DAPO, section 3.2).
+
+        Fresh prompts take the slots of the groups that they replace, in slot order, so that any number of processes does the same.
+        Groups that still have no variance after `max_refills` rounds stay: their advantages are zero.
+        """
+        algorithm, accelerator = self.recipe.algorithm, self.parts.accelerator
+        num_prompts = self.recipe.rollout.num_prompts
+        collected = self._sample(list(range(num_prompts)), attempt=0)
+        if not algorithm.dynamic_sampling:
+            return collected
+        for attempt in range(1, algorithm.max_refills + 1):
+            flat = [group.outcome_spread() <= algorithm.variance_tolerance for group in collected.groups]
+            slots = [slot for slot, is_flat in enumerate(gather_shares(accelerator, flat)) if is_flat]
+            if not slots:
+                break
+            collected = collected.replaced_by(self._sample(slots, attempt), refilled=len(slots))
+        return collected
+
+    def _sample(self, slots: list[int], attempt: int) -> Collected:
+        """Groups for fresh prompts in these slots of all processes; returns those of this one."""
+        fresh = dict(zip(slots, self.parts.order.take(len(slots)), strict=True))
+        own = [slot for slot in own_share(self.parts.accelerator, range(self.recipe.rollout.num_prompts)) if slot in fresh]
+        prompts = [self.parts.prompts[fresh[slot]] for slot in own]
+        return self.parts.collector.collect(prompts, own, self.state.step, attempt)
+
+    def _advantages(self, groups: list[ScoredGroup]) -> torch.Tensor:
+        """Advantages of this process's groups; computed over all processes, because a batch's deviation needs every reward."""
+        accelerator = self.parts.accelerator
+        rewards_PG = torch.tensor(gather_shares(accelerator, [group.rewards.total for group in groups]), dtype=torch.float64)
+        return group_advantages(rewards_PG, self.recipe.algorithm)[accelerator.process_index :: accelerator.num_processes]
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds[phase] = time.perf_counter() - started
+
+    def _slowest_seconds(self) -> dict[str, float]:
+        """Each phase's time in the slowest process: what a step costs."""
+        values = reduce_max(self.parts.accelerator, torch.tensor(list(self.seconds.values()), dtype=torch.float64))
+        return dict(zip(self.seconds, values.tolist(), strict=True))

@@ -1,0 +1,113 @@
+"""The names of the metrics, each in one place, and the sums from which a step's values are made.
+
+Names are TRL's where TRL has the metric. Everything is a mean over the step's whole batch unless its comment says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+STEP = "step"
+
+REWARD = "reward"  # weighted sum of the rewards, over completions
+REWARD_STD = "reward_std"  # standard deviation within a group, over groups
+ACCURACY = "accuracy"  # the outcome, over completions that have one
+FRAC_REWARD_ZERO_STD = "frac_reward_zero_std"  # groups whose rewards are all equal
+
+MEAN_LENGTH = "completions/mean_length"  # tokens, EOS included
+CLIPPED_RATIO = "completions/clipped_ratio"  # completions cut off at max_completion_length
+REFLECTION_RATE = "reflection/rate"  # completions that question, check or redo their work
+LANGUAGE_CONSISTENCY = "language/consistency"
+
+ENTROPY = "entropy"  # nats per token of the sampled distribution
+KL = "kl"  # to the reference, per token
+CLIP_RATIO_LOW = "clip_ratio/low_mean"  # tokens whose ratio was clipped from below
+CLIP_RATIO_HIGH = "clip_ratio/high_mean"  # ... from above
+GRAD_NORM = "grad_norm"  # before clipping
+LEARNING_RATE = "learning_rate"
+TRAINED_SHARE = "update/trained_share"  # sequences that were forwarded: the others can't change the gradient
+SKIPPED_UPDATES = "update/skipped"  # optimizer steps left out because their gradient was not finite
+REFILLED_GROUPS = "dynamic_sampling/refilled"  # groups replaced by fresh prompts
+LOGPROB_DIFF_MEAN = "sampler/logprob_diff_mean"  # |trainer - sampler|, over tokens
+LOGPROB_DIFF_MAX = "sampler/logprob_diff_max"  # its maximum
+
+TIME_ROLLOUT = "time/rollout"  # seconds of the slowest process, as all times
+TIME_REWARD = "time/reward"
+TIME_UPDATE = "time/update"
+TIME_STEP = "time/step"
+TOKENS_PER_SECOND = "tokens_per_second"
+
+
+def reward_mean(name: str) -> str:
+    """Mean of one reward, before its weight, over the completions to which it applies."""
+    return f"rewards/{name}/mean"
+
+
+@dataclass(slots=True)
+class _Mean:
+    total: float = 0.0
+    count: float = 0.0
+
+
+class MetricAccumulator:
+    """Adds up one step's figures and makes its metrics, over all processes.
+
+    Means are kept as sums and counts, so that the result does not depend on how the batch was spread. A process need not
+    have seen every metric: names are united.
+    """
+
+    def __init__(self) -> None:
+        self._means: defaultdict[str, _Mean] = defaultdict(_Mean)
+        self._counts: defaultdict[str, float] = defaultdict(float)
+        self._maxima: dict[str, float] = {}
+
+    def add(self, name: str, total: float, count: float = 1.0) -> None:
+        """A sum over `count` things, for a mean over them."""
+        mean = self._means[name]
+        mean.total += total
+        mean.count += count
+
+    def add_values(self, name: str, values: Iterable[float | None]) -> None:
+        """Values for a mean; None does not count."""
+        known = [value for value in values if value is not None]
+        self.add(name, sum(known), len(known))
+
+    def count(self, name: str, number: float = 1.0) -> None:
+        """Occurrences, whose number itself is the metric."""
+        self._counts[name] += number
+
+    def count_all(self, numbers: Mapping[str, float]) -> None:
+        """Many counts at once, such as the events of the rewards."""
+        for name, number in numbers.items():
+            self.count(name, number)
+
+    def maximum(self, name: str, value: float) -> None:
+        """A value of which the largest is the metric."""
+        self._maxima[name] = max(self._maxima.get(name, value), value)
+
+    def collect(self, gather: Callable[[list[_Record]], list[_Record]] | None = None) -> dict[str, float]:
+        """The metrics of all processes, by name; a mean over nothing is left out.
+
+        `gather` takes a list with this process's record and returns those of all processes, in the same order everywhere
+        (accelerate's `gather_object` does); None with one process. Every process must call this.
+        """
+        own: _Record = (
+            {name: (mean.total, mean.count) for name, mean in self._means.items()},
+            dict(self._counts),
+            dict(self._maxima),
+        )
+        merged = MetricAccumulator()
+        for means, counts, maxima in [own] if gather is None else gather([own]):
+            for name, (total, count) in means.items():
+                merged.add(name, total, count)
+            merged.count_all(counts)
+            for name, value in maxima.items():
+                merged.maximum(name, value)
+        values = {name: mean.total / mean.count for name, mean in merged._means.items() if mean.count}
+        return {**values, **merged._counts, **merged._maxima}
+
+
+_Record = tuple[dict[str, tuple[float, float]], dict[str, float], dict[str, float]]
+"""What a process hands to the others: sums and counts, counts, maxima."""

@@ -1,0 +1,94 @@
+"""What a run prints at its end: held-out figures before and after, and one problem answered by both models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from r1rl.monitor.progress import shorten
+
+SHOWN_CHARACTERS = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of the table: a figure of an evaluation."""
+
+    title: str
+    figure: str
+    percent: bool = True
+
+
+LINES = (
+    Line("accuracy", "accuracy"),
+    Line("length (tokens)", "mean_length", percent=False),
+    Line("reflect", "reflection_rate"),
+    Line("well-formed", "format_rate"),
+    Line("cut off", "truncated_rate"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """The same problem, answered before and after training."""
+
+    problem: str
+    answer: str | None
+    before: str
+    after: str
+    before_is_correct: bool
+    after_is_correct: bool
+
+
+def before_after_table(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Table:
+    """Held-out figures with their 95 % intervals. `before` and `after` are the figures of two evaluations of the same problems."""
+    count = f"{after['num_problems']} problems x {after['num_samples']} samples"
+    table = Table(title=f"Held-out problems ({count}; 95 % intervals)", title_justify="left", header_style="bold")
+    table.add_column("")
+    for title in ("before", "after") if before is not None else ("after",):
+        table.add_column(title, justify="right")
+    for line in _lines(after):
+        cells = [format_estimate(figures.get(line.figure), line.percent) for figures in (before, after) if figures is not None]
+        table.add_row(line.title, *cells)
+    return table
+
+
+def _lines(figures: Mapping[str, Any]) -> list[Line]:
+    passes = [Line(name.replace("_at_", "@"), name) for name in figures if name.startswith("pass_at_") and name != "pass_at_1"]
+    shown = [line for line in LINES if figures.get(line.figure) is not None]
+    return [*shown[:1], *passes, *shown[1:]]
+
+
+def format_estimate(estimate: Mapping[str, Any] | None, percent: bool) -> str:
+    """"41.2 % (36.0-46.5)"; without the interval where there is none, a dash where there is no figure."""
+    if estimate is None:
+        return "-"
+    factor, unit = (100.0, " %") if percent else (1.0, "")
+    text = f"{estimate['value'] * factor:.1f}{unit}"
+    interval = estimate.get("ci95")
+    return text if interval is None else f"{text} ({interval[0] * factor:.1f}\u2013{interval[1] * factor:.1f})"
+
+
+def side_by_side(contrast: Contrast) -> RenderableType:
+    """The two answers beside each other. Nothing in them is taken as markup."""
+    answer = f"answer: {contrast.answer}" if contrast.answer is not None else ""
+    pages = [
+        _page("before training", contrast.before, contrast.before_is_correct),
+        _page("after training", contrast.after, contrast.after_is_correct),
+    ]
+    halves = Table.grid(expand=True)
+    halves.add_column(ratio=1)
+    halves.add_column(ratio=1)
+    halves.add_row(*pages)
+    return Group(Text(contrast.problem.strip(), style="bold"), Text(answer, style="dim"), halves)
+
+
+def _page(title: str, text: str, is_correct: bool) -> Panel:
+    verdict, colour = ("correct", "green") if is_correct else ("not correct", "red")
+    return Panel(Text(shorten(text.strip(), SHOWN_CHARACTERS)), title=Text(title), subtitle=Text(verdict), border_style=colour)

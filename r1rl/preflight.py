@@ -1,0 +1,111 @@
+"""What can be known about a GRPO recipe before its model is loaded: the problems, the rewards, and what is odd about them.
+
+`r1rl grpo` calls `preflight` first, so that a mistake ends the run in seconds; `r1rl check` shows what it found.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from r1rl.config.schema import DataConfig, GRPORecipe
+from r1rl.data import LoadedProblems, column_names, read_problems
+from r1rl.errors import DataError, RecipeError, RewardError
+from r1rl.prompts import CHAT, template_text
+from r1rl.rewards import RewardSet
+from r1rl.run_directory import check_writable
+from r1rl.types import Problem
+
+HELD_OUT_SEED = 0
+"""Of the held-out problems. Not the run's seed: runs that differ in their seed are compared on the same problems."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What a run starts from. The rewards hold worker processes: call `rewards.close()` when done."""
+
+    problems: list[Problem]
+    eval_problems: list[Problem]
+    """At most `evaluation.num_problems`; empty without `evaluation.data`."""
+    rewards: RewardSet
+    notes: list[str] = field(default_factory=list)
+    """Sentences about what was assumed."""
+    warnings: list[str] = field(default_factory=list)
+    """Sentences about what may be a mistake."""
+
+
+def preflight(recipe: GRPORecipe, recipe_path: Path) -> Preflight:
+    """Load the problems, resolve the rewards and check everything else that needs no model.
+
+    Raises a UserError with the file, the key and the remedy at the first thing that can't work.
+    """
+    _check_processes(recipe)
+    check_writable(recipe.output_dir)
+    if recipe.prompt.template != CHAT:
+        template_text(recipe.prompt.template)
+    loaded = read_problems(recipe.data, recipe.seed)
+    held_out = _held_out(recipe)
+    rewards = _resolve_rewards(recipe, recipe_path.parent, loaded.problems, held_out.problems)
+    warnings = [*loaded.warnings, *held_out.warnings, *_suspicions(recipe, loaded.problems, held_out.problems)]
+    return Preflight(loaded.problems, held_out.problems, rewards, [*loaded.notes, *held_out.notes], warnings)
+
+
+def _check_processes(recipe: GRPORecipe) -> None:
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if recipe.rollout.num_prompts < processes:
+        raise RecipeError(
+            f"rollout.num_prompts is {recipe.rollout.num_prompts}, so not each of the {processes} processes would get a prompt: "
+            f"write at least {processes}, or start fewer processes."
+        )
+
+
+def _held_out(recipe: GRPORecipe) -> LoadedProblems:
+    """The evaluation's problems, the same for every run; errors name `evaluation.data`."""
+    data = recipe.evaluation.data
+    if data is None:
+        return LoadedProblems([])
+    loaded = _named_after_evaluation(data)
+    most = recipe.evaluation.num_problems
+    if len(loaded.problems) <= most:
+        return loaded
+    chosen = sorted(random.Random(HELD_OUT_SEED).sample(range(len(loaded.problems)), most))
+    return LoadedProblems([loaded.problems[place] for place in chosen], loaded.notes, loaded.skipped, loaded.warnings)
+
+
+def _named_after_evaluation(data: DataConfig) -> LoadedProblems:
+    try:
+        return read_problems(data, HELD_OUT_SEED)
+    except DataError as error:
+        raise DataError(f"evaluation.data: {error}") from error
+
+
+def _resolve_rewards(recipe: GRPORecipe, base_dir: Path, problems: list[Problem], held_out: list[Problem]) -> RewardSet:
+    """The recipe's rewards, checked against the columns of both sets of problems."""
+    columns = column_names(problems)
+    rewards = RewardSet(recipe.rewards, recipe.outcome, base_dir, columns)
+    if held_out and not columns <= column_names(held_out):
+        try:
+            RewardSet(recipe.rewards, recipe.outcome, base_dir, column_names(held_out))
+        except RewardError as error:
+            rewards.close()
+            raise RewardError(f"evaluation.data lacks a column that data has: {error}") from error
+    return rewards
+
+
+def _suspicions(recipe: GRPORecipe, problems: list[Problem], held_out: list[Problem]) -> list[str]:
+    warnings = []
+    if len(problems) < recipe.rollout.num_prompts:
+        warnings.append(f"data has {len(problems)} problems, fewer than rollout.num_prompts ({recipe.rollout.num_prompts}): a step repeats some.")
+    if held_out and len(held_out) < recipe.evaluation.num_problems:
+        warnings.append(f"evaluation.data has {len(held_out)} problems; evaluation.num_problems asks for {recipe.evaluation.num_problems}.")
+    trained_on = {_words(problem) for problem in problems}
+    shared = sum(_words(problem) in trained_on for problem in held_out)
+    if shared:
+        warnings.append(f"{shared} of the {len(held_out)} held-out problems are also in the training data: their accuracy proves nothing.")
+    return warnings
+
+
+def _words(problem: Problem) -> str:
+    return " ".join(problem.problem.split()).lower()

@@ -1,0 +1,128 @@
+"""Attention for rollouts, plugged into any transformers model through its attention interface.
+
+Legend: R rows, Q query heads, H key/value heads, N packed tokens, C columns of the cache, D head size.
+The model calls `rollout_attention` in each layer and hands on the `rollout_plan` that the engine gave to its forward. The
+plan knows which tokens belong together, so no mask is built by the model and padding is never computed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+ATTENTION_NAME = "r1rl_rollout"
+
+
+class PrefillPlan:
+    """Prompts packed one after the other, in runs of equal length, so that a run is one dense causal attention."""
+
+    def __init__(self, lengths: list[int]) -> None:
+        """`lengths` of the prompts in packed order; equal lengths must be neighbours."""
+        self.runs: list[tuple[int, int, int]] = []  # start, number of prompts, length
+        start = 0
+        for length in lengths:
+            if self.runs and self.runs[-1][2] == length:
+                first, count, _ = self.runs[-1]
+                self.runs[-1] = (first, count + 1, length)
+            else:
+                self.runs.append((start, 1, length))
+            start += length
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None, softcap: float | None) -> Tensor:
+        """[1, Q, N, D] attends to [1, H, N, D]; returns [1, N, Q, D]."""
+        outputs = []
+        for start, count, length in self.runs:
+            q, k, v = (unpack_run(states, start, count, length) for states in (query, key, value))
+            distance = None
+            if softcap is not None or (window is not None and window < length):
+                offsets = torch.arange(length, device=q.device)
+                distance = offsets[:, None] - offsets
+            if distance is None:
+                out = scaled_dot_product_attention(q, *repeat_heads(q, k, v), is_causal=True, scale=scaling)
+            else:
+                allowed = (distance >= 0) & (distance < (window or length))
+                bias = torch.zeros(length, length, dtype=q.dtype, device=q.device).masked_fill_(~allowed, -torch.inf)
+                out = attend_masked(q, *repeat_heads(q, k, v), bias, scaling, softcap)
+            outputs.append(out.transpose(1, 2).reshape(1, count * length, q.shape[1], -1))
+        return torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
+
+
+class DecodePlan:
+    """One new token per row at its own position, attending to its row of the cache."""
+
+    def __init__(self, positions_R: Tensor, width: int) -> None:
+        """`width` columns of the cache are in use: one more than the largest position."""
+        self.positions_R1 = positions_R[:, None]
+        self.width = width
+        self._biases: dict[int, Tensor] = {}
+
+    def bias(self, window: int | None, dtype: torch.dtype) -> Tensor:
+        """[R, 1, 1, C]: 0 where a row may look, -inf elsewhere. Made once per step and window size."""
+        reach = self.width if window is None else min(window, self.width)
+        if reach not in self._biases:
+            columns = torch.arange(self.width, device=self.positions_R1.device)
+            hidden_RC = columns > self.positions_R1
+            if reach < self.width:
+                hidden_RC |= columns <= self.positions_R1 - reach
+            bias_RC = torch.zeros(hidden_RC.shape, dtype=dtype, device=hidden_RC.device).masked_fill_(hidden_RC, -torch.inf)
+            self._biases[reach] = bias_RC[:, None, None]
+        return self._biases[reach]
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None, softcap: float | None) -> Tensor:
+        """[R, Q, 1, D] attends to [R, H, C, D]; returns [R, 1, Q, D].
+
+        The queries that share a key/value head are treated as that many positions of one head: nothing is repeated.
+        """
+        rows, query_heads, _, size = query.shape
+        grouped = query.reshape(rows, key.shape[1], query_heads // key.shape[1], size)
+        out = attend_masked(grouped, key, value, self.bias(window, query.dtype), scaling, softcap)
+        return out.reshape(rows, 1, query_heads, -1)
+
+
+def attend_masked(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scaling: float, softcap: float | None) -> Tensor:
+    """softmax(q k^T scaling + bias) v; with Gemma 2's soft cap, c tanh(x / c), on the scores before the bias."""
+    if softcap is None:
+        return scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scaling)
+    scores = torch.tanh(q @ k.transpose(2, 3) * (scaling / softcap)) * softcap + bias
+    return scores.softmax(-1, dtype=torch.float32).to(q.dtype) @ v
+
+
+def unpack_run(states: Tensor, start: int, count: int, length: int) -> Tensor:
+    """[1, H, N, D] to the [count, H, length, D] of one run."""
+    return states[0, :, start : start + count * length].unflatten(1, (count, length)).transpose(0, 1)
+
+
+def repeat_heads(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values once per query head."""
+    repeats = q.shape[1] // k.shape[1]
+    return (k, v) if repeats == 1 else (k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1))
+
+
+def rollout_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    rollout_plan: PrefillPlan | DecodePlan | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """The attention function that transformers models call in each layer; see `AttentionInterface`."""
+    if rollout_plan is None:
+        raise NotImplementedError("the model does not hand keyword arguments of its forward to its attention")
+    if attention_mask is not None or kwargs.get("s_aux") is not None or kwargs.get("position_bias") is not None:
+        raise NotImplementedError("the attention has a mask, sinks or a position bias of its own")
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return rollout_plan.attend(query, key, value, scaling, sliding_window, softcap), None
+
+
+def register_attention() -> None:
+    """Makes `rollout_attention` known to transformers; calling it again changes nothing."""
+    AttentionInterface.register(ATTENTION_NAME, rollout_attention)

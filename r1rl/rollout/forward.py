@@ -1,0 +1,111 @@
+"""The two forward passes of a rollout, and the check that a model's own forward agrees with them.
+
+Legend: P prompts, N packed prompt tokens, R rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from r1rl.rollout.attention import ATTENTION_NAME, DecodePlan, PrefillPlan, register_attention
+from r1rl.rollout.cache import PackedPrompts, RowCache
+from r1rl.rollout.weights import RolloutWeights
+
+
+class UnsupportedModel(Exception):
+    """The native engine can't run this model; the message completes "can't run it: ..."."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """Prompts whose keys and values are computed: where each begins in the packed sequence, and its next-token logits."""
+
+    cache: PackedPrompts
+    starts: list[int]
+    lengths: list[int]
+    logits_PV: Tensor
+
+
+def prefill(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> Prefilled:
+    """One forward over all prompts, packed into one sequence: no token of padding. Equal lengths must be neighbours."""
+    device = next(model.parameters()).device
+    lengths = [len(prompt) for prompt in prompts]
+    starts = [sum(lengths[:index]) for index in range(len(lengths))]
+    cache = PackedPrompts()
+    logits_1PV = model(
+        input_ids=torch.tensor([[token for prompt in prompts for token in prompt]], device=device),
+        position_ids=torch.cat([torch.arange(length, device=device) for length in lengths])[None],
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=torch.tensor([start + length - 1 for start, length in zip(starts, lengths, strict=True)], device=device),
+        rollout_plan=PrefillPlan(lengths),
+    ).logits
+    return Prefilled(cache, starts, lengths, logits_1PV[0])
+
+
+def start_rows(cache: RowCache, prompts: Prefilled, chosen: Sequence[int]) -> None:
+    """Adds one row to the cache for each chosen prompt (an index into `prompts`; repeated for its completions)."""
+    device = prompts.logits_PV.device
+    width = max(prompts.lengths[index] for index in chosen)
+    cache.reserve(width)
+    start_R = torch.tensor([prompts.starts[index] for index in chosen], device=device)
+    source_RC = start_R[:, None] + torch.arange(width, device=device)
+    # Columns past a shorter prompt read the next prompt's tokens, or the last token again at the end of the packed sequence.
+    cache.append(prompts.cache, source_RC.clamp_(max=sum(prompts.lengths) - 1))
+
+
+def decode_step(model: PreTrainedModel, cache: RowCache, tokens_R: Tensor, positions_R: Tensor, width: int) -> Tensor:
+    """Feeds one token per row at its position, and returns the next token's logits [R, V]. `width`: largest position + 1."""
+    cache.reserve(width)
+    cache.begin_step(positions_R, width)
+    return model(
+        input_ids=tokens_R[:, None],
+        position_ids=positions_R[:, None],
+        past_key_values=cache,
+        use_cache=True,
+        rollout_plan=DecodePlan(positions_R, width),
+    ).logits[:, -1]
+
+
+def check_model(weights: RolloutWeights) -> None:
+    """Compares prefill and decoding of two short prompts with the model's own forward.
+
+    Raises UnsupportedModel if the model doesn't run or its logits differ: by 1e-3 of their standard deviation in float32,
+    a quarter of it in lower precision (a wrong mask or position moves them by about one).
+    """
+    register_attention()
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = weights.model.get_input_embeddings().num_embeddings
+    sequences = [torch.randint(vocabulary, (length,), generator=generator).tolist() for length in (5, 8)]
+    try:
+        with weights.borrowed() as model:
+            expected = [model(input_ids=torch.tensor([s], device=weights.device), use_cache=False).logits[0].float() for s in sequences]
+        with weights.borrowed(ATTENTION_NAME) as model:
+            found = replay(model, sequences)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a model's own code raises says that it doesn't fit
+        raise UnsupportedModel(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}") from error
+    tolerance = 1e-3 if weights.dtype is torch.float32 else 0.25
+    for want, got in zip(expected, found, strict=True):
+        difference = ((want[-3:] - got).abs().max() / want.std()).item()
+        if not difference <= tolerance:
+            raise UnsupportedModel(f"its logits differ from its own forward's by {difference:.2g} standard deviations")
+
+
+def replay(model: PreTrainedModel, sequences: Sequence[list[int]]) -> list[Tensor]:
+    """The logits of each sequence's last three positions, by prefilling all but two tokens and decoding those."""
+    prompts = prefill(model, [sequence[:-2] for sequence in sequences])
+    cache = RowCache(len(sequences), max(map(len, sequences)))
+    start_rows(cache, prompts, range(len(sequences)))
+    logits = [prompts.logits_PV.float()]
+    for offset in (2, 1):
+        positions_R = torch.tensor([len(sequence) - offset for sequence in sequences], device=prompts.logits_PV.device)
+        tokens_R = torch.tensor([sequence[-offset] for sequence in sequences], device=positions_R.device)
+        logits.append(decode_step(model, cache, tokens_R, positions_R, int(positions_R.max()) + 1).float())
+    return list(torch.stack(logits, dim=1))

@@ -1,0 +1,67 @@
+"""The native rollout engine: any transformers decoder through its own forward, on the policy's own weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from r1rl.rollout.attention import ATTENTION_NAME
+from r1rl.rollout.decoding import Decoding
+from r1rl.rollout.forward import check_model
+from r1rl.rollout.requests import GroupCollector, check_request
+from r1rl.rollout.stopping import Stopping
+from r1rl.rollout.weights import RolloutWeights
+from r1rl.sampling import Sampling
+from r1rl.types import CompletionGroup
+
+
+class NativeEngine:
+    """See `RolloutEngine`."""
+
+    name = "native"
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        max_rows: int = 0,
+        dtype: torch.dtype | None = None,
+        reason: str = "",
+        look_every: int = 0,
+    ) -> None:
+        """`look_every`: steps between two looks at the tokens; 0: 4 on a CPU, where looking is free, 32 on a GPU.
+
+        Raises UnsupportedModel if the model's logits are not those of its own forward.
+        """
+        self.weights = RolloutWeights(model, dtype)
+        self.tokenizer = tokenizer
+        self.max_rows = max_rows
+        self.reason = reason
+        self.look_every = look_every or (4 if self.weights.device.type == "cpu" else 32)
+        check_model(self.weights)
+
+    def refresh(self) -> None:
+        """Copies the policy's weights into the rollout's precision, where that is another one."""
+        self.weights.refresh()
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], num_generations: int, sampling: Sampling, seeds: Sequence[int]
+    ) -> Iterator[CompletionGroup]:
+        """See `RolloutEngine.generate`."""
+        vocabulary = self.weights.model.get_output_embeddings().weight.shape[0]
+        check_request(prompts, num_generations, sampling, seeds, self.weights.model.get_input_embeddings().num_embeddings)
+        stopping = Stopping(sampling.eos_token_ids, sampling.stop, self.tokenizer, vocabulary)
+        groups = GroupCollector(self.tokenizer, len(prompts), num_generations)
+        decoding = Decoding(prompts, num_generations, sampling, seeds, stopping, groups, self.max_rows, self.look_every, self.weights.device)
+        return self._stream(decoding, groups)
+
+    def _stream(self, decoding: Decoding, groups: GroupCollector) -> Iterator[CompletionGroup]:
+        self.refresh()
+        while decoding.is_running:
+            # The model is borrowed only while it runs: the caller's code between two groups sees it unchanged.
+            with self.weights.borrowed(ATTENTION_NAME) as model:
+                while decoding.is_running and not groups.complete:
+                    decoding.advance(model)
+            yield from groups.take()

@@ -1,0 +1,51 @@
+"""What an engine is asked for, checked, and what it hands back, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from r1rl.errors import UserError
+from r1rl.sampling import Sampling
+from r1rl.types import Completion, CompletionGroup, FinishReason
+
+
+def check_request(prompts: Sequence[Sequence[int]], num_generations: int, sampling: Sampling, seeds: Sequence[int], vocabulary: int) -> None:
+    """Raises UserError for what no engine can sample from."""
+    if len(seeds) != len(prompts):
+        raise UserError(f"rollout: {len(prompts)} prompts came with {len(seeds)} seeds; each needs one.")
+    if num_generations < 1 or sampling.max_completion_length < 1:
+        raise UserError("rollout: num_generations and max_completion_length must be at least 1.")
+    if "" in sampling.stop:
+        raise UserError("prompt.stop: an empty stop string would end every completion at once; remove it.")
+    for index, prompt in enumerate(prompts):
+        if len(prompt) == 0:
+            raise UserError(f"rollout: prompt {index} has no tokens; a completion needs at least one to follow.")
+        if not 0 <= min(prompt) <= max(prompt) < vocabulary:
+            raise UserError(f"rollout: prompt {index} has a token id outside 0..{vocabulary - 1}; tokenizer and model don't match.")
+
+
+class GroupCollector:
+    """Gathers finished completions until all of a group are there."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, num_prompts: int, num_generations: int) -> None:
+        self.tokenizer = tokenizer
+        self.completions: list[list[Completion | None]] = [[None] * num_generations for _ in range(num_prompts)]
+        self.missing = [num_generations] * num_prompts
+        self.complete: list[CompletionGroup] = []
+
+    def add(self, finished: Sequence[tuple[int, int, list[int], list[float], FinishReason]]) -> None:
+        """Takes (prompt, generation, token ids, logprobs, reason) of completions that have ended."""
+        texts = self.tokenizer.batch_decode([tokens for _, _, tokens, _, _ in finished], skip_special_tokens=True)
+        for (prompt, generation, tokens, logprobs, reason), text in zip(finished, texts, strict=True):
+            self.completions[prompt][generation] = Completion(tokens, logprobs, text, reason)
+            self.missing[prompt] -= 1
+            if self.missing[prompt] == 0:
+                group = [completion for completion in self.completions[prompt] if completion is not None]
+                self.complete.append(CompletionGroup(prompt, group))
+
+    def take(self) -> list[CompletionGroup]:
+        """The groups completed since the last call, in the order in which they were."""
+        groups, self.complete = self.complete, []
+        return groups

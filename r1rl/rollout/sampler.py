@@ -1,0 +1,90 @@
+"""Drawing tokens. Each completion has a random stream of its own, so it does not depend on the batch that it decodes in.
+
+Legend: B rows, V vocabulary, S steps, K blocks of W vocabulary entries (V = K W).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from r1rl.sampling import Sampling, process_logits
+from r1rl.seeds import derive_seed
+
+# SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators"), as signed 64-bit integers.
+GAMMA = 0x9E3779B97F4A7C15 - 2**64
+MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
+MIX_2 = 0x94D049BB133111EB - 2**64
+
+
+def stream_key(seed: int, generation: int) -> int:
+    """The key of the random stream of completion `generation` of a prompt with this seed."""
+    return derive_seed(seed, "completion", generation)
+
+
+def uniforms(keys_B: Tensor, first_B: Tensor, steps: int) -> Tensor:
+    """float64 [B, steps] in [0, 1): entries first, first + 1, ... of each row's stream, 53 random bits each.
+
+    Counter-based: entry t of a stream is SplitMix64's output for the state key + (t + 1) gamma, a function of the key and t
+    alone. Integer arithmetic wraps modulo 2^64 and is the same on every device.
+    """
+    counter_BS = first_B[:, None] + torch.arange(1, steps + 1, device=keys_B.device)
+    z = keys_B[:, None] + counter_BS * GAMMA
+    z = (z ^ shift_right(z, 30)) * MIX_1
+    z = (z ^ shift_right(z, 27)) * MIX_2
+    z = z ^ shift_right(z, 31)
+    return shift_right(z, 11).double() * 2.0**-53
+
+
+def shift_right(z: Tensor, bits: int) -> Tensor:
+    """Logical shift: torch's shift of a signed integer copies the sign bit."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def block_width(vocabulary: int) -> int:
+    """A power of two near the square root of the vocabulary; one that divides it if there is one at most 4 times smaller."""
+    width = 1 << ((vocabulary - 1).bit_length() + 1) // 2
+    return next((w for w in (width, width // 2, width // 4) if w and vocabulary % w == 0), width)
+
+
+def draw(probabilities_BV: Tensor, uniform_B: Tensor) -> Tensor:
+    """One token per row by inverting the cumulative distribution at `uniform_B` (float64, [0, 1)).
+
+    Two levels keep it exact for large vocabularies: the block whose cumulative sum passes u, then the token within it,
+    both cumulated in float64. Against float32 probabilities the error in a token's probability is that of the float32 sum
+    of its block, about 1e-7 of the block. A token of probability zero is never drawn.
+    """
+    width = block_width(probabilities_BV.shape[1])
+    if missing := -probabilities_BV.shape[1] % width:
+        probabilities_BV = pad(probabilities_BV, (0, missing))
+    blocks_BKW = probabilities_BV.unflatten(1, (-1, width))
+    sums_BK = blocks_BKW.sum(-1).double()
+    cumulated_BK = sums_BK.cumsum(-1)
+    target_B1 = uniform_B[:, None] * cumulated_BK[:, -1:]
+    # `right=True`: the first block whose cumulative sum is greater than the target, so never an empty one.
+    block_B1 = torch.searchsorted(cumulated_BK, target_B1, right=True)
+    rest_B1 = target_B1 - (cumulated_BK.gather(1, block_B1) - sums_BK.gather(1, block_B1))
+    inner_BW = blocks_BKW.gather(1, block_B1[:, :, None].expand(-1, 1, width))[:, 0].double().cumsum(-1)
+    # The two sums of a block may differ in the last digit: stay below the inner one, so that a token is found.
+    rest_B1 = torch.minimum(rest_B1.clamp_(min=0.0), inner_BW[:, -1:].nextafter(inner_BW.new_zeros(())))
+    return (block_B1 * width + torch.searchsorted(inner_BW, rest_B1, right=True))[:, 0]
+
+
+def penalize_repetition(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
+    """Divides positive and multiplies negative logits of tokens already in prompt or completion (Keskar et al. 2019, CTRL)."""
+    penalized_BV = torch.where(logits_BV < 0, logits_BV * penalty, logits_BV / penalty)
+    return torch.where(seen_BV, penalized_BV, logits_BV)
+
+
+def sample(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor, seen_BV: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The next token of each row and its log-probability (float32) under the processed distribution.
+
+    `seen_BV` is needed with a repetition penalty only: which tokens each row holds.
+    """
+    if seen_BV is not None:
+        logits_BV = penalize_repetition(logits_BV.float(), seen_BV, sampling.repetition_penalty)
+    logits_BV = process_logits(logits_BV, sampling)
+    probabilities_BV = logits_BV.softmax(-1)
+    token_B = logits_BV.argmax(-1) if sampling.temperature == 0.0 else draw(probabilities_BV, uniform_B)
+    return token_B, probabilities_BV.gather(1, token_B[:, None])[:, 0].log()

@@ -1,0 +1,65 @@
+"""When a completion ends: EOS tokens and stop strings.
+
+Legend: V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from r1rl.types import FinishReason
+
+REPLACEMENT = "\ufffd"  # what a tokenizer decodes incomplete UTF-8 to
+
+
+class Stopping:
+    """Finds the end of completions: cheaply on the device for most tokens, exactly on the host for the few that may end one."""
+
+    def __init__(self, eos_token_ids: Sequence[int], stop: Sequence[str], tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> None:
+        self.eos_token_ids = frozenset(eos_token_ids)
+        self.stop = tuple(stop)
+        self.tokenizer = tokenizer
+        self.window = 4 * max(map(len, self.stop), default=0) + 16
+        """Tokens decoded to look for a stop string: a character takes at most 4, the rest is room for tokens without text."""
+        texts = token_texts(tokenizer, vocabulary) if self.stop else []
+        self.completing = frozenset(token for token, text in enumerate(texts) if may_complete(text, self.stop))
+        """Tokens that may hold the last character of a stop string."""
+        self.may_end_V = torch.zeros(vocabulary, dtype=torch.bool)
+        self.may_end_V[[token for token in self.eos_token_ids | self.completing if token < vocabulary]] = True
+
+    def end(self, tokens: Sequence[int], start: int) -> tuple[int, FinishReason] | None:
+        """The first end among `tokens[start:]`, as (number of tokens kept, reason). The tokens before `start` hold none.
+
+        A stop string counts from the token that completes it, also if text follows it in the same token.
+        """
+        for index in range(start, len(tokens)):
+            if tokens[index] in self.eos_token_ids:
+                return index + 1, FinishReason.EOS
+            if tokens[index] in self.completing and self._holds_stop(tokens[max(0, index + 1 - self.window) : index + 1]):
+                return index + 1, FinishReason.STOP
+        return None
+
+    def _holds_stop(self, tokens: Sequence[int]) -> bool:
+        text = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return any(stop in text for stop in self.stop)
+
+
+def token_texts(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> list[str]:
+    """What each token decodes to on its own; ids that the tokenizer doesn't know have no text."""
+    known = min(vocabulary, len(tokenizer))
+    return tokenizer.batch_decode([[token] for token in range(known)], skip_special_tokens=True)
+
+
+def may_complete(text: str, stops: Sequence[str]) -> bool:
+    """True if a token with this text may hold the last character of a stop string.
+
+    Errs on the side of True: a lone token may have lost the space before it, or be a part of a character.
+    """
+    if REPLACEMENT in text:
+        return True
+    return any(
+        stop in text or any(candidate.startswith(stop[cut:]) for cut in range(len(stop)) for candidate in (text, " " + text)) for stop in stops
+    )

@@ -1,0 +1,77 @@
+"""The weights that a rollout reads: the policy's own, or a copy in another precision that is refreshed in place."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from transformers import PreTrainedModel
+
+
+class RolloutWeights:
+    """A model to sample from, and a promise to leave the policy as it was.
+
+    Where the policy computes in the rollout's precision already, its own modules run and nothing is ever synchronized.
+    Otherwise (float32 master weights, bfloat16 rollout) there is one copy of the parameters; buffers keep their precision,
+    since rounding rotary frequencies would move the positions.
+    """
+
+    def __init__(self, policy: PreTrainedModel, dtype: torch.dtype | None = None) -> None:
+        """`dtype` None: bfloat16 for float32 weights on a GPU, the weights' own precision otherwise."""
+        self.policy = policy
+        parameter = next(policy.parameters())
+        if dtype is None:
+            dtype = torch.bfloat16 if parameter.device.type == "cuda" and parameter.dtype is torch.float32 else parameter.dtype
+        self.dtype = dtype
+        self.device = parameter.device
+        self.is_copy = any(p.is_floating_point() and p.dtype is not dtype for p in policy.parameters())
+        self.model = convert_copy(policy, dtype) if self.is_copy else policy
+
+    def refresh(self) -> None:
+        """Brings the copy up to date with the policy; nothing to do where the policy's own weights are read."""
+        if not self.is_copy:
+            return
+        with torch.no_grad():
+            torch._foreach_copy_(list(self.model.parameters()), list(self.policy.parameters()))
+            for mine, theirs in zip(self.model.buffers(), self.policy.buffers(), strict=True):
+                mine.copy_(theirs)
+
+    @contextmanager
+    def borrowed(self, attention: str | None = None) -> Iterator[PreTrainedModel]:
+        """The model in eval mode, without gradients or autocast, optionally with another attention function; then as before."""
+        config = self.model.config
+        training = [module for module in self.model.modules() if module.training]
+        implementation = config._attn_implementation
+        for module in training:
+            module.training = False
+        if attention is not None:
+            config._attn_implementation = attention
+        try:
+            # Not inference_mode: a buffer that a forward makes (dynamic rotary frequencies) must stay usable for training.
+            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+                yield self.model
+        finally:
+            if attention is not None:
+                config._attn_implementation = implementation
+            for module in training:
+                module.training = True
+
+
+def convert_copy(policy: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """A copy of the model whose floating-point parameters have `dtype`; the master parameters are never duplicated."""
+    converted: dict[int, object] = {
+        id(parameter): torch.nn.Parameter(
+            parameter.detach().to(dtype if parameter.is_floating_point() else parameter.dtype, copy=True), requires_grad=False
+        )
+        for parameter in policy.parameters()
+    }
+    # accelerate wraps `forward` on the instance (autocast, outputs to float32); the copy must run its class's own.
+    wrapped = policy.__dict__.get("forward")
+    if wrapped is not None:
+        converted[id(wrapped)] = None
+    duplicate = copy.deepcopy(policy, converted)
+    duplicate.__dict__.pop("forward", None)
+    duplicate.__dict__.pop("_original_forward", None)
+    return duplicate.eval()
