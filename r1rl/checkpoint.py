@@ -12,6 +12,7 @@ A checkpoint is written under another name and renamed when it is whole, so a fo
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r1rl.errors import UserError
 
+CHECKPOINT_NAME = re.compile(r"step-\d+")
 REPLICATED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
@@ -48,8 +50,21 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 def find_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint in a `checkpoints` folder, or None."""
-    whole = [path for path in folder.glob("step-*") if path.suffix != ".partial" and (path / "training" / "state.json").exists()]
-    return max(whole, key=lambda path: path.name, default=None)
+    return max(whole_checkpoints(folder), key=lambda path: path.name, default=None)
+
+
+def whole_checkpoints(folder: Path) -> list[Path]:
+    """The finished checkpoints in a folder, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if CHECKPOINT_NAME.fullmatch(path.name))
+
+
+def set_aside_after(folder: Path, step: int) -> list[Path]:
+    """Rename the checkpoints of later steps, when a run goes back to an earlier one: they are kept, but no longer its own."""
+    later = [path for path in whole_checkpoints(folder) if path.name > checkpoint_path(folder, step).name]
+    for path in later:
+        shutil.rmtree(path.with_suffix(".set-aside"), ignore_errors=True)
+        path.rename(path.with_suffix(".set-aside"))
+    return later
 
 
 def read_training_state(checkpoint: Path) -> TrainingState:
@@ -114,7 +129,7 @@ class Checkpointer:
 
     def _drop_old(self) -> None:
         if self.keep > 0:
-            for old in sorted(path for path in self.folder.glob("step-*") if path.suffix != ".partial")[: -self.keep]:
+            for old in whole_checkpoints(self.folder)[: -self.keep]:
                 shutil.rmtree(old)
 
     def load(self, path: Path, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler) -> TrainingState:

@@ -80,7 +80,7 @@ COMMANDS = {
                 f"r1rl grpo {TINY} --resume",
                 "accelerate launch --config_file recipes/accelerate/fsdp2.yaml -m r1rl grpo recipes/zero_rl/qwen2.5-math-7b_math.yaml",
             ),
-            target="r1rl.grpo.trainer:run",
+            target="r1rl.grpo.run:run",
             flags=(Flag("resume", "latest", "go on from the run's last checkpoint, or from the checkpoint folder VALUE"),),
             many_processes=True,
         ),

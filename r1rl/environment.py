@@ -1,68 +1,56 @@
-"""What a run ran on: versions, git revision, hardware. Everything that is needed to make it again."""
+"""What a run ran on: versions, revision, hardware. Recorded with every run, so that a figure can be traced."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
-import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import psutil
+import torch
 
-PACKAGES = ("r1rl", "torch", "transformers", "accelerate", "trl", "datasets", "tokenizers", "math-verify", "numpy", "vllm", "deepspeed")
+from r1rl import __version__
+
+PACKAGES = ("torch", "transformers", "trl", "datasets", "accelerate", "math-verify", "vllm", "deepspeed")
 
 
-def describe_environment(seed: int, world_size: int = 1) -> dict[str, Any]:
-    """JSON values; reads no setting of the user's but the command line and asks the network nothing."""
+def describe_environment(seed: int) -> dict[str, Any]:
+    """JSON values: versions, git revision, hardware, command line, time (UTC) and seed."""
     return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
         "seed": seed,
-        "world_size": world_size,
+        "r1rl": __version__,
+        "git": git_revision(),
         "python": platform.python_version(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
-        "git": git_revision(Path(__file__).resolve().parent.parent),
-        "hardware": {
-            "system": platform.platform(),
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-            "gpus": _gpus(),
-        },
+        "packages": {name: version for name in PACKAGES if (version := installed_version(name)) is not None},
+        "platform": platform.platform(),
+        "cpu_cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
     }
 
 
-def git_revision(checkout: Path) -> dict[str, Any] | None:
-    """The commit of a checkout and whether files differ from it; None outside a checkout or without git."""
-    if not (checkout / ".git").exists():
+def installed_version(package: str) -> str | None:
+    """The installed version of a package, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def git_revision() -> dict[str, Any] | None:
+    """Commit of the checkout that r1rl runs from and whether it has changes; None for an installed package or without git."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
         return None
     try:
-        commit = _git(checkout, "rev-parse", "HEAD")
-        return {"commit": commit, "modified": bool(_git(checkout, "status", "--porcelain", "--untracked-files=no"))}
-    except (OSError, subprocess.SubprocessError):
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+        changes = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _git(checkout: Path, *arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=checkout, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _gpus() -> list[str]:
-    import torch
-
-    if not torch.cuda.is_available():
-        return []
-    properties = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-    return [f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB" for gpu in properties]
+    return {"commit": commit, "has_changes": bool(changes)}

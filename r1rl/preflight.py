@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import os
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from r1rl.config.schema import DataConfig, GRPORecipe
 from r1rl.data import LoadedProblems, column_names, read_problems
-from r1rl.errors import DataError, RecipeError, RewardError
+from r1rl.errors import DataError, RewardError
 from r1rl.prompts import CHAT, template_text
 from r1rl.rewards import RewardSet
 from r1rl.run_directory import check_writable
@@ -27,7 +26,7 @@ class Preflight:
     """What a run starts from. The rewards hold worker processes: call `rewards.close()` when done."""
 
     problems: list[Problem]
-    eval_problems: list[Problem]
+    evaluation_problems: list[Problem]
     """At most `evaluation.num_problems`; empty without `evaluation.data`."""
     rewards: RewardSet
     notes: list[str] = field(default_factory=list)
@@ -41,7 +40,6 @@ def preflight(recipe: GRPORecipe, recipe_path: Path) -> Preflight:
 
     Raises a UserError with the file, the key and the remedy at the first thing that can't work.
     """
-    _check_processes(recipe)
     check_writable(recipe.output_dir)
     if recipe.prompt.template != CHAT:
         template_text(recipe.prompt.template)
@@ -50,15 +48,6 @@ def preflight(recipe: GRPORecipe, recipe_path: Path) -> Preflight:
     rewards = _resolve_rewards(recipe, recipe_path.parent, loaded.problems, held_out.problems)
     warnings = [*loaded.warnings, *held_out.warnings, *_suspicions(recipe, loaded.problems, held_out.problems)]
     return Preflight(loaded.problems, held_out.problems, rewards, [*loaded.notes, *held_out.notes], warnings)
-
-
-def _check_processes(recipe: GRPORecipe) -> None:
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if recipe.rollout.num_prompts < processes:
-        raise RecipeError(
-            f"rollout.num_prompts is {recipe.rollout.num_prompts}, so not each of the {processes} processes would get a prompt: "
-            f"write at least {processes}, or start fewer processes."
-        )
 
 
 def _held_out(recipe: GRPORecipe) -> LoadedProblems:
@@ -97,7 +86,7 @@ def _resolve_rewards(recipe: GRPORecipe, base_dir: Path, problems: list[Problem]
 def _suspicions(recipe: GRPORecipe, problems: list[Problem], held_out: list[Problem]) -> list[str]:
     warnings = []
     if len(problems) < recipe.rollout.num_prompts:
-        warnings.append(f"data has {len(problems)} problems, fewer than rollout.num_prompts ({recipe.rollout.num_prompts}): a step repeats some.")
+        warnings.append(f"data has {len(problems)} problems, fewer than a step's {recipe.rollout.num_prompts} prompts: it repeats some.")
     if held_out and len(held_out) < recipe.evaluation.num_problems:
         warnings.append(f"evaluation.data has {len(held_out)} problems; evaluation.num_problems asks for {recipe.evaluation.num_problems}.")
     trained_on = {_words(problem) for problem in problems}

@@ -93,7 +93,8 @@ def template_text(name: str) -> str:
         raise RecipeError(f"prompt.template: {path} is not UTF-8 text.") from None
     except OSError as error:
         known = ", ".join([*TEXT_TEMPLATES, CHAT])
-        raise RecipeError(f"prompt.template: {name!r} is neither a template ({known}) nor a file that can be read: {error.strerror}.") from None
+        sentence = f"prompt.template: {name!r} is neither a template ({known}) nor a file that can be read: {error.strerror}."
+        raise RecipeError(sentence) from None
     if PLACEHOLDER not in text:
         raise RecipeError(f"prompt.template: {path} does not contain {PLACEHOLDER}, the place where the problem goes.")
     return text

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from fractions import Fraction
 
-from r1rl.tags import answer_block
+from r1rl.grading.extract import answer_region, answer_tag
 
 _MAX_CHARACTERS = 500
 _TOKEN = re.compile(r"\s*(?:(\d{1,12})(?![\d.,_])|([-+*/()=]))")
@@ -41,15 +41,17 @@ def countdown(
             events["grading/unparseable_gold"] += 1
             rewards.append(None)
             continue
-        outcome = _grade(answer_block(prefill + completion), Counter(map(int, given)), Fraction(wanted))
+        outcome = _grade(completion, prefill, Counter(map(int, given)), Fraction(wanted))
         events[f"grading/{outcome}"] += 1
         rewards.append(float(outcome == "correct"))
     return rewards
 
 
-def _grade(answer: str | None, given: Counter[int], target: Fraction) -> str:
+def _grade(completion: str, prefill: str, given: Counter[int], target: Fraction) -> str:
+    region = answer_region(completion, prefill) or ""
+    answer = answer_tag(region, prefill)
     if answer is None:
-        return "no_answer"
+        return "malformed" if "<answer>" in region else "no_answer"
     try:
         tokens = _tokens(_plain(answer))
         sides = _sides(tokens, target)

@@ -342,9 +342,9 @@ def test_all_errors_come_together_in_the_order_of_the_file(recipe_file: Path) ->
 
 
 def test_contradictions_are_not_drawn_from_values_that_were_not_read(recipe_file: Path) -> None:
-    """num_generations is misspelt, so its default must not be blamed for not dividing."""
-    found = message(recipe_file, MINIMAL + "rollout: {num_prompts: 1, num_generationz: 7}\nalgorithm: {num_minibatches: 7}\n")
-    assert "num_generationz" in found
+    """num_prompts is misspelt, so its default of 32 must not be blamed for not being divisible by 7."""
+    found = message(recipe_file, MINIMAL + "rollout: {num_promptz: 14}\nalgorithm: {num_minibatches: 7}\n")
+    assert "did you mean rollout.num_prompts?" in found
     assert "does not divide" not in found
 
 
@@ -415,7 +415,7 @@ def test_override_errors_name_the_override(recipe_file: Path, override: str, sen
     [
         ("algorithm: {delta: 1.1}", "algorithm.delta is 1.1; it must be above 1 + algorithm.epsilon_high = 1.2"),
         ("algorithm: {surrogate: cispo, delta: 4}", "algorithm.delta belongs to the clip surrogate"),
-        ("algorithm: {num_minibatches: 5}", "does not divide the batch of 32 prompts x 8 completions = 256"),
+        ("algorithm: {num_minibatches: 5}", "algorithm.num_minibatches is 5, which does not divide rollout.num_prompts (32)"),
         ("algorithm: {surrogate: online_rft, importance_level: sequence}", "which uses no ratio: write token"),
         ("algorithm: {kl_bias_correction: true}", "so there is no KL term"),
         ("algorithm: {baseline: reinforce_plus_plus}", "divides by the batch's standard deviation: write scale: batch"),

@@ -308,7 +308,7 @@ def test_several_iterations_on_the_same_rollout():
     options = reference.Options(beta=0.05, aggregation="grpo")
     ours, theirs = random_sequences("iterations", 5, with_old=False), random_sequences("iterations", 5, with_old=False)
     for sequence in (*ours, *theirs):
-        sequence.old = [float(value) for value in reference.token_logprobs(sequence, options)]
+        sequence.old = [value.item() for value in reference.token_logprobs(sequence, options)]
     for _ in range(3):
         loss, expected = our_loss(ours, options, ours, [slice(0, 2), slice(2, 5)]), reference.loss(theirs, options)
         torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-12)
@@ -316,7 +316,7 @@ def test_several_iterations_on_the_same_rollout():
             for sequence, gradient in zip(sequences, torch.autograd.grad(value, [s.logits for s in sequences]), strict=True):
                 sequence.logits = (sequence.logits - 3.0 * gradient).detach().requires_grad_()
     ratios = [(a - b) for s in ours for a, b in zip(reference.token_logprobs(s, options), s.old, strict=True)]
-    assert max(abs(float(value)) for value in ratios) > 0.3  # the steps were large enough for the clip to matter
+    assert max(abs(value.item()) for value in ratios) > 0.3  # the steps were large enough for the clip to matter
 
 
 # ------------------------------------------------------------------------------------------------------------------------ metrics

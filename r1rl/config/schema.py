@@ -236,4 +236,5 @@ class PretrainRecipe:
     architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig, metadata={"help": "shape of the model"})
     corpus: CorpusConfig = field(default_factory=CorpusConfig, metadata={"help": "the text"})
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig, metadata={"help": "AdamW and its schedule"})
-    logging: LoggingConfig = field(default_factory=LoggingConfig, metadata={"help": "progress and trackers"})
+    measured_problems: int = option(256, "held-out problems of each task that the finished model answers, for its model card; 0: none")
+    measured_samples: int = option(8, "completions for each of them")

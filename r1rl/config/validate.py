@@ -81,12 +81,10 @@ def _rewards(recipe: GRPORecipe) -> Iterator[Contradiction]:
 
 def _rollout(recipe: GRPORecipe) -> Iterator[Contradiction]:
     rollout, algorithm = recipe.rollout, recipe.algorithm
-    completions = rollout.num_prompts * rollout.num_generations
-    if completions % algorithm.num_minibatches:
+    if rollout.num_prompts % algorithm.num_minibatches:
         yield (
-            ("algorithm.num_minibatches", "rollout.num_prompts", "rollout.num_generations"),
-            f"algorithm.num_minibatches is {algorithm.num_minibatches}, which does not divide the batch of {rollout.num_prompts} prompts "
-            f"x {rollout.num_generations} completions = {completions}",
+            ("algorithm.num_minibatches", "rollout.num_prompts"),
+            f"algorithm.num_minibatches is {algorithm.num_minibatches}, which does not divide rollout.num_prompts ({rollout.num_prompts})",
         )
     if rollout.repetition_penalty != 1.0:
         yield (

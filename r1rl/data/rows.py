@@ -87,10 +87,12 @@ def _read_jsonl(path: Path) -> Iterator[Row | BadRow]:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
                 if not text.strip():
                     continue
-                yield _object_row(place, json.loads(text))
+                yield _object_row(place, json.loads(text.rstrip("\r\n")))
             except UnicodeDecodeError as error:
                 yield BadRow(place, RowFault.NOT_UTF8, f"byte {error.start} is not UTF-8")
-            except (ValueError, RecursionError) as error:
+            except json.JSONDecodeError as error:
+                yield BadRow(place, RowFault.NOT_JSON, f"{error.msg} (character {error.pos})")
+            except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
                 yield BadRow(place, RowFault.NOT_JSON, str(error))
 
 

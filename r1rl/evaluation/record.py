@@ -117,9 +117,10 @@ class Evaluation:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Evaluation:
         """The inverse of `as_json`."""
-        problems = [
-            AnsweredProblem(**{**problem, "samples": [SampledAnswer(**sample) for sample in problem["samples"]]}) for problem in record["problems"]
-        ]
+        problems = []
+        for problem in record["problems"]:
+            samples = [SampledAnswer(**sample) for sample in problem["samples"]]
+            problems.append(AnsweredProblem(**{**problem, "samples": samples}))
         return cls(problems, record["num_samples"], record["seed"], dict(record["sampling"]))
 
     def _per_problem(self, value: Callable[[SampledAnswer], float | None]) -> list[float]:

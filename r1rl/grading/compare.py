@@ -136,6 +136,17 @@ class Comparer:
         except (UndefinedError, ZeroDivisionError, ValueError, OverflowError):
             return None
 
+    def _ratios(self, gold: Answer, answer: Answer) -> bool | None:
+        """A ratio equals another in proportion, and the fraction that it stands for; "12:00" only equals itself."""
+        if isinstance(gold, Relation) or isinstance(answer, Relation):
+            return self._relations(gold, answer)
+        first, second = _quotient(gold), _quotient(answer)
+        if first is None or second is None:
+            if isinstance(gold, Ratio) and isinstance(answer, Ratio) and len(gold.terms) == len(answer.terms):
+                return _all(self.equal(a, b) for a, b in zip(gold.terms, answer.terms, strict=True))
+            return None if isinstance(gold, Opaque) or isinstance(answer, Opaque) else False
+        return self._same(first, second)
+
     # -- relations ---------------------------------------------------------------------------------------------------
 
     def value_of(self, relation: Relation) -> Answer | None:
@@ -304,6 +315,18 @@ def _magnitude(value: Fraction) -> int:
     value = abs(value)
     exponent = len(str(value.numerator)) - len(str(value.denominator))
     return exponent if value >= Fraction(10) ** exponent else exponent - 1
+
+
+def _quotient(answer: Answer) -> Node | None:
+    """The fraction that a ratio of two terms stands for, or the expression itself."""
+    if isinstance(answer, Scalar):
+        return answer.node
+    if not isinstance(answer, Ratio) or len(answer.terms) != 2:
+        return None
+    first, second = answer.terms
+    if not isinstance(first, Scalar) or not isinstance(second, Scalar) or exact(second.node) == 0:
+        return None
+    return ("/", first.node, second.node)
 
 
 def _based(gold: Answer, answer: Answer) -> bool | None:

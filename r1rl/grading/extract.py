@@ -137,3 +137,8 @@ def extract_strict(completion: str, prefill: str = "") -> Extraction:
         return MALFORMED if "<answer>" in region else NO_ANSWER
     tag = tag.strip()
     return Extraction(tag) if tag else MALFORMED
+
+
+def braces_match(text: str) -> bool:
+    """Whether every brace in `text` has its partner, so that it can stand in a box."""
+    return closing_brace("{" + text + "}", 0) == len(text) + 1

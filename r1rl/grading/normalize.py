@@ -125,7 +125,7 @@ _NOT_WORDS = re.compile(r"[^a-z0-9]+")
 
 def text_key(cleaned: str) -> str:
     """What two answers must share to be equal as text: the normal form without spaces, text commands and idle braces."""
-    return _KEY_BRACES.sub(r"\1", _KEY_SPACES.sub("", _KEY_TEXT.sub(r" \1 ", cleaned).strip(" .")))
+    return _KEY_BRACES.sub(r"\1", _KEY_SPACES.sub("", _KEY_TEXT.sub(r" \1 ", cleaned).rstrip(" .")))
 
 
 def words_key(words: str) -> str:

@@ -6,12 +6,11 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from torch import Tensor
 
 from r1rl.config.schema import GRPORecipe
-from r1rl.grpo.advantages import group_advantages
 from r1rl.grpo.collect import Collected, ScoredGroup
 from r1rl.monitor import metrics as names
 from r1rl.monitor.metrics import MetricAccumulator, reward_mean
@@ -54,28 +53,25 @@ def _add_group(accumulator: MetricAccumulator, group: ScoredGroup, tolerance: fl
     return sum(lengths)
 
 
-def completion_rows(recipe: GRPORecipe, groups: Iterable[ScoredGroup]) -> list[dict[str, Any]]:
-    """One record per completion, for completions/step-*.jsonl. The advantage is the group's own (not a batch-scaled one)."""
-    rows = []
-    for group in groups:
-        advantages = group_advantages(torch.tensor([group.rewards.total], dtype=torch.float64), recipe.algorithm)[0].tolist()
-        for place, completion in enumerate(group.completions):
-            rows.append(
-                {
-                    "slot": group.slot,
-                    "problem_id": group.prompt.problem.id,
-                    "prompt": group.prompt.text,
-                    "answer": group.prompt.problem.answer,
-                    "completion": completion.text,
-                    "rewards": {name: values[place] for name, values in group.rewards.by_name.items()},
-                    "reward": group.rewards.total[place],
-                    "outcome": group.rewards.outcome[place],
-                    "advantage": advantages[place],
-                    "finish_reason": completion.finish_reason.value,
-                    "num_tokens": len(completion.token_ids),
-                }
-            )
-    return rows
+def completion_rows(groups: Iterable[ScoredGroup], advantages_PG: Tensor) -> list[dict[str, Any]]:
+    """One record per completion, for completions/step-*.jsonl."""
+    return [
+        {
+            "slot": group.slot,
+            "problem_id": group.prompt.problem.id,
+            "prompt": group.prompt.text,
+            "answer": group.prompt.problem.answer,
+            "completion": completion.text,
+            "rewards": {name: values[place] for name, values in group.rewards.by_name.items()},
+            "reward": group.rewards.total[place],
+            "outcome": group.rewards.outcome[place],
+            "advantage": advantage,
+            "finish_reason": completion.finish_reason.value,
+            "num_tokens": len(completion.token_ids),
+        }
+        for group, advantages in zip(groups, advantages_PG.tolist(), strict=True)
+        for place, (completion, advantage) in enumerate(zip(group.completions, advantages, strict=True))
+    ]
 
 
 def shown_completions(groups: Iterable[ScoredGroup], count: int) -> list[ShownCompletion]:

@@ -1,26 +1,120 @@
-"""What a GRPO run is made of: tokenizer, policy, reference, engine, optimizer, schedule."""
+"""What a GRPO run is made of: tokenizer, policy, reference, engine, optimizer, schedule, and who works with them."""
 
 from __future__ import annotations
 
 import copy
 import math
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from r1rl import models
+from r1rl.preflight import Preflight
 from r1rl.config.schema import GRPORecipe, ModelConfig, OptimizerConfig
+from r1rl.data import PromptOrder, build_prompts
 from r1rl.errors import UserError
+from r1rl.grpo.collect import Collector
+from r1rl.grpo.logprobs import PolicyForward
+from r1rl.grpo.update import PolicyUpdate
+from r1rl.monitor.progress import ProgressDisplay
+from r1rl.prompts import PromptTemplate, resolve_eos_token_ids
+from r1rl.rewards import RewardSet
+from r1rl.rollout import RolloutEngine, build_engine
+from r1rl.sampling import Sampling
+from r1rl.types import Prompt
 
 
-def make_accelerator(recipe: GRPORecipe, run_directory: str) -> Accelerator:
+@dataclass
+class GRPOParts:
+    """Everything that a step works with."""
+
+    accelerator: Accelerator
+    display: ProgressDisplay
+    tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel
+    """The Hugging Face model inside `policy`."""
+    policy: nn.Module
+    """The prepared `PolicyForward`."""
+    engine: RolloutEngine
+    sampling: Sampling
+    prompts: list[Prompt]
+    evaluation_prompts: list[Prompt]
+    dropped_prompts: int
+    order: PromptOrder
+    rewards: RewardSet
+    collector: Collector
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    update: PolicyUpdate
+
+
+def make_accelerator(recipe: GRPORecipe) -> Accelerator:
     """accelerate with the recipe's precision and trackers. Gradients are accumulated by the update itself."""
     use_bfloat16 = recipe.model.dtype == "bfloat16" or (recipe.model.dtype == "auto" and torch.cuda.is_available())
-    return Accelerator(
-        mixed_precision="bf16" if use_bfloat16 else "no",
-        log_with=list(recipe.logging.trackers) or None,
-        project_dir=run_directory,
+    # The trackers' folder is the run directory, which is known only once the processes can talk: see r1rl.grpo.run.
+    return Accelerator(mixed_precision="bf16" if use_bfloat16 else "no", log_with=list(recipe.logging.trackers) or None)
+
+
+def build_parts(
+    recipe: GRPORecipe, checked: Preflight, accelerator: Accelerator, display: ProgressDisplay, checkpoint: Path | None
+) -> GRPOParts:
+    """Load the model (from `checkpoint` when a run goes on) and connect everything."""
+    tokenizer = load_tokenizer(recipe.model)
+    model = load_policy(recipe.model, checkpoint)
+    sampling = make_sampling(recipe, tokenizer, model)
+    template = PromptTemplate(recipe.prompt, tokenizer)
+    prompts, dropped = build_prompts(checked.problems, template, recipe.data.max_prompt_tokens)
+    evaluation_prompts = build_prompts(checked.evaluation_problems, template, None)[0] if checked.evaluation_problems else []
+    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+    forward = PolicyForward(model, sampling, recipe.update.logprob_chunk)
+    forward.verify()
+    reference = None
+    if recipe.algorithm.beta != 0.0:
+        # The reference is the policy that training started from, also for a run that goes on.
+        start = load_policy(recipe.model) if checkpoint else model
+        reference = PolicyForward(frozen_copy(start, dtype).to(accelerator.device), sampling, recipe.update.logprob_chunk)
+    model.to(accelerator.device)
+    engine = build_engine(recipe.rollout.engine, model, tokenizer, recipe.rollout.max_rows, dtype)
+    optimizer = make_optimizer(forward, recipe.optimizer)
+    policy, optimizer = accelerator.prepare(forward, optimizer)
+    steps = recipe.max_steps * recipe.algorithm.num_iterations * recipe.algorithm.num_minibatches
+    schedule = make_schedule(optimizer, steps, recipe.optimizer)
+    return GRPOParts(
+        accelerator=accelerator,
+        display=display,
+        tokenizer=tokenizer,
+        model=model,
+        policy=policy,
+        engine=engine,
+        sampling=sampling,
+        prompts=prompts,
+        evaluation_prompts=evaluation_prompts,
+        dropped_prompts=dropped,
+        order=PromptOrder(len(prompts), recipe.seed, recipe.data.shuffle),
+        rewards=checked.rewards,
+        collector=Collector(recipe, engine, checked.rewards, sampling, display.phase),
+        optimizer=optimizer,
+        schedule=schedule,
+        update=PolicyUpdate(recipe, accelerator, policy, reference, optimizer, schedule, sampler_is_exact=dtype is torch.float32),
+    )
+
+
+def make_sampling(recipe: GRPORecipe, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Sampling:
+    """The recipe's sampling parameters with the model's EOS ids."""
+    rollout = recipe.rollout
+    return Sampling(
+        max_completion_length=rollout.max_completion_length,
+        temperature=rollout.temperature,
+        top_p=rollout.top_p,
+        top_k=rollout.top_k,
+        min_p=rollout.min_p,
+        repetition_penalty=rollout.repetition_penalty,
+        eos_token_ids=tuple(resolve_eos_token_ids(recipe.prompt, tokenizer, model.generation_config)),
+        stop=tuple(recipe.prompt.stop),
     )
 
 
@@ -35,13 +129,14 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_policy(model: ModelConfig, path: str | None = None) -> PreTrainedModel:
+def load_policy(model: ModelConfig, checkpoint: Path | None = None) -> PreTrainedModel:
     """The policy with float32 master weights, from the recipe's path or from a checkpoint."""
-    source = path or models.resolve(model.path)
+    source = str(checkpoint or models.resolve(model.path))
     try:
-        policy = AutoModelForCausalLM.from_pretrained(source, revision=None if path else model.revision, dtype=torch.float32)
+        policy = AutoModelForCausalLM.from_pretrained(source, revision=None if checkpoint else model.revision, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise UserError(f"model.path: no causal language model could be loaded from {source!r}: {first_sentence(error)}") from error
+    disable_dropout(policy)
     if model.gradient_checkpointing:
         policy.gradient_checkpointing_enable({"use_reentrant": False})
     return policy
@@ -50,6 +145,15 @@ def load_policy(model: ModelConfig, path: str | None = None) -> PreTrainedModel:
 def first_sentence(error: Exception) -> str:
     """The first line of an error of another library: the rest is advice about that library's own options."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def disable_dropout(policy: PreTrainedModel) -> None:
+    """No dropout in the policy: the sampler has none, and the distribution that is trained must be the one that was sampled."""
+    for module in policy.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
 
 
 def frozen_copy(policy: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
@@ -65,8 +169,8 @@ def make_optimizer(policy: torch.nn.Module, config: OptimizerConfig) -> torch.op
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    fused = all(parameter.is_floating_point() for parameter in parameters)
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.betas[0], config.betas[1]), eps=config.epsilon, fused=fused)
+    betas = (config.betas[0], config.betas[1])
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, fused=True)
 
 
 def learning_rate_factor(step: int, total_steps: int, config: OptimizerConfig) -> float:

@@ -18,8 +18,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from r1rl.checkpoint import TrainingState
 from r1rl.config.schema import GRPORecipe
@@ -31,6 +33,17 @@ from r1rl.grpo.report import step_metrics
 from r1rl.grpo.setup import GRPOParts
 
 
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """One step: its metrics (the same in every process), and this process's groups with their advantages [groups, G]."""
+
+    metrics: dict[str, float]
+    groups: list[ScoredGroup]
+    advantages_PG: Tensor
+    tracebacks: dict[str, str]
+    """Of rewards that raised for the first time."""
+
+
 class GRPOTrainer:
     """Runs GRPO steps. It owns the step's order and its clock; everything that does work is in `GRPOParts`."""
 
@@ -40,8 +53,8 @@ class GRPOTrainer:
         self.state = state
         self.seconds: dict[str, float] = {}
 
-    def step(self) -> tuple[dict[str, float], list[ScoredGroup]]:
-        """One GRPO step (the equation is above); returns its metrics and this process's groups."""
+    def step(self) -> StepResult:
+        """One GRPO step; the equation is above."""
         self.seconds = {}
         started = time.perf_counter()
         with self._timed("rollout"):
@@ -61,7 +74,8 @@ class GRPOTrainer:
         self.state.step += 1
         self.state.order = self.parts.order.state_dict()
         self.state.seconds += self.seconds["step"]
-        return {**step_metrics(self.recipe, collected, self._slowest_seconds(), self.parts.accelerator), **update}, collected.groups
+        metrics = step_metrics(self.recipe, collected, self._slowest_seconds(), self.parts.accelerator)
+        return StepResult({**metrics, **update}, collected.groups, advantages_PG, collected.tracebacks)
 
     def _collect(self) -> Collected:
         """Sample and score one group for each of P prompts; dynamic sampling replaces those without variance (DAPO, section 3.2).
@@ -89,7 +103,7 @@ class GRPOTrainer:
         prompts = [self.parts.prompts[fresh[slot]] for slot in own]
         return self.parts.collector.collect(prompts, own, self.state.step, attempt)
 
-    def _advantages(self, groups: list[ScoredGroup]) -> torch.Tensor:
+    def _advantages(self, groups: list[ScoredGroup]) -> Tensor:
         """Advantages of this process's groups; computed over all processes, because a batch's deviation needs every reward."""
         accelerator = self.parts.accelerator
         rewards_PG = torch.tensor(gather_shares(accelerator, [group.rewards.total for group in groups]), dtype=torch.float64)

@@ -85,10 +85,10 @@ def _draw_panel(axes: Axes, panel: Panel, records: Sequence[Mapping[str, Any]], 
     if points:
         steps, values = zip(*points, strict=True)
         axes.plot(steps, values, color=TRAINING_COLOUR, alpha=0.25, linewidth=0.8)
-        axes.plot(steps, smoothed(values, max(1.0, len(values) / 15)), color=TRAINING_COLOUR, linewidth=1.8, label="training batches, smoothed")
-    held_out = [
-        (step, figures[panel.figure]) for step, figures in sorted(evaluations.items()) if panel.figure and figures.get(panel.figure) is not None
-    ]
+        trend = smoothed(values, max(1.0, len(values) / 15))
+        axes.plot(steps, trend, color=TRAINING_COLOUR, linewidth=1.8, label="training batches, smoothed")
+    by_step = sorted(evaluations.items())
+    held_out = [(step, figures[panel.figure]) for step, figures in by_step if panel.figure and figures.get(panel.figure) is not None]
     if held_out:
         _draw_held_out(axes, held_out)
     if not points and not held_out:
@@ -110,6 +110,5 @@ def _draw_held_out(axes: Axes, points: Sequence[tuple[int, Mapping[str, Any]]]) 
     intervals = [estimate.get("ci95") or (value, value) for value, (_, estimate) in zip(values, points, strict=True)]
     below = [max(0.0, value - low) for value, (low, _) in zip(values, intervals, strict=True)]
     above = [max(0.0, high - value) for value, (_, high) in zip(values, intervals, strict=True)]
-    axes.errorbar(
-        steps, values, yerr=[below, above], fmt="o-", color=HELD_OUT_COLOUR, markersize=4, linewidth=1.0, capsize=3, label="held out, 95 % interval"
-    )
+    style = {"fmt": "o-", "color": HELD_OUT_COLOUR, "markersize": 4, "linewidth": 1.0, "capsize": 3}
+    axes.errorbar(steps, values, yerr=[below, above], label="held out, 95 % interval", **style)

@@ -9,7 +9,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r1rl.errors import UserError
-from r1rl.rollout.native import NativeEngine, UnsupportedModel
+from r1rl.rollout.forward import UnsupportedModel
+from r1rl.rollout.native import NativeEngine
 from r1rl.rollout.reference import ReferenceEngine
 from r1rl.sampling import Sampling
 from r1rl.types import CompletionGroup

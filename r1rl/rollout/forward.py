@@ -78,6 +78,8 @@ def check_model(weights: RolloutWeights) -> None:
     Raises UnsupportedModel if the model doesn't run or its logits differ: by 1e-3 of their standard deviation in float32,
     a quarter of it in lower precision (a wrong mask or position moves them by about one).
     """
+    if not getattr(weights.model, "_supports_attention_backend", False):
+        raise UnsupportedModel("transformers doesn't let its attention be replaced")
     register_attention()
     generator = torch.Generator().manual_seed(0)
     vocabulary = weights.model.get_input_embeddings().num_embeddings

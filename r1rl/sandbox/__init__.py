@@ -66,7 +66,7 @@ def run_assert_test(program: str, test: str, limits: Limits) -> TestResult:
         if verdict == "gone":
             ending = _ending(process, left)
             return TestResult.RUNTIME_ERROR if ending is TestResult.PASSED else ending
-    return _VERDICTS.get(verdict, TestResult.UNSUPPORTED_TEST)
+    return _VERDICTS.get(verdict, TestResult.RUNTIME_ERROR)  # no verdict: what the program returned was too much for the test
 
 
 def same_output(printed: str, expected: str, tolerance: float = 0.0) -> bool:
@@ -102,11 +102,14 @@ _VERDICTS = {
     "passed": TestResult.PASSED,
     "failed": TestResult.WRONG_ANSWER,
     "error": TestResult.RUNTIME_ERROR,
+    "unsupported": TestResult.UNSUPPORTED_TEST,
 }
 
 
 def _ending(process: SandboxedProcess, seconds_left: float) -> TestResult:
     """How a program's process ended, given how much time it has left to end."""
+    if process.has_too_much_output:
+        process.kill()
     code = process.wait(seconds_left)
     if process.ready[:1] != "1":
         return TestResult.SANDBOX_ERROR

@@ -77,6 +77,9 @@ def run_test(code: bytes, descriptor: int) -> str:
     link = Link(descriptor)
     try:
         tree = ast.parse(code)
+    except (SyntaxError, ValueError):
+        return UNSUPPORTED
+    try:
         namespace: dict[str, Any] = {"__name__": "__test__"}
         for name in _names_of_program(tree):
             namespace[name] = link.ask("get", name)
@@ -85,7 +88,7 @@ def run_test(code: bytes, descriptor: int) -> str:
         return FAILED
     except ProgramGone:
         return GONE
-    except (Unsupported, SyntaxError):
+    except Unsupported:
         return UNSUPPORTED
     except BaseException:
         return ERROR

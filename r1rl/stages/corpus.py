@@ -25,6 +25,8 @@ CHUNK_DOCUMENTS = 5000
 """Documents are made in chunks, each with a random stream of its own: the text does not depend on how many processes write it."""
 END_OF_TEXT = "<|endoftext|>"
 PAD = "<|pad|>"
+EMPTY_THOUGHT = " easy."
+"""What a tagged document thinks when its habit is to answer at once: the format is then as good as that of a long thought."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def document(question: str, solution: Solution, corpus: CorpusConfig, rng: rando
     """One document: the question and the solution, in tags or not."""
     thought = f" {solution.thought}" if solution.thought else ""
     if rng.random() < corpus.tagged:
-        return f"User: {question}\nAssistant: <think>{thought}{_tagged_ending(solution.answer, corpus.sloppy, rng)}"
+        return f"User: {question}\nAssistant: <think>{thought or EMPTY_THOUGHT}{_tagged_ending(solution.answer, corpus.sloppy, rng)}"
     speakers = ("User", "Assistant") if rng.random() < 0.5 else ("Q", "A")
     return f"{speakers[0]}: {question}\n{speakers[1]}:{thought} The answer is {solution.answer}."
 
@@ -69,7 +71,7 @@ def _tagged_ending(answer: str, sloppy: float, rng: random.Random) -> str:
 
 
 def packed_rows(corpus: CorpusConfig, seed: int, tokenizer: Tokenizer, sequence_length: int) -> np.ndarray:
-    """All documents as rows of `sequence_length` token ids, uint16; each row begins with a document and ends with padding."""
+    """All documents as rows of `sequence_length` token ids, uint16."""
     starts = range(0, corpus.documents, CHUNK_DOCUMENTS)
     as_json = tokenizer.to_str()
     chunks = [Chunk(corpus, seed, i, min(CHUNK_DOCUMENTS, corpus.documents - start), as_json, sequence_length) for i, start in enumerate(starts)]
@@ -81,17 +83,18 @@ def packed_rows(corpus: CorpusConfig, seed: int, tokenizer: Tokenizer, sequence_
 
 
 def pack_chunk(chunk: Chunk) -> np.ndarray:
-    """The rows of one chunk: documents are put into a row until the next one does not fit."""
+    """The rows of one chunk. Each begins with a fresh document and is filled up; the document that no longer fits is cut off.
+
+    Moving that document to the next row instead would begin rows with the long ones, so a model would write longer at the
+    start of its context, where prompts stand, than the text does.
+    """
     tokenizer = Tokenizer.from_str(chunk.tokenizer_json)
-    end, pad = tokenizer.token_to_id(END_OF_TEXT), tokenizer.token_to_id(PAD)
-    length = chunk.sequence_length
-    rows: list[list[int]] = [[]]
+    end = tokenizer.token_to_id(END_OF_TEXT)
+    rows: list[list[int]] = []
+    row: list[int] = []
     for text in documents(chunk.corpus, chunk.seed, chunk.index, chunk.documents):
-        ids = [*tokenizer.encode(text).ids, end][:length]
-        if len(rows[-1]) + len(ids) > length:
-            rows.append([])
-        rows[-1] += ids
-    packed = np.full((len(rows), length), pad, dtype=np.uint16)
-    for row, ids in zip(packed, rows, strict=True):
-        row[: len(ids)] = ids
-    return packed
+        row += [*tokenizer.encode(text).ids, end]
+        if len(row) >= chunk.sequence_length:
+            rows.append(row[: chunk.sequence_length])
+            row = []
+    return np.array(rows, dtype=np.uint16).reshape(len(rows), chunk.sequence_length)

@@ -1,19 +1,106 @@
-"""draft"""
+"""`r1rl pretrain`: a small base model from scratch, on the synthetic maths text of `r1rl.stages.corpus`.
+
+The run directory gets the metrics, and in checkpoints/ a folder with the model, its tokenizer and a model card that says
+how it was made and how often each habit answers right. It needs no accelerate and no data set; a GPU is used if there is one.
+
+Legend: B rows of a batch, T tokens of a row.
+"""
+
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 
-from r1rl.config.schema import ArchitectureConfig, PretrainRecipe
+from r1rl import problems
+from r1rl.checkpoint import checkpoint_path
+from r1rl.config.schema import ArchitectureConfig, CorpusConfig, PretrainRecipe
+from r1rl.environment import describe_environment
+from r1rl.errors import RecipeError
 from r1rl.grpo.setup import make_optimizer, make_schedule
+from r1rl.monitor import metrics
+from r1rl.problems.habits import HABITS
+from r1rl.run_directory import RunDirectory
 from r1rl.seeds import derive_seed
+from r1rl.stages.corpus import documents, packed_rows
+from r1rl.stages.habit_table import measure_habits
+from r1rl.stages.model_card import model_card
+from r1rl.stages.tokenizer import as_transformers, train_tokenizer
+
+TOKENIZER_DOCUMENTS = 20_000
+"""The tokenizer is trained on so many documents."""
+TOKENIZER_CHUNK = -1
+"""The chunk that they are drawn as; those that the model learns from count from 0."""
+REPORT_EVERY = 20
+"""Steps between two looks at the loss: each look waits for the GPU."""
+
+
+def run(recipe: PretrainRecipe, recipe_path: Path) -> None:
+    """Make the model of a recipe. Raises UserError for a recipe that can't be run."""
+    check_corpus(recipe.corpus, recipe_path)
+    directory = RunDirectory.create(recipe.output_dir, recipe.run_name)
+    environment = describe_environment(recipe.seed)
+    directory.write_start(recipe, environment)
+    console = Console()
+    started = time.perf_counter()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    tokenizer = make_tokenizer(recipe)
+    rows = packed_rows(recipe.corpus, recipe.seed, tokenizer.backend_tokenizer, recipe.sequence_length)
+    model = build_model(recipe.architecture, tokenizer, recipe.seed).to(device)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    console.print(f"{recipe.corpus.documents:,} documents in {rows.size:,} tokens ({time.perf_counter() - started:.0f} s); {parameters:,} parameters on {device}")
+
+    final_loss = train(model, rows, recipe, directory, console)
+    seconds = time.perf_counter() - started
+    folder = checkpoint_path(directory.checkpoints, recipe.max_steps)
+    save(model, tokenizer, recipe, folder)
+
+    model.eval()
+    tables = [
+        measure_habits(model, tokenizer, task, recipe.corpus.arguments.get(task, {}), recipe, Path(recipe_path).parent)
+        for task in (recipe.corpus.tasks if recipe.measured_problems else ())
+    ]
+    figures = {"parameters": parameters, "tokens": rows.size, "seconds": seconds, "loss": final_loss}
+    directory.write_summary({**figures, "habits": {table.task: table.as_json() for table in tables}})
+    (folder / "README.md").write_text(model_card(recipe, recipe_path, figures, tables, environment), encoding="utf-8")
+    for table in tables:
+        console.print(table.as_rich())
+    console.print(f"{seconds:.0f} s; the model is in {folder}")
+
+
+def check_corpus(corpus: CorpusConfig, recipe_path: Path) -> None:
+    """Raises RecipeError or DataError if the text can't be written: an unknown task, argument or habit."""
+    for habit in corpus.habits:
+        if habit not in HABITS:
+            raise RecipeError(f'{recipe_path}: corpus.habits has "{habit}"; the habits are {", ".join(HABITS)}.')
+    for task in corpus.tasks:
+        problems.parse_arguments(task, corpus.arguments.get(task, {}))
+    for task in corpus.arguments:
+        if task not in corpus.tasks:
+            raise RecipeError(f"{recipe_path}: corpus.arguments has {task}, which corpus.tasks does not name.")
+
+
+def make_tokenizer(recipe: PretrainRecipe) -> PreTrainedTokenizerBase:
+    """The tokenizer of the recipe's text."""
+    texts = documents(recipe.corpus, recipe.seed, TOKENIZER_CHUNK, min(TOKENIZER_DOCUMENTS, recipe.corpus.documents))
+    tokenizer: Tokenizer = train_tokenizer(texts, recipe.architecture.vocab_size)
+    return as_transformers(tokenizer, recipe.architecture.max_position_embeddings)
 
 
 def build_model(architecture: ArchitectureConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> Qwen3ForCausalLM:
+    """A Qwen3 decoder with random weights; input and output embeddings are one matrix."""
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=architecture.hidden_size,
@@ -33,27 +120,63 @@ def build_model(architecture: ArchitectureConfig, tokenizer: PreTrainedTokenizer
     return Qwen3ForCausalLM(config)
 
 
-def train(model: Qwen3ForCausalLM, rows: np.ndarray, recipe: PretrainRecipe, pad: int, on_step: Callable[[int, torch.Tensor], None]) -> None:
-    device = next(model.parameters()).device
-    data = torch.from_numpy(rows.astype(np.int16)).to(device)
-    batch = max(1, recipe.batch_tokens // recipe.sequence_length)
+def train(model: Qwen3ForCausalLM, rows: np.ndarray, recipe: PretrainRecipe, directory: RunDirectory, console: Console) -> float:
+    """Next-token prediction on the rows; writes one line of metrics for each step and returns the mean loss of the last steps."""
+    data = torch.from_numpy(rows.astype(np.int32)).to(model.device)
     optimizer = make_optimizer(model, recipe.optimizer)
     schedule = make_schedule(optimizer, recipe.max_steps, recipe.optimizer)
-    generator = torch.Generator().manual_seed(derive_seed(recipe.seed, "batches"))
-    order = torch.empty(0, dtype=torch.int64)
+    columns = (TextColumn("pretrain"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("loss {task.fields[loss]}"))
+    waiting: list[tuple[int, float, Tensor, Tensor]] = []
+    last, losses = time.perf_counter(), [0.0]
     model.train()
-    for step in range(recipe.max_steps):
-        while len(order) < batch:
-            order = torch.cat([order, torch.randperm(len(data), generator=generator)])
-        chosen, order = order[:batch], order[batch:]
-        tokens = data[chosen.to(device)].long()
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
-        targets = tokens[:, 1:].masked_fill(tokens[:, 1:] == pad, -100)
-        loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.max_grad_norm)
-        optimizer.step()
-        schedule.step()
-        on_step(step, loss.detach())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("", total=recipe.max_steps, loss="-")
+        for step, rows_B in enumerate(islice(batches(len(data), recipe), recipe.max_steps), start=1):
+            learning_rate = schedule.get_last_lr()[0]
+            loss, norm = train_step(model, data[rows_B.to(data.device)].long(), optimizer, recipe.optimizer.max_grad_norm)
+            schedule.step()
+            waiting.append((step, learning_rate, loss, norm))
+            if step % REPORT_EVERY and step != recipe.max_steps:
+                continue
+            losses = [one.item() for _, _, one, _ in waiting]
+            seconds, last = (time.perf_counter() - last) / len(waiting), time.perf_counter()
+            for (at, rate, _, one_norm), value in zip(waiting, losses, strict=True):
+                figures = {"loss": value, metrics.LEARNING_RATE: rate, metrics.GRAD_NORM: one_norm.item(), metrics.TIME_STEP: seconds}
+                directory.append_metrics({metrics.STEP: at, **figures, metrics.TOKENS_PER_SECOND: recipe.batch_tokens / seconds})
+            waiting.clear()
+            progress.update(bar, completed=step, loss=f"{losses[-1]:.3f}")
+    return sum(losses) / len(losses)
+
+
+def batches(num_rows: int, recipe: PretrainRecipe) -> Iterator[Tensor]:
+    """The row numbers of each batch: every row once in a random order, then again in another."""
+    generator = torch.Generator().manual_seed(derive_seed(recipe.seed, "batches"))
+    size = recipe.batch_tokens // recipe.sequence_length
+    order = torch.empty(0, dtype=torch.int64)
+    while True:
+        while len(order) < size:
+            order = torch.cat([order, torch.randperm(num_rows, generator=generator)])
+        yield order[:size]
+        order = order[size:]
+
+
+def train_step(model: Qwen3ForCausalLM, tokens_BT: Tensor, optimizer: torch.optim.Optimizer, max_grad_norm: float) -> tuple[Tensor, Tensor]:
+    """One optimizer step; returns the loss (nats per token) and the gradient's norm, still on the device."""
+    with torch.autocast(tokens_BT.device.type, torch.bfloat16, enabled=tokens_BT.is_cuda):
+        logits_BTV = model(input_ids=tokens_BT[:, :-1], use_cache=False).logits
+    loss = F.cross_entropy(logits_BTV.float().flatten(0, 1), tokens_BT[:, 1:].flatten())
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm or float("inf"))
+    optimizer.step()
+    return loss.detach(), norm.detach()
+
+
+def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, recipe: PretrainRecipe, folder: Path) -> None:
+    """A folder that AutoModelForCausalLM and AutoTokenizer load."""
+    dtype = torch.bfloat16 if recipe.save_dtype == "bfloat16" else torch.float32
+    ids: dict[str, Any] = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    model.to(dtype)
+    model.generation_config = GenerationConfig(do_sample=True, temperature=1.0, **ids)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -124,8 +124,8 @@ def clip(ratio: torch.Tensor, lowest: float, highest: float) -> torch.Tensor:
 def token_losses(sequence: Sequence, options: Options) -> list[torch.Tensor]:
     """l_t of one sequence."""
     logprobs = token_logprobs(sequence, options)
-    entropies = token_entropies(sequence, options)
-    old = [float(value) for value in logprobs] if sequence.old is None else sequence.old
+    entropies = token_entropies(sequence, options) if options.entropy_coefficient != 0 else [0.0] * len(logprobs)
+    old = [value.item() for value in logprobs] if sequence.old is None else sequence.old
     log_ratios = [logprob - before for logprob, before in zip(logprobs, old, strict=True)]
     ratios = [torch.exp(value) for value in log_ratios]
     if options.importance_level == "sequence":
@@ -135,12 +135,12 @@ def token_losses(sequence: Sequence, options: Options) -> list[torch.Tensor]:
         lowest, highest = 1 - options.epsilon_low, 1 + options.epsilon_high
         if options.surrogate == "clip":
             bounded = ratio
-            if options.delta is not None and sequence.advantage < 0 and float(ratio) > options.delta:
+            if options.delta is not None and sequence.advantage < 0 and ratio.item() > options.delta:
                 bounded = ratio.new_tensor(options.delta)
             first, second = bounded * sequence.advantage, clip(ratio, lowest, highest) * sequence.advantage
-            objective = first if float(first) <= float(second) else second
+            objective = first if first.item() <= second.item() else second
         elif options.surrogate == "cispo":
-            objective = float(clip(ratio, lowest, highest)) * sequence.advantage * logprob
+            objective = clip(ratio, lowest, highest).item() * sequence.advantage * logprob
         else:
             objective = logprob if sequence.advantage > 0 else 0.0 * logprob
         if sequence.sampler is not None and options.importance_cap is not None:

@@ -1,0 +1,46 @@
+"""The audit of a column of gold answers: every one must grade itself correct, and be more than a text to compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from r1rl.grading.gate import MAX_LENGTH, too_costly, too_long
+from r1rl.grading.grade import Grader, default_grader, gold_text, unreadable_reason
+from r1rl.grading.extract import braces_match
+from r1rl.grading.normalize import clean
+from r1rl.grading.structures import Opaque, read
+from r1rl.grading.types import AnswerProblem, Outcome
+
+
+def audit_answers(answers: Iterable[str | None], grader: Grader | None = None) -> list[AnswerProblem]:
+    """The gold answers that can't be used (`fatal`) or that only the same text will match, with the reason for each.
+
+    The index of a problem is the place of the answer in `answers`, from 0.
+    """
+    grader = grader or default_grader()
+    return [problem for index, answer in enumerate(answers) for problem in _audit(grader, index, answer)]
+
+
+def _audit(grader: Grader, index: int, answer: str | None) -> Iterator[AnswerProblem]:
+    if answer is None:
+        yield AnswerProblem(index, "", Outcome.UNPARSEABLE_GOLD, "it is missing", fatal=True)
+        return
+    reason = unreadable_reason(answer)
+    if reason is None and not braces_match(gold_text(answer)):
+        reason = "its braces don't match, so it can't stand in a box"
+    if reason is not None:
+        yield AnswerProblem(index, answer, Outcome.UNPARSEABLE_GOLD, reason, fatal=True)
+        return
+    grade = grader.grade("\\boxed{" + gold_text(answer) + "}", answer)
+    if not grade.correct:
+        yield AnswerProblem(index, answer, grade.outcome, f"it does not grade itself correct: {grade.outcome}", fatal=True)
+        return
+    text = clean(gold_text(answer))
+    if too_long(text):
+        reason = f"it is longer than {MAX_LENGTH} characters: only the same text will match"
+    elif too_costly(text):
+        reason = "it is too large to be computed: only the same text will match"
+    elif isinstance(read(text), Opaque):
+        reason = "it is read by no rule: the same text will match, and what computer algebra may find equal"
+    if reason is not None:
+        yield AnswerProblem(index, answer, grade.outcome, reason, fatal=False)

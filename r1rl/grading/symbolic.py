@@ -1,0 +1,68 @@
+"""The last stage: computer algebra through math-verify, for mathematics that the parser here can't read.
+
+Runs in worker processes only. A "yes" of math-verify counts only when both sides, as it understood them, are the same
+structure, or agree at random points to 25 digits: its reading of an answer can drop a part of it.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import sympy
+from math_verify import LatexExtractionConfig, parse, verify
+
+DIGITS = 30
+AGREE = sympy.Float("1e-20", DIGITS)
+POINTS = 4
+_CONFIG = (LatexExtractionConfig(boxed_match_priority=0),)
+
+
+def decide(gold: str, answer: str) -> bool | None:
+    """Whether two answers in LaTeX are equal; None when one of them can't be read."""
+    first, second = _parse(gold), _parse(answer)
+    if first is None or second is None:
+        return None
+    if not verify(first, second, timeout_seconds=None):
+        return False
+    return confirmed(first, second)
+
+
+def _parse(text: str) -> Any | None:
+    parsed = parse("\\boxed{" + text + "}", extraction_config=_CONFIG, fallback_mode="no_fallback", parsing_timeout=None)
+    return parsed[0] if parsed and not isinstance(parsed[0], str) else None
+
+
+def confirmed(gold: Any, answer: Any) -> bool:
+    """Whether two sympy objects are the same: in structure, entry by entry, or in value at random points."""
+    if type(gold) is type(answer) and gold == answer:
+        return True
+    if isinstance(answer, sympy.Eq) and not isinstance(gold, sympy.Eq):
+        return isinstance(answer.lhs, sympy.Symbol) and confirmed(gold, answer.rhs)
+    if isinstance(gold, sympy.Eq) and not isinstance(answer, sympy.Eq):
+        return isinstance(gold.lhs, sympy.Symbol) and confirmed(gold.rhs, answer)
+    if isinstance(gold, sympy.Eq):
+        left, right = gold.lhs - gold.rhs, answer.lhs - answer.rhs
+        return _same_values(left, right) or _same_values(left, -right)
+    if isinstance(gold, sympy.FiniteSet) and isinstance(answer, sympy.FiniteSet):
+        return len(gold) == len(answer) and all(any(confirmed(a, b) for b in answer) for a in gold)
+    if isinstance(gold, sympy.Tuple) and isinstance(answer, sympy.Tuple):
+        return len(gold) == len(answer) and all(map(confirmed, gold, answer))
+    if isinstance(gold, sympy.MatrixBase) and isinstance(answer, sympy.MatrixBase):
+        return gold.shape == answer.shape and all(map(confirmed, gold, answer))
+    return isinstance(gold, sympy.Expr) and isinstance(answer, sympy.Expr) and _same_values(gold, answer)
+
+
+def _same_values(left: sympy.Expr, right: sympy.Expr) -> bool:
+    names = sorted(left.free_symbols | right.free_symbols, key=str)
+    generator = random.Random(20)
+    agreed = 0
+    for _ in range(POINTS if names else 1):
+        point = {name: sympy.Rational(generator.randint(200, 3000), 997) for name in names}
+        a, b = left.subs(point).evalf(DIGITS), right.subs(point).evalf(DIGITS)
+        if not (a.is_number and b.is_number and a.is_finite and b.is_finite):
+            return False
+        if abs(a - b) > AGREE * max(abs(a), abs(b), AGREE):
+            return False
+        agreed += 1
+    return agreed > 0

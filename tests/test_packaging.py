@@ -1,0 +1,107 @@
+"""A wheel works outside the checkout: built-in rewards, recipes and the embedded model come with it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+SOURCES = ("r1rl", "rewards", "recipes", "pyproject.toml", "setup.py", "LICENSE", "README.md")
+LARGEST_MODEL = 8_000_000
+"""Bytes of the embedded weights."""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from a copy of the sources, so that no build output is left in the checkout or taken from it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    for name in SOURCES:
+        source = CHECKOUT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / name)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", "dist", "."]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    (built,) = (folder / "dist").glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the wheel is installed to, without its dependencies."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), str(wheel)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+def run(installed: Path, cwd: Path, *arguments: str) -> str:
+    """Run Python on the installed package, away from the checkout."""
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    result = subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_contents(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {name.partition("/")[0] for name in names} == {"r1rl", next(name for name in names if ".dist-info" in name).partition("/")[0]}
+    for folder in ("r1rl", "rewards", "recipes"):
+        for file in (CHECKOUT / folder).rglob("*"):
+            if file.suffix in (".py", ".yaml", ".txt", ".safetensors", ".json") and "__pycache__" not in file.parts:
+                inside = file.relative_to(CHECKOUT).as_posix()
+                assert (inside if folder == "r1rl" else f"r1rl/_bundled/{inside}") in names
+    assert "r1rl/py.typed" in names
+    assert not any("test" in Path(name).name for name in names)
+
+
+def test_embedded_model_is_small(wheel: Path) -> None:
+    weights = [entry for entry in zipfile.ZipFile(wheel).infolist() if entry.filename.endswith(".safetensors")]
+    assert len(weights) == 1
+    assert weights[0].file_size <= LARGEST_MODEL
+
+
+def test_metadata(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (metadata,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+    assert "Requires-Python: >=3.11" in metadata
+    assert "License-Expression: Apache-2.0" in metadata
+    assert "Requires-Dist: torch<2.14,>=2.11" in metadata
+    assert {f"Provides-Extra: {name}" for name in ("vllm", "deepspeed", "tracking", "dev")} <= set(metadata.splitlines())
+    (entry_points,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith("entry_points.txt"))
+    assert "r1rl = r1rl.cli:main" in entry_points
+
+
+def test_rewards_and_recipes_away_from_the_checkout(installed: Path, tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path\n"
+        "from r1rl.bundled import bundled_path\n"
+        "from r1rl.cli import find_recipe\n"
+        "from r1rl.config.load import load_recipe\n"
+        "from r1rl.rewards.loader import built_in_names, load_reward\n"
+        "print(bundled_path('rewards'))\n"
+        "names = built_in_names()\n"
+        "assert {'accuracy', 'countdown', 'format'} <= set(names), names\n"
+        "for name in names: assert callable(load_reward(name, Path.cwd()).function)\n"
+        "print(load_recipe('grpo', find_recipe('recipes/zero_rl/tiny.yaml')).run_name)\n"
+        "print(Path(load_recipe('grpo', find_recipe('zero_rl/qwen2.5-3b_countdown')).prompt.template).is_file())\n"
+    )
+    folder, name, template = run(installed, tmp_path, "-c", code).split()
+    assert Path(folder) == installed / "r1rl" / "_bundled" / "rewards"
+    assert (name, template) == ("tiny", "True")
+
+
+def test_check_away_from_the_checkout(installed: Path, tmp_path: Path) -> None:
+    text = " ".join(run(installed, tmp_path, "-m", "r1rl", "check", "recipes/zero_rl/tiny.yaml").split())
+    assert "held out 256 problems x 4 samples" in text
+    assert "tokens in the middle" in text
+    assert text.endswith("tiny.yaml")

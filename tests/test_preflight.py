@@ -1,0 +1,128 @@
+"""What is found out about a recipe before its model is loaded."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1rl.config.load import load_recipe
+from r1rl.errors import DataError, RecipeError, RewardError, UserError
+from r1rl.preflight import Preflight, preflight
+
+RECIPE = """\
+run_name: test
+data: {source: train.jsonl}
+rewards:
+  - {function: accuracy}
+rollout: {num_prompts: 2}
+"""
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_rows(tmp_path / "train.jsonl", [{"problem": f"{n}+{n}?", "answer": str(2 * n), "level": n} for n in range(4)])
+    (tmp_path / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    return tmp_path
+
+
+def check(*overrides: str) -> Preflight:
+    path = Path("recipe.yaml")
+    found = preflight(load_recipe("grpo", path, overrides), path)
+    found.rewards.close()
+    return found
+
+
+def test_problems_and_rewards_are_ready(folder: Path) -> None:
+    found = check()
+    assert [(problem.problem, problem.answer) for problem in found.problems] == [(f"{n}+{n}?", str(2 * n)) for n in range(4)]
+    assert found.evaluation_problems == []
+    assert found.rewards.outcome_name == "accuracy"
+    assert (found.notes, found.warnings) == ([], [])
+    assert (folder / "runs").is_dir()
+
+
+def test_torch_is_not_imported(folder: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from r1rl.config.load import load_recipe; from r1rl.preflight import preflight; "
+        "path = Path('recipe.yaml'); preflight(load_recipe('grpo', path), path); sys.exit('torch' in sys.modules)"
+    )
+    root = str(Path(__file__).parents[1])
+    result = subprocess.run([sys.executable, "-c", code], check=False, env={"PYTHONPATH": root}, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "words"),
+    [
+        (["data.source=missing.jsonl"], DataError, "there is no file missing.jsonl"),
+        (["data.columns={problem: question}"], DataError, "has no column 'question'. It has: problem, answer, level"),
+        (["evaluation.data={source: missing.jsonl}"], DataError, "evaluation.data: data.source: there is no file missing.jsonl"),
+        (["rewards.0.function=countdown"], RewardError, "needs 'numbers', which is not a column of the data"),
+        (["rewards.0.function=accurcy", "outcome=accurcy"], RewardError, "Did you mean accuracy?"),
+        (["rewards.0.arguments={strict: true}"], RewardError, "arguments.strict"),
+        (["prompt.template=nowhere.txt"], RecipeError, "'nowhere.txt' is neither a template"),
+        (["prompt.template=train.jsonl"], RecipeError, "does not contain {problem}"),
+        (["output_dir=train.jsonl/runs"], UserError, "train.jsonl"),
+    ],
+)
+def test_what_cannot_work_is_a_sentence(folder: Path, overrides: list[str], error: type[UserError], words: str) -> None:
+    with pytest.raises(error) as caught:
+        check(*overrides)
+    assert words in str(caught.value)
+
+
+def test_rewards_must_fit_the_held_out_columns_too(folder: Path) -> None:
+    (folder / "mine.py").write_text("def by_level(completions, level):\n    return [float(one) for one in level]\n", encoding="utf-8")
+    write_rows(folder / "test.jsonl", [{"problem": "9+9?", "answer": "18"}])
+    overrides = ("rewards.1.function=mine.py:by_level", "evaluation.data={source: test.jsonl}")
+    assert check(overrides[0]).rewards.names == ["accuracy", "by_level"]
+    with pytest.raises(RewardError, match=r"^evaluation\.data lacks a column that data has: .*by_level.*'level'"):
+        check(*overrides)
+
+
+def test_held_out_problems_are_the_same_for_every_seed(folder: Path) -> None:
+    write_rows(folder / "test.jsonl", [{"problem": f"{n}-1?", "answer": str(n - 1), "level": 0} for n in range(50)])
+    settings = ("evaluation.data={source: test.jsonl}", "evaluation.num_problems=5")
+    first, second = check(*settings, "seed=1"), check(*settings, "seed=2")
+    assert [problem.id for problem in first.evaluation_problems] == [problem.id for problem in second.evaluation_problems]
+    assert len(first.evaluation_problems) == 5
+    assert [problem.problem for problem in first.evaluation_problems] != [f"{n}-1?" for n in range(5)]
+
+
+def test_generated_problems_differ_by_seed_and_never_reach_the_held_out_ones(folder: Path) -> None:
+    settings = (
+        "rewards.0.function=countdown", "data={source: countdown, arguments: {count: 50}}", "evaluation.num_problems=20",
+        "evaluation.data={source: countdown, split: test, arguments: {count: 20}}",
+    )  # fmt: skip
+    first, second = check(*settings, "seed=1"), check(*settings, "seed=2")
+    assert first.problems != second.problems
+    assert first.evaluation_problems == second.evaluation_problems
+    assert not {problem.problem for problem in first.problems} & {problem.problem for problem in first.evaluation_problems}
+
+
+def test_suspicions(folder: Path) -> None:
+    rows = [{"problem": " 0+0? ", "answer": "0", "level": 0}, {"problem": "3+3?", "answer": "6", "level": 0}, {"problem": "7?", "answer": "7", "level": 0}]
+    write_rows(folder / "test.jsonl", rows)
+    found = check("evaluation.data={source: test.jsonl}", "rollout.num_prompts=8")
+    assert found.warnings == [
+        "data has 4 problems, fewer than a step's 8 prompts: it repeats some.",
+        "evaluation.data has 3 problems; evaluation.num_problems asks for 256.",
+        "2 of the 3 held-out problems are also in the training data: their accuracy proves nothing.",
+    ]
+
+
+def test_warnings_of_the_data_are_passed_on(folder: Path) -> None:
+    with (folder / "train.jsonl").open("a", encoding="utf-8") as file:
+        file.write("{broken\n")
+    (warning,) = check().warnings
+    assert "1 row skipped (not_json)" in warning
