@@ -18,6 +18,7 @@ PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
+.DELETE_ON_ERROR:
 .PHONY: help quickstart test check-wheel clean
 
 help:

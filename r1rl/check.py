@@ -14,7 +14,7 @@ from rich.text import Text
 from r1rl import models
 from r1rl.config.schema import GRPORecipe
 from r1rl.data import build_prompts, column_names
-from r1rl.errors import DataError
+from r1rl.errors import DataError, RecipeError
 from r1rl.grading import AnswerProblem, audit_answers
 from r1rl.preflight import Preflight, preflight
 from r1rl.prompts import PromptTemplate
@@ -75,6 +75,8 @@ def render_prompts(recipe: GRPORecipe, problems: Sequence[Problem]) -> Prompts:
     except (OSError, ValueError) as error:
         raise ModelUnavailable(f"model.path: the tokenizer of {recipe.model.path} can't be loaded here ({_first_line(error)}).") from error
     prompts, dropped = build_prompts(problems, PromptTemplate(recipe.prompt, tokenizer), recipe.data.max_prompt_tokens)
+    if any(not prompt.token_ids for prompt in prompts):
+        raise RecipeError(f"model.path: the tokenizer of {recipe.model.path} makes no tokens of a prompt: are its tokenizer files missing?")
     return Prompts(prompts, dropped, getattr(config, "max_position_embeddings", None))
 
 
@@ -111,8 +113,8 @@ def _summary(recipe: GRPORecipe, found: Preflight) -> Table:
     add("data", f"{len(found.problems)} problems from {recipe.data.source}; columns {', '.join(sorted(column_names(found.problems)))}")
     epochs = recipe.max_steps * rollout.num_prompts / len(found.problems)
     add("", f"{recipe.max_steps} steps visit {recipe.max_steps * rollout.num_prompts} prompts, {epochs:.2g} epochs")
-    held_out = f"{len(found.evaluation_problems)} problems x {recipe.evaluation.num_samples} samples" if found.evaluation_problems else "none"
-    add("held out", held_out)
+    held_out = len(found.evaluation_problems)
+    add("held out", f"{held_out} problems x {recipe.evaluation.num_samples} samples" if held_out else "none")
     add("rewards", ", ".join(f"{name} x {weight:g}" for name, weight in found.rewards.weights.items()))
     add("outcome", found.rewards.outcome_name or "none: accuracy is not measured")
     add("batch", f"{rollout.num_prompts} prompts x {rollout.num_generations} generations = {completions} completions")

@@ -36,13 +36,15 @@ OTHER = "other"
 _CHARACTERS_PER_WORD = {"zh": 1.6, "ja": 2.0, "th": 4.0}
 """Scripts without spaces; the others are counted in words."""
 _NOT_LANGUAGE = re.compile(
-    r"```.*?(?:```|\Z)|`[^`\n]*`"  # code
-    r"|\$\$.*?\$\$|\$[^$\n]{1,400}\$|\\\[.*?\\\]|\\\(.*?\\\)|\\begin\{(\w+\*?)\}.*?\\end\{\1\}"  # formulae
-    r"|\\[A-Za-z]+(?:\s*\{[^{}]*\})*|https?://\S+|\S+@\S+|</?[A-Za-z][^<>\n]{0,40}>"  # LaTeX commands, links, tags
-    r"|[^\W\d]+(?:\s*[=+*/^<>≤≥×÷·≈≠]\s*[^\W]+)+"  # identifiers joined by operators: distance = speed * time
-    r"|\w*[\d_]\w*|\b\w\(",  # 3x, a_1, f(
+    r"```.*?(?:```|\Z)|`[^`\n]{0,400}`"  # code
+    r"|\$\$.{0,600}?\$\$|\$[^$\n]{1,400}\$|\\\[.{0,600}?\\\]|\\\(.{0,400}?\\\)"  # formulae
+    r"|\\begin\{(\w{1,20}\*?)\}.{0,600}?\\end\{\1\}"
+    r"|\\[A-Za-z]+(?:\s{0,4}\{[^{}]*\})*|https?://\S+|\b[\w.]{1,64}@\S+|</?[A-Za-z][^<>\n]{0,40}>"  # LaTeX commands, links, tags
+    r"|(?<!\w)[^\W\d]+(?:\s{0,4}[=+*/^<>≤≥×÷·≈≠]\s{0,4}\w+)+"  # identifiers joined by operators: distance = speed * time
+    r"|(?<!\w)\w*[\d_]\w*|\b\w\(",  # 3x, a_1, f(
     re.DOTALL,
 )
+"""Cut out before words are counted. Every repetition has a bound or a fixed start, so the time stays linear."""
 _WORD = re.compile(r"[A-Za-zÀ-ɏ]+(?:['’][A-Za-zÀ-ɏ]+)*")
 _SCRIPT_RUN = re.compile("|".join(f"(?P<{language}>[{letters}]+)" for language, letters in _SCRIPTS.items()))
 _SYMBOLS = frozenset(
@@ -51,6 +53,7 @@ _SYMBOLS = frozenset(
     "dt iff qed lhs rhs vs am pm usd eur true false null def print return int str".split()
 )
 """Words of formulae, units and code: of no language."""
+_ONE_LETTER_WORDS = frozenset("aIàáéèyo")
 _SWITCH = 2.5
 _KNOWN, _FOREIGN, _LETTER, _ENDING = 2.0, -1.0, 1.0, 0.5
 _MIN_KNOWN = 0.12
@@ -88,6 +91,8 @@ def word_counts(text: str, expected: str = "en") -> Counter[str]:
 
 def _script_counts(text: str) -> Counter[str]:
     counts: Counter[str] = Counter()
+    if text.isascii():
+        return counts
     for run in _SCRIPT_RUN.finditer(text):
         language = str(run.lastgroup)
         if language == "el" and len(run[0]) < 3:
@@ -98,9 +103,10 @@ def _script_counts(text: str) -> Counter[str]:
     return counts
 
 
+@lru_cache(maxsize=65536)
 def _is_symbol(word: str) -> bool:
     if len(word) == 1:
-        return word not in "aIàáéèyoe" or word == "e"
+        return word not in _ONE_LETTER_WORDS
     inner_capital = any(letter.isupper() for letter in word[1:]) and not word.isupper()
     return word.lower() in _SYMBOLS or inner_capital or (word.isupper() and len(word) <= 4)
 
@@ -128,13 +134,20 @@ def _evidence(word: str) -> dict[str, float]:
 
 
 def _latin_counts(words: list[str], expected: str) -> Counter[str]:
-    """Words per language by the likeliest path (Viterbi) over the languages that have any evidence."""
+    """Words per language by the likeliest path (Viterbi) over the languages that have words of their own in the text."""
     if not words:
         return Counter()
-    known = Counter(language for word in words for language in _languages_of(word))
     fallback = expected if expected in WORDS else "en"
+    known = Counter(language for word in words if word not in WORDS[fallback] for language in _languages_of(word))
     candidates = [language for language in WORDS if language == fallback or known[language] >= 2]
-    best = {language: 0.0 for language in candidates}
+    return _without_strangers(words, _best_path(words, candidates, fallback))
+
+
+def _best_path(words: list[str], candidates: list[str], fallback: str) -> list[str]:
+    """The language of each word."""
+    if len(candidates) == 1:
+        return candidates * len(words)
+    best = dict.fromkeys(candidates, 0.0)
     came_from: list[dict[str, str]] = []
     for word in words:
         evidence = _evidence(word)
@@ -148,12 +161,17 @@ def _latin_counts(words: list[str], expected: str) -> Counter[str]:
         came_from.append(arrivals)
         best = scores
     language = max(candidates, key=lambda name: (best[name], name == fallback))
-    labels: Counter[str] = Counter()
-    familiar: Counter[str] = Counter()
-    for word, arrivals in zip(reversed(words), reversed(came_from), strict=True):
-        labels[language] += 1
-        familiar[language] += word in WORDS[language]
+    path = []
+    for arrivals in reversed(came_from):
+        path.append(language)
         language = arrivals[language]
+    return path[::-1]
+
+
+def _without_strangers(words: list[str], path: list[str]) -> Counter[str]:
+    """Words per language, where a language that hardly any of its words belong to is some other one."""
+    labels = Counter(path)
+    familiar = Counter(language for word, language in zip(words, path, strict=True) if word in WORDS[language])
     for language in list(labels):
         if labels[language] >= _MIN_WORDS and familiar[language] < _MIN_KNOWN * labels[language]:
             labels[OTHER] += labels.pop(language)

@@ -21,7 +21,7 @@ def missing_cpu_processes() -> int:
         arguments = psutil.Process(os.getppid()).cmdline()
     except psutil.Error:
         return 0
-    if "launch" not in arguments:
+    if not any("accelerate" in argument for argument in arguments[:4]):  # `accelerate launch`, `python -m accelerate.commands.launch`
         return 0
     for position, argument in enumerate(arguments):
         name, _, value = argument.partition("=")

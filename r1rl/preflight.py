@@ -9,9 +9,10 @@ import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from r1rl import models
 from r1rl.config.schema import DataConfig, GRPORecipe
 from r1rl.data import LoadedProblems, column_names, read_problems
-from r1rl.errors import DataError, RewardError
+from r1rl.errors import DataError, RecipeError, RewardError
 from r1rl.prompts import CHAT, template_text
 from r1rl.rewards import RewardSet
 from r1rl.run_directory import check_writable
@@ -41,6 +42,7 @@ def preflight(recipe: GRPORecipe, recipe_path: Path) -> Preflight:
     Raises a UserError with the file, the key and the remedy at the first thing that can't work.
     """
     check_writable(recipe.output_dir)
+    _check_model_folder(recipe.model.path)
     if recipe.prompt.template != CHAT:
         template_text(recipe.prompt.template)
     loaded = read_problems(recipe.data, recipe.seed)
@@ -48,6 +50,16 @@ def preflight(recipe: GRPORecipe, recipe_path: Path) -> Preflight:
     rewards = _resolve_rewards(recipe, recipe_path.parent, loaded.problems, held_out.problems)
     warnings = [*loaded.warnings, *held_out.warnings, *_suspicions(recipe, loaded.problems, held_out.problems)]
     return Preflight(loaded.problems, held_out.problems, rewards, [*loaded.notes, *held_out.notes], warnings)
+
+
+def _check_model_folder(path: str) -> None:
+    """A path that can't be a hub name (OWNER/NAME) must be a model's folder. Whether the hub has a model shows when it is loaded."""
+    folder = Path(models.resolve(path))
+    can_be_hub_name = path != models.EMBEDDED and path.count("/") <= 1 and not path.startswith((".", "/", "~"))
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise RecipeError(f"model.path: the folder {folder} has no config.json, so it holds no model that transformers can load.")
+    if not folder.is_dir() and not can_be_hub_name:
+        raise RecipeError(f"model.path: there is no folder {folder} in {Path.cwd()}, and no hub name (OWNER/NAME) looks like this.")
 
 
 def _held_out(recipe: GRPORecipe) -> LoadedProblems:

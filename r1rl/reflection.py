@@ -10,25 +10,25 @@ from __future__ import annotations
 
 import re
 
-_START = r"(?:^|[.!?:;,\n(\"“—–-]\s*|\b(?:but|oh|no|hmm+|so|okay|ok|and|then)[,.]?\s+)"
+_START = r"(?:^|[.!?:;,\n(\"“—–-]\s{0,4}|\b(?:but|oh|no|hmm+|so|okay|ok|and|then)[,.]?\s{1,4})"
 """Where a sentence, a clause or a line begins."""
 
 _ENGLISH = (
     # wait, ... / no. wait, ...; not: "wait for", "wait 3 hours"
-    _START + r"wait\b(?!\s+(?:for|until|till|to|in|on|at|time|list|\d)\b|\s*\d)",
+    _START + r"wait\b(?!\s{1,4}(?:for|until|till|to|in|on|at|time|list|\d)\b|\s{0,4}\d)",
     r"\b(?:hold on|on second thought|think again|try again|start over|come to think of it|aha)\b",
     # check: yes / let's check / to check / check that ... / checking: ...; not: "a check for $50", "checked bags"
     r"\b(?:re-?|double[- ]?|cross[- ]?)check(?:s|ed|ing)?\b",
-    r"\bcheck(?:ing)?\s*[:?]",
+    r"\bcheck(?:ing)?\s{0,4}[:?]",
     r"\b(?:let'?s|let me|let us|i(?:'ll| will| should| must| need to| can| want to)|we(?:'ll| will| should| must| need to| can)|to)"
-    r"(?:\s+(?:now|just|quickly|also|first))?\s+check\b",
+    r"(?:\s{1,4}(?:now|just|quickly|also|first))?\s{1,4}check\b",
     _START + r"check(?:ing)?\s+(?:again|this|that|it|if|whether|by|our|my|the\s+(?:answer|result|solution|work|sum|product|calculation|equation|steps?))\b",
     r"\bsanity[- ]check",
     r"\b(?:re-?)?verif(?:y|ying|ies|ication)\b",
     r"\bre-?(?:think|assess|evaluat|examin|consider|analy[sz]|calculat|comput|count|try|visit|work|do(?:ing)?\s+(?:this|that|the|it))",
     r"\blet me (?:see again|re-?read|redo|correct|fix|look again|go back)\b",
     # no, that's wrong / that's not right / I made a mistake
-    _START + r"no[,.!]\s*(?:wait|that|this|it|actually|i\b|let|not|but)",
+    _START + r"no(?:,\s{0,4}(?:wait|that|this|it|actually|i\b|let|not|but)|[.!]\s{0,4}(?:wait|that'?s|this is)\b)",
     r"\b(?:that|this|it)(?:'s| is| can'?t be| doesn'?t (?:seem|look))\s+(?:be\s+)?(?:not (?:right|correct)|wrong|incorrect|a mistake|right\?)",
     r"\b(?:can'?t|cannot) be (?:right|correct)\b",
     r"\bi (?:made|must have made|see) (?:a|an|my) (?:mistake|error|slip)\b|\bi was wrong\b|\bmy mistake\b|\boops\b",

@@ -118,7 +118,7 @@ class RunDirectory:
 
     def append_metrics(self, metrics: Mapping[str, Any]) -> None:
         """One line of metrics.jsonl, `step` included. NaN and infinities, which JSON does not have, become null."""
-        with _disk_errors(self.metrics_path), self.metrics_path.open("ab", buffering=0) as file:
+        with _disk_errors(self.metrics_path), self.metrics_path.open("ab") as file:
             file.write(_json_line(metrics).encode(errors="backslashreplace"))
 
     def read_metrics(self) -> list[dict[str, Any]]:

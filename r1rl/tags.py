@@ -8,9 +8,9 @@ TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
 
 
 def thoughts(text: str) -> str:
-    """The reasoning in the prefill followed by the completion: what stands before the last `</think>`; without one, before the first `<answer>`, else all of it.
+    """The reasoning in `text` (the prefill and the completion), without tags.
 
-    Tags are left out of the result.
+    What stands before the last `</think>`; if there is none, before the first `<answer>`; else all of it.
     """
     head, closed, _ = text.rpartition(THINK_CLOSE)
     if not closed:

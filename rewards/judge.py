@@ -59,7 +59,7 @@ def judge(
     max_tokens: int = 512,
     events: Counter[str] | None = None,
 ) -> list[float | None]:
-    """The model's score divided by `scale`, clamped to 0..1; None (and an event) where it can't be had.
+    """The model's score divided by `scale`, clamped to 0..1; None (and an event) where it can't be had; 0 without an answer.
 
     `url` is the API's base, such as http://localhost:8000/v1. `prompt` may contain {problem}, {answer} (what follows the
     thoughts), {reference} (the `answer` column) and {scale}; the last "Score: n" of the reply counts. The key is read from
@@ -70,6 +70,8 @@ def judge(
     """
     if scale <= 0 or retries < 0 or concurrency < 1:
         raise RewardError("rewards: judge: scale must be positive, retries not negative and concurrency at least 1.")
+    if not url.startswith(("http://", "https://")):
+        raise RewardError(f"rewards: judge: url must start with http:// or https://, as in http://localhost:8000/v1, not {url!r}.")
     events = Counter() if events is None else events
     ask = functools.partial(_ask, f"{url.rstrip('/')}/chat/completions", model, max_tokens, api_key_variable, request_timeout, retries)
 

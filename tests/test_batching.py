@@ -228,7 +228,6 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(aggregation, choices)
     assert whole_count == 1
     assert whole.abs().max() > 1e-3
     for rows, expected_count in ((4, 2), (2, 4), (1, 8)):
-        # without the overhead the planner would always cut finer, so that the counts show what was compared
         update = UpdateConfig(micro_batch_sequences=rows, logprob_chunk=5)
         count, loss, gradient = step_gradient(batch, config, update)
         assert count == expected_count

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen3Config
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config
 
 from r1rl import cli
 
@@ -99,11 +99,31 @@ def test_other_outcomes_have_rules_of_their_own(folder: Path, capsys: pytest.Cap
     assert "gold" not in text
 
 
-def test_without_the_tokenizer_the_rest_is_checked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = shown(capsys, "model.path=./nowhere")
-    assert "model.path: the tokenizer of ./nowhere can't be loaded here" in text
-    assert "Prompts and their lengths were not checked." in text
+def test_without_the_tokenizer_the_rest_is_checked(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a hub model on a machine without network."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no connection\nsome advice about another library's options")
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", fail)
+    text = shown(capsys, "model.path=some/hub-model")
+    assert "model.path: the tokenizer of some/hub-model can't be loaded here (no connection). Prompts and their lengths" in text
     assert "Ready" in text
+
+
+def test_a_tokenizer_without_its_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """transformers then makes an empty one, which turns every text into no tokens."""
+    for file in (folder / "model").glob("tokenizer*"):
+        file.unlink()
+    assert cli.main(["check", "recipe.yaml"]) == 2
+    assert "makes no tokens of a prompt" in capsys.readouterr().err
+
+
+def test_a_model_that_does_not_exist(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", "recipe.yaml", "model.path=./nowhere"]) == 2
+    assert "model.path: there is no folder nowhere" in capsys.readouterr().err
 
 
 def test_a_template_that_the_tokenizer_does_not_have(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,8 +100,10 @@ def test_bad_rows_are_skipped_counted_and_shown(tmp_path: Path, caplog: pytest.L
     path = tmp_path / "a.jsonl"
     good = b'{"problem": "p", "answer": "1"}\n'
     path.write_bytes(
-        good + b'{"problem": "p2", "ans\n' + b"\n" + b'[1, 2]\n' + b'{"problem": null, "answer": "1"}\n' + b'{"answer": "1"}\n'
-        + b'{"problem": "p3", "answer": ""}\n' + b'{"problem": ["a", "b"], "answer": "1"}\n' + b'{"problem": "\xff", "answer": "1"}\n' + good
+        good
+        + b'{"problem": "p2", "ans\n\n[1, 2]\n{"problem": null, "answer": "1"}\n{"answer": "1"}\n{"problem": "p3", "answer": ""}\n'
+        + b'{"problem": ["a", "b"], "answer": "1"}\n{"problem": "\xff", "answer": "1"}\n'
+        + good
     )
     loaded = read_problems(config(path), seed=0)
     assert [p.problem for p in loaded.problems] == ["p", "p"]
@@ -261,7 +263,7 @@ def test_hub_errors_are_one_sentence(monkeypatch: pytest.MonkeyPatch, error: Exc
     monkeypatch.setitem(sys.modules, "datasets", FakeHub(error))
     sentence = message(config("someone/set", subset="x"))
     assert sentence.startswith(f"{key}: the data set 'someone/set' (subset x, split train) can't be loaded: {type(error).__name__}: ")
-    assert str(error) in sentence
+    assert f"{str(error).rstrip('.')}. A source is" in sentence
 
 
 def test_order_visits_every_prompt_once_an_epoch() -> None:

@@ -21,7 +21,15 @@ from r1rl.evaluation.estimators import (
     pass_at_k_simple,
     pass_hat_k,
 )
-from r1rl.evaluation.intervals import of_mean, over_problems, over_samples, paired_difference, run_to_run_variance, student_t_quantile, wilson
+from r1rl.evaluation.intervals import (
+    of_mean,
+    over_problems,
+    over_samples,
+    paired_difference,
+    run_to_run_variance,
+    student_t_quantile,
+    wilson,
+)
 
 REFERENCE = Path(__file__).resolve().parent.parent.parent / "shared" / "grading" / "cases" / "metrics.json"
 
@@ -166,7 +174,7 @@ SHAPES = [(1.0, 1.0), (0.3, 0.5), (2.0, 5.0)]
 
 @pytest.mark.parametrize(("num_problems", "num_samples"), SIZES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_interval_over_problems_covers_the_mean_of_all_such_problems(num_problems: int, num_samples: int, shape: tuple[float, float]) -> None:
+def test_interval_over_problems_covers_the_mean_of_such_problems(num_problems: int, num_samples: int, shape: tuple[float, float]) -> None:
     rng = np.random.default_rng(17)
     means = simulated_means(rng, rng.beta(*shape, (2000, num_problems)), num_samples)
     truth = shape[0] / sum(shape)

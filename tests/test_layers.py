@@ -23,15 +23,16 @@ from r1rl.bundled import PACKAGE, bundled_path
 LAYERS = {
     (0, "foundation"): ("r1rl.types", "r1rl.errors", "r1rl.config", "r1rl.bundled", "r1rl.seeds"),
     (1, "text"): (
-        "r1rl.prompts", "r1rl.grading", "r1rl.tags", "r1rl.language", "r1rl.reflection", "r1rl.problems", "r1rl.models", "r1rl.sandbox",
+        "r1rl.prompts", "r1rl.grading", "r1rl.tags", "r1rl.language", "r1rl.language_words", "r1rl.reflection", "r1rl.problems",
+        "r1rl.models", "r1rl.sandbox",
     ),
     (1, "maths"): (
         "r1rl.sampling", "r1rl.grpo.advantages", "r1rl.grpo.aggregation", "r1rl.grpo.kl", "r1rl.grpo.loss_metrics",
         "r1rl.grpo.losses",
     ),
     (2, "components"): (
-        "r1rl.data", "r1rl.rewards", "r1rl.grpo.batching", "r1rl.grpo.logprobs", "r1rl.rollout", "r1rl.checkpoint", "r1rl.monitor", "r1rl.run_directory",
-        "r1rl.environment", "r1rl.distributed", "r1rl.launch",
+        "r1rl.data", "r1rl.rewards", "r1rl.grpo.batching", "r1rl.grpo.logprobs", "r1rl.rollout", "r1rl.checkpoint", "r1rl.monitor",
+        "r1rl.run_directory", "r1rl.environment", "r1rl.distributed", "r1rl.launch",
     ),
     (3, "jobs"): ("r1rl.preflight", "r1rl.check", "r1rl.grpo", "r1rl.stages", "r1rl.evaluation"),
     (4, "commands"): ("r1rl.help", "r1rl.cli", "r1rl.__main__"),

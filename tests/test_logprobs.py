@@ -231,3 +231,26 @@ def test_prepared_by_accelerate_and_wrapped_by_ddp(tmp_path):
         for state in (AcceleratorState, GradientState, PartialState):
             state._reset_state()
         torch.distributed.destroy_process_group()
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_head_never_waits_and_keeps_one_chunk_of_logits():
+    """151k entries of vocabulary, 4096 tokens, chunks of 512: full float32 logits are 2.5 GB, those of a chunk 0.3 GB."""
+    vocabulary, hidden_size, tokens, chunk = 151_936, 64, 4096, 512
+    shape = {**SHAPE, "vocab_size": vocabulary, "hidden_size": hidden_size, "head_dim": 16}
+    model = Qwen3ForCausalLM(Qwen3Config(**shape)).cuda()
+    head = module.LogitHead(model)
+    hidden = torch.randn(tokens, hidden_size, device="cuda", requires_grad=True)
+    targets = torch.randint(0, vocabulary, (tokens,), device="cuda")
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        logprobs, entropy = module.head_logprobs(head, hidden, targets, SAMPLINGS[1], chunk, "gradient")
+        (logprobs.sum() + entropy.sum()).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.cuda.max_memory_allocated() - before < 8 * 4 * chunk * vocabulary
+    expected = process_logits(model.lm_head(hidden), SAMPLINGS[1]).log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+    torch.testing.assert_close(logprobs, expected, rtol=1e-4, atol=1e-4)

@@ -407,3 +407,24 @@ def test_missing_inputs_are_named(choices, message):
     without = LossInputs(inputs.sequence_N, inputs.lengths_R, inputs.advantages_R, inputs.weights_R)
     with pytest.raises(ValueError, match=message):
         policy_loss(logprobs, None, without, AlgorithmConfig(**choices))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_the_loss_on_a_gpu_equals_the_cpu_and_never_waits(level):
+    config = AlgorithmConfig(beta=0.1, entropy_coefficient=0.1, importance_level=level, delta=3.0)
+    logprobs, inputs = metric_case([1.0, 0.5])
+    entropy = torch.tensor([0.5, 1.0, 1.5, 3.0], dtype=torch.float64)
+    loss, metrics = policy_loss(logprobs, entropy, inputs, config)
+    loss.backward()
+    there = {name: value.cuda() for name, value in asdict(inputs).items()}
+    logprobs_there, entropy_there = logprobs.detach().cuda().requires_grad_(), entropy.cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loss_there, metrics_there = policy_loss(logprobs_there, entropy_there, LossInputs(**there), config)
+        loss_there.backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(loss_there.cpu(), loss)
+    torch.testing.assert_close(logprobs_there.grad.cpu(), logprobs.grad)
+    assert metrics_there.values() == pytest.approx(metrics.values())

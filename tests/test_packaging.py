@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
+from tests.test_layers import MODULES, imports
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 SOURCES = ("r1rl", "rewards", "recipes", "pyproject.toml", "setup.py", "LICENSE", "README.md")
+PACKAGE_OF_MODULE = {"yaml": "pyyaml", "math_verify": "math-verify"}
 LARGEST_MODEL = 8_000_000
 """Bytes of the embedded weights."""
 
@@ -79,6 +85,15 @@ def test_metadata(wheel: Path) -> None:
     assert {f"Provides-Extra: {name}" for name in ("vllm", "deepspeed", "tracking", "dev")} <= set(metadata.splitlines())
     (entry_points,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith("entry_points.txt"))
     assert "r1rl = r1rl.cli:main" in entry_points
+
+
+def test_every_imported_package_is_a_dependency() -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {re.split(r"[<>=\[ ]", one)[0] for one in (*project["dependencies"], *chain(*project["optional-dependencies"].values()))}
+    own = {"r1rl", *(Path(file).stem for file in (CHECKOUT / "r1rl").rglob("*.py"))}
+    files = [*MODULES.values(), *(CHECKOUT / "rewards").glob("*.py")]
+    roots = {imported.partition(".")[0] for file in files for imported in imports(file)} - set(sys.stdlib_module_names) - own
+    assert {PACKAGE_OF_MODULE.get(root, root) for root in roots} <= declared
 
 
 def test_rewards_and_recipes_away_from_the_checkout(installed: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from r1rl.preflight import Preflight, preflight
 
 RECIPE = """\
 run_name: test
+model: {path: some/hub-model}
 data: {source: train.jsonl}
 rewards:
   - {function: accuracy}
@@ -32,6 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_rows(tmp_path / "train.jsonl", [{"problem": f"{n}+{n}?", "answer": str(2 * n), "level": n} for n in range(4)])
     (tmp_path / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    (tmp_path / "empty").mkdir()
     return tmp_path
 
 
@@ -72,6 +74,9 @@ def test_torch_is_not_imported(folder: Path) -> None:
         (["rewards.0.arguments={strict: true}"], RewardError, "arguments.strict"),
         (["prompt.template=nowhere.txt"], RecipeError, "'nowhere.txt' is neither a template"),
         (["prompt.template=train.jsonl"], RecipeError, "does not contain {problem}"),
+        (["model.path=./nowhere"], RecipeError, "model.path: there is no folder nowhere"),
+        (["model.path=a/b/c"], RecipeError, "no hub name (OWNER/NAME) looks like this"),
+        (["model.path=empty"], RecipeError, "the folder empty has no config.json"),
         (["output_dir=train.jsonl/runs"], UserError, "train.jsonl"),
     ],
 )
@@ -111,8 +116,8 @@ def test_generated_problems_differ_by_seed_and_never_reach_the_held_out_ones(fol
 
 
 def test_suspicions(folder: Path) -> None:
-    rows = [{"problem": " 0+0? ", "answer": "0", "level": 0}, {"problem": "3+3?", "answer": "6", "level": 0}, {"problem": "7?", "answer": "7", "level": 0}]
-    write_rows(folder / "test.jsonl", rows)
+    rows = [(" 0+0? ", "0"), ("3+3?", "6"), ("7?", "7")]
+    write_rows(folder / "test.jsonl", [{"problem": problem, "answer": answer, "level": 0} for problem, answer in rows])
     found = check("evaluation.data={source: test.jsonl}", "rollout.num_prompts=8")
     assert found.warnings == [
         "data has 4 problems, fewer than a step's 8 prompts: it repeats some.",

@@ -27,11 +27,11 @@ class LoadedProblems:
 
     problems: list[Problem]
     notes: list[str] = field(default_factory=list)
-    """Sentences: guessed columns, answers that look like whole solutions."""
+    """Sentences about guessed columns."""
     skipped: Counter[str] = field(default_factory=Counter)
     """Rows left out, by fault."""
     warnings: list[str] = field(default_factory=list)
-    """Sentences about what was left out."""
+    """Sentences about skipped rows, and about answers that look like whole solutions."""
 
 
 def load_problems(data: DataConfig, seed: int, section: str = "data") -> list[Problem]:

@@ -184,10 +184,10 @@ class HubRows:
 
 def _hub_sentence(data: DataConfig, section: str, error: Exception) -> str:
     reason = " ".join(str(error).split())
-    reason = reason if len(reason) <= 300 else reason[:300] + " ..."
+    reason = reason.rstrip(".") if len(reason) <= 300 else reason[:300] + " .."
+    called = f"{data.source!r} ({f'subset {data.subset}, ' if data.subset else ''}split {data.split})"
     key = next((key for key, word in (("subset", "config"), ("split", "split")) if word in reason.lower()), "source")
     return (
-        f"{section}.{key}: the data set {data.source!r} (subset {data.subset}, split {data.split}) can't be loaded: "
-        f"{type(error).__name__}: {reason} "
+        f"{section}.{key}: the data set {called} can't be loaded: {type(error).__name__}: {reason}. "
         f"A source is a hub name, a generator, or a file that ends in {', '.join(READERS)}."
     )

@@ -74,9 +74,9 @@ class Comparer:
         return None
 
     def _words(self, gold: Answer, answer: Answer) -> bool | None:
-        if isinstance(gold, Words) and isinstance(answer, Words):
-            if gold.words == answer.words:
-                return True
+        first, second = _letters(gold), _letters(answer)
+        if first is not None and first == second:
+            return True
         if isinstance(gold, Words) and len(gold.words) == 1:
             return choice_letter(answer.text) == gold.text.strip("() ").upper()
         if isinstance(gold, Words) and isinstance(answer, Relation):
@@ -315,6 +315,13 @@ def _magnitude(value: Fraction) -> int:
     value = abs(value)
     exponent = len(str(value.numerator)) - len(str(value.denominator))
     return exponent if value >= Fraction(10) ** exponent else exponent - 1
+
+
+def _letters(answer: Answer) -> str | None:
+    """The words of an answer in words; a variable is a word of one letter."""
+    if isinstance(answer, Words):
+        return answer.words
+    return answer.text.strip("() ").lower() if isinstance(answer, Scalar) and answer.node[0] == "s" else None
 
 
 def _quotient(answer: Answer) -> Node | None:

@@ -71,7 +71,7 @@ def _after_anchor(tail: str) -> str | None:
 
 def _short(tail: str) -> str | None:
     """A completion that is nothing but an answer."""
-    return tail if len(tail) <= 40 and "\n" not in tail and len(tail.split()) <= 3 else None
+    return tail if tail.isascii() and len(tail) <= 40 and "\n" not in tail and len(tail.split()) <= 3 else None
 
 
 def _formula(match: re.Match[str]) -> str:

@@ -55,7 +55,7 @@ _COMMAND = re.compile(r"\\([A-Za-z]+\*?|.|\n)(\s*)", re.DOTALL)
 _DELIMITER = re.compile(r"\\(?:left|right)\s*\.(?!\d)")
 _NAMED_SPACE = re.compile(r"\\[hv]space\*?\s*\{[^{}]*\}")
 _BRACED_COMMA = re.compile(r"(?<=\d)\{\s*,\s*\}(?=\s*\d)")
-_SPACED_THOUSANDS = re.compile(r"(?<![\d.])(\d{1,3})((?:,? \d{3})+)(?![\d])")
+_SPACED_THOUSANDS = re.compile(r"(?<![\d.])(\d{1,3})((?: \d{3})+)(?!\d)")
 _THIN_SPACED = re.compile(r"(?<=\d)(,?)\\[,!]\s*(?=\d{3}(?!\d))")
 _SPACES_RUN = re.compile(r"\s+")
 _LEAD = re.compile(
@@ -113,7 +113,7 @@ def clean(text: str) -> str:
     while text and text[-1] in ".,;:" or text.endswith("\\ "):
         text = text[:-1].rstrip()
     if " " in text:
-        text = _SPACED_THOUSANDS.sub(lambda m: m.group(1) + m.group(2).replace(" ", "").replace(",", ""), text)
+        text = _SPACED_THOUSANDS.sub(lambda m: m.group().replace(" ", ""), text)
     return text
 
 

@@ -113,7 +113,8 @@ class Ratio(Answer):
 _WORDS = re.compile(r"[A-Za-z][A-Za-z'\-\s.,!?\"()&]*")
 _ONLY_TEXT = re.compile(r"\\text ?\{((?:[^{}\\]|\\.)*)\}")
 _AND_OR = re.compile(r"(?:,\s*)?(?:\\text ?\{\s*(?:and|or|or else|,|;)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor |\\land |\\text ?\{\s*\})\s*,?")
-_COMMA = re.compile(r",(?!\d{3}(?!\d))|(?<!\d),|(?<=\d{4}),")
+_COMMA = re.compile(",")
+_THOUSANDS_COMMA = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
 _SEMICOLON = re.compile(r";|\\\\")
 _CUP = re.compile(r"\\cup ?|(?<=[)\]}])\s*U\s*(?=[(\[{\\])")
 _RELATION = re.compile(r"<=|>=|!=|==|\\leq ?|\\geq ?|\\neq ?|\\approx ?|\\equiv ?|[=<>]")
@@ -126,7 +127,7 @@ _MEMBER = re.compile(r"^[A-Za-z](?:_\{?\w+\}?)? ?(?:\\in |\\in$)\s*")
 _MATRIX = re.compile(r"^\\begin ?\{([pbvBV]?matrix|array|smallmatrix)\}(?: ?\{[lcr| ]*\})?(.*)\\end ?\{\1\}$", re.DOTALL)
 _BASED = re.compile(r"^(?:\\text ?\{)?([0-9A-Fa-f.]+)\}? ?_ ?(?:(\d)|\{ ?(?:\\text ?\{)?(\d{1,2})\}?\}?)(?:\\text ?\{[a-z]+\})?$")
 _DECIMAL = re.compile(r"^[-+]?(\d[\d,]*)?\.(\d+)$")
-_SCIENTIFIC = re.compile(r"^[-+]?\d*\.?\d+(?:\s*(?:\\times|\\cdot)\s*10\s*\^\s*(?:\{\s*-?\d+\s*\}|\d)|[eE][-+]?\d+)$")
+_SCIENTIFIC = re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)(?:\s*(?:\\times|\\cdot)\s*10\s*\^\s*(?:\{\s*-?\d+\s*\}|\d)|[eE][-+]?\d+)$")
 _NUMBER_LIKE = re.compile(r"^[-+]?[\d.,]+$")
 _THOUSANDS = re.compile(r"^[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?$")
 _REALS = re.compile(r"^(?:\\mathbb ?\{?R\}?|\\text ?\{R\}|\\text ?\{all real numbers\}|all real numbers|all reals)$", re.IGNORECASE)
@@ -173,6 +174,8 @@ def _read_words(text: str, depth: int) -> Answer | None:
     if not _WORDS.fullmatch(text):
         return None
     letters = text.replace(" ", "")
+    if depth and len(letters) == 1:
+        return None  # a variable
     if "," in text or " and " in text or " or " in text:
         return None
     if letters.isalpha() and len(letters) > 1 and _scalar(text) is not None:
@@ -209,7 +212,7 @@ def _items(parts: list[str], depth: int) -> tuple[Answer, ...]:
 def _read_list(text: str, depth: int) -> Answer | None:
     """Answers with commas, semicolons, "and" or "or" between them."""
     for separator in (_SEMICOLON, _AND_OR, _COMMA):
-        parts = split_top(text, separator)
+        parts = split_top(_without_thousands(text) if separator is _COMMA else text, separator)
         if parts is None:
             continue
         parts = [part for part in parts if part]
@@ -223,6 +226,14 @@ def _read_list(text: str, depth: int) -> Answer | None:
             return Union(text, items)
         return Group(text, items, "")
     return None
+
+
+def _without_thousands(text: str) -> str:
+    """The text with the commas inside numbers such as 1,024 taken out, as far as these stand outside of brackets."""
+    level = depths(text) if _THOUSANDS_COMMA.search(text) else None
+    if level is None:
+        return text
+    return _THOUSANDS_COMMA.sub(lambda m: m.group() if level[m.start()] else m.group().replace(",", ""), text)
 
 
 def _read_relation(text: str, depth: int) -> Answer | None:

@@ -23,6 +23,8 @@ def decide(gold: str, answer: str) -> bool | None:
     first, second = _parse(gold), _parse(answer)
     if first is None or second is None:
         return None
+    if type(first) is type(second) and first == second:
+        return True
     if not verify(first, second, timeout_seconds=None):
         return False
     return confirmed(first, second)

@@ -63,14 +63,14 @@ def _group(text: str, start: int) -> tuple[str, int]:
     return text[start + 1 : close].strip(), close + 1
 
 
-_OPENING = {"{": "}", "(": ")", "[": "]", "\\{": "\\}"}
-_BRACKET = re.compile(r"\\[{}]|\\[A-Za-z]+|[(){}\[\]]")
+_OPENING = {"{": "}", "(": ")", "[": "]", "\\{": "\\}", "begin": "end"}
+_BRACKET = re.compile(r"\\[{}]|\\(?:begin|end) ?\{[A-Za-z*]+\}|\\[A-Za-z]+|[(){}\[\]]")
 
 
 def depths(text: str) -> list[int] | None:
     """For each character, how many brackets it is inside of; None when the brackets don't match.
 
-    A half-open interval closes "(" with "]" and "[" with ")", so round and square brackets may close each other.
+    An environment counts as a bracket. A half-open interval closes "(" with "]" and "[" with ")", so round and square brackets may close each other.
     """
     result = [0] * len(text)
     stack: list[str] = []
@@ -78,7 +78,9 @@ def depths(text: str) -> list[int] | None:
     for match in _BRACKET.finditer(text):
         bracket = match.group()
         if len(bracket) > 1 and bracket[1].isalpha():
-            continue
+            if bracket[-1] != "}":
+                continue
+            bracket = "begin" if bracket[1] == "b" else "end"
         start, end = match.span()
         depth = len(stack)
         for i in range(last, start):

@@ -18,7 +18,6 @@ _ALIASES = {
     "gb": "", "mb": "", "percent": "pct percentage",
 }  # fmt: skip
 _CANONICAL = {alias: name for name, aliases in _ALIASES.items() for alias in [name, *aliases.split()]}
-_SINGLE_LETTERS = frozenset("mgshlnwvajk")
 _NOT_A_UNIT = frozenset(
     "or and if not for is are the no yes when where with but to than more less about approximately either neither nor any all "
     "such that other maybe perhaps then so else except between does do false true undefined infinity none nan pi sin cos tan "
@@ -26,7 +25,7 @@ _NOT_A_UNIT = frozenset(
 )
 _WORD = re.compile(r"[A-Za-z]+")
 _TAIL_PART = re.compile(r"\\text ?\{([^{}]*)\}|([\s/.,]|\\cdot |\^ ?\{?-?\d\}?|per\b)")
-_BARE_TAIL = re.compile(r"(?<=[\d)}\]!|])\s*((?:[A-Za-z]+\.?(?:\s?\^\{?[23]\}?|[23](?![\d]))?[\s/]*)+)$")
+_BARE_UNIT = re.compile(r"[A-Za-z]+(?:\.|\s?\^[23])?(?:(?:\s*/\s*|\s+)[A-Za-z]+(?:\.|\s?\^[23])?)*")
 _CURRENCY = re.compile(r"^(?:\\euro ?|\\pounds ?|US\$?\s*|USD\s*|Rs\.?\s*|EUR\s*|RMB\s*)(?=[-\d.])")
 _PERCENT = re.compile(r"\s*(?:%|\\text ?\{\s*(?:percent|pct|%)\s*\}|\bpercent(?:age)?|\bpct)\s*$", re.IGNORECASE)
 _DEGREE = re.compile(r"\s*(?:\^ ?\{? ?\\circ ?\}?|\\text ?\{\s*degrees?\s*\}|\bdegrees?|\bdeg)\s*(?:C|F|\\text ?\{\s*[CF]\s*\})?\s*$")
@@ -58,14 +57,30 @@ def split_unit(text: str) -> tuple[str, str | None]:
         if unit is not None:
             return text[:start].rstrip(), unit
         start = text.find("\\text", start + 5)
-    match = _BARE_TAIL.search(text)
-    if match is None:
+    return _split_bare(text)
+
+
+def _split_bare(text: str) -> tuple[str, str | None]:
+    """`split_unit` for a unit in plain letters. Scans backwards once, for the time must stay linear."""
+    text = text.replace("^{2}", "^2").replace("^{3}", "^3")
+    start = len(text)
+    while start:
+        char = text[start - 1]
+        if (char.isascii() and char.isalpha()) or char in " /.":
+            start -= 1
+        elif char in "23" and text[start - 2 : start - 1] == "^":
+            start -= 2
+        else:
+            break
+    letter = _WORD.search(text, start)
+    if letter is None or not start or text[start - 1] not in "0123456789)}]!|":
         return text, None
-    words = _WORD.findall(match.group(1))
-    spaced = text[: match.start(1)].endswith(" ") or match.start() < match.start(1)
-    if not words or not all(_is_bare_unit(word, spaced) for word in words) or len(words) > 4:
+    tail = text[letter.start() :]
+    words = _WORD.findall(tail)
+    spaced = text[letter.start() - 1] == " "
+    if len(words) > 4 or not _BARE_UNIT.fullmatch(tail) or not all(_is_bare_unit(word, spaced) for word in words):
         return text, None
-    return text[: match.start()].rstrip(), canonical(match.group(1))
+    return text[: letter.start()].rstrip(), canonical(tail)
 
 
 def _text_tail(text: str, start: int) -> str | None:

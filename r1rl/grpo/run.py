@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from transformers.utils.logging import disable_progress_bar
 
 from r1rl.preflight import preflight
 from r1rl.checkpoint import Checkpointer, TrainingState, find_checkpoint, read_training_state, set_aside_after
@@ -24,7 +25,7 @@ from r1rl.grpo.report import completion_rows, shown_completions
 from r1rl.grpo.setup import GRPOParts, build_parts, make_accelerator
 from r1rl.grpo.trainer import GRPOTrainer, StepResult
 from r1rl.monitor.curves import save_curves
-from r1rl.monitor.progress import ProgressDisplay
+from r1rl.monitor.progress import ProgressDisplay, format_seconds
 from r1rl.monitor.summary import before_after_table, side_by_side
 from r1rl.run_directory import RunDirectory
 from r1rl.seeds import derive_seed
@@ -32,6 +33,7 @@ from r1rl.seeds import derive_seed
 
 def run(recipe: GRPORecipe, recipe_path: Path, resume: str | None = None) -> None:
     """`r1rl grpo`. `resume`: "latest", or a checkpoint folder of the run. Raises UserError before the model is loaded."""
+    disable_progress_bar()  # of loading and saving models: the run has a bar of its own
     checked = preflight(recipe, recipe_path)
     accelerator = make_accelerator(recipe)
     check_processes(recipe, accelerator.num_processes)
@@ -85,7 +87,7 @@ def choose_directory(recipe: GRPORecipe, resume: str | None) -> tuple[Path, Path
         checkpoint = Path(resume)
         directory = RunDirectory(checkpoint.resolve().parent.parent)
     step = read_training_state(checkpoint).step
-    if step >= recipe.max_steps:
+    if step >= recipe.max_steps and directory.summary_path.exists():
         raise UserError(f"{checkpoint}: this run has done its {step} steps (max_steps is {recipe.max_steps}). To go on, raise max_steps.")
     set_aside_after(directory.checkpoints, step)
     directory.write_resume(recipe, describe_environment(recipe.seed), step)
@@ -193,7 +195,7 @@ class GRPORun:
             contrast = find_contrast(self._read_evaluation("before"), self._read_evaluation("after"))
             if contrast is not None:
                 console.print(side_by_side(contrast))
-        console.print(f"{self.state.step} steps in {self.state.seconds / 60:.1f} minutes. In {self.directory.path}:")
+        console.print(f"{self.state.step} steps in {format_seconds(self.state.seconds)}. In {self.directory.path}:")
         console.print("  checkpoints/ (loads with AutoModelForCausalLM), summary.json, curves.png, metrics.jsonl, completions/, evaluations/")
 
     def _read_evaluation(self, name: str) -> Evaluation:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -42,14 +43,12 @@ PANELS = (
 )
 
 
-def smoothed(values: Sequence[float], span: float) -> list[float]:
-    """Exponential moving average with weight decay 1 - 2/(span + 1), corrected for its start (as Adam's moments are)."""
-    decay = 1.0 - 2.0 / (span + 1.0)
-    average, weight, result = 0.0, 0.0, []
-    for value in values:
-        average = decay * average + (1.0 - decay) * value
-        weight = decay * weight + (1.0 - decay)
-        result.append(average / weight)
+def smoothed(values: Sequence[float], reach: int) -> list[float]:
+    """Mean over the `reach` values before and after each one, over fewer towards the ends: symmetric, so that no trend is shifted."""
+    result = []
+    for place in range(len(values)):
+        around = min(reach, place, len(values) - 1 - place)
+        result.append(fmean(values[place - around : place + around + 1]))
     return result
 
 
@@ -85,7 +84,7 @@ def _draw_panel(axes: Axes, panel: Panel, records: Sequence[Mapping[str, Any]], 
     if points:
         steps, values = zip(*points, strict=True)
         axes.plot(steps, values, color=TRAINING_COLOUR, alpha=0.25, linewidth=0.8)
-        trend = smoothed(values, max(1.0, len(values) / 15))
+        trend = smoothed(values, max(1, len(values) // 30))
         axes.plot(steps, trend, color=TRAINING_COLOUR, linewidth=1.8, label="training batches, smoothed")
     by_step = sorted(evaluations.items())
     held_out = [(step, figures[panel.figure]) for step, figures in by_step if panel.figure and figures.get(panel.figure) is not None]
@@ -110,5 +109,14 @@ def _draw_held_out(axes: Axes, points: Sequence[tuple[int, Mapping[str, Any]]]) 
     intervals = [estimate.get("ci95") or (value, value) for value, (_, estimate) in zip(values, points, strict=True)]
     below = [max(0.0, value - low) for value, (low, _) in zip(values, intervals, strict=True)]
     above = [max(0.0, high - value) for value, (_, high) in zip(values, intervals, strict=True)]
-    style = {"fmt": "o-", "color": HELD_OUT_COLOUR, "markersize": 4, "linewidth": 1.0, "capsize": 3}
-    axes.errorbar(steps, values, yerr=[below, above], label="held out, 95 % interval", **style)
+    axes.errorbar(
+        steps,
+        values,
+        yerr=[below, above],
+        fmt="o-",
+        color=HELD_OUT_COLOUR,
+        markersize=4,
+        linewidth=1.0,
+        capsize=3,
+        label="held out, 95 % interval",
+    )

@@ -15,6 +15,7 @@ REWARD = "reward"  # weighted sum of the rewards, over completions
 REWARD_STD = "reward_std"  # standard deviation within a group, over groups
 ACCURACY = "accuracy"  # the outcome, over completions that have one
 FRAC_REWARD_ZERO_STD = "frac_reward_zero_std"  # groups whose rewards are all equal
+REFILLED_GROUPS = "dynamic_sampling/refilled_groups"  # groups that were replaced by fresh prompts, a count
 
 MEAN_LENGTH = "completions/mean_length"  # tokens, EOS included
 CLIPPED_RATIO = "completions/clipped_ratio"  # completions cut off at max_completion_length

@@ -16,11 +16,11 @@ class CountdownArguments:
     numbers: list[int] = field(default_factory=lambda: [3])
     """How many numbers a problem has: drawn from this list."""
     low: int = 2
-    high: int = 25
+    high: int = 20
     """The numbers lie in low..high."""
     min_target: int = 1
     max_target: int = 100
-    max_value: int = 200
+    max_value: int = 400
     """The largest value on the way."""
     operators: str = "+-*"
 

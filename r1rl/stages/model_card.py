@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
+import transformers
 
 from r1rl.config.schema import PretrainRecipe
 from r1rl.stages.habit_table import PROMPT, HabitTable
 
 
-def model_card(
-    recipe: PretrainRecipe, recipe_path: Path, figures: Mapping[str, Any], tables: Sequence[HabitTable], environment: Mapping[str, Any]
-) -> str:
+def model_card(recipe: PretrainRecipe, recipe_path: Path, figures: Mapping[str, Any], tables: Sequence[HabitTable]) -> str:
     """The README.md of the model's folder. `figures`: parameters, tokens, seconds and loss of the run."""
-    packages, hardware = environment["packages"], environment["hardware"]
     corpus, shape = recipe.corpus, recipe.architecture
-    machine = ", ".join(hardware["gpus"]) or f"{hardware['cores']} CPU cores"
+    machine = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
     where = Path(recipe_path).name if Path(recipe_path).is_absolute() else Path(recipe_path).as_posix()
     trained = recipe.max_steps * recipe.batch_tokens
     sections = [
@@ -35,8 +36,8 @@ def model_card(
         f"({shape.num_key_value_heads} key/value heads) of {shape.head_dim}, MLP {shape.intermediate_size}, tied embeddings; byte-level BPE in "
         "which every digit is a token.",
         f"- Training: {recipe.max_steps:,} steps of {recipe.batch_tokens:,} tokens ({trained / figures['tokens']:.1f} passes), final loss "
-        f"{figures['loss']:.3f} nats per token; {figures['seconds']:.0f} s on {machine} (torch {packages.get('torch')}, transformers "
-        f"{packages.get('transformers')}).",
+        f"{figures['loss']:.3f} nats per token; {figures['seconds']:.0f} s on {machine} (torch {torch.__version__}, transformers "
+        f"{transformers.__version__}).",
     ]
     if tables:
         sections += [

@@ -50,8 +50,7 @@ def run(recipe: PretrainRecipe, recipe_path: Path) -> None:
     """Make the model of a recipe. Raises UserError for a recipe that can't be run."""
     check_corpus(recipe.corpus, recipe_path)
     directory = RunDirectory.create(recipe.output_dir, recipe.run_name)
-    environment = describe_environment(recipe.seed)
-    directory.write_start(recipe, environment)
+    directory.write_start(recipe, describe_environment(recipe.seed))
     console = Console()
     started = time.perf_counter()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -74,7 +73,7 @@ def run(recipe: PretrainRecipe, recipe_path: Path) -> None:
     ]
     figures = {"parameters": parameters, "tokens": rows.size, "seconds": seconds, "loss": final_loss}
     directory.write_summary({**figures, "habits": {table.task: table.as_json() for table in tables}})
-    (folder / "README.md").write_text(model_card(recipe, recipe_path, figures, tables, environment), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(recipe, recipe_path, figures, tables), encoding="utf-8")
     for table in tables:
         console.print(table.as_rich())
     console.print(f"{seconds:.0f} s; the model is in {folder}")

@@ -1,0 +1,177 @@
+"""An evaluation with a scripted engine: figures, ungraded samples, the same samples however the problems are spread."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from r1rl.config.schema import RewardConfig
+from r1rl.evaluation.evaluate import evaluate
+from r1rl.evaluation.intervals import over_problems, over_samples
+from r1rl.evaluation.record import AnsweredProblem, Evaluation, SampledAnswer, find_contrast
+from r1rl.rewards import RewardSet
+from r1rl.sampling import Sampling
+from r1rl.types import Completion, CompletionGroup, FinishReason, Problem, Prompt
+
+REWARDS = '''
+def outcome(completions, answer, *, events):
+    events.update({"grading/timeout": sum(c == "timeout" for c in completions)})
+    return [None if c == "timeout" else float(c.split()[-1] == a) for c, a in zip(completions, answer)]
+
+def format(completions):
+    return [1.0 if "so" in c else 0.5 for c in completions]
+'''
+
+
+class ScriptedEngine:
+    """Answers each prompt with a script: (text, number of tokens, finish reason) for each sample. Groups come last first."""
+
+    name = "scripted"
+    reason = "a test"
+
+    def __init__(self, script: dict[int, list[tuple[str, int, FinishReason]]]) -> None:
+        self.script = script
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], num_generations: int, sampling: Sampling, seeds: Sequence[int]
+    ) -> Iterator[CompletionGroup]:
+        for index in reversed(range(len(prompts))):
+            answers = self.script[prompts[index][0]][:num_generations]
+            yield CompletionGroup(index, [Completion([1] * length, [-1.0] * length, text, reason) for text, length, reason in answers])
+
+    def refresh(self) -> None: ...
+
+
+class RandomEngine:
+    """Draws one of two answers from the seed that it is given."""
+
+    name = "random"
+    reason = "a test"
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], num_generations: int, sampling: Sampling, seeds: Sequence[int]
+    ) -> Iterator[CompletionGroup]:
+        for index, seed in enumerate(seeds):
+            draw = random.Random(seed)
+            texts = [draw.choice(["4", "5"]) for _ in range(num_generations)]
+            yield CompletionGroup(index, [Completion([1], [-1.0], text, FinishReason.EOS) for text in texts])
+
+    def refresh(self) -> None: ...
+
+
+@pytest.fixture
+def rewards(tmp_path: Path) -> Iterator[RewardSet]:
+    file = tmp_path / "scripted_rewards.py"
+    file.write_text(REWARDS)
+    configs = [RewardConfig(function=f"{file}:outcome"), RewardConfig(function=f"{file}:format")]
+    made = RewardSet(configs, "outcome", tmp_path, {"answer", "problem"})
+    yield made
+    made.close()
+
+
+SAMPLING = Sampling(max_completion_length=50, temperature=0.5, eos_token_ids=(0,))
+EOS, LENGTH = FinishReason.EOS, FinishReason.LENGTH
+SCRIPT = {
+    # problem 0 (answer 4): three of four right, one of which checks itself
+    0: [("so 4", 10, EOS), ("wait, let me check: 4", 30, EOS), ("4", 5, EOS), ("so 9", 15, LENGTH)],
+    # problem 1 (answer 5): one right, one wrong, two that the grader could not tell
+    1: [("5", 20, EOS), ("6", 20, EOS), ("timeout", 50, LENGTH), ("timeout", 50, LENGTH)],
+    # problem 2 (answer 7): nothing graded
+    2: [("timeout", 50, LENGTH)] * 4,
+}
+
+
+def make_prompts(*answers: str) -> list[Prompt]:
+    return [Prompt(Problem(f"id-{i}", f"problem {i}", answer), f"Q{i}", [i]) for i, answer in enumerate(answers)]
+
+
+def test_figures(rewards: RewardSet) -> None:
+    seen: list[tuple[int, int]] = []
+    found = evaluate(ScriptedEngine(SCRIPT), make_prompts("4", "5", "7"), rewards, 4, SAMPLING, 0, lambda *at: seen.append(at))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert [problem.id for problem in found.problems] == ["id-0", "id-1", "id-2"]
+    figures = found.figures()
+    # Ungraded samples are in no accuracy: problem 0 has 3/4, problem 1 has 1/2 of its two graded ones, problem 2 none.
+    assert figures["accuracy"] == {"value": 0.625, "ci95": list(over_problems([0.75, 0.5]))}
+    assert figures["accuracy_ci95_same_problems"] == list(over_samples([0.75, 0.5], [4, 2]))
+    assert (figures["num_problems"], figures["num_samples"], figures["num_not_graded"]) == (3, 4, 6)
+    assert figures["events"] == {"grading/timeout": 6}
+    # pass@1 = (3/4 + 1/2) / 2; pass@2: 1 - C(1,2)/C(4,2) = 1 and 1 - C(1,2)/C(2,2) = 1; pass@4 of problem 0 alone
+    assert [figures[f"pass_at_{k}"]["value"] for k in (1, 2, 4)] == [0.625, 1.0, 1.0]
+    assert figures["pass_at_4"]["ci95"] is None
+    # lengths: problem means (10 + 30 + 5 + 15)/4 = 15, 140/4 = 35, 50
+    assert figures["mean_length"]["value"] == pytest.approx(100 / 3)
+    assert figures["truncated_rate"]["value"] == pytest.approx((0.25 + 0.5 + 1.0) / 3)
+    assert figures["reflection_rate"]["value"] == pytest.approx(0.25 / 3)
+    assert figures["format_rate"]["value"] == pytest.approx(0.5 / 3)  # two of problem 0's four have the full value
+
+
+def test_nothing_graded_is_no_accuracy_of_zero(rewards: RewardSet) -> None:
+    prompt = Prompt(Problem("a", "p", "7"), "Q", [2])
+    figures = evaluate(ScriptedEngine(SCRIPT), [prompt], rewards, 4, SAMPLING, 0).figures()
+    assert figures["accuracy"] is None and figures["pass_at_1"] is None
+    assert figures["mean_length"] == {"value": 50.0, "ci95": None}
+    assert figures["num_not_graded"] == 4
+
+
+def test_no_format_reward_is_no_format_rate() -> None:
+    sample = SampledAnswer("4", 1, "eos", 1.0, {"outcome": 1.0}, False)
+    figures = Evaluation([AnsweredProblem("a", "p", "4", "Q", [sample])], 1, 0, {}).figures()
+    assert figures["format_rate"] is None
+    assert figures["accuracy"] == {"value": 1.0, "ci95": None}
+
+
+def test_record_survives_json(rewards: RewardSet) -> None:
+    found = evaluate(ScriptedEngine(SCRIPT), make_prompts("4", "5", "7"), rewards, 4, SAMPLING, 3)
+    record = json.loads(json.dumps(found.as_json(), allow_nan=False))
+    again = Evaluation.from_json(record)
+    assert again.figures() == found.figures() == record["figures"]
+    assert again.problems == found.problems
+    assert (again.seed, record["sampling"]["temperature"]) == (3, 0.5)
+
+
+def test_samples_do_not_depend_on_how_the_problems_are_spread(rewards: RewardSet) -> None:
+    prompts = make_prompts(*["4"] * 12)
+    engine = RandomEngine()
+    whole = evaluate(engine, prompts, rewards, 4, SAMPLING, 0).problems
+    shares = [evaluate(engine, prompts[rank::2], rewards, 4, SAMPLING, 0).problems for rank in range(2)]
+
+    def gather(own: list[AnsweredProblem]) -> list[AnsweredProblem]:
+        return [problem for pair in zip(own, shares[1], strict=True) for problem in pair]
+
+    assert evaluate(engine, prompts[0::2], rewards, 4, SAMPLING, 0, gather=gather).problems == whole
+    assert evaluate(engine, prompts[5:6], rewards, 4, SAMPLING, 0).problems == whole[5:6]
+    assert evaluate(engine, prompts, rewards, 4, SAMPLING, 1).problems != whole
+    assert len({tuple(sample.text for sample in problem.samples) for problem in whole}) > 3
+
+
+def answered(identity: str, *samples: tuple[str, float | None, bool]) -> AnsweredProblem:
+    return AnsweredProblem(identity, f"problem {identity}", "4", "Q", [SampledAnswer(t, 1, "eos", o, {}, r) for t, o, r in samples])
+
+
+def test_contrast_shows_what_was_learnt() -> None:
+    def evaluation(*problems: AnsweredProblem) -> Evaluation:
+        return Evaluation(list(problems), 2, 0, {})
+
+    before = evaluation(
+        answered("a", ("right", 1.0, False), ("right", 1.0, False)),
+        answered("b", ("wrong b", 0.0, False), ("right", 1.0, False)),
+        answered("c", ("right", 1.0, False), ("wrong c", 0.0, False)),
+    )
+    after = evaluation(
+        answered("new", ("right", 1.0, True), ("right", 1.0, True)),
+        answered("a", ("right", 1.0, True), ("right", 1.0, True)),  # nothing was wrong before
+        answered("b", ("right", 1.0, False), ("right", 1.0, False)),  # learnt, without reflection
+        answered("c", ("plain", 1.0, False), ("check: right", 1.0, True)),
+    )
+    contrast = find_contrast(before, after)
+    assert contrast is not None
+    assert (contrast.problem, contrast.before, contrast.after) == ("problem c", "wrong c", "check: right")
+    assert (contrast.before_is_correct, contrast.after_is_correct) == (False, True)
+    assert find_contrast(before, evaluation(answered("other", ("x", 0.0, False)))) is None
+    unlearnt = find_contrast(evaluation(answered("a", ("x", None, False))), evaluation(answered("a", ("y", 0.0, False))))
+    assert unlearnt is not None and (unlearnt.before_is_correct, unlearnt.after_is_correct) == (False, False)

@@ -1,0 +1,228 @@
+"""Whole GRPO runs of a tiny random policy: what they leave, resume, processes, every part of the objective in action."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_policy import save_tiny_policy
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from r1rl.checkpoint import find_checkpoint
+from r1rl.cli import main
+from r1rl.config.load import load_recipe
+from r1rl.errors import UserError
+from r1rl.grpo.run import choose_directory, run
+from r1rl.run_directory import RunDirectory
+
+TIMES = ("time/", "tokens_per_second", "/seconds")
+
+REWARD = '''
+def share_of_e(completions, **columns):
+    """Rewards the letter e, which a random policy writes now and then."""
+    return [text.count("e") / max(1, len(text)) for text in completions]
+'''
+
+RECIPE = """
+run_name: test
+output_dir: {folder}/runs
+max_steps: 4
+model: {{path: {folder}/policy}}
+data: {{source: countdown, arguments: {{count: 64}}}}
+prompt: {{template: plain}}
+rewards:
+  - {{function: {folder}/reward.py:share_of_e, weight: 1.0}}
+  - {{function: countdown, weight: 0.1}}
+rollout: {{num_prompts: 4, num_generations: 4, max_completion_length: 12}}
+optimizer: {{learning_rate: 1.0e-2}}
+evaluation:
+  data: {{source: countdown, split: test, arguments: {{count: 6}}}}
+  num_problems: 6
+  during_problems: 4
+  num_samples: 2
+checkpoint: {{every_steps: 2}}
+logging: {{live: false, completions_every: 2, show_completions: 0}}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("grpo")
+    save_tiny_policy(folder / "policy")
+    (folder / "reward.py").write_text(REWARD)
+    (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder))
+    return folder
+
+
+def train(folder: Path, *overrides: str, resume: str | None = None) -> RunDirectory:
+    recipe = load_recipe("grpo", folder / "recipe.yaml", overrides)
+    run(recipe, folder / "recipe.yaml", resume)
+    return RunDirectory.latest(recipe.output_dir, recipe.run_name)
+
+
+def untimed(directory: RunDirectory) -> list[dict[str, Any]]:
+    return [{k: v for k, v in record.items() if not any(part in k for part in TIMES)} for record in directory.read_metrics()]
+
+
+def final_weights(directory: RunDirectory) -> dict[str, torch.Tensor]:
+    checkpoint = find_checkpoint(directory.checkpoints)
+    assert checkpoint is not None
+    return AutoModelForCausalLM.from_pretrained(checkpoint).state_dict()
+
+
+@pytest.fixture(scope="module")
+def finished(folder: Path) -> RunDirectory:
+    """An uninterrupted run of four steps."""
+    return train(folder, "run_name=uninterrupted")
+
+
+def test_run_directory_holds_everything(finished: RunDirectory) -> None:
+    left = {str(path.relative_to(finished.path)) for path in finished.path.rglob("*") if path.is_file()}
+    expected = {"config.yaml", "environment.json", "metrics.jsonl", "summary.json", "curves.png", "evaluations/before.json", "evaluations/after.json"}
+    assert expected | {"completions/step-000002.jsonl", "completions/step-000004.jsonl"} <= left
+    assert [path.name for path in sorted(finished.checkpoints.iterdir())] == ["step-000002", "step-000004"]
+    rows = [json.loads(line) for line in (finished.completions / "step-000004.jsonl").read_text().splitlines()]
+    assert len(rows) == 16
+    assert all(row["rewards"].keys() == {"share_of_e", "countdown"} for row in rows)
+    for slot in range(4):  # advantages of a group are centred
+        assert abs(sum(row["advantage"] for row in rows if row["slot"] == slot)) < 1e-9
+
+
+def test_summary_has_the_promised_figures(finished: RunDirectory) -> None:
+    summary = json.loads(finished.summary_path.read_text())
+    for moment in ("before", "after"):
+        low, high = summary[f"accuracy_{moment}"]["ci95"]
+        assert low <= summary[f"accuracy_{moment}"]["value"] <= high
+        assert 1 <= summary[f"mean_length_{moment}"] <= 12
+        assert 0 <= summary[f"reflection_{moment}"] <= 1
+        assert summary["evaluations"][moment]["num_problems"] == 6
+
+
+def test_checkpoint_loads_as_a_plain_model_and_was_trained(folder: Path, finished: RunDirectory) -> None:
+    before = AutoModelForCausalLM.from_pretrained(folder / "policy").state_dict()
+    after = final_weights(finished)
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert AutoTokenizer.from_pretrained(find_checkpoint(finished.checkpoints)).eos_token == "<eos>"
+
+
+def test_same_recipe_gives_the_same_run(folder: Path, finished: RunDirectory) -> None:
+    again = train(folder, "run_name=again")
+    assert untimed(again) == untimed(finished)
+
+
+def test_resumed_run_equals_the_uninterrupted_one(folder: Path, finished: RunDirectory) -> None:
+    train(folder, "run_name=resumed", "max_steps=2")
+    directory = train(folder, "run_name=resumed", "max_steps=4", resume="latest")
+    assert untimed(directory) == untimed(finished)
+    weights, expected = final_weights(directory), final_weights(finished)
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_going_back_to_an_earlier_checkpoint_sets_later_ones_aside(folder: Path, finished: RunDirectory) -> None:
+    directory = train(folder, "run_name=back", "checkpoint.keep=0")
+    recipe = load_recipe("grpo", folder / "recipe.yaml", ["run_name=back", "max_steps=5"])
+    path, checkpoint = choose_directory(recipe, str(directory.checkpoints / "step-000002"))
+    assert (path, checkpoint) == (directory.path, directory.checkpoints / "step-000002")
+    assert [record["step"] for record in directory.read_metrics()] == [1, 2]
+    assert (directory.checkpoints / "step-000004.set-aside").is_dir()
+    assert find_checkpoint(directory.checkpoints) == directory.checkpoints / "step-000002"
+
+
+def test_finished_run_is_not_resumed(folder: Path, finished: RunDirectory) -> None:
+    with pytest.raises(UserError, match=r"has done its 4 steps.*raise max_steps"):
+        train(folder, "run_name=uninterrupted", resume="latest")
+
+
+def test_resume_without_a_run_says_so(folder: Path) -> None:
+    with pytest.raises(UserError, match="no run named never"):
+        train(folder, "run_name=never", resume="latest")
+
+
+def test_two_processes_equal_one(folder: Path, finished: RunDirectory) -> None:
+    """As many as accelerate's CPU launcher is asked for, with the same completions, gradients and metrics."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m", "r1rl", "grpo"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    result = subprocess.run(
+        [*command, str(folder / "recipe.yaml"), "run_name=two"], capture_output=True, text=True, env=environment, cwd=folder, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    assert "2 process(es)" in result.stdout
+    directory = RunDirectory(folder / "runs" / "two")
+    for one, two in zip(untimed(finished), untimed(directory), strict=True):
+        assert one == pytest.approx(two, rel=0, abs=1e-4)
+
+
+def test_interrupt_saves_and_the_run_goes_on(folder: Path, finished: RunDirectory) -> None:
+    command = [sys.executable, "-m", "r1rl", "grpo", str(folder / "recipe.yaml"), "run_name=interrupted", "max_steps=100000", "checkpoint.every_steps=0"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    metrics = folder / "runs" / "interrupted" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, output
+    assert "everything is saved" in output
+    directory = RunDirectory(metrics.parent)
+    stopped_after = directory.read_metrics()[-1]["step"]
+    assert find_checkpoint(directory.checkpoints) == directory.checkpoints / f"step-{stopped_after:06d}"
+    train(folder, "run_name=interrupted", f"max_steps={stopped_after + 1}", resume="latest")
+    common = slice(0, min(4, stopped_after + 1))
+    assert untimed(directory)[common] == untimed(finished)[common]
+
+
+def test_policy_learns_the_reward(folder: Path) -> None:
+    directory = train(folder, "run_name=learns", "max_steps=40", "rollout.num_generations=8", "evaluation.data=null", "checkpoint.every_steps=0")
+    rewards = [record["reward"] for record in directory.read_metrics()]
+    # A random policy writes about 0.4 % e; one that has learnt writes little else.
+    assert sum(rewards[:5]) / 5 < 0.05
+    assert sum(rewards[-5:]) / 5 > 0.3
+
+
+OBJECTIVES = {
+    "several optimizer steps": ["algorithm.num_iterations=2", "algorithm.num_minibatches=2"],
+    "reference": ["algorithm.beta=0.1"],
+    "sequence ratios": ["algorithm.importance_level=sequence", "algorithm.num_iterations=2", "algorithm.aggregation=grpo"],
+    "cispo with an entropy bonus": ["algorithm.surrogate=cispo", "algorithm.entropy_coefficient=0.01"],
+    "online RFT": ["algorithm.surrogate=online_rft"],
+    "reinforce++": ["algorithm.baseline=reinforce_plus_plus", "algorithm.scale=batch"],
+    "restricted sampling": ["rollout.temperature=0.8", "rollout.top_k=50", "rollout.top_p=0.95", "rollout.min_p=0.001"],
+    "truncated completions masked": ["algorithm.mask_truncated=true"],
+    "reference engine": ["rollout.engine=transformers"],
+}
+
+
+@pytest.mark.parametrize("overrides", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_objective_runs_and_its_sampler_agrees_with_its_trainer(folder: Path, overrides: list[str]) -> None:
+    directory = train(folder, "run_name=objective", "max_steps=2", "evaluation.data=null", *overrides)
+    for record in directory.read_metrics():
+        assert record["update/skipped"] == 0
+        assert record["sampler/logprob_diff_max"] < 1e-4, "the distribution that is trained is not the one that was sampled"
+    first = directory.read_metrics()[0]
+    if "algorithm.beta=0.1" in overrides:
+        assert first["kl"] == pytest.approx(0.0, abs=1e-6)  # the policy is still the reference
+        assert directory.read_metrics()[1]["kl"] > 1e-6
+
+
+def test_dynamic_sampling_refills_groups_without_variance(folder: Path) -> None:
+    # Countdown answers of a random policy are never right, so every group lacks variance and every refill is used up.
+    directory = train(folder, "run_name=dynamic", "max_steps=1", "evaluation.data=null", "algorithm.dynamic_sampling=true", "algorithm.max_refills=2")
+    (record,) = directory.read_metrics()
+    assert record["dynamic_sampling/refilled"] == 8  # 4 groups, twice
+    assert record["epoch"] == pytest.approx(12 / 64)
+
+
+def test_batch_that_processes_can_not_share_is_refused(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    arguments = ["grpo", str(folder / "recipe.yaml"), "rollout.num_prompts=3", "algorithm.num_minibatches=2"]
+    assert main(arguments) == 2
+    assert "num_minibatches" in capfd.readouterr().err
