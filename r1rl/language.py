@@ -9,6 +9,8 @@ languages that have it, and changing the language costs as much as two clear wor
 does not count as a change. Languages: see LANGUAGES.
 """
 
+# ruff: noqa: RUF001 (other scripts and typography are the matter of this file)
+
 from __future__ import annotations
 
 import re
@@ -47,11 +49,10 @@ _NOT_LANGUAGE = re.compile(
 """Cut out before words are counted. Every repetition has a bound or a fixed start, so the time stays linear."""
 _WORD = re.compile(r"[A-Za-zÀ-ɏ]+(?:['’][A-Za-zÀ-ɏ]+)*")
 _SCRIPT_RUN = re.compile("|".join(f"(?P<{language}>[{letters}]+)" for language, letters in _SCRIPTS.items()))
-_SYMBOLS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan log ln lg exp lim max min mod gcd lcm det rank dim deg sqrt frac cdot cm mm km kg mg ml kwh rad "
-    "abs floor ceil sgn sup inf var cov pi phi psi theta alpha beta gamma delta epsilon lambda mu sigma omega xy xyz abc abcd pqr dx dy "
-    "dt iff qed lhs rhs vs am pm usd eur true false null def print return int str".split()
-)
+_SYMBOL_WORDS = """sin cos tan cot sec csc arcsin arccos arctan log ln lg exp lim max min mod gcd lcm det rank dim deg sqrt frac cdot
+    cm mm km kg mg ml kwh rad abs floor ceil sgn sup inf var cov pi phi psi theta alpha beta gamma delta epsilon lambda mu sigma omega
+    xy xyz abc abcd pqr dx dy dt iff qed lhs rhs vs am pm usd eur true false null def print return int str"""
+_SYMBOLS = frozenset(_SYMBOL_WORDS.split())
 """Words of formulae, units and code: of no language."""
 _ONE_LETTER_WORDS = frozenset("aIàáéèyo")
 _SWITCH = 2.5

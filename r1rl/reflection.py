@@ -6,6 +6,8 @@ occur in plain solutions ("however", "try", "so") don't count here, nor do the s
 for $50", "she waits for 3 hours").
 """
 
+# ruff: noqa: RUF001 (other scripts and typography are the matter of this file)
+
 from __future__ import annotations
 
 import re
@@ -22,14 +24,16 @@ _ENGLISH = (
     r"\bcheck(?:ing)?\s{0,4}[:?]",
     r"\b(?:let'?s|let me|let us|i(?:'ll| will| should| must| need to| can| want to)|we(?:'ll| will| should| must| need to| can)|to)"
     r"(?:\s{1,4}(?:now|just|quickly|also|first))?\s{1,4}check\b",
-    _START + r"check(?:ing)?\s+(?:again|this|that|it|if|whether|by|our|my|the\s+(?:answer|result|solution|work|sum|product|calculation|equation|steps?))\b",
+    _START + r"check(?:ing)?\s{1,4}(?:again|this|that|it|if|whether|by|our|my)\b",
+    _START + r"check(?:ing)?\s{1,4}the\s{1,4}(?:answer|result|solution|work|sum|product|calculation|equation|steps?)\b",
     r"\bsanity[- ]check",
     r"\b(?:re-?)?verif(?:y|ying|ies|ication)\b",
-    r"\bre-?(?:think|assess|evaluat|examin|consider|analy[sz]|calculat|comput|count|try|visit|work|do(?:ing)?\s+(?:this|that|the|it))",
+    r"\bre-?(?:think|assess|evaluat|examin|consider|analy[sz]|calculat|comput|count|try|visit|work)",
+    r"\bre-?do(?:ing)? (?:this|that|the|it)\b",
     r"\blet me (?:see again|re-?read|redo|correct|fix|look again|go back)\b",
     # no, that's wrong / that's not right / I made a mistake
     _START + r"no(?:,\s{0,4}(?:wait|that|this|it|actually|i\b|let|not|but)|[.!]\s{0,4}(?:wait|that'?s|this is)\b)",
-    r"\b(?:that|this|it)(?:'s| is| can'?t be| doesn'?t (?:seem|look))\s+(?:be\s+)?(?:not (?:right|correct)|wrong|incorrect|a mistake|right\?)",
+    r"\b(?:that|this|it)(?:'s| is| can'?t be) (?:not (?:right|correct)|wrong|incorrect|a mistake)\b|\bdoes(?:n't| not) (?:seem|look) right\b",
     r"\b(?:can'?t|cannot) be (?:right|correct)\b",
     r"\bi (?:made|must have made|see) (?:a|an|my) (?:mistake|error|slip)\b|\bi was wrong\b|\bmy mistake\b|\boops\b",
     _START + r"(?:actually|hmm+|alternatively)\b",

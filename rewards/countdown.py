@@ -1,5 +1,7 @@
 """Countdown: does the equation in the answer block use the given numbers, each exactly once, and reach the target?"""
 
+# ruff: noqa: RUF001 (other scripts and typography are the matter of this file)
+
 from __future__ import annotations
 
 import re

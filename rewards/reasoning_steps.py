@@ -1,5 +1,7 @@
 """Shaping: reward the outward signs of step-by-step work. Easily hacked: read the warning before you use it."""
 
+# ruff: noqa: RUF001 (other scripts and typography are the matter of this file)
+
 from __future__ import annotations
 
 import re

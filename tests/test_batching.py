@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from dataclasses import fields, replace
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 import torch
@@ -150,7 +150,7 @@ def all_cuts(order: list[int]):
     for count in range(len(order)):
         for points in combinations(range(1, len(order)), count):
             bounds = [0, *points, len(order)]
-            yield [order[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+            yield [order[start:end] for start, end in pairwise(bounds)]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -244,13 +244,17 @@ def test_leaving_out_what_is_not_needed_does_not_change_the_gradient(choices):
     torch.testing.assert_close(fewer, whole, rtol=1e-4, atol=1e-6)
 
 
-def test_a_filler_reaches_every_parameter_and_adds_nothing():
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_a_filler_reaches_every_parameter_and_adds_nothing(level):
+    """Also where its old and reference logprobs were never computed, because the sequence is not needed."""
     batch, policy = random_batch(3), PolicyForward(tiny_model(), Sampling(max_completion_length=12), 64)
+    unknown = torch.full_like(batch.old_logprobs_K, torch.nan)
+    batch = replace(batch, old_logprobs_K=unknown, reference_logprobs_K=unknown, sampler_logprobs_K=unknown)
     micro_batch = filler(batch)
     shortest = min(len(prompt) + length for prompt, length in zip(batch.prompt_ids, batch.lengths_B.tolist(), strict=True))
     assert micro_batch.num_tokens == shortest - 1
     logprobs, entropies = policy(micro_batch.input_ids_RT, micro_batch.predictors_N, micro_batch.targets_N, "gradient")
-    config = AlgorithmConfig(beta=0.1, entropy_coefficient=0.1)
+    config = AlgorithmConfig(beta=0.1, kl_bias_correction=True, entropy_coefficient=0.1, importance_level=level)
     loss, metrics = policy_loss(logprobs, entropies, loss_inputs(batch, micro_batch, torch.zeros(8)), config)
     loss.backward()
     assert loss.item() == 0.0

@@ -107,52 +107,6 @@ def test_golden_sequence_ratio():
     assert gradient.tolist() == pytest.approx([0, -1, -math.exp(-0.3), math.exp(0.1)], rel=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("aggregation", "expected"),
-    [
-        # lengths 3, 1 and a truncated 2 in the minibatch; 10 tokens in 6 sequences in the rollout; limit 16
-        ("grpo", [1 / 9, 1 / 3, 1 / 6]),
-        ("dr_grpo", [1 / 48, 1 / 48, 1 / 48]),
-        ("dapo", [1 / 5, 1 / 5, 1 / 5]),  # 10 tokens x 3 / 6 sequences = 5 tokens per minibatch
-        ("bnpo", [1 / 6, 1 / 6, 1 / 6]),
-    ],
-)
-def test_golden_weights(aggregation, expected):
-    lengths, truncated = torch.tensor([3, 1, 2]), torch.tensor([False, False, True])
-    config = AlgorithmConfig(aggregation=aggregation)
-    trained = trained_sequences(lengths, truncated, config)
-    counts = count_trained(lengths, trained)
-    assert counts.tolist() == [3, 6]
-    rollout = torch.tensor([6, 10], dtype=torch.float64)
-    assert loss_weights(lengths, trained, counts, rollout, config, 16).tolist() == pytest.approx(expected, rel=1e-12)
-
-    masked = AlgorithmConfig(aggregation=aggregation, mask_truncated=True)
-    trained = trained_sequences(lengths, truncated, masked)
-    counts = count_trained(lengths, trained)
-    assert counts.tolist() == [3, 4]  # the masked sequence still counts as a sequence
-    found = loss_weights(lengths, trained, counts, rollout, masked, 16).tolist()
-    assert found == pytest.approx([1 / 4, 1 / 4, 0] if aggregation == "bnpo" else [*expected[:2], 0.0], rel=1e-12)
-
-
-def test_counts_of_processes_add_up():
-    lengths, truncated, config = torch.tensor([3, 1, 2, 7]), torch.zeros(4, dtype=torch.bool), AlgorithmConfig(aggregation="grpo")
-    trained = trained_sequences(lengths, truncated, config)
-    whole = count_trained(lengths, trained)
-    parts = [count_trained(lengths[part], trained[part]) for part in (slice(0, 1), slice(1, 4))]
-    torch.testing.assert_close(parts[0] + parts[1], whole, rtol=0, atol=0)
-    together = loss_weights(lengths, trained, whole, whole, config, 16)
-    apart = torch.cat([loss_weights(lengths[part], trained[part], whole, whole, config, 16) for part in (slice(0, 1), slice(1, 4))])
-    torch.testing.assert_close(apart, together, rtol=0, atol=0)
-
-
-def test_sequences_without_tokens_are_not_trained():
-    lengths, truncated, config = torch.tensor([0, 2]), torch.zeros(2, dtype=torch.bool), AlgorithmConfig(aggregation="grpo")
-    trained = trained_sequences(lengths, truncated, config)
-    assert trained.tolist() == [False, True]
-    counts = count_trained(lengths, trained)
-    assert loss_weights(lengths, trained, counts, counts, config, 16).tolist() == [0.0, 0.25]
-
-
 # -------------------------------------------------------------------------------------------------------------------- the oracle
 
 
@@ -257,7 +211,7 @@ PENALTIES = [{}, *({"beta": 0.3, "kl_estimator": name, "kl_bias_correction": fla
 @pytest.mark.parametrize("level", ["token", "sequence"])
 @pytest.mark.parametrize("choices", SURROGATES, ids=str)
 def test_oracle_for_every_combination(aggregation, level, choices):
-    for penalty, bonus, mask, cap in product(PENALTIES, (0.0, 0.05), (False, True), (None, 1.5)):
+    for penalty, bonus, (mask, cap) in product(PENALTIES, (0.0, 0.05), ((False, None), (True, 1.5))):
         options = reference.Options(
             aggregation=aggregation, importance_level=level, entropy_coefficient=bonus, mask_truncated=mask, importance_cap=cap,
             **choices, **penalty,
@@ -293,14 +247,6 @@ def test_oracle_on_random_cases():
 def test_leaving_out_sequences_that_are_not_needed_changes_no_gradient(choices, aggregation):
     for seed, mask in product(range(4), (False, True)):
         compare(random_sequences(seed, 8), reference.Options(aggregation=aggregation, mask_truncated=mask, **choices), leave_out=True)
-
-
-def test_sequences_needed():
-    advantages, trained = torch.tensor([1.0, 0.0, -1.0, 1.0]), torch.tensor([True, True, True, False])
-    assert sequences_needed(advantages, trained, AlgorithmConfig()).tolist() == [True, False, True, False]
-    assert sequences_needed(advantages, trained, AlgorithmConfig(surrogate="online_rft")).tolist() == [True, False, False, False]
-    assert sequences_needed(advantages, trained, AlgorithmConfig(beta=0.1)).tolist() == [True, True, True, False]
-    assert sequences_needed(advantages, trained, AlgorithmConfig(entropy_coefficient=0.1)).tolist() == [True, True, True, False]
 
 
 def test_several_iterations_on_the_same_rollout():
@@ -354,39 +300,6 @@ def test_golden_metrics():
     assert values["sampler/capped_mean"] == 0.25
     # -1.2, -2 x 1, -exp(0.1) exp(-0.5), +exp(-0.2), and the KL term
     assert loss.item() == pytest.approx(-1.2 - 2.0 - math.exp(-0.4) + math.exp(-0.2) + 0.1 * math.exp(-1))
-
-
-def test_metrics_count_only_trained_tokens_and_merge():
-    entropy = torch.tensor([0.5, 1.0, 1.5, 3.0], dtype=torch.float64)
-    parts = []
-    for weights in ([1.0, 0.0], [0.0, 1.0], [0.0, 0.0]):
-        logprobs, inputs = metric_case(weights)
-        parts.append(policy_loss(logprobs, entropy, inputs, AlgorithmConfig(beta=0.1))[1])
-    assert parts[0].values()["entropy"] == 1.0
-    assert parts[1].values()["entropy"] == 3.0
-    assert parts[2].values() == {}
-    logprobs, inputs = metric_case([1.0, 1.0])
-    whole = policy_loss(logprobs, entropy, inputs, AlgorithmConfig(beta=0.1))[1]
-    assert type(whole).merge(parts).values() == pytest.approx(whole.values())
-
-
-def test_metrics_of_several_processes():
-    """Sums double and maxima stay when two processes hold the same tokens, so every value is the same."""
-    entropy = torch.tensor([0.5, 1.0, 1.5, 3.0], dtype=torch.float64)
-    logprobs, inputs = metric_case([1.0, 1.0])
-    metrics = policy_loss(logprobs, entropy, inputs, AlgorithmConfig())[1]
-    calls = []
-
-    def reduce_sum(values: torch.Tensor) -> torch.Tensor:
-        calls.append("sum")
-        return 2 * values
-
-    def reduce_max(values: torch.Tensor) -> torch.Tensor:
-        calls.append("max")
-        return torch.maximum(values, values)
-
-    assert metrics.values(reduce_sum, reduce_max) == pytest.approx(metrics.values())
-    assert calls == ["sum", "max"]
 
 
 def test_inputs_are_not_changed():

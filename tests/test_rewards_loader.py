@@ -37,7 +37,7 @@ def test_unknown_built_in_names_the_nearest_and_all(folder):
 
 def test_unknown_name_points_to_the_users_own_file(folder):
     write(folder / "rewards" / "short.py", "def short(completions): return [0.0 for c in completions]\n")
-    with pytest.raises(RewardError, match="write rewards.short:short"):
+    with pytest.raises(RewardError, match=r"write rewards\.short:short"):
         load_reward("short", folder)
 
 
@@ -104,7 +104,8 @@ def test_every_keyword_and_column_reaches_the_function(folder):
     write(
         folder / "a.py",
         "seen = {}\n"
-        "def f(prompts, completions, completion_ids, finish_reasons, max_completion_length, prefill, answer, problem, level, *, scale, events):\n"
+        "def f(prompts, completions, completion_ids, finish_reasons, max_completion_length, prefill, answer, problem, level,\n"
+        "      *, scale, events):\n"
         "    seen.update(locals())\n    events['mine'] += 2\n    return [scale for _ in completions]\n",
     )
     rewards = reward_set(RewardConfig(function="a.py:f", arguments={"scale": 3}), columns={"answer", "problem", "level"})

@@ -133,7 +133,9 @@ def test_empty_batch(module):
 
 def test_gates_close_by_value_and_range(module):
     rewards = reward_set(
-        config("as_number", weight=0.0), config("constant", when={"as_number": 0}), config("length", when={"as_number": {"min": 2, "max": 3}})
+        config("as_number", weight=0.0),
+        config("constant", when={"as_number": 0}),
+        config("length", when={"as_number": {"min": 2, "max": 3}}),
     )
     result = score(rewards, ["0", "2", "3", "3.5", "none"])
     assert result.by_name["constant"] == [1.0, None, None, None, None]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from r1rl.grading.extract import braces_match
 from r1rl.grading.gate import MAX_LENGTH, too_costly, too_long
 from r1rl.grading.grade import Grader, default_grader, gold_text, unreadable_reason
-from r1rl.grading.extract import braces_match
 from r1rl.grading.normalize import clean
-from r1rl.grading.structures import Opaque, read
+from r1rl.grading.read import read
+from r1rl.grading.shapes import Opaque
 from r1rl.grading.types import AnswerProblem, Outcome
 
 

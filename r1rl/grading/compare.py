@@ -9,23 +9,13 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from r1rl.grading.atoms import Node, negate
 from r1rl.grading.evaluate import Evaluator, UndefinedError, exact, symbols
-from r1rl.grading.expression import Node, negate
 from r1rl.grading.identity import same_up_to_factor, same_value
-from r1rl.grading.structures import (
-    Answer,
-    Based,
-    Group,
-    Matrix,
-    Opaque,
-    Ratio,
-    Relation,
-    Scalar,
-    Union,
-    Words,
-    choice_letter,
-    read,
-)
+from r1rl.grading.names import bare_items, by_name, is_name, name_key, same_name
+from r1rl.grading.read import choice_letter, read
+from r1rl.grading.regions import as_region, has_inequality
+from r1rl.grading.shapes import Answer, Based, Group, Matrix, Opaque, Ratio, Relation, Scalar, Union, Words
 
 DECIMAL_DIGITS = 6
 """A decimal number stands for an exact answer when it has so many significant digits, all correct."""
@@ -34,15 +24,14 @@ ROUNDED_DIGITS = 3
 APPROXIMATION = 0.01
 """How far, relatively, the sides of an "approximately" may be apart."""
 
-_NAME = re.compile(
-    r"(?:[A-Za-z]|[A-Z]{2,4}|\\[A-Za-z]+ ?(?:\{[A-Za-z]+\}|[A-Za-z])?)'*"
-    r"(?:_(?:\{[^{}]*\}|[A-Za-z0-9]))?(?:\^(?:\{-1\}|'|\{\\prime ?\}))?'*(?:\([^()]*\))?"
-    r"|\|[A-Z]{2}\||[A-Z]+(?::[A-Z]+)+|\\(?:angle|triangle|measuredangle) ?[A-Z]*|\\frac\{?d[a-z]\}?\{?d[a-z]\}?|d[a-z]/d[a-z]"
-)
-_CONSTANT_NAMES = frozenset(["\\pi", "\\infty"])
+_NUMBER_WORDS = {
+    word: value
+    for value, word in enumerate(
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+    )
+}
 _THOUSANDS_LIST = re.compile(r"\d{1,3}(?:,\d{3})+")
 _INTEGER_PAIR = re.compile(r"(-?\d+),(\d+)")
-_CONJUGATE = {"()": "()", "[]": "[]", "(]": "(]", "[)": "[)"}
 
 
 class Comparer:
@@ -79,6 +68,10 @@ class Comparer:
             return True
         if isinstance(gold, Words) and len(gold.words) == 1:
             return choice_letter(answer.text) == gold.text.strip("() ").upper()
+        number = _NUMBER_WORDS.get(first or second or "")
+        if number is not None and isinstance(gold, Scalar) != isinstance(answer, Scalar):
+            scalar = gold if isinstance(gold, Scalar) else answer
+            return isinstance(scalar, Scalar) and scalar.node == ("n", Fraction(number))
         if isinstance(gold, Words) and isinstance(answer, Relation):
             value = self.value_of(answer)
             return self._words(gold, value) if isinstance(value, Words) else False
@@ -122,6 +115,10 @@ class Comparer:
         if not rounded:
             return False
         place = Fraction(10) ** (_magnitude(rounded) - decimal.digits + 1)
+        rational = exact(node)
+        if rational is not None:
+            distance = abs(rational - rounded)
+            return rational.denominator != 1 and (distance < place if units == 1 else distance <= place * units)
         value = self._constant(node)
         if value is None or abs(getattr(value, "imag", 0)) > 1e-30:
             return False
@@ -188,7 +185,7 @@ class Comparer:
         value = self.value_of(relation)
         if value is None:
             opaque = isinstance(other, Opaque) or any(isinstance(side, Opaque) for side in relation.sides)
-            return None if opaque and not _has_inequality(relation) else False
+            return None if opaque and not has_inequality(relation) else False
         return self.equal(value, answer) if relation is gold else self.equal(gold, value)
 
     def _two_relations(self, gold: Relation, answer: Relation) -> bool | None:
@@ -201,8 +198,8 @@ class Comparer:
             undecided = None in sides and False not in sides
         else:
             undecided = False
-        names = [_name_key(relation.sides[0]) for relation in (gold, answer)]
-        if names[0] is not None and names[1] is not None and _same_name(names[0], names[1]):
+        names = [name_key(relation.sides[0]) for relation in (gold, answer)]
+        if names[0] is not None and names[1] is not None and same_name(names[0], names[1]):
             values = [self.value_of(relation) for relation in (gold, answer)]
             if values[0] is not None and values[1] is not None:
                 verdict = self.equal(values[0], values[1])
@@ -233,7 +230,7 @@ class Comparer:
     def _groups(self, gold: Answer, answer: Answer) -> bool | None:
         if not isinstance(gold, Group) or not isinstance(answer, Group):
             return self._group_and_single(gold, answer)
-        named_gold, named_answer = _by_name(gold), _by_name(answer)
+        named_gold, named_answer = by_name(gold), by_name(answer)
         if named_gold is not None and named_answer is not None:
             if named_gold.keys() != named_answer.keys():
                 return False
@@ -263,9 +260,9 @@ class Comparer:
             if _THOUSANDS_LIST.fullmatch(compact):  # 100,200 beside another list is a list too
                 parts = Group(single.text, tuple(read(part) for part in compact.split(",")), "")
                 return self._groups(parts, answer) if single is gold else self._groups(gold, parts)
-            if single is gold and single.decimals:
-                pair = _INTEGER_PAIR.fullmatch(group.text.replace(" ", ""))
-                decimal = read(f"{pair.group(1)}.{pair.group(2)}") if pair else None  # a decimal comma
+            pair = _INTEGER_PAIR.fullmatch(group.text.replace(" ", ""))
+            if single.decimals and pair and (single is gold or pair.group(1).lstrip("-") == "0"):
+                decimal = read(f"{pair.group(1)}.{pair.group(2)}")  # a decimal comma
                 return isinstance(decimal, Scalar) and exact(decimal.node) == exact(single.node)
         return False
 
@@ -345,51 +342,6 @@ def _based(gold: Answer, answer: Answer) -> bool | None:
     return isinstance(other, Scalar) and isinstance(based, Based) and other.text.replace(" ", "").lstrip("0") == based.numeral
 
 
-def is_name(answer: Answer) -> bool:
-    """Whether this can only be what a value is given to: `x`, `f(x)`, `C_1`, `|AB|`, `A:B`, "Area", `(x, y)`."""
-    if isinstance(answer, Words):
-        return True
-    if isinstance(answer, Group):
-        return bool(answer.items) and answer.brackets in ("()", "") and all(is_name(item) for item in answer.items)
-    return _NAME.fullmatch(answer.key) is not None and answer.key not in _CONSTANT_NAMES
-
-
-def _name_key(answer: Answer) -> str | None:
-    return answer.key if is_name(answer) else None
-
-
-def _same_name(first: str, second: str) -> bool:
-    """Equal names; a function's name with and without its argument, and y for f(x), count as equal."""
-    bare = [name.partition("(")[0] for name in (first, second)]
-    return bare[0] == bare[1] or ("y" in (first, second) and any(name.endswith("(x)") for name in (first, second)))
-
-
-def _has_inequality(relation: Relation) -> bool:
-    return any(operator in ("<", "<=", "!=") for operator in relation.operators)
-
-
-def _by_name(group: Group) -> dict[str, Answer] | None:
-    """The values by name when every item is `name = value` with another name, else None."""
-    named: dict[str, Answer] = {}
-    for item in group.items:
-        if not isinstance(item, Relation) or item.operators != ("=",) or not is_name(item.sides[0]) or item.sides[0].key in named:
-            return None
-        named[item.sides[0].key] = item.sides[1]
-    return named if len(named) > 1 else None
-
-
-def bare_items(group: Group) -> tuple[Answer, ...]:
-    """The items without their names: `x = 1, x = 2`, `x = 1, 2` and `1, 2` are the same list."""
-    items: list[Answer] = []
-    for item in group.items:
-        if isinstance(item, Relation) and item.operators == ("=",) and is_name(item.sides[0]):
-            value = item.sides[1]
-            items.extend(value.items if isinstance(value, Group) and value.brackets == "" else (value,))
-        else:
-            items.append(item)
-    return tuple(items)
-
-
 def _rows(answer: Answer) -> tuple[tuple[Answer, ...], ...] | None:
     if isinstance(answer, Matrix):
         return answer.rows
@@ -400,53 +352,3 @@ def _rows(answer: Answer) -> tuple[tuple[Answer, ...], ...] | None:
 
 def _flat(rows: tuple[tuple[Answer, ...], ...]) -> tuple[tuple[Answer, ...], ...]:
     return (tuple(row[0] for row in rows),) if all(len(row) == 1 for row in rows) else rows
-
-
-def as_region(answer: Answer) -> tuple[Answer, ...] | None:
-    """The intervals and sets whose union an answer is; None when it is no set of numbers."""
-    if isinstance(answer, Union):
-        parts = [as_region(part) for part in answer.parts]
-        if any(part is None for part in parts):
-            return None
-        return tuple(item for part in parts if part is not None for item in part)
-    if isinstance(answer, Group) and (answer.brackets == "{}" or (len(answer.items) == 2 and answer.brackets in _CONJUGATE)):
-        return (answer,)
-    if isinstance(answer, Relation) and _has_inequality(answer):
-        return _interval(answer)
-    return None
-
-
-def _interval(relation: Relation) -> tuple[Answer, ...] | None:
-    """The interval of an inequality about one variable: `x > 5`, `1 <= x < 2`, `x != 0`."""
-    sides, operators = relation.sides, relation.operators
-    variables = [k for k, side in enumerate(sides) if isinstance(side, Scalar) and side.node[0] == "s" and side.node[1] not in ("infty", "pi")]
-    if len(variables) != 1 or len(sides) > 3 or (len(sides) == 3 and variables != [1]):
-        return None
-    variable = sides[variables[0]]
-    assert isinstance(variable, Scalar)
-    bounds = [side for side in sides if side is not variable]
-    for bound in bounds:
-        values = bound.items if isinstance(bound, Group) else (bound,)
-        if not all(isinstance(value, Scalar) and variable.node[1] not in symbols(value.node) for value in values):
-            return None
-    if operators == ("!=",):
-        return _without(bounds[0], relation.text)
-    if "!=" in operators or "=" in operators or "~" in operators or any(isinstance(bound, Group) for bound in bounds):
-        return None
-    low, high = (read("-\\infty"), read("\\infty"))
-    left = right = "("
-    if len(sides) == 3:
-        low, high, left, right = sides[0], sides[2], operators[0], operators[1]
-    elif variables == [1]:
-        low, left = sides[0], operators[0]
-    else:
-        high, right = sides[1], operators[0]
-    brackets = ("[" if left == "<=" else "(") + ("]" if right == "<=" else ")")
-    return (Group(relation.text, (low, high), brackets),)
-
-
-def _without(excluded: Answer, text: str) -> tuple[Answer, ...] | None:
-    """The two open intervals around one excluded number."""
-    if isinstance(excluded, Group):
-        return None
-    return (Group(text, (read("-\\infty"), excluded), "()"), Group(text + "'", (excluded, read("\\infty")), "()"))

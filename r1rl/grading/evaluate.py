@@ -14,7 +14,7 @@ from typing import Any
 
 from mpmath.ctx_mp import MPContext
 
-from r1rl.grading.expression import Node
+from r1rl.grading.atoms import Node
 
 MAX_BITS = 20_000
 """The longest integer, and the largest binary exponent, that is computed."""

@@ -17,6 +17,8 @@ MAX_JOINED_BOXES = 16
 
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BARE_BOX = re.compile(r"[ \t]+([-+]?\d[\d,]*(?:\.\d+)?|[A-Za-z](?![A-Za-z]))|([0-9])")
+_MENTION = re.compile(r"[`'\".]*[ \t]+[A-Za-z]{2}")
+"""What follows a box command that is only talked about: "Note that \\boxed is a command"."""
 _BETWEEN_BOXES = re.compile(r"(?:[\s,;&$]|and\b|or\b|\\text\s*\{\s*(?:and|or|,)?\s*\}|\\q?quad|\\[()\[\],;! \\])*")
 
 
@@ -100,10 +102,13 @@ def _box_content(text: str, after: int) -> tuple[str, int] | None:
 def last_box(text: str) -> Extraction | None:
     """The content of the last box in `text`; None when there is no box at all.
 
-    A last box that is empty or never closed is malformed, whatever boxes came before. Boxes that follow each other with
-    nothing but commas, "and", "or" or mathematical delimiters between them are one answer, a list.
+    A command without an argument in the middle of a sentence is no box. A last box that is empty or never closed is
+    malformed, whatever boxes came before. Boxes that follow each other with nothing but commas, "and", "or" or mathematical
+    delimiters between them are one answer, a list.
     """
     start, after = _last_command(text, len(text))
+    while start >= 0 and _MENTION.match(text, after):
+        start, after = _last_command(text, start)
     if start < 0:
         return None
     found = _box_content(text, after)

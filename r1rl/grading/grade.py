@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from r1rl.grading.compare import Comparer
@@ -14,8 +15,9 @@ from r1rl.grading.evaluate import Evaluator, TooLargeError
 from r1rl.grading.extract import Extraction, extract_strict, last_box
 from r1rl.grading.gate import too_costly, too_long
 from r1rl.grading.lenient import extract_lenient
-from r1rl.grading.normalize import clean, text_key
-from r1rl.grading.structures import Answer, Scalar, read
+from r1rl.grading.normalize import clean, text_key, words_key
+from r1rl.grading.read import read
+from r1rl.grading.shapes import Answer, Scalar
 from r1rl.grading.types import Grade, Mode, Outcome, Stage
 from r1rl.grading.workers import WorkerPool
 
@@ -25,7 +27,10 @@ DEFAULT_MEMORY = 2 << 30
 CACHE_SIZE = 100_000
 
 Decision = tuple[Outcome, Stage]
-_UNREADABLE_GOLD = frozenset(["", "nan", "none", "null", "n/a", "[]", "{}"])
+_PLAIN_NUMBER = re.compile(r"-?\d{1,11}(?:\.\d{1,4})?")
+"""Numbers of at most 15 digits: two of them are equal exactly when the floats that they are read as are equal."""
+_INNER_TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
+_UNREADABLE_GOLD = frozenset(["", "nan", "null", "n/a", "[]", "{}"])
 
 
 class _State:
@@ -57,7 +62,12 @@ class Grader:
         return self.grade_many([completion], [answer], mode, prefill, timeout)[0]
 
     def grade_many(
-        self, completions: Sequence[str], answers: Sequence[str], mode: Mode | str = Mode.STRICT, prefill: str = "", timeout: float | None = None
+        self,
+        completions: Sequence[str],
+        answers: Sequence[str],
+        mode: Mode | str = Mode.STRICT,
+        prefill: str = "",
+        timeout: float | None = None,
     ) -> list[Grade]:
         """The grades of many completions, `answers[k]` being the gold answer of `completions[k]`.
 
@@ -105,7 +115,7 @@ class Grader:
 
     def _decide(self, state: _State, gold: str, answer: str) -> Decision | None:
         """The verdict of the cheap stages or of the cache; None leaves it to the symbolic stage."""
-        if gold == answer and answer not in _UNREADABLE_GOLD:
+        if gold == answer and gold.strip().lower() not in _UNREADABLE_GOLD:
             return Outcome.CORRECT, Stage.TEXT
         key = (gold, answer)
         with state.lock:
@@ -113,7 +123,10 @@ class Grader:
             if decision is not None:
                 state.cache.move_to_end(key)
                 return decision
-        decision = decide_cheaply(state.comparer, state.golds, gold, answer)
+        try:
+            decision = decide_cheaply(state.comparer, state.golds, gold, answer)
+        except (ArithmeticError, RecursionError, ValueError):  # an answer that a rule trips over must not end a training run
+            decision = (Outcome.CRASHED, Stage.STRUCTURE)
         if decision is not None:
             self._remember(state, key, decision)
         return decision
@@ -174,11 +187,13 @@ def unreadable_reason(gold: str) -> str | None:
     return None
 
 
-def decide_cheaply(comparer: Comparer, golds: object, gold: str, answer: str) -> Decision | None:
-    """The stages text, number and structure; None when only the symbolic stage could tell."""
-    shape, key = golds(gold)  # type: ignore[operator]
-    if not key or gold.strip().lower() in _UNREADABLE_GOLD and answer.strip().lower() != gold.strip().lower():
+def decide_cheaply(comparer: Comparer, golds: Callable[[str], tuple[Answer | None, str]], gold: str, answer: str) -> Decision | None:
+    """The stages text, number and structure; None when only the symbolic stage could tell. `golds` is `read_gold`, cached."""
+    shape, key = golds(gold)
+    if not key or gold.strip().lower() in _UNREADABLE_GOLD:
         return Outcome.UNPARSEABLE_GOLD, Stage.EXTRACT
+    if _PLAIN_NUMBER.fullmatch(gold) and _PLAIN_NUMBER.fullmatch(answer):
+        return (Outcome.CORRECT if float(gold) == float(answer) else Outcome.WRONG), Stage.NUMBER
     cleaned = clean(answer) if not too_long(answer) else answer.strip()
     if text_key(cleaned) == key:
         return Outcome.CORRECT, Stage.TEXT
@@ -192,9 +207,15 @@ def decide_cheaply(comparer: Comparer, golds: object, gold: str, answer: str) ->
         return Outcome.TIMEOUT, Stage.GATE
     if verdict is not None:
         return (Outcome.CORRECT if verdict else Outcome.WRONG), stage
+    if _words_inside(shape.text) != _words_inside(cleaned):
+        return Outcome.WRONG, Stage.STRUCTURE  # algebra drops words, and with them "or possibly 6"
     if too_costly(cleaned) or too_costly(shape.text):
         return Outcome.TIMEOUT, Stage.GATE
     return None
+
+
+def _words_inside(text: str) -> list[str]:
+    return sorted(key for key in map(words_key, _INNER_TEXT.findall(text)) if key)
 
 
 @lru_cache(maxsize=1)

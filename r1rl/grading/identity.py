@@ -11,8 +11,8 @@ import random
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from r1rl.grading.atoms import Node
 from r1rl.grading.evaluate import Evaluator, UndefinedError, exact, mentions_i, symbols
-from r1rl.grading.expression import Node
 
 AGREE = 1e-20
 """Values that differ relatively by less are equal; a surd that was mistyped differs by far more."""

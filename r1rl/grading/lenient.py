@@ -5,6 +5,7 @@ In this order: what stands behind "####", behind the last "the answer is" (also 
 bold text, the last number; for a choice letter the last capital letter on its own.
 """
 
+# ruff: noqa: RUF001 - answers are announced in many scripts
 from __future__ import annotations
 
 import re
@@ -23,7 +24,8 @@ _HASHES = re.compile(r"####\s*([^\n]+)")
 _MATH = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)", re.DOTALL)
 _BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
 _NUMBER = re.compile(r"-?(?:\\?\$)?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:[.,]\d+)?(?<=\d)(?:\s*/\s*\d+)?(?:\s*(?:\\?%|percent|pct))?")
-_LETTER = re.compile(r"(?<![A-Za-z])\(?([A-J])\)?(?![A-Za-z'])")
+_BRACKETED_LETTER = re.compile(r"\(([A-J])\)|\*\*\(?([A-J])\b")
+_LETTER = re.compile(r"(?<![A-Za-z])(A(?! [a-z])|[B-HJ]|I(?=[.):]|\s*$))(?![A-Za-z'])")
 _CHOICE = re.compile(r"\(?[A-Ja-j]\)?")
 _SENTENCE_END = re.compile(r"(?<=[^\d\s])\.\s|\.\s*$|\.\s+(?=[A-Z\\])|\n|。")
 
@@ -45,10 +47,8 @@ def extract_lenient(completion: str, prefill: str, gold: str | None) -> Extracti
 def _choice(tail: str) -> str | None:
     anchors = list(_ANCHOR.finditer(tail))
     start = anchors[-1].end() if anchors else 0
-    found = _LETTER.search(tail, start) if anchors else None
-    if found is None:
-        found = _LETTER.search(tail)
-    return found.group(1) if found else None
+    found = _BRACKETED_LETTER.search(tail, start) or _LETTER.search(tail, start) or _LETTER.search(tail)
+    return found.group(found.lastindex or 1) if found else None
 
 
 def _after_anchor(tail: str) -> str | None:

@@ -4,6 +4,7 @@ No step changes a value: layout commands go, synonyms become one command, Unicod
 the tokenizer reads.
 """
 
+# ruff: noqa: RUF001 - the Unicode characters that look like ASCII are what this module replaces
 from __future__ import annotations
 
 import re
@@ -30,9 +31,12 @@ _UNICODE_TABLE = str.maketrans(_UNICODE)
 
 # Commands that only lay out; the ones that stand for a space become a space.
 _LAYOUT = frozenset(
-    "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr displaystyle textstyle scriptstyle limits "
-    "nolimits middle rm bf it , ! notag nonumber hfill".split()
-)
+    [
+        "left", "right", "big", "Big", "bigg", "Bigg", "bigl", "bigr", "Bigl", "Bigr", "biggl", "biggr", "Biggl", "Biggr",
+        "displaystyle", "textstyle", "scriptstyle", "limits", "nolimits", "middle", "rm", "bf", "it", ",", "!", "notag",
+        "nonumber", "hfill",
+    ]
+)  # fmt: skip
 _SPACES = frozenset(["quad", "qquad", " ", ";", ":", ">", "enspace", "thinspace", "\n", "newline", "hspace", "\\ "])
 _SYNONYMS = {
     "dfrac": "\\frac", "tfrac": "\\frac", "cfrac": "\\frac", "dbinom": "\\binom", "tbinom": "\\binom", "le": "\\leq",
@@ -46,9 +50,11 @@ _SYNONYMS = {
     "percent": "%", "lg": "\\log", "tg": "\\tan", "ctg": "\\cot", "arctg": "\\arctan",
 }  # fmt: skip
 _TEXT_COMMANDS = frozenset(
-    "text textbf textit textrm textsf texttt textnormal mathrm mathbf mathit mathsf mathtt mathnormal mbox hbox operatorname "
-    "boldsymbol bm emph underline overrightarrow vec".split()
-)
+    [
+        "text", "textbf", "textit", "textrm", "textsf", "texttt", "textnormal", "mathrm", "mathbf", "mathit", "mathsf", "mathtt",
+        "mathnormal", "mbox", "hbox", "operatorname", "boldsymbol", "bm", "emph", "underline", "overrightarrow", "vec",
+    ]
+)  # fmt: skip
 _MATH_WRAPPERS = frozenset(["overrightarrow", "vec", "boldsymbol", "bm", "mathbf", "mathit"])
 
 _COMMAND = re.compile(r"\\([A-Za-z]+\*?|.|\n)(\s*)", re.DOTALL)
@@ -72,11 +78,10 @@ def _unify(match: re.Match[str]) -> str:
     if name in _SPACES:
         return " "
     if name in _SYNONYMS:
-        new = _SYNONYMS[name]
-        return new + (" " if new[:1] == "\\" and new[-1:].isalpha() else space)
+        return _SYNONYMS[name] + space
     if name in _TEXT_COMMANDS:
-        return "\\vec" if name in _MATH_WRAPPERS else "\\text"
-    return "\\" + name + (" " if space or name[-1].isalpha() else "")
+        return ("\\vec" if name in _MATH_WRAPPERS else "\\text") + space
+    return "\\" + name + space
 
 
 def _from_unicode(text: str) -> str:
@@ -110,7 +115,7 @@ def clean(text: str) -> str:
         text = _BRACED_COMMA.sub(",", text)
     text = _SPACES_RUN.sub(" ", text.replace("~", " ")).strip()
     text = _LEAD.sub("", text)
-    while text and text[-1] in ".,;:" or text.endswith("\\ "):
+    while text and text[-1] in ".,;:\\":
         text = text[:-1].rstrip()
     if " " in text:
         text = _SPACED_THOUSANDS.sub(lambda m: m.group().replace(" ", ""), text)
@@ -120,7 +125,8 @@ def clean(text: str) -> str:
 _KEY_TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
 _KEY_SPACES = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
 _KEY_BRACES = re.compile(r"\{([A-Za-z0-9])\}")
-_NOT_WORDS = re.compile(r"[^a-z0-9]+")
+_NOT_LETTERS = re.compile(r"[\W_]+")
+_NOT_LETTERS_OR_SIGNS = re.compile(r"[^\w.:+\-/]+|\.(?!\d)")
 
 
 def text_key(cleaned: str) -> str:
@@ -129,6 +135,7 @@ def text_key(cleaned: str) -> str:
 
 
 def words_key(words: str) -> str:
-    """What two answers in words must share: letters and digits, in lower case."""
-    key = _NOT_WORDS.sub("", words.lower())
-    return key or words.strip().lower()
+    """What two answers in words must share: the letters in lower case; beside digits also signs, points and colons."""
+    words = words.lower()
+    drop = _NOT_LETTERS_OR_SIGNS if any(char.isdigit() for char in words) else _NOT_LETTERS
+    return drop.sub("", words) or words.strip()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from r1rl.grading.extract import closing_brace
 
 _TOKEN = re.compile(
-    r"(?P<number>(?:\d{1,3}(?:,\d{3})+(?![\d])(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+(?![A-Za-z\d]))?)"
+    r"(?P<number>(?:[1-9]\d{0,2}(?:,\d{3})+(?![\d])(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+(?![A-Za-z\d]))?)"
     r"|(?P<command>\\(?:[A-Za-z]+|.))"
     r"|(?P<word>[A-Za-z]+)"
     r"|(?P<space>\s+)"
@@ -70,7 +70,8 @@ _BRACKET = re.compile(r"\\[{}]|\\(?:begin|end) ?\{[A-Za-z*]+\}|\\[A-Za-z]+|[(){}
 def depths(text: str) -> list[int] | None:
     """For each character, how many brackets it is inside of; None when the brackets don't match.
 
-    An environment counts as a bracket. A half-open interval closes "(" with "]" and "[" with ")", so round and square brackets may close each other.
+    An environment counts as a bracket. A half-open interval closes "(" with "]" and "[" with ")", so round and square brackets
+    may close each other.
     """
     result = [0] * len(text)
     stack: list[str] = []

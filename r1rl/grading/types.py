@@ -15,7 +15,7 @@ class Outcome(StrEnum):
     MALFORMED = "malformed"  # the last box or tag is empty or never closed
     UNPARSEABLE_GOLD = "unparseable_gold"  # the data are at fault, not the completion
     TIMEOUT = "timeout"  # could not be decided within the limit: refused beforehand (stage "gate") or killed (stage "symbolic")
-    CRASHED = "crashed"  # a worker process died, most often of its memory limit
+    CRASHED = "crashed"  # a worker process died, most often of its memory limit, or a rule failed on the answer
 
 
 class Stage(StrEnum):

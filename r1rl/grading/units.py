@@ -19,10 +19,13 @@ _ALIASES = {
 }  # fmt: skip
 _CANONICAL = {alias: name for name, aliases in _ALIASES.items() for alias in [name, *aliases.split()]}
 _NOT_A_UNIT = frozenset(
-    "or and if not for is are the no yes when where with but to than more less about approximately either neither nor any all "
-    "such that other maybe perhaps then so else except between does do false true undefined infinity none nan pi sin cos tan "
-    "log ln sqrt exp".split()
-)
+    [
+        "or", "and", "if", "not", "for", "is", "are", "the", "no", "yes", "when", "where", "with", "but", "to", "than", "more",
+        "less", "about", "approximately", "either", "neither", "nor", "any", "all", "such", "that", "other", "maybe", "perhaps",
+        "then", "so", "else", "except", "between", "does", "do", "false", "true", "undefined", "infinity", "none", "nan", "pi",
+        "sin", "cos", "tan", "log", "ln", "sqrt", "exp",
+    ]
+)  # fmt: skip
 _WORD = re.compile(r"[A-Za-z]+")
 _TAIL_PART = re.compile(r"\\text ?\{([^{}]*)\}|([\s/.,]|\\cdot |\^ ?\{?-?\d\}?|per\b)")
 _BARE_UNIT = re.compile(r"[A-Za-z]+(?:\.|\s?\^[23])?(?:(?:\s*/\s*|\s+)[A-Za-z]+(?:\.|\s?\^[23])?)*")

@@ -4,9 +4,9 @@ It imports the computer algebra once and then forks a worker for every socket th
 that a worker that had to be killed is replaced in milliseconds. This process itself computes nothing and has one thread, so it
 always answers and may always fork. It ends, with every worker, when the control socket closes or its parent is gone.
 
-Messages on the control socket: "S" with a socket attached starts a worker on it, "K" and a process id kills one. On a worker's
-socket: the worker greets with its process id; then requests `[gold, answer, seconds]` and replies `[verdict]` or
-`[null, error]`, each a line of JSON.
+Messages on the control socket are lines: "S", with a socket attached, starts a worker on it; "K" and a process id kills one. On
+a worker's socket: the worker greets with its process id; then requests `[gold, answer, seconds]` and replies `[verdict]`, each
+a line of JSON.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import select
 import signal
 import socket
 import sys
-from typing import Any
+
+from r1rl.grading import symbolic
 
 POLL_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
@@ -27,30 +28,38 @@ _PR_SET_PDEATHSIG = 1
 
 def main(control_fd: int, memory_bytes: int) -> None:
     """Serve the control socket until it closes. Workers get at most `memory_bytes` of address space."""
-    from r1rl.grading import symbolic
-
-    symbolic.decide("x^{2}", "x \\cdot x")  # loads the grammar, which every worker then shares
+    symbolic.warm_up()
     parent = os.getppid()
     workers: set[int] = set()
+    buffer = b""
+    sockets: list[int] = []
     with socket.socket(fileno=control_fd) as control:
         while os.getppid() == parent:
             _reap(workers)
             if not select.select([control], [], [], POLL_SECONDS)[0]:
                 continue
-            message, fds, _, _ = socket.recv_fds(control, 64, 1)
-            if not message:
+            data, fds, _, _ = socket.recv_fds(control, 4096, 16)
+            if not data:
                 break
-            if message[:1] == b"S" and fds:
-                pid = os.fork()
-                if pid == 0:
-                    control.close()
-                    _serve(socket.socket(fileno=fds[0]), memory_bytes)
-                workers.add(pid)
-                os.close(fds[0])
-            elif message[:1] == b"K":
-                _kill(int(message[1:]), workers)
+            sockets += fds
+            *lines, buffer = (buffer + data).split(b"\n")
+            for line in lines:
+                if line == b"S":
+                    workers.add(_fork(control, sockets.pop(0), memory_bytes))
+                else:
+                    _kill(int(line[1:]), workers)
         for pid in list(workers):
             _kill(pid, workers)
+
+
+def _fork(control: socket.socket, fd: int, memory_bytes: int) -> int:
+    """The process id of a new worker that serves the socket `fd`."""
+    pid = os.fork()
+    if pid == 0:
+        control.close()
+        _serve(socket.socket(fileno=fd), memory_bytes)
+    os.close(fd)
+    return pid
 
 
 def _kill(pid: int, workers: set[int]) -> None:
@@ -81,7 +90,7 @@ def _serve(connection: socket.socket, memory_bytes: int) -> None:
         for line in stream:
             gold, answer, seconds = json.loads(line)
             _limit_cpu(seconds)
-            stream.write(json.dumps(_decide(gold, answer)) + "\n")
+            stream.write(json.dumps([_decide(gold, answer)]) + "\n")
             stream.flush()
         status = 0
     finally:
@@ -95,15 +104,13 @@ def _limit_cpu(seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
-def _decide(gold: str, answer: str) -> list[Any]:
-    from r1rl.grading import symbolic
-
+def _decide(gold: str, answer: str) -> bool | None:
     try:
-        return [symbolic.decide(gold, answer)]
+        return symbolic.decide(gold, answer)
     except MemoryError:
-        os._exit(1)
-    except Exception as error:  # whatever the algebra trips over is an answer that it can't read
-        return [None, type(error).__name__]
+        os._exit(1)  # reported as a crash; the memory of this process can't be trusted any more
+    except Exception:
+        return None  # whatever the algebra trips over is an answer that it can't read
 
 
 if __name__ == "__main__":

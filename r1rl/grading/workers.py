@@ -8,6 +8,7 @@ CUDA, open files) is inherited.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -36,7 +37,7 @@ class WorkersUnavailableError(RuntimeError):
     """The worker process can't be started at all: a fault of the installation, not of an answer."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Worker:
     connection: socket.socket
     pid: int | None = None
@@ -46,11 +47,17 @@ class _Worker:
     """The index of the request that it works on."""
     deadline: float = 0.0
 
+    def send(self, batch: _Batch) -> None:
+        """Send its request; from now on the limit counts."""
+        self.deadline = time.monotonic() + batch.seconds
+        with contextlib.suppress(OSError):  # it died while idle; reading from it says so
+            self.connection.sendall(json.dumps([*batch.requests[self.request], batch.seconds]).encode() + b"\n")
+
     def read_line(self) -> bytes | None:
         """The next line when it has come whole, b"" when not, None when the worker is gone."""
         try:
             received = self.connection.recv(1 << 16)
-        except (ConnectionError, OSError):
+        except OSError:
             return None
         if not received:
             return None
@@ -60,6 +67,21 @@ class _Worker:
             return b""
         self.buffer = rest
         return line
+
+
+@dataclass
+class _Batch:
+    """The requests of one call of `run`, and how far they are."""
+
+    requests: Sequence[tuple[str, str]]
+    seconds: float
+    starts_left: int = 1
+    """How often a worker may still fail to start before the call gives up."""
+
+    def __post_init__(self) -> None:
+        self.verdicts: list[Verdict] = [None] * len(self.requests)
+        self.waiting = deque(range(len(self.requests)))
+        self.active: list[_Worker] = []
 
 
 class WorkerPool:
@@ -79,43 +101,63 @@ class WorkerPool:
         self._errors: IO[bytes] | None = None
 
     def run(self, requests: Sequence[tuple[str, str]], seconds: float) -> list[Verdict]:
-        """The verdicts for pairs (gold, answer), in their order, each within `seconds` of its start."""
-        verdicts: list[Verdict] = [None] * len(requests)
-        waiting = deque(range(len(requests)))
-        active: dict[socket.socket, _Worker] = {}
+        """The verdicts for pairs (gold, answer), in their order, each within `seconds` of its start.
+
+        Raises `WorkersUnavailableError` when no worker can be started at all.
+        """
+        batch = _Batch(requests, seconds)
         with selectors.DefaultSelector() as selector:
             try:
-                while waiting or active:
-                    while waiting:
-                        worker = self._take(wait=not active)
-                        if worker is None:
-                            break
-                        worker.request = waiting.popleft()
-                        active[worker.connection] = worker
-                        selector.register(worker.connection, selectors.EVENT_READ, worker)
-                        worker.deadline = time.monotonic() + START_SECONDS
-                        if worker.pid is not None:
-                            self._send(worker, requests[worker.request], seconds)
-                    first = min(worker.deadline for worker in active.values())
+                while batch.waiting or batch.active:
+                    self._hand_out(batch, selector)
+                    first = min(worker.deadline for worker in batch.active)
                     for key, _ in selector.select(max(0.0, first - time.monotonic())):
-                        worker = key.data
-                        line = worker.read_line()
-                        if line == b"":
-                            continue
-                        if line is not None and worker.pid is None:
-                            worker.pid = int(line)
-                            self._send(worker, requests[worker.request], seconds)
-                            continue
-                        verdicts[worker.request] = Outcome.CRASHED if line is None else json.loads(line)[0]
-                        self._release(active, selector, worker, alive=line is not None)
+                        self._hear(key.data, batch, selector)
                     now = time.monotonic()
-                    for worker in [worker for worker in active.values() if worker.deadline <= now]:
-                        verdicts[worker.request] = Outcome.TIMEOUT
-                        self._release(active, selector, worker, alive=False)
+                    for worker in [worker for worker in batch.active if worker.deadline <= now]:
+                        self._lose(worker, Outcome.TIMEOUT, batch, selector)
             finally:
-                for worker in list(active.values()):  # only after an exception, such as a keyboard interrupt
-                    self._release(active, selector, worker, alive=False)
-        return verdicts
+                for worker in list(batch.active):  # only after an exception, such as a keyboard interrupt
+                    self._release(worker, batch, selector, alive=False)
+        return batch.verdicts
+
+    def _hand_out(self, batch: _Batch, selector: selectors.BaseSelector) -> None:
+        """Give waiting requests to workers, as many as there may be; wait for one when the batch has none."""
+        while batch.waiting:
+            worker = self._take(wait=not batch.active)
+            if worker is None:
+                return
+            worker.request = batch.waiting.popleft()
+            batch.active.append(worker)
+            selector.register(worker.connection, selectors.EVENT_READ, worker)
+            worker.deadline = time.monotonic() + START_SECONDS
+            if worker.pid is not None:
+                worker.send(batch)
+
+    def _hear(self, worker: _Worker, batch: _Batch, selector: selectors.BaseSelector) -> None:
+        """Take what a worker says: its greeting, a verdict, or that it is gone."""
+        line = worker.read_line()
+        if line is None:
+            self._lose(worker, Outcome.CRASHED, batch, selector)
+        elif line and worker.pid is None:
+            worker.pid = int(line)
+            worker.send(batch)
+        elif line:
+            batch.verdicts[worker.request] = json.loads(line)[0]
+            self._release(worker, batch, selector, alive=True)
+
+    def _lose(self, worker: _Worker, outcome: Outcome, batch: _Batch, selector: selectors.BaseSelector) -> None:
+        """A worker died or ran out of time. One that never greeted says nothing about its request, which is tried again once."""
+        if worker.pid is None:
+            with self._condition:
+                message = self._stop_process()
+            if batch.starts_left == 0:
+                raise WorkersUnavailableError(f"The grading workers can't be started: {message or 'they did not answer'}")
+            batch.starts_left -= 1
+            batch.waiting.appendleft(worker.request)
+        else:
+            batch.verdicts[worker.request] = outcome
+        self._release(worker, batch, selector, alive=False)
 
     def warm_up(self) -> None:
         """Start the process that imports the computer algebra, without waiting for it."""
@@ -144,13 +186,6 @@ class WorkerPool:
             self._process.returncode = 0  # not a child of this process: nothing to wait for
         self._control = self._process = None
 
-    def _send(self, worker: _Worker, request: tuple[str, str], seconds: float) -> None:
-        worker.deadline = time.monotonic() + seconds
-        try:
-            worker.connection.sendall(json.dumps([*request, seconds]).encode() + b"\n")
-        except OSError:
-            pass  # it died while idle; reading from it says so
-
     def _take(self, wait: bool) -> _Worker | None:
         """An idle worker or a new one; None when all are busy (`wait`: wait for one instead)."""
         with self._condition:
@@ -162,10 +197,9 @@ class WorkerPool:
             self._busy += 1
             return worker
 
-    def _release(self, active: dict[socket.socket, _Worker], selector: selectors.BaseSelector, worker: _Worker, alive: bool) -> None:
-        del active[worker.connection]
+    def _release(self, worker: _Worker, batch: _Batch, selector: selectors.BaseSelector, alive: bool) -> None:
+        batch.active.remove(worker)
         selector.unregister(worker.connection)
-        worker.request = -1
         with self._condition:
             self._busy -= 1
             if alive:
@@ -178,34 +212,30 @@ class WorkerPool:
         worker.connection.close()
         if self._control is not None and worker.pid is not None:
             try:
-                self._control.send(b"K%d" % worker.pid)
+                self._control.sendall(b"K%d\n" % worker.pid)
             except OSError:
                 self._stop_process()
 
     def _spawn(self) -> _Worker:
-        """A new worker; it greets when it is ready."""
-        for attempt in range(2):
-            control = self._start()
-            ours, theirs = socket.socketpair()
-            with theirs:
-                try:
-                    socket.send_fds(control, [b"S"], [theirs.fileno()])
-                    return _Worker(ours)
-                except OSError:
-                    ours.close()
-                    message = self._stop_process()
-                    if attempt:
-                        raise WorkersUnavailableError(f"The grading worker can't be started: {message}") from None
-        raise AssertionError("unreachable")
+        """A new worker; it greets when it is ready. A process that is gone is started again."""
+        self._start()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                assert self._control is not None
+                socket.send_fds(self._control, [b"S\n"], [theirs.fileno()])
+            except OSError:  # it died this moment: without its greeting the request is tried again
+                theirs.close()
+        return _Worker(ours)
 
-    def _start(self) -> socket.socket:
-        if self._control is not None and self._process is not None and self._process.poll() is None:
-            return self._control
+    def _start(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            return
         self._stop_process()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        package_root = str(Path(__file__).resolve().parents[2])
-        environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")])))
-        self._errors = tempfile.TemporaryFile()
+        ours, theirs = socket.socketpair()
+        paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+        environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join(filter(None, paths)))
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process lives
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-W", "ignore", "-m", "r1rl.grading.worker", str(theirs.fileno()), str(self.memory_bytes)],
@@ -217,7 +247,6 @@ class WorkerPool:
                 start_new_session=True,
             )
         self._control = ours
-        return ours
 
     def _stop_process(self) -> str:
         """Forget a process that is gone or no longer answers; returns the end of what it wrote to its error output."""

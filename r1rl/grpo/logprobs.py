@@ -61,6 +61,7 @@ class PolicyForward(nn.Module):
     def __init__(self, model: PreTrainedModel, sampling: Sampling, chunk: int) -> None:
         super().__init__()
         self.model = model
+        self._no_split_modules = model._no_split_modules  # the layers that FSDP wraps one by one
         self.sampling = sampling
         self.chunk = chunk
 

@@ -50,7 +50,8 @@ class LossInputs:
     """Completion tokens per row."""
     advantages_R: Tensor
     weights_R: Tensor
-    """`r1rl.grpo.aggregation.loss_weights`; tokens with weight 0 count neither in the loss nor in the metrics."""
+    """`r1rl.grpo.aggregation.loss_weights`. Tokens with weight 0 are not trained: they count neither in the loss nor in the
+    metrics, and their logprobs below may be NaN."""
     old_logprobs_N: Tensor | None = None
     """Trainer's logprobs of the policy that sampled; None: it is the policy itself."""
     sampler_logprobs_N: Tensor | None = None
@@ -68,19 +69,22 @@ def policy_loss(
     """
     advantages_N = inputs.advantages_R.to(logprobs_N.dtype)[inputs.sequence_N]
     weights_N = inputs.weights_R.to(logprobs_N.dtype)[inputs.sequence_N]
-    old_N = logprobs_N.detach() if inputs.old_logprobs_N is None else inputs.old_logprobs_N.to(logprobs_N.dtype)
-    metrics = LossMetrics.start(weights_N > 0)
+    own_N, trained_N = logprobs_N.detach(), weights_N > 0
+    old_N = own_N if inputs.old_logprobs_N is None else _where_trained(trained_N, inputs.old_logprobs_N, own_N)
+    metrics = LossMetrics.start(trained_N)
 
     log_ratio_N = logprobs_N - old_N
     ratio_N = importance_ratio(log_ratio_N, inputs, config)
     loss_N = -surrogate(logprobs_N, ratio_N, advantages_N, config, metrics)
     if inputs.sampler_logprobs_N is not None:
-        correction_N = sampler_correction(old_N, inputs.sampler_logprobs_N.to(logprobs_N.dtype), config.importance_cap, metrics)
+        sampler_N = _where_trained(trained_N, inputs.sampler_logprobs_N, own_N)
+        correction_N = sampler_correction(old_N, sampler_N, config.importance_cap, metrics)
         loss_N = loss_N if correction_N is None else correction_N * loss_N
     if config.beta != 0.0:
         if inputs.reference_logprobs_N is None:
             raise ValueError("beta is not 0, so the loss needs the reference's logprobs")
-        kl_N = kl_estimate(logprobs_N, inputs.reference_logprobs_N.to(logprobs_N.dtype), config.kl_estimator)
+        reference_N = _where_trained(trained_N, inputs.reference_logprobs_N, own_N)
+        kl_N = kl_estimate(logprobs_N, reference_N, config.kl_estimator)
         metrics.mean("kl", kl_N)
         loss_N = loss_N + config.beta * (log_ratio_N.exp() * kl_N if config.kl_bias_correction else kl_N)
     if entropy_N is not None:
@@ -90,6 +94,11 @@ def policy_loss(
             raise ValueError("entropy_coefficient is not 0, so the loss needs the policy's entropy")
         loss_N = loss_N - config.entropy_coefficient * entropy_N
     return (weights_N * loss_N).sum(), metrics
+
+
+def _where_trained(trained_N: Tensor, values_N: Tensor, own_N: Tensor) -> Tensor:
+    """The values, replaced by the policy's own where a token is not trained: 0 times NaN would spoil the gradient."""
+    return torch.where(trained_N, values_N.to(own_N.dtype), own_N)
 
 
 def importance_ratio(log_ratio_N: Tensor, inputs: LossInputs, config: AlgorithmConfig) -> Tensor:

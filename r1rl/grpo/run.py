@@ -129,6 +129,7 @@ class GRPORun:
             self._finish()
         elif self.accelerator.is_main_process:
             self.display.message(f"Stopped after step {self.state.step}; everything is saved. Go on with the same command and --resume.")
+        self.accelerator.wait_for_everyone()  # a process that left earlier would take the connections of the others with it
         self.accelerator.end_training()
         if self.state.step < self.recipe.max_steps:
             raise KeyboardInterrupt

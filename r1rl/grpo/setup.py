@@ -9,11 +9,13 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from r1rl import models
 from r1rl.preflight import Preflight
+from r1rl.checkpoint import REPLICATED
 from r1rl.config.schema import GRPORecipe, ModelConfig, OptimizerConfig
 from r1rl.data import PromptOrder, build_prompts
 from r1rl.errors import UserError
@@ -56,7 +58,13 @@ def make_accelerator(recipe: GRPORecipe) -> Accelerator:
     """accelerate with the recipe's precision and trackers. Gradients are accumulated by the update itself."""
     use_bfloat16 = recipe.model.dtype == "bfloat16" or (recipe.model.dtype == "auto" and torch.cuda.is_available())
     # The trackers' folder is the run directory, which is known only once the processes can talk: see r1rl.grpo.run.
-    return Accelerator(mixed_precision="bf16" if use_bfloat16 else "no", log_with=list(recipe.logging.trackers) or None)
+    accelerator = Accelerator(mixed_precision="bf16" if use_bfloat16 else "no", log_with=list(recipe.logging.trackers) or None)
+    if accelerator.distributed_type not in (*REPLICATED, DistributedType.FSDP):
+        raise UserError(
+            f"r1rl grpo trains on one process, on several with a whole model each, or with FSDP2, but accelerate was launched with "
+            f"{accelerator.distributed_type.value}: use recipes/accelerate/fsdp2.yaml."
+        )
+    return accelerator
 
 
 def build_parts(
@@ -78,7 +86,8 @@ def build_parts(
         start = load_policy(recipe.model) if checkpoint else model
         reference = PolicyForward(frozen_copy(start, dtype).to(accelerator.device), sampling, recipe.update.logprob_chunk)
     model.to(accelerator.device)
-    engine = build_engine(recipe.rollout.engine, model, tokenizer, recipe.rollout.max_rows, dtype)
+    sharded = accelerator.distributed_type is DistributedType.FSDP
+    engine = build_engine(recipe.rollout.engine, model, tokenizer, recipe.rollout.max_rows, dtype, sharded)
     optimizer = make_optimizer(forward, recipe.optimizer)
     policy, optimizer = accelerator.prepare(forward, optimizer)
     steps = recipe.max_steps * recipe.algorithm.num_iterations * recipe.algorithm.num_minibatches

@@ -61,7 +61,8 @@ def generate(name: str, split: str, seed: int, *, count: int = 1024, **arguments
         if drawn.key in problems or split_of(drawn.key) != split:
             misses += 1
             if misses > MAX_DRAWS * (count + 10):
-                raise DataError(f"generator {name}: only {len(problems)} distinct problems of split {split} were found, {count} are asked for; widen its arguments")
+                found = f"only {len(problems)} distinct problems of split {split} were found"
+                raise DataError(f"generator {name}: {found}, {count} are asked for; widen its arguments")
             continue
         identity = f"{name}-{split}-{seed}-{len(problems)}"
         problems[drawn.key] = Problem(id=identity, problem=drawn.text, answer=drawn.answer, columns=drawn.columns)
@@ -71,10 +72,11 @@ def generate(name: str, split: str, seed: int, *, count: int = 1024, **arguments
 def draw(name: str, rng: random.Random, arguments: Any, split: str = "train") -> GeneratedProblem:
     """One problem of a split, with all that its solution is written from; `arguments` come from `parse_arguments`."""
     generator = _generator(name)
-    while True:
+    for _ in range(MAX_DRAWS):
         drawn = generator.draw(rng, arguments)
         if split_of(drawn.key) == split:
             return drawn
+    raise DataError(f"generator {name}: no problem of split {split} was found; widen its arguments")
 
 
 def split_of(key: str) -> str:
@@ -97,5 +99,6 @@ def parse_arguments(name: str, arguments: dict[str, Any]) -> Any:
 def _generator(name: str) -> Generator:
     if name not in GENERATORS:
         near = get_close_matches(name, GENERATORS, n=1)
-        raise DataError(f'there is no generator "{name}"; ' + (f"did you mean {near[0]}?" if near else f"there are {', '.join(GENERATORS)}"))
+        advice = f"did you mean {near[0]}?" if near else f"there are {', '.join(GENERATORS)}"
+        raise DataError(f'there is no generator "{name}"; {advice}')
     return GENERATORS[name]

@@ -62,4 +62,5 @@ def draw(rng: random.Random, arguments: CountdownArguments) -> CountdownProblem:
         targets = [value for value in values if arguments.min_target <= value <= arguments.max_target]
         if targets:
             return CountdownProblem(numbers, rng.choice(targets), values)
-    raise DataError(f"countdown: no expression has a value in {arguments.min_target}..{arguments.max_target}; change the generator's arguments")
+    wanted = f"{arguments.min_target}..{arguments.max_target}"
+    raise DataError(f"countdown: no expression has a value in {wanted}; change the generator's arguments")

@@ -43,7 +43,8 @@ def parse_gate(owner: str, when: Mapping[str, Any], names: Sequence[str]) -> lis
     for reward, wanted in when.items():
         if reward not in names:
             raise RewardError(
-                f"rewards: {owner}: when.{reward}: this recipe has no such reward.{nearest(str(reward), names)} It has: {', '.join(names)}."
+                f"rewards: {owner}: when.{reward}: this recipe has no such reward.{nearest(str(reward), names)} "
+                f"It has: {', '.join(names)}."
             )
         conditions.append(Condition(reward, *_range(f"rewards: {owner}: when.{reward}", wanted)))
     return conditions

@@ -143,7 +143,7 @@ def _guarded(what: str, load: Callable[[], T], looked_at: Path) -> T:
         raise
     except ModuleNotFoundError as error:
         if error.name and what.startswith(error.name):
-            raise RewardError(f"rewards: there is no module {what} (no file {looked_at}, and nothing of that name is installed).") from error
+            raise RewardError(f"rewards: there is no module {what} (no file {looked_at}, nor anything installed of that name).") from error
         raise RewardError(f"rewards: {what} imports {error.name}, which is not installed.") from error
     except SyntaxError as error:
         raise RewardError(f"rewards: {error.filename or what}, line {error.lineno}: {error.msg}.") from error

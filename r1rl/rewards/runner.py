@@ -81,7 +81,7 @@ class RewardSet:
             raise RewardError(f"rewards: {name}: timeout must be more than 0 seconds, not {config.timeout}.")
         inputs = match_signature(reward, config.arguments, columns)
         if inputs.wants_outcome and self.outcome_name is None:
-            raise RewardError(f"rewards: {name} needs the outcome, but no reward of this recipe is one. Set outcome: to one of {self.names}.")
+            raise RewardError(f"rewards: {name} needs the outcome, but no reward of this recipe is one. Set outcome: to one of them.")
         caller = RewardCaller(name, reward, inputs, config.timeout)
         if reward.built_in:
             caller.check_arguments()

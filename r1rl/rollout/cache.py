@@ -56,9 +56,10 @@ class RowCache(Cache):
     Buffers are made for the rows and columns needed now and grow in columns (`reserve`), one layer at a time.
     """
 
-    def __init__(self, num_rows: int, column_limit: int) -> None:
+    def __init__(self, row_capacity: int, column_limit: int) -> None:
         super().__init__(layers=[])
-        self.row_capacity = num_rows
+        self.row_capacity = row_capacity
+        """Rows that buffers are made for; lower it when no rows will be added, and the next growth frees the others."""
         self.column_limit = column_limit
         self.columns = 0
         self.rows = 0
@@ -71,12 +72,11 @@ class RowCache(Cache):
         """Columns in use before the current step."""
         return max(self._width - 1, 0)
 
-    def reserve(self, columns: int, row_capacity: int | None = None) -> None:
-        """Makes room for `columns` token slots per row; optionally gives up rows beyond `row_capacity` at the same time."""
+    def reserve(self, columns: int) -> None:
+        """Makes room for `columns` token slots in each of `row_capacity` rows."""
         if columns <= self.columns:
             return
         self.columns = bucket_columns(columns, self.columns, self.column_limit)
-        self.row_capacity = max(self.rows, self.row_capacity if row_capacity is None else row_capacity)
         for buffers in (self.keys, self.values):
             for layer, old in enumerate(buffers):
                 new = old.new_zeros(self.row_capacity, old.shape[1], self.columns, old.shape[3])

@@ -215,6 +215,8 @@ class Decoding:
         movers = [index for index in going if index >= kept]
         width = max((self.rows[index].length for index in movers), default=0)
         self.cache.compact(movers, places, kept, width)
+        if not self.waiting and not self.queue:
+            self.cache.row_capacity = kept
         order = list(range(kept))
         for place, mover in zip(places, movers, strict=True):
             order[place] = mover

@@ -39,22 +39,29 @@ class RolloutEngine(Protocol):
 
 
 def build_engine(
-    name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_rows: int = 0, dtype: torch.dtype | None = None
+    name: str,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    max_rows: int = 0,
+    dtype: torch.dtype | None = None,
+    sharded: bool = False,
 ) -> RolloutEngine:
     """The engine of this name for this policy; "auto" takes the native one where its self-check passes.
 
     `max_rows` limits how many rows decode at once (0: as many as fit). `dtype` is what the rollout computes in (None:
-    bfloat16 on a GPU, the policy's own precision on a CPU). Raises UserError if the native engine is asked for by name and
+    bfloat16 on a GPU, the policy's own precision on a CPU). `sharded`: the policy will be sharded, so the engine keeps a whole
+    copy. Raises UserError if the native engine is asked for by name and
     does not give the logits of the model's own forward.
     """
     if name == "transformers":
-        return ReferenceEngine(model, tokenizer, max_rows, dtype, reason="the recipe asks for it")
+        return ReferenceEngine(model, tokenizer, max_rows, dtype, "the recipe asks for it", sharded)
     if name not in ("auto", "native"):
         raise UserError(f"rollout.engine: {name!r} is unknown; choose auto, native or transformers.")
     try:
         reason = "the recipe asks for it" if name == "native" else "its logits agree with the model's own forward"
-        return NativeEngine(model, tokenizer, max_rows, dtype, reason=reason)
+        return NativeEngine(model, tokenizer, max_rows, dtype, reason, sharded=sharded)
     except UnsupportedModel as error:
         if name == "native":
             raise UserError(f"rollout.engine: the native engine can't run {type(model).__name__}: {error}. Use engine: transformers.") from error
-        return ReferenceEngine(model, tokenizer, max_rows, dtype, reason=f"the native engine can't run {type(model).__name__}: {error}")
+        reason = f"the native engine can't run {type(model).__name__}: {error}"
+        return ReferenceEngine(model, tokenizer, max_rows, dtype, reason, sharded)

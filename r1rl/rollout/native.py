@@ -30,12 +30,13 @@ class NativeEngine:
         dtype: torch.dtype | None = None,
         reason: str = "",
         look_every: int = 0,
+        sharded: bool = False,
     ) -> None:
         """`look_every`: steps between two looks at the tokens; 0: 4 on a CPU, where looking is free, 32 on a GPU.
 
         Raises UnsupportedModel if the model's logits are not those of its own forward.
         """
-        self.weights = RolloutWeights(model, dtype)
+        self.weights = RolloutWeights(model, dtype, sharded)
         self.tokenizer = tokenizer
         self.max_rows = max_rows
         self.reason = reason

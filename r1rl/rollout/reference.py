@@ -37,9 +37,15 @@ class ReferenceEngine:
     name = "transformers"
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_rows: int = 0, dtype: torch.dtype | None = None, reason: str = ""
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        max_rows: int = 0,
+        dtype: torch.dtype | None = None,
+        reason: str = "",
+        sharded: bool = False,
     ) -> None:
-        self.weights = RolloutWeights(model, dtype)
+        self.weights = RolloutWeights(model, dtype, sharded)
         self.tokenizer = tokenizer
         self.max_rows = max_rows
         self.reason = reason

@@ -55,20 +55,23 @@ def draw(probabilities_BV: Tensor, uniform_B: Tensor) -> Tensor:
     both cumulated in float64. Against float32 probabilities the error in a token's probability is that of the float32 sum
     of its block, about 1e-7 of the block. A token of probability zero is never drawn.
     """
-    width = block_width(probabilities_BV.shape[1])
-    if missing := -probabilities_BV.shape[1] % width:
+    vocabulary = probabilities_BV.shape[1]
+    width = block_width(vocabulary)
+    if missing := -vocabulary % width:
         probabilities_BV = pad(probabilities_BV, (0, missing))
     blocks_BKW = probabilities_BV.unflatten(1, (-1, width))
     sums_BK = blocks_BKW.sum(-1).double()
     cumulated_BK = sums_BK.cumsum(-1)
     target_B1 = uniform_B[:, None] * cumulated_BK[:, -1:]
-    # `right=True`: the first block whose cumulative sum is greater than the target, so never an empty one.
-    block_B1 = torch.searchsorted(cumulated_BK, target_B1, right=True)
+    # `right=True`: the first block whose cumulative sum is greater than the target, so never an empty one. The clamps are for
+    # NaN alone (a policy that has diverged): a token out of range would take the GPU down instead of showing NaN logprobs.
+    block_B1 = torch.searchsorted(cumulated_BK, target_B1, right=True).clamp_(max=sums_BK.shape[1] - 1)
     rest_B1 = target_B1 - (cumulated_BK.gather(1, block_B1) - sums_BK.gather(1, block_B1))
     inner_BW = blocks_BKW.gather(1, block_B1[:, :, None].expand(-1, 1, width))[:, 0].double().cumsum(-1)
     # The two sums of a block may differ in the last digit: stay below the inner one, so that a token is found.
     rest_B1 = torch.minimum(rest_B1.clamp_(min=0.0), inner_BW[:, -1:].nextafter(inner_BW.new_zeros(())))
-    return (block_B1 * width + torch.searchsorted(inner_BW, rest_B1, right=True))[:, 0]
+    token_B1 = block_B1 * width + torch.searchsorted(inner_BW, rest_B1, right=True)
+    return token_B1[:, 0].clamp_(max=vocabulary - 1)
 
 
 def penalize_repetition(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:

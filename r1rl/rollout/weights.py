@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 
@@ -18,15 +19,18 @@ class RolloutWeights:
     since rounding rotary frequencies would move the positions.
     """
 
-    def __init__(self, policy: PreTrainedModel, dtype: torch.dtype | None = None) -> None:
-        """`dtype` None: bfloat16 for float32 weights on a GPU, the weights' own precision otherwise."""
+    def __init__(self, policy: PreTrainedModel, dtype: torch.dtype | None = None, sharded: bool = False) -> None:
+        """`dtype` None: bfloat16 for float32 weights on a GPU, the weights' own precision otherwise.
+
+        `sharded`: the policy's parameters will be sharded over processes after this, so every process samples from a whole copy.
+        """
         self.policy = policy
         parameter = next(policy.parameters())
         if dtype is None:
             dtype = torch.bfloat16 if parameter.device.type == "cuda" and parameter.dtype is torch.float32 else parameter.dtype
         self.dtype = dtype
         self.device = parameter.device
-        self.is_copy = any(p.is_floating_point() and p.dtype is not dtype for p in policy.parameters())
+        self.is_copy = sharded or any(p.is_floating_point() and p.dtype is not dtype for p in policy.parameters())
         self.model = convert_copy(policy, dtype) if self.is_copy else policy
 
     def refresh(self) -> None:
@@ -34,7 +38,12 @@ class RolloutWeights:
         if not self.is_copy:
             return
         with torch.no_grad():
-            torch._foreach_copy_(list(self.model.parameters()), list(self.policy.parameters()))
+            if any(isinstance(parameter, DTensor) for parameter in self.policy.parameters()):
+                # One parameter at a time is gathered: the whole float32 policy need not fit beside the copy.
+                for mine, sharded in zip(self.model.parameters(), self.policy.parameters(), strict=True):
+                    mine.copy_(sharded.full_tensor() if isinstance(sharded, DTensor) else sharded)
+            else:
+                torch._foreach_copy_(list(self.model.parameters()), list(self.policy.parameters()))
             for mine, theirs in zip(self.model.buffers(), self.policy.buffers(), strict=True):
                 mine.copy_(theirs)
 

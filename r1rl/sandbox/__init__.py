@@ -24,6 +24,8 @@ _SYNTAX_ERROR, _OUT_OF_MEMORY = 3, 4  # exit codes of child.py
 class TestResult(StrEnum):
     """What became of one test."""
 
+    __test__ = False  # its name looks like a class of tests to pytest
+
     PASSED = "passed"
     WRONG_ANSWER = "wrong_answer"
     RUNTIME_ERROR = "runtime_error"

@@ -111,7 +111,7 @@ def exchange(processes: Sequence[SandboxedProcess], until: SandboxedProcess, sec
             selector.register(process.stdout, selectors.EVENT_READ, process)
         while (left := deadline - time.monotonic()) > 0:
             for key, _ in selector.select(left):
-                process: SandboxedProcess = key.data
+                process = key.data
                 if key.fileobj is process.stdin:
                     if not process.write_some():
                         selector.unregister(process.stdin)

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 
 from r1rl import problems
 from r1rl.config.schema import CorpusConfig
+from r1rl.errors import RecipeError
 from r1rl.problems.habits import Manner, Solution, solve
 
 CHUNK_DOCUMENTS = 5000
@@ -45,8 +46,13 @@ def documents(corpus: CorpusConfig, seed: int, index: int, count: int) -> Iterat
     """The `count` documents of chunk `index`, without their end-of-text token."""
     rng = random.Random(f"corpus {seed} {index}")
     arguments = {task: problems.parse_arguments(task, corpus.arguments.get(task, {})) for task in corpus.tasks}
-    manner = Manner(hit_rate=corpus.hit_rate, persistence=corpus.persistence, max_attempts=corpus.max_attempts,
-                    stubborn=corpus.stubborn, nearness=corpus.nearness)
+    manner = Manner(
+        hit_rate=corpus.hit_rate,
+        persistence=corpus.persistence,
+        max_attempts=corpus.max_attempts,
+        stubborn=corpus.stubborn,
+        nearness=corpus.nearness,
+    )
     for _ in range(count):
         task = rng.choices(list(corpus.tasks), list(corpus.tasks.values()))[0]
         problem = problems.draw(task, rng, arguments[task])
@@ -67,19 +73,26 @@ def _tagged_ending(answer: str, sloppy: float, rng: random.Random) -> str:
     """How a tagged document ends; the sloppy ways leave a tag out or forget them all."""
     if rng.random() >= sloppy:
         return f" </think> <answer>{answer}</answer>"
-    return rng.choice([f" </think> The answer is {answer}.", f" <answer>{answer}</answer>", f" </think> <answer>{answer}", f" The answer is {answer}."])
+    statement, block = f" The answer is {answer}.", f" <answer>{answer}</answer>"
+    return rng.choice([f" </think>{statement}", block, f" </think> <answer>{answer}", statement])
 
 
 def packed_rows(corpus: CorpusConfig, seed: int, tokenizer: Tokenizer, sequence_length: int) -> np.ndarray:
     """All documents as rows of `sequence_length` token ids, uint16."""
-    starts = range(0, corpus.documents, CHUNK_DOCUMENTS)
     as_json = tokenizer.to_str()
-    chunks = [Chunk(corpus, seed, i, min(CHUNK_DOCUMENTS, corpus.documents - start), as_json, sequence_length) for i, start in enumerate(starts)]
+    chunks = [
+        Chunk(corpus, seed, index, min(CHUNK_DOCUMENTS, corpus.documents - start), as_json, sequence_length)
+        for index, start in enumerate(range(0, corpus.documents, CHUNK_DOCUMENTS))
+    ]
     workers = min(len(chunks), os.cpu_count() or 1)
     if workers == 1:
-        return np.concatenate([pack_chunk(chunk) for chunk in chunks])
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return np.concatenate(list(pool.map(pack_chunk, chunks)))
+        rows = np.concatenate([pack_chunk(chunk) for chunk in chunks])
+    else:
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+            rows = np.concatenate(list(pool.map(pack_chunk, chunks)))
+    if not len(rows):
+        raise RecipeError(f"corpus.documents is {corpus.documents}, too few to fill a row of {sequence_length} tokens (sequence_length)")
+    return rows
 
 
 def pack_chunk(chunk: Chunk) -> np.ndarray:
@@ -89,7 +102,7 @@ def pack_chunk(chunk: Chunk) -> np.ndarray:
     start of its context, where prompts stand, than the text does.
     """
     tokenizer = Tokenizer.from_str(chunk.tokenizer_json)
-    end = tokenizer.token_to_id(END_OF_TEXT)
+    end: int = tokenizer.get_vocab()[END_OF_TEXT]
     rows: list[list[int]] = []
     row: list[int] = []
     for text in documents(chunk.corpus, chunk.seed, chunk.index, chunk.documents):

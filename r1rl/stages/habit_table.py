@@ -49,15 +49,20 @@ class HabitTable:
     accuracies: dict[str, float | None]
     """Accuracy of each habit's completions; None where it does not occur."""
     lengths: dict[str, float | None]
+    """Mean tokens of each habit's completions."""
 
     def rows(self) -> list[tuple[str, str, str, str]]:
         """Habit, share, accuracy and mean length, as text; the last row is all of them together."""
-        rows = [(habit, f"{self.shares[habit]:.1%}", _text(self.accuracies[habit], "{:.1%}"), _text(self.lengths[habit], "{:.1f}")) for habit in HABITS]
+        rows = [
+            (habit, f"{self.shares[habit]:.1%}", _text(self.accuracies[habit], "{:.1%}"), _text(self.lengths[habit], "{:.1f}"))
+            for habit in HABITS
+        ]
         return [*rows, ("all", "100%", f"{self.pass_at[1]:.1%}", f"{self.mean_length:.1f}")]
 
     def as_rich(self) -> Table:
         """The table for a terminal."""
-        table = Table("habit", "share", "accuracy", "length", title=f"{self.task}, {self.num_problems} held-out problems x {self.num_samples}")
+        title = f"{self.task}, {self.num_problems} held-out problems x {self.num_samples}"
+        table = Table("habit", "share", "accuracy", "length", title=title)
         for row in self.rows():
             table.add_row(*row)
         return table
@@ -70,7 +75,8 @@ class HabitTable:
             **{f"pass_at_{k}": value for k, value in self.pass_at.items()},
             "mean_length": self.mean_length,
             "habits": {
-                habit: {"share": self.shares[habit], "accuracy": self.accuracies[habit], "mean_length": self.lengths[habit]} for habit in HABITS
+                habit: {"share": self.shares[habit], "accuracy": self.accuracies[habit], "mean_length": self.lengths[habit]}
+                for habit in HABITS
             },
         }
 
@@ -97,7 +103,8 @@ def measure_habits(
     by_prompt = {group.index: group.completions for group in groups}
     asked = [(prompts[index], completion) for index in sorted(by_prompt) for completion in by_prompt[index]]
     right = _outcomes(task, asked, room, base_dir)
-    return summarize(task, [(habit_of(completion.text), len(completion.token_ids)) for _, completion in asked], right, recipe.measured_samples)
+    answers = [(habit_of(completion.text), len(completion.token_ids)) for _, completion in asked]
+    return summarize(task, answers, right, recipe.measured_samples)
 
 
 def summarize(task: str, answers: Sequence[tuple[str, int]], right: Sequence[bool], num_samples: int) -> HabitTable:

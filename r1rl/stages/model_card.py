@@ -28,13 +28,14 @@ def model_card(recipe: PretrainRecipe, recipe_path: Path, figures: Mapping[str, 
         "checks its attempts and goes on after a failure. It knows nothing else: it is of no use outside its own tasks.",
         "## How it was made",
         f"    r1rl pretrain {where} seed={recipe.seed}",
-        f"- Text: {corpus.documents:,} documents ({figures['tokens']:,} tokens); tasks {_shares(corpus.tasks)}; habits {_shares(corpus.habits)}. "
-        f"An attempt is right with probability {corpus.hit_rate:g}; a checked solution goes on after a failed attempt with probability "
-        f"{corpus.persistence:g}, at most {corpus.max_attempts} attempts. {corpus.tagged:.0%} of the documents are in think/answer tags, and "
-        f"{corpus.sloppy:.0%} of those leave a tag out. Only problems of the train split occur.",
+        f"- Text: {corpus.documents:,} documents ({figures['tokens']:,} tokens); tasks {_shares(corpus.tasks)}; habits "
+        f"{_shares(corpus.habits)}. An attempt is right with probability {corpus.hit_rate:g}; a checked solution goes on after a failed "
+        f"attempt with probability {corpus.persistence:g}, and {corpus.stubborn:.0%} of them go on to the last, the "
+        f"{corpus.max_attempts}th, attempt. {corpus.tagged:.0%} of the documents are in think/answer tags, and {corpus.sloppy:.0%} of "
+        "those leave a tag out. Only problems of the train split occur.",
         f"- Architecture: Qwen3, width {shape.hidden_size}, {shape.num_layers} layers, {shape.num_heads} heads "
-        f"({shape.num_key_value_heads} key/value heads) of {shape.head_dim}, MLP {shape.intermediate_size}, tied embeddings; byte-level BPE in "
-        "which every digit is a token.",
+        f"({shape.num_key_value_heads} key/value heads) of {shape.head_dim}, MLP {shape.intermediate_size}, tied embeddings; byte-level "
+        "BPE in which every digit is a token.",
         f"- Training: {recipe.max_steps:,} steps of {recipe.batch_tokens:,} tokens ({trained / figures['tokens']:.1f} passes), final loss "
         f"{figures['loss']:.3f} nats per token; {figures['seconds']:.0f} s on {machine} (torch {torch.__version__}, transformers "
         f"{transformers.__version__}).",
@@ -43,8 +44,8 @@ def model_card(recipe: PretrainRecipe, recipe_path: Path, figures: Mapping[str, 
         sections += [
             "## What it scores",
             f"Held-out problems, {recipe.measured_samples} completions each at temperature 1, asked as "
-            f"`User: PROBLEM\\nAssistant:{PROMPT.prefill}`. A completion is *checked* if it compares a result with what was asked, *worked* if it "
-            "calculates without that, else *direct*. Length is in tokens.",
+            f"`User: PROBLEM\\nAssistant:{PROMPT.prefill}`. A completion is *checked* if it compares a result with what was asked, "
+            "*worked* if it calculates without that, else *direct*. Length is in tokens.",
         ]
         sections += [_table(table) for table in tables]
     return "\n\n".join(sections) + "\n"
@@ -52,8 +53,9 @@ def model_card(recipe: PretrainRecipe, recipe_path: Path, figures: Mapping[str, 
 
 def _table(table: HabitTable) -> str:
     passes = ", ".join(f"pass@{k} {value:.3f}" for k, value in sorted(table.pass_at.items()))
-    lines = [f"**{table.task}** ({table.num_problems} problems): {passes}", "", "| habit | share | accuracy | mean length |", "| --- | --- | --- | --- |"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in table.rows())])
+    header = [("habit", "share", "accuracy", "mean length"), ("---",) * 4]
+    rows = "\n".join(f"| {' | '.join(row)} |" for row in [*header, *table.rows()])
+    return f"**{table.task}** ({table.num_problems} problems): {passes}\n\n{rows}"
 
 
 def _shares(shares: Mapping[str, float]) -> str:

@@ -8,6 +8,7 @@ Legend: B rows of a batch, T tokens of a row.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -57,9 +58,10 @@ def run(recipe: PretrainRecipe, recipe_path: Path) -> None:
 
     tokenizer = make_tokenizer(recipe)
     rows = packed_rows(recipe.corpus, recipe.seed, tokenizer.backend_tokenizer, recipe.sequence_length)
-    model = build_model(recipe.architecture, tokenizer, recipe.seed).to(device)
+    model = move(build_model(recipe.architecture, tokenizer, recipe.seed), device)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    console.print(f"{recipe.corpus.documents:,} documents in {rows.size:,} tokens ({time.perf_counter() - started:.0f} s); {parameters:,} parameters on {device}")
+    text = f"{recipe.corpus.documents:,} documents in {rows.size:,} tokens ({time.perf_counter() - started:.0f} s)"
+    console.print(f"{text}; {parameters:,} parameters on {device}")
 
     final_loss = train(model, rows, recipe, directory, console)
     seconds = time.perf_counter() - started
@@ -119,6 +121,12 @@ def build_model(architecture: ArchitectureConfig, tokenizer: PreTrainedTokenizer
     return Qwen3ForCausalLM(config)
 
 
+def move(model: Qwen3ForCausalLM, place: torch.device | torch.dtype) -> Qwen3ForCausalLM:
+    """The model on a device or in a precision, changed in place; transformers' own `to` has no type that mypy can read."""
+    torch.nn.Module.to(model, place)
+    return model
+
+
 def train(model: Qwen3ForCausalLM, rows: np.ndarray, recipe: PretrainRecipe, directory: RunDirectory, console: Console) -> float:
     """Next-token prediction on the rows; writes one line of metrics for each step and returns the mean loss of the last steps."""
     data = torch.from_numpy(rows.astype(np.int32)).to(model.device)
@@ -131,7 +139,7 @@ def train(model: Qwen3ForCausalLM, rows: np.ndarray, recipe: PretrainRecipe, dir
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("", total=recipe.max_steps, loss="-")
         for step, rows_B in enumerate(islice(batches(len(data), recipe), recipe.max_steps), start=1):
-            learning_rate = schedule.get_last_lr()[0]
+            learning_rate = float(schedule.get_last_lr()[0])
             loss, norm = train_step(model, data[rows_B.to(data.device)].long(), optimizer, recipe.optimizer.max_grad_norm)
             schedule.step()
             waiting.append((step, learning_rate, loss, norm))
@@ -166,16 +174,15 @@ def train_step(model: Qwen3ForCausalLM, tokens_BT: Tensor, optimizer: torch.opti
     loss = F.cross_entropy(logits_BTV.float().flatten(0, 1), tokens_BT[:, 1:].flatten())
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm or float("inf"))
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm or math.inf)
     optimizer.step()
     return loss.detach(), norm.detach()
 
 
 def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, recipe: PretrainRecipe, folder: Path) -> None:
     """A folder that AutoModelForCausalLM and AutoTokenizer load."""
-    dtype = torch.bfloat16 if recipe.save_dtype == "bfloat16" else torch.float32
     ids: dict[str, Any] = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    model.to(dtype)
+    model = move(model, torch.bfloat16 if recipe.save_dtype == "bfloat16" else torch.float32)
     model.generation_config = GenerationConfig(do_sample=True, temperature=1.0, **ids)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -1,120 +1,29 @@
-"""The shapes of answers: a scalar, words, a list, tuple, set or interval, a union, a matrix, a chain of relations.
+"""Reading an answer: from its normal form to its shape (see `shapes`).
 
-`read` turns the normal form of an answer into one of these. It never fails: what no rule reads is `Opaque`, which equals
-another answer only as text or by the symbolic stage.
+`read` never fails: what no rule reads is `Opaque`, which equals another answer only as text or by the symbolic stage. The
+rules are tried in a fixed order, from the least to the most binding separator: words, matrices, lists, relations, unions,
+brackets, numerals with a base, ratios, and at last one expression.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from functools import cached_property
 
-from r1rl.grading.expression import Node, parse_tokens
-from r1rl.grading.normalize import text_key, words_key
-from r1rl.grading.tokens import Token, UnreadableError, depths, split_top, tokenize
-from r1rl.grading.units import split_degree, split_percent, split_unit, strip_lead
+from r1rl.grading.scalars import read_scalar
+from r1rl.grading.shapes import Answer, Based, Group, Matrix, Opaque, Ratio, Relation, Scalar, Union, Words
+from r1rl.grading.tokens import depths, split_top
 
 MAX_ITEMS = 200
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What all shapes share: the normal form that they were read from."""
-
-    text: str
-
-    @cached_property
-    def key(self) -> str:
-        """The key for comparison as text."""
-        return text_key(self.text)
-
-
-@dataclass(frozen=True)
-class Opaque(Answer):
-    """Mathematics that no other shape describes: an integral, a set-builder, a system of equations."""
-
-
-@dataclass(frozen=True)
-class Words(Answer):
-    """Words, names and choice letters: anything without mathematics."""
-
-    @cached_property
-    def words(self) -> str:
-        """The key for comparison as words."""
-        return words_key(self.text.replace("\\text", ""))
-
-
-@dataclass(frozen=True)
-class Scalar(Answer):
-    """One expression, with what stands behind it."""
-
-    node: Node
-    decimals: int | None = None
-    """Digits behind the point when it was written as a decimal number; None for every other expression."""
-    digits: int = 0
-    """Significant digits of such a decimal number."""
-    unit: str | None = None
-    percent: bool = False
-    degree: bool = False
-
-
-@dataclass(frozen=True)
-class Group(Answer):
-    """Several answers. `brackets` is "" for a bare list, "{}" for a set, else the two delimiters: "()", "[]", "(]", "[)"."""
-
-    items: tuple[Answer, ...]
-    brackets: str
-
-    @property
-    def ordered(self) -> bool:
-        """Lists and sets have no order, tuples, intervals and vectors do."""
-        return self.brackets not in ("", "{}")
-
-
-@dataclass(frozen=True)
-class Union(Answer):
-    """A union of intervals and sets."""
-
-    parts: tuple[Answer, ...]
-
-
-@dataclass(frozen=True)
-class Matrix(Answer):
-    """Rows of entries; `determinant` for vertical bars."""
-
-    rows: tuple[tuple[Answer, ...], ...]
-    determinant: bool
-
-
-@dataclass(frozen=True)
-class Relation(Answer):
-    """A chain `sides[0] operators[0] sides[1] ...` of "=", "<", "<=", "!=", "~" (approximately); ">" is turned round."""
-
-    sides: tuple[Answer, ...]
-    operators: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Based(Answer):
-    """A numeral with its base: `204_5`."""
-
-    numeral: str
-    base: int
-
-
-@dataclass(frozen=True)
-class Ratio(Answer):
-    """`a : b`, also a time of day."""
-
-    terms: tuple[Answer, ...]
-
+MAX_DEPTH = 12
+"""Brackets, lists and relations inside each other."""
 
 _WORDS = re.compile(r"[A-Za-z][A-Za-z'\-\s.,!?\"()&]*")
 _ONLY_TEXT = re.compile(r"\\text ?\{((?:[^{}\\]|\\.)*)\}")
-_AND_OR = re.compile(r"(?:,\s*)?(?:\\text ?\{\s*(?:and|or|or else|,|;)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor |\\land |\\text ?\{\s*\})\s*,?")
+_AND_OR = re.compile(
+    r"(?:,\s*)?(?:\\text ?\{\s*(?:and|or|or else|,|;)?\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor |\\land )\s*,?"
+)
 _COMMA = re.compile(",")
-_THOUSANDS_COMMA = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
+_THOUSANDS_COMMA = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\d)")
 _SEMICOLON = re.compile(r";|\\\\")
 _CUP = re.compile(r"\\cup ?|(?<=[)\]}])\s*U\s*(?=[(\[{\\])")
 _RELATION = re.compile(r"<=|>=|!=|==|\\leq ?|\\geq ?|\\neq ?|\\approx ?|\\equiv ?|[=<>]")
@@ -126,28 +35,24 @@ _FLIPPED = {">": "<", ">=": "<="}
 _MEMBER = re.compile(r"^[A-Za-z](?:_\{?\w+\}?)? ?(?:\\in |\\in$)\s*")
 _MATRIX = re.compile(r"^\\begin ?\{([pbvBV]?matrix|array|smallmatrix)\}(?: ?\{[lcr| ]*\})?(.*)\\end ?\{\1\}$", re.DOTALL)
 _BASED = re.compile(r"^(?:\\text ?\{)?([0-9A-Fa-f.]+)\}? ?_ ?(?:(\d)|\{ ?(?:\\text ?\{)?(\d{1,2})\}?\}?)(?:\\text ?\{[a-z]+\})?$")
-_DECIMAL = re.compile(r"^[-+]?(\d[\d,]*)?\.(\d+)$")
-_SCIENTIFIC = re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)(?:\s*(?:\\times|\\cdot)\s*10\s*\^\s*(?:\{\s*-?\d+\s*\}|\d)|[eE][-+]?\d+)$")
 _NUMBER_LIKE = re.compile(r"^[-+]?[\d.,]+$")
-_THOUSANDS = re.compile(r"^[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?$")
+_THOUSANDS = re.compile(r"^[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?$")
 _REALS = re.compile(r"^(?:\\mathbb ?\{?R\}?|\\text ?\{R\}|\\text ?\{all real numbers\}|all real numbers|all reals)$", re.IGNORECASE)
-_SETTING = re.compile(r"^(?:\\text ?\{\s*)?(?:[a-z]+ ){0,2}solutions?(?:\s*\})? (?:is|are):?(?:\s*\})?\s*", re.IGNORECASE)
 _CHOICE = re.compile(r"^(?:\\text ?\{)?\(?([A-Z])[).:](?:\})?(?:\s+|$)(.*)$")
+
+_BRACKETS = (("(", ")"), ("(", "]"), ("[", ")"), ("[", "]"), ("\\{", "\\}"), ("{", "}"), ("]", "["), ("]", "]"), ("[", "["))
 
 EMPTY_SET_NAMES = frozenset(["\\emptyset", "\\{\\}", "\\{ \\}", "emptyset", "\\text{empty set}", "empty set", "the empty set"])
 
 
 def read(text: str) -> Answer:
     """The shape of an answer in normal form."""
-    try:
-        return _read(text, 0)
-    except RecursionError:  # pragma: no cover - the depth of brackets is bounded before
-        return Opaque(text)
+    return _read(text, 0)
 
 
 def _read(text: str, depth: int) -> Answer:
     text = text.strip()
-    if depth > 12 or not text:
+    if depth > MAX_DEPTH or not text:
         return Opaque(text)
     if text in EMPTY_SET_NAMES:
         return Group(text, (), "{}")
@@ -165,22 +70,23 @@ def _read(text: str, depth: int) -> Answer:
 
 def _read_number(text: str, depth: int) -> Answer | None:
     """Plain numbers, the common case, without looking for anything else."""
-    return _scalar(text) if _NUMBER_LIKE.match(text) and (text.count(",") == 0 or _THOUSANDS.match(text)) else None
+    return read_scalar(text) if _NUMBER_LIKE.match(text) and (text.count(",") == 0 or _THOUSANDS.match(text)) else None
 
 
 def _read_words(text: str, depth: int) -> Answer | None:
     if _REALS.match(text):
-        return Group(text, (_scalar_or_opaque("-\\infty"), _scalar_or_opaque("\\infty")), "()")
+        return Group(text, (_read("-\\infty", depth + 1), _read("\\infty", depth + 1)), "()")
     if not _WORDS.fullmatch(text):
         return None
     letters = text.replace(" ", "")
-    if depth and len(letters) == 1:
-        return None  # a variable
+    words = re.findall("[A-Za-z]+", text)
+    if (depth and len(letters) == 1) or (len(words) > 1 and max(map(len, words)) == 1):
+        return None  # a variable, a difference of two
     if "," in text or " and " in text or " or " in text:
         return None
-    if letters.isalpha() and len(letters) > 1 and _scalar(text) is not None:
+    if letters.isalpha() and len(letters) > 1 and read_scalar(text) is not None:
         return None
-    if "(" in text and not any(len(word) > 2 for word in re.findall("[A-Za-z]+", text)):
+    if "(" in text and max(map(len, words)) < 3:
         return None
     return Words(text)
 
@@ -222,6 +128,10 @@ def _read_list(text: str, depth: int) -> Answer | None:
             return Opaque(text)
         joined_by_or = separator is _AND_OR
         items = _items(parts, depth)
+        if separator is _SEMICOLON and len(items) > len(parts):  # "p = 5, q = 2; p = 7, q = 2" are two answers of two entries
+            entries = [_read(part, depth + 1) for part in parts]
+            if all(isinstance(entry, Group) for entry in entries):
+                items = tuple(Group(entry.text, entry.items, entry.brackets or "()") for entry in entries if isinstance(entry, Group))
         if joined_by_or and all(isinstance(item, Relation) and "=" not in item.operators for item in items):
             return Union(text, items)
         return Group(text, items, "")
@@ -276,12 +186,15 @@ def _read_union(text: str, depth: int) -> Answer | None:
     for part in parts:
         item = _read(part, depth + 1)
         items.extend(item.parts if isinstance(item, Union) else (item,))
+    if all(isinstance(item, Group) and item.brackets == "{}" for item in items):
+        entries = {entry.key: entry for item in items if isinstance(item, Group) for entry in item.items}
+        return Group(text, tuple(entries.values()), "{}")
     return Union(text, tuple(items))
 
 
 def _read_brackets(text: str, depth: int) -> Answer | None:
     """A tuple, set or interval when one pair of brackets holds the whole text; plain grouping brackets are taken off."""
-    for opening, closing in (("(", ")"), ("(", "]"), ("[", ")"), ("[", "]"), ("\\{", "\\}"), ("{", "}"), ("]", "["), ("]", "]"), ("[", "[")):
+    for opening, closing in _BRACKETS:
         if text.startswith(opening) and text.endswith(closing) and len(text) > len(opening) + len(closing):
             break
     else:
@@ -296,7 +209,7 @@ def _read_brackets(text: str, depth: int) -> Answer | None:
             return None
         brackets = {"]": "(", "[": "["}[brackets[0]] + {"[": ")", "]": "]"}[brackets[1]]
     parts = split_top(inner, _SEMICOLON) or split_top(inner, re.compile(",")) or [inner.strip()]
-    if len(parts) == 1 and brackets in ("()", "[]") or (brackets == "{}" and opening == "{" and len(parts) == 1):
+    if (len(parts) == 1 and brackets in ("()", "[]")) or (brackets == "{}" and opening == "{" and len(parts) == 1):
         return _read(inner, depth + 1) if inner.strip() else None
     if len(parts) > MAX_ITEMS or not all(parts):
         return Opaque(text)
@@ -322,7 +235,7 @@ def _read_ratio(text: str, depth: int) -> Answer | None:
 
 
 def _read_scalar(text: str, depth: int) -> Answer | None:
-    return _scalar(text)
+    return read_scalar(text)
 
 
 def _read_text_inside(text: str, depth: int) -> Answer | None:
@@ -339,54 +252,6 @@ _READERS = (
     _read_number, _read_words, _read_matrix, _read_list, _read_relation, _read_union, _read_brackets, _read_based, _read_ratio,
     _read_scalar, _read_text_inside,
 )  # fmt: skip
-
-
-def _scalar_or_opaque(text: str) -> Answer:
-    return _scalar(text) or Opaque(text)
-
-
-def _scalar(text: str) -> Answer | None:
-    """One expression with its unit, or the list of the two that a plus-minus sign stands for; None when it can't be read."""
-    body = strip_lead(text)
-    body, unit = split_unit(body)
-    body, percent = split_percent(body)
-    if not percent and unit == "percent":
-        percent, unit = True, None
-    body, degree = split_degree(body)
-    if not degree and unit == "degree":
-        degree, unit = True, None
-    try:
-        tokens = tokenize(body)
-        variants = [parse_tokens(variant) for variant in _plus_minus(tokens)]
-    except UnreadableError:
-        return None
-    if len(variants) == 2:
-        return Group(text, tuple(Scalar(text, node, None, 0, unit, percent, degree) for node in variants), "")
-    decimals, digits = _precision(body.strip())
-    return Scalar(text, variants[0], decimals, digits, unit, percent, degree)
-
-
-def _precision(body: str) -> tuple[int | None, int]:
-    """Decimals and significant digits of a decimal number; (None, 0) for anything else."""
-    match = _DECIMAL.match(body)
-    if match:
-        whole = (match.group(1) or "").replace(",", "")
-        return len(match.group(2)), len((whole + match.group(2)).lstrip("0"))
-    if _SCIENTIFIC.match(body):
-        mantissa = re.split(r"[eE\\]", body.lstrip("+-"))[0].strip()
-        return len(mantissa.partition(".")[2]), len(mantissa.replace(".", "").lstrip("0"))
-    return None, 0
-
-
-def _plus_minus(tokens: list[Token]) -> list[list[Token]]:
-    """The token lists that a plus-minus sign stands for; all signs of one expression are taken together."""
-    if not any(token.kind == "command" and token.value in ("pm", "mp") for token in tokens):
-        return [tokens]
-    upper, lower = {"pm": "+", "mp": "-"}, {"pm": "-", "mp": "+"}
-    return [
-        [Token("symbol", signs[t.value], t.spaced) if t.kind == "command" and t.value in signs else t for t in tokens]
-        for signs in (upper, lower)
-    ]
 
 
 def choice_letter(text: str) -> str | None:

@@ -1,0 +1,1 @@
+"""GRPO: the maths (advantages, losses, logprobs), the micro-batches and the trainer."""
