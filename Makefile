@@ -2,6 +2,7 @@
 #
 #   make quickstart                 train the embedded base model on this machine, about ten minutes on two cores
 #   make quickstart ARGS="seed=1"   the same with overrides
+#   make install                    only set up
 #   make test                       lint, types and tests
 #   make check-wheel                build a wheel and use it outside the checkout
 #   make clean                      remove the environment and build outputs
@@ -19,10 +20,12 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test check-wheel clean
+.PHONY: help install quickstart test check-wheel clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -9
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
+
+install: $(INSTALLED)
 
 quickstart: $(INSTALLED)
 	$(PY) -m r1rl grpo $(RECIPE) $(ARGS)

@@ -28,7 +28,7 @@ def reward_model(
 
     `path` and `revision` name the model. The conversation goes through its tokenizer's chat template, or is joined by an
     empty line if it has none. `answer_only` leaves out what stands before the last `</think>`, as the paper does for helpfulness;
-    an answer whose thoughts never close is not applicable. The model runs on its own `device` (default: the last GPU, else
+    an answer whose thoughts never close is not applicable (None). The model runs on its own `device` (default: the last GPU, else
     the CPU), without gradients, in batches of at most `batch_tokens` tokens, padding included, of rows of similar
     length; longer texts keep their last `max_length` tokens. `sigmoid` maps scores to (0, 1). Loaded at its first use.
     """
@@ -44,7 +44,7 @@ def reward_model(
         if answer is not None
     }
     scores: list[float | None] = [None] * len(completions)
-    for batch in _batches(rows, batch_tokens):
+    for batch in _batches({row: ids for row, ids in rows.items() if ids}, batch_tokens):
         for row, score in zip(batch, _scores(model, [rows[row] for row in batch], sigmoid), strict=True):
             scores[row] = score
     return scores

@@ -201,7 +201,9 @@ def random_batch(seed: int, count: int = 8) -> TrainBatch:
     return replace(batch, old_logprobs_K=-3.2 + 0.3 * noise, reference_logprobs_K=-3.2 - 0.3 * noise)
 
 
-def step_gradient(batch: TrainBatch, config: AlgorithmConfig, update: UpdateConfig, leave_out: bool = False) -> tuple[int, float, torch.Tensor]:
+def step_gradient(
+    batch: TrainBatch, config: AlgorithmConfig, update: UpdateConfig, leave_out: bool = False
+) -> tuple[int, float, torch.Tensor]:
     """Number of micro-batches, loss and flat gradient of one optimizer step on the whole batch."""
     policy = PolicyForward(tiny_model(), Sampling(max_completion_length=12, temperature=0.8), update.logprob_chunk)
     trained = trained_sequences(batch.lengths_B, batch.truncated_B, config)
@@ -220,7 +222,9 @@ def step_gradient(batch: TrainBatch, config: AlgorithmConfig, update: UpdateConf
 
 
 @pytest.mark.parametrize("aggregation", ["grpo", "dr_grpo", "dapo", "bnpo"])
-@pytest.mark.parametrize("choices", [{}, {"importance_level": "sequence", "mask_truncated": True}, {"beta": 0.1, "entropy_coefficient": 0.01}], ids=str)
+@pytest.mark.parametrize(
+    "choices", [{}, {"importance_level": "sequence", "mask_truncated": True}, {"beta": 0.1, "entropy_coefficient": 0.01}], ids=str
+)
 def test_the_gradient_does_not_depend_on_the_micro_batches(aggregation, choices):
     config = AlgorithmConfig(aggregation=aggregation, **choices)
     batch = random_batch(1)

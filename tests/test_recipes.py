@@ -90,4 +90,4 @@ def test_launch_configurations_are_read_by_accelerate(name: str) -> None:
     file = RECIPES / "accelerate" / f"{name}.yaml"
     config = load_config_from_file(str(file))
     assert config.num_processes == yaml.safe_load(file.read_text(encoding="utf-8"))["num_processes"]
-    assert config.distributed_type == {"ddp": "MULTI_GPU", "fsdp2": "FSDP"}.get(name, "DEEPSPEED")
+    assert config.distributed_type == {"ddp": "MULTI_GPU", "fsdp2": "FSDP"}[name]

@@ -13,24 +13,24 @@ WORDS = [f"w{number}" for number in range(60)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A one-layer Qwen2 with one output."""
+    """A one-layer Llama with one output."""
     return save_model(tmp_path_factory.mktemp("model"), num_labels=1)
 
 
 def save_model(folder, num_labels, pad=True):
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForSequenceClassification
+    from transformers import PreTrainedTokenizerFast, LlamaConfig, LlamaForSequenceClassification
 
     vocabulary = {"<pad>": 0, "<unk>": 1, **{word: index + 2 for index, word in enumerate(WORDS)}}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>").save_pretrained(folder)
     torch.manual_seed(0)
-    config = Qwen2Config(
+    config = LlamaConfig(
         vocab_size=len(vocabulary), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
         num_labels=num_labels, pad_token_id=0 if pad else None,
     )  # fmt: skip
-    model = Qwen2ForSequenceClassification(config)
+    model = LlamaForSequenceClassification(config)
     torch.nn.init.normal_(model.score.weight)
     model.save_pretrained(folder)
     return str(folder)
@@ -104,6 +104,10 @@ def test_what_is_no_reward_model_is_refused(tmp_path):
         reward(["w1"], ["w2"], path=str(tmp_path / "nothing"), device="cpu")
     with pytest.raises(RewardError, match="must be at least max_length"):
         reward([], [], path="x", batch_tokens=10)
+
+
+def test_text_without_tokens_is_not_applicable(folder):
+    assert load_built_in("reward_model")(["", "w1"], ["", "w2"], path=folder, device="cpu")[0] is None
 
 
 def test_nothing_is_loaded_for_an_empty_batch():

@@ -141,10 +141,16 @@ def assert_same(trl: tuple[Tensor, Tensor], ours: tuple[Tensor, Tensor]) -> None
         ({"epsilon_high": 0.28}, {"epsilon_high": 0.28}),
         ({"delta": 1.5}, {"delta": 1.5}),
         ({"importance_sampling_level": "sequence"}, {"importance_level": "sequence"}),
-        ({"importance_sampling_level": "sequence", "epsilon": 0.05}, {"importance_level": "sequence", "epsilon_low": 0.05, "epsilon_high": 0.05}),
+        (
+            {"importance_sampling_level": "sequence", "epsilon": 0.05},
+            {"importance_level": "sequence", "epsilon_low": 0.05, "epsilon_high": 0.05},
+        ),
         ({"beta": 0.1, "use_bias_correction_kl": False}, {"beta": 0.1}),
         ({"beta": 0.1}, {"beta": 0.1, "kl_bias_correction": True}),
-        ({"beta": 0.1, "use_bias_correction_kl": False, "importance_sampling_level": "sequence"}, {"beta": 0.1, "importance_level": "sequence"}),
+        (
+            {"beta": 0.1, "use_bias_correction_kl": False, "importance_sampling_level": "sequence"},
+            {"beta": 0.1, "importance_level": "sequence"},
+        ),
         ({"mask_truncated_completions": True}, {"mask_truncated": True}),
     ],
     ids=str,

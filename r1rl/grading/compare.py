@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from typing import Any
 
 from r1rl.grading.atoms import Node, negate
 from r1rl.grading.evaluate import Evaluator, UndefinedError, exact, symbols
@@ -100,34 +101,35 @@ class Comparer:
         same = self._same(gold.node, answer.node)
         if same is False and (gold.decimals is None) != (answer.decimals is None):
             if answer.decimals is not None:
-                return answer.digits >= DECIMAL_DIGITS and self._within(answer, gold.node, Fraction(1))
-            return gold.digits >= ROUNDED_DIGITS and self._within(gold, answer.node, Fraction(1, 2))
+                return answer.digits >= DECIMAL_DIGITS and self._rounds_to(gold.node, answer, cut_off=True)
+            return gold.digits >= ROUNDED_DIGITS and self._rounds_to(answer.node, gold, cut_off=False)
         return same
 
     def _same(self, left: Node, right: Node) -> bool | None:
         return same_value(self.evaluator, left, right)
 
-    def _within(self, decimal: Scalar, node: Node, units: Fraction) -> bool:
-        """Whether the constant `node` is less than `units` units in the last place away from a decimal number."""
-        if symbols(node):
-            return False
+    def _rounds_to(self, node: Node, decimal: Scalar, cut_off: bool) -> bool:
+        """Whether the constant `node` gives the decimal number when it is rounded (`cut_off`: or cut off) to its places.
+
+        Never when `node` is an integer: that has a shorter decimal number of its own.
+        """
         rounded = exact(decimal.node)
-        if not rounded:
+        if symbols(node) or not rounded:
             return False
         place = Fraction(10) ** (_magnitude(rounded) - decimal.digits + 1)
-        rational = exact(node)
-        if rational is not None:
-            distance = abs(rational - rounded)
-            return rational.denominator != 1 and (distance < place if units == 1 else distance <= place * units)
-        value = self._constant(node)
-        if value is None or abs(getattr(value, "imag", 0)) > 1e-30:
+        value = exact(node)
+        if value is None:
+            approximate = self._constant(node)
+            if approximate is None or getattr(approximate, "imag", 0) != 0:
+                return False
+            value = _fraction(approximate)
+        elif value.denominator == 1:
             return False
-        ctx = self.evaluator.ctx
-        distance = abs(ctx.re(value) - self.evaluator.value(("n", rounded), {}))
-        limit = ctx.mpf((place * units).numerator) / (place * units).denominator
-        return bool(distance < limit if units == 1 else distance <= limit * (1 + ctx.mpf(10) ** -15))
+        distance = abs(value - rounded)
+        return distance <= place / 2 or (cut_off and distance < place and abs(rounded) < abs(value))
 
-    def _constant(self, node: Node) -> object | None:
+    def _constant(self, node: Node) -> Any:
+        """The value of a tree without variables, an mpf or mpc; None where it has none."""
         try:
             return self.evaluator.value(node, {})
         except (UndefinedError, ZeroDivisionError, ValueError, OverflowError):
@@ -173,7 +175,7 @@ class Comparer:
         a, b = self._constant(left.node), self._constant(right.node)
         if a is None or b is None:
             return False
-        return bool(abs(a - b) <= APPROXIMATION * max(abs(a), abs(b)))  # type: ignore[operator,arg-type]
+        return bool(abs(a - b) <= APPROXIMATION * max(abs(a), abs(b)))
 
     def _relations(self, gold: Answer, answer: Answer) -> bool | None:
         if isinstance(gold, Relation) and isinstance(answer, Relation):
@@ -319,6 +321,12 @@ def _letters(answer: Answer) -> str | None:
     if isinstance(answer, Words):
         return answer.words
     return answer.text.strip("() ").lower() if isinstance(answer, Scalar) and answer.node[0] == "s" else None
+
+
+def _fraction(value: Any) -> Fraction:
+    """The exact value of an mpf or of an mpc without imaginary part."""
+    sign, mantissa, exponent, _ = getattr(value, "real", value)._mpf_
+    return Fraction((-1) ** sign * int(mantissa)) * Fraction(2) ** exponent
 
 
 def _quotient(answer: Answer) -> Node | None:

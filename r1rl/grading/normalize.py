@@ -65,7 +65,7 @@ _SPACED_THOUSANDS = re.compile(r"(?<![\d.])(\d{1,3})((?: \d{3})+)(?!\d)")
 _THIN_SPACED = re.compile(r"(?<=\d)(,?)\\[,!]\s*(?=\d{3}(?!\d))")
 _SPACES_RUN = re.compile(r"\s+")
 _LEAD = re.compile(
-    r"^(?:(?:so|thus|hence|therefore)[, ]+)?(?:the\s+)?(?:(?:final|correct|right)\s+)?(?:answer|solution|result)\s*(?:is|are|[:=])\s*:?\s*",
+    r"^(?:\\text ?\{\s*)?(?:(?:so|thus|hence|therefore)[, ]+)?(?:the\s+)?(?:(?:final|correct|right)\s+)?(?:answer|solution|result)\s*(?:is|are|[:=])\s*:?\s*(\}\s*)?",
     re.IGNORECASE,
 )
 _LAYOUT_LETTERS = re.compile(r"\\|[^\x00-\x7f]")
@@ -114,7 +114,9 @@ def clean(text: str) -> str:
     if "{" in text:
         text = _BRACED_COMMA.sub(",", text)
     text = _SPACES_RUN.sub(" ", text.replace("~", " ")).strip()
-    text = _LEAD.sub("", text)
+    lead = _LEAD.match(text)
+    if lead and lead.group().startswith("\\text") == bool(lead.group(1)):
+        text = text[lead.end() :]
     while text and text[-1] in ".,;:\\":
         text = text[:-1].rstrip()
     if " " in text:

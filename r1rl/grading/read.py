@@ -20,7 +20,7 @@ MAX_DEPTH = 12
 _WORDS = re.compile(r"[A-Za-z][A-Za-z'\-\s.,!?\"()&]*")
 _ONLY_TEXT = re.compile(r"\\text ?\{((?:[^{}\\]|\\.)*)\}")
 _AND_OR = re.compile(
-    r"(?:,\s*)?(?:\\text ?\{\s*(?:and|or|or else|,|;)?\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor |\\land )\s*,?"
+    r"(?:,\s*)?(?:\\text ?\{\s*(?:and|or|or else|,|;)?\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\l(?:or|and)(?![A-Za-z]))\s*,?"
 )
 _COMMA = re.compile(",")
 _THOUSANDS_COMMA = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\d)")
@@ -32,7 +32,7 @@ _OPERATORS = {
     "\\approx": "~", "\\equiv": "=",
 }  # fmt: skip
 _FLIPPED = {">": "<", ">=": "<="}
-_MEMBER = re.compile(r"^[A-Za-z](?:_\{?\w+\}?)? ?(?:\\in |\\in$)\s*")
+_MEMBER = re.compile(r"^[A-Za-z](?:_\{?\w+\}?)? ?\\in(?![A-Za-z])\s*")
 _MATRIX = re.compile(r"^\\begin ?\{([pbvBV]?matrix|array|smallmatrix)\}(?: ?\{[lcr| ]*\})?(.*)\\end ?\{\1\}$", re.DOTALL)
 _BASED = re.compile(r"^(?:\\text ?\{)?([0-9A-Fa-f.]+)\}? ?_ ?(?:(\d)|\{ ?(?:\\text ?\{)?(\d{1,2})\}?\}?)(?:\\text ?\{[a-z]+\})?$")
 _NUMBER_LIKE = re.compile(r"^[-+]?[\d.,]+$")
@@ -210,7 +210,10 @@ def _read_brackets(text: str, depth: int) -> Answer | None:
         brackets = {"]": "(", "[": "["}[brackets[0]] + {"[": ")", "]": "]"}[brackets[1]]
     parts = split_top(inner, _SEMICOLON) or split_top(inner, re.compile(",")) or [inner.strip()]
     if (len(parts) == 1 and brackets in ("()", "[]")) or (brackets == "{}" and opening == "{" and len(parts) == 1):
-        return _read(inner, depth + 1) if inner.strip() else None
+        inner = inner.strip()
+        if depth == 0 and len(inner) == 1 and inner.isalpha():
+            return Words(inner)  # (B), a choice
+        return _read(inner, depth + 1) if inner else None
     if len(parts) > MAX_ITEMS or not all(parts):
         return Opaque(text)
     return Group(text, _items(parts, depth) if brackets == "{}" else tuple(_read(part, depth + 1) for part in parts), brackets)

@@ -27,7 +27,7 @@ _NOT_A_UNIT = frozenset(
     ]
 )  # fmt: skip
 _WORD = re.compile(r"[A-Za-z]+")
-_TAIL_PART = re.compile(r"\\text ?\{([^{}]*)\}|([\s/.,]|\\cdot |\^ ?\{?-?\d\}?|per\b)")
+_TAIL_PART = re.compile(r"\\text ?\{([^{}]*)\}|([\s/.,]|\\cdot(?![A-Za-z])|\^ ?\{?-?\d\}?|per\b)")
 _BARE_UNIT = re.compile(r"[A-Za-z]+(?:\.|\s?\^[23])?(?:(?:\s*/\s*|\s+)[A-Za-z]+(?:\.|\s?\^[23])?)*")
 _CURRENCY = re.compile(r"^(?:\\euro ?|\\pounds ?|US\$?\s*|USD\s*|Rs\.?\s*|EUR\s*|RMB\s*)(?=[-\d.])")
 _PERCENT = re.compile(r"\s*(?:%|\\text ?\{\s*(?:percent|pct|%)\s*\}|\bpercent(?:age)?|\bpct)\s*$", re.IGNORECASE)

@@ -60,9 +60,7 @@ class LossInputs:
     """Needed when beta is not 0."""
 
 
-def policy_loss(
-    logprobs_N: Tensor, entropy_N: Tensor | None, inputs: LossInputs, config: AlgorithmConfig
-) -> tuple[Tensor, LossMetrics]:
+def policy_loss(logprobs_N: Tensor, entropy_N: Tensor | None, inputs: LossInputs, config: AlgorithmConfig) -> tuple[Tensor, LossMetrics]:
     """This micro-batch's part of the loss (a scalar with gradient) and its detached metrics; nothing waits for the device.
 
     `entropy_N` is needed when `config.entropy_coefficient` is not 0 and shows in the metrics whenever it is given.
