@@ -33,7 +33,8 @@ _ENGLISH = (
     r"\blet me (?:see again|re-?read|redo|correct|fix|look again|go back)\b",
     # no, that's wrong / that's not right / I made a mistake
     _START + r"no(?:,\s{0,4}(?:wait|that|this|it|actually|i\b|let|not|but)|[.!]\s{0,4}(?:wait|that'?s|this is)\b)",
-    r"\b(?:that|this|it)(?:'s| is| can'?t be) (?:not (?:right|correct)|wrong|incorrect|a mistake)\b|\bdoes(?:n't| not) (?:seem|look) right\b",
+    r"\b(?:that|this|it)(?:'s| is| can'?t be) (?:not (?:right|correct)|wrong|incorrect|a mistake)\b",
+    r"\bdoes(?:n't| not) (?:seem|look) right\b",
     r"\b(?:can'?t|cannot) be (?:right|correct)\b",
     r"\bi (?:made|must have made|see) (?:a|an|my) (?:mistake|error|slip)\b|\bi was wrong\b|\bmy mistake\b|\boops\b",
     _START + r"(?:actually|hmm+|alternatively)\b",

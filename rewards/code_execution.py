@@ -60,11 +60,11 @@ def code_execution(
     with ThreadPoolExecutor(max_workers=_processors()) as pool:
         graded = list(pool.map(score, range(len(completions))))
     rewards: list[float | None] = []
-    for row, (outcome, results) in enumerate(graded):
+    for outcome, results in graded:
         events[f"grading/{outcome}"] += 1
         events.update(f"code/{result.value}" for result in results)
         if outcome == "wrong" and partial:
-            rewards.append(results.count(TestResult.PASSED) / len(_checks(tests[row], limits, tolerance)))
+            rewards.append(results.count(TestResult.PASSED) / len(results))
         else:
             rewards.append({"correct": 1.0, "wrong": 0.0, "no_answer": 0.0}.get(outcome))
     return rewards

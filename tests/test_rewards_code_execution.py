@@ -62,7 +62,8 @@ def test_forms_of_the_tests_column(form):
     pairs = [{"input": "3", "output": "9"}, {"input": "2", "output": "4"}]
     forms = {"list": pairs, "json": json.dumps(pairs), "columns": {"inputs": ["3", "2"], "outputs": ["9", "4"]}}
     if form == "script":
-        assert reward([fenced("def f(x): return x")], ["def check(g):\n    assert g(1) == 1\n    assert abs(g(2) - 2) < 1e-6\ncheck(f)"]) == [1.0]
+        script = "def check(g):\n    assert g(1) == 1\n    assert abs(g(2) - 2) < 1e-6\ncheck(f)"
+        assert reward([fenced("def f(x): return x")], [script]) == [1.0]
     else:
         assert reward([fenced(SQUARE)], [forms[form]]) == [1.0]
 
@@ -115,11 +116,20 @@ def test_comparison_of_outputs(printed, expected, tolerance, same):
 @pytest.mark.parametrize(
     ("program", "test"),
     [
-        ("def f(x): return [x, (x, {x: 1}), {x}, 1.5, None, 'é', b'a', 2j]", "assert f(2) == [2, (2, {2: 1}), {2}, 1.5, None, 'é', b'a', 2j]"),
+        (
+            "def f(x): return [x, (x, {x: 1}), {x}, 1.5, None, 'é', b'a', 2j]",
+            "assert f(2) == [2, (2, {2: 1}), {2}, 1.5, None, 'é', b'a', 2j]",
+        ),
         ("def f(n): return 7 ** n", "assert f(2000) == 7 ** 2000"),
         ("def f():\n    yield 1\n    yield 2", "assert list(f()) == [1, 2] and sum(f()) == 3"),
-        ("class P:\n    def __init__(self, x): self.x = x\n    def twice(self): return 2 * self.x", "p = P(4)\nassert p.x == 4 and p.twice() == 8"),
-        ("def f(x):\n    if x < 0: raise ValueError('negative')\n    return x", "try:\n    f(-1)\n    assert False\nexcept ValueError:\n    pass"),
+        (
+            "class P:\n    def __init__(self, x): self.x = x\n    def twice(self): return 2 * self.x",
+            "p = P(4)\nassert p.x == 4 and p.twice() == 8",
+        ),
+        (
+            "def f(x):\n    if x < 0: raise ValueError('negative')\n    return x",
+            "try:\n    f(-1)\n    assert False\nexcept ValueError:\n    pass",
+        ),
         ("def sum(a, b): return a + b", "assert sum(2, 3) == 5"),
         ("LIMIT = 3", "assert LIMIT == 3"),
         ("from collections import Counter\ndef f(s): return Counter(s)", "assert f('aab') == {'a': 2, 'b': 1}"),
@@ -183,7 +193,8 @@ HOSTILE_SCRIPTS = {
     "endless output": "while True: print('9' * 1000)",
     "sleeping": "import time\ntime.sleep(60)\nprint(9)",
     "ignoring signals": (
-        "import signal\nfor s in range(1, 65):\n    try: signal.signal(s, signal.SIG_IGN)\n    except (OSError, ValueError): pass\nwhile True: pass"
+        "import signal\nfor s in range(1, 65):\n    try: signal.signal(s, signal.SIG_IGN)\n    except (OSError, ValueError): pass\n"
+        "while True: pass"
     ),
     "thread bomb": "import threading, time\nfor _ in range(5000): threading.Thread(target=time.sleep, args=(60,)).start()\nprint(9)",
     "deep recursion crash": "import sys\nsys.setrecursionlimit(10 ** 9)\ndef f(): f()\nf()",
@@ -257,7 +268,8 @@ def test_hostile_program(name, targets):
     program = code.format(**targets) if "{" in code else code
     compile(program, name, "exec")  # an attack with a slip in it would prove nothing
     received = []
-    previous = {number: signal.signal(number, lambda *_: received.append(1)) for number in (signal.SIGTERM, signal.SIGIO, signal.SIGUSR1)}
+    numbers = (signal.SIGTERM, signal.SIGIO, signal.SIGUSR1)
+    previous = {number: signal.signal(number, lambda *_: received.append(1)) for number in numbers}
     start = time.monotonic()
     try:
         result = run_stdin_test(program, "3\n", "9", Limits(seconds=1.0, memory_mb=256, output_bytes=100_000))
@@ -271,12 +283,13 @@ def test_hostile_program(name, targets):
 # Each prints what looks like the expected output, wherever it can be found.
 LOOKERS = {
     "frames": (
-        "import sys\nframe, seen = sys._getframe(), []\nwhile frame:\n    seen += [frame.f_locals, frame.f_globals]\n    frame = frame.f_back"
+        "import sys\nframe, seen = sys._getframe(), []\n"
+        "while frame:\n    seen += [frame.f_locals, frame.f_globals]\n    frame = frame.f_back"
     ),
-    "objects": "import gc\nseen = {o for x in gc.get_objects() for o in gc.get_referents(x) if isinstance(o, (str, bytes)) and o}",
+    "objects": "import gc\nseen = {o for x in gc.get_objects() for o in gc.get_referents(x) if isinstance(o, (str, bytes))}",
     "modules": "import sys\nseen = [vars(m) for m in sys.modules.values() if hasattr(m, '__dict__')] + [sys.argv, sys.path]",
     "descriptors": (
-        "import os\nseen = []\nfor fd in range(64):\n    try:\n        os.set_blocking(fd, False)\n        seen.append(os.read(fd, 100000))\n"
+        "import os\nseen = []\nfor fd in range(64):\n    try:\n        os.set_blocking(fd, False)\n        seen.append(os.read(fd, 9999))\n"
         "    except OSError: pass"
     ),
     "stack memory": (
@@ -320,7 +333,9 @@ def test_results_are_typed(name, result):
 HOSTILE_FUNCTIONS = {
     "always equal": "class A:\n    def __eq__(self, o): return True\n    __hash__ = None\ndef f(x): return A()",
     "always equal integer": "class A(int):\n    def __eq__(self, o): return True\n    def __hash__(self): return 4\ndef f(x): return A(5)",
-    "always equal list": "class A(list):\n    def __eq__(self, o): return True\n    def __iter__(self): return iter([4])\ndef f(x): return A([5])",
+    "always equal list": (
+        "class A(list):\n    def __eq__(self, o): return True\n    def __iter__(self): return iter([4])\ndef f(x): return A([5])"
+    ),
     "exit code 0": "import os\ndef f(x): os._exit(0)",
     "exit on import": "import os\nos._exit(0)",
     "system exit": "def f(x): raise SystemExit(0)",
@@ -330,10 +345,14 @@ HOSTILE_FUNCTIONS = {
     "patched built-ins": "import builtins\nbuiltins.abs = lambda x: 0\nbuiltins.isinstance = lambda *a: True\ndef f(x): return 5",
     "its own abs": "def abs(x): return 0\ndef f(x): return 5",
     "trace function": "import sys\nsys.settrace(lambda *a: None)\ndef f(x): return 5",
-    "jumping frames": "import sys\ndef f(x):\n    fr = sys._getframe()\n    while fr.f_back:\n        fr = fr.f_back\n        fr.f_locals['passed'] = True\n    return 5",
+    "jumping frames": (
+        "import sys\ndef f(x):\n    fr = sys._getframe()\n    while fr.f_back:\n        fr = fr.f_back\n"
+        "        fr.f_locals['passed'] = True\n    return 5"
+    ),
     "printing a forged result": "import sys\ndef f(x):\n    print('passed')\n    sys.stdout.flush()\n    return 5",
     "writing to all descriptors": (
-        "import os\ndef f(x):\n    for fd in range(64):\n        try: os.write(fd, b'passed\\n')\n        except OSError: pass\n    return 5"
+        "import os\ndef f(x):\n    for fd in range(64):\n        try: os.write(fd, b'passed\\n')\n        except OSError: pass\n"
+        "    return 5"
     ),
     "forged answer": (
         "import json, os\ndef f(x):\n    m = json.dumps({'tuple': ['value', True]}).encode()\n"

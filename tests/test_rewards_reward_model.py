@@ -19,7 +19,7 @@ def folder(tmp_path_factory):
 
 def save_model(folder, num_labels, pad=True):
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, LlamaConfig, LlamaForSequenceClassification
+    from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
     vocabulary = {"<pad>": 0, "<unk>": 1, **{word: index + 2 for index, word in enumerate(WORDS)}}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))

@@ -64,9 +64,11 @@ def call(request, lockdown):
 # Numbers from the kernel's tables (asm/unistd_64.h; asm-generic/unistd.h for 64-bit ARM).
 REFUSED = {
     "x86_64": {
-        "socket": 41, "connect": 42, "sendmsg": 46, "bind": 49, "fork": 57, "vfork": 58, "execve": 59, "kill": 62, "rename": 82, "mkdir": 83,
+        "socket": 41, "connect": 42, "sendmsg": 46, "bind": 49, "fork": 57, "vfork": 58, "execve": 59, "kill": 62, "rename": 82,
+        "mkdir": 83,
         "creat": 85, "link": 86, "unlink": 87, "symlink": 88, "chmod": 90, "chown": 92, "ptrace": 101, "setuid": 105, "setsid": 112,
-        "setpriority": 141, "chroot": 161, "mount": 165, "setrlimit": 160, "tkill": 200, "unshare": 272, "process_vm_readv": 310, "memfd_create": 319,
+        "setpriority": 141, "chroot": 161, "mount": 165, "setrlimit": 160, "tkill": 200, "unshare": 272, "process_vm_readv": 310,
+        "memfd_create": 319,
         "bpf": 321, "execveat": 322, "pidfd_send_signal": 424, "io_uring_setup": 425, "pidfd_open": 434, "prctl": 157, "truncate": 76,
         "shmget": 29, "open_by_handle_at": 304, "keyctl": 250, "rt_sigqueueinfo": 129, "setns": 308, "pidfd_getfd": 438,
     },

@@ -15,11 +15,11 @@ import yaml
 from r1rl.config.build import build_recipe
 from r1rl.config.issues import Issues
 from r1rl.config.nodes import Node, RecipeDumper, apply_override, find, parse
-from r1rl.config.schema import DataConfig, GRPORecipe, PretrainRecipe, PromptConfig
+from r1rl.config.schema import BenchmarkConfig, DataConfig, EvaluatedModelConfig, EvaluateRecipe, GRPORecipe, PretrainRecipe, PromptConfig
 from r1rl.config.validate import contradictions
 from r1rl.errors import RecipeError
 
-RECIPES: dict[str, type] = {"check": GRPORecipe, "grpo": GRPORecipe, "pretrain": PretrainRecipe}
+RECIPES: dict[str, type] = {"check": GRPORecipe, "grpo": GRPORecipe, "evaluate": EvaluateRecipe, "pretrain": PretrainRecipe}
 """The recipe that each command reads."""
 
 DATA_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
@@ -75,6 +75,8 @@ def _overlap(key: str, other: str) -> bool:
 
 def _anchor_paths(recipe: Any, base_dir: Path) -> None:
     """Point paths that exist only in the recipe's folder there. Rewards find their files themselves."""
+    if isinstance(recipe, EvaluateRecipe):
+        _anchor_evaluation(recipe, base_dir)
     if not isinstance(recipe, GRPORecipe):
         return
     for data in (recipe.data, recipe.evaluation.data):
@@ -83,6 +85,18 @@ def _anchor_paths(recipe: Any, base_dir: Path) -> None:
     if isinstance(recipe.prompt, PromptConfig):
         recipe.prompt.template = _anchored(recipe.prompt.template, base_dir)
     recipe.model.path = _anchored(recipe.model.path, base_dir)
+
+
+def _anchor_evaluation(recipe: EvaluateRecipe, base_dir: Path) -> None:
+    for benchmark in recipe.define:
+        if isinstance(benchmark, BenchmarkConfig) and benchmark.data.source.endswith(DATA_SUFFIXES):
+            benchmark.data.source = _anchored(benchmark.data.source, base_dir)
+    for model in recipe.models:
+        if isinstance(model, EvaluatedModelConfig):
+            model.path = _anchored(model.path, base_dir)
+    recipe.benchmarks = [_anchored(name, base_dir) if name.endswith(DATA_SUFFIXES) else name for name in recipe.benchmarks]
+    recipe.prompt.template = _anchored(recipe.prompt.template, base_dir)
+    recipe.local_dir = _anchored(recipe.local_dir, base_dir) if recipe.local_dir else None
 
 
 def _anchored(path: str, base_dir: Path) -> str:

@@ -181,7 +181,7 @@ class GRPORecipe:
     data: DataConfig = required("training problems")
     prompt: PromptConfig = field(default_factory=PromptConfig, metadata={"help": "template, prefill and stop strings"})
     rewards: list[RewardConfig] = required("what is rewarded")
-    outcome: str | None = option(None, "the reward that says whether an answer is right (for accuracy and dynamic sampling); null: the first of accuracy, countdown, code")
+    outcome: str | None = option(None, "the reward that says whether an answer is right (for accuracy and dynamic sampling); null: the first of accuracy, countdown, code_execution")
     rollout: RolloutConfig = field(default_factory=RolloutConfig, metadata={"help": "sampling"})
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig, metadata={"help": "the objective"})
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig, metadata={"help": "AdamW and its schedule"})
@@ -238,3 +238,77 @@ class PretrainRecipe:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig, metadata={"help": "AdamW and its schedule"})
     measured_problems: int = option(256, "held-out problems of each task that the finished model answers, for its model card; 0: none")
     measured_samples: int = option(8, "completions for each of them")
+
+
+@dataclass(kw_only=True, slots=True)
+class EndpointConfig:
+    """A server with OpenAI's interface (vLLM, SGLang, llama.cpp, a hosted model) that samples in the place of the rollout engine."""
+
+    url: str = required("up to and with /v1, such as http://localhost:8000/v1")
+    model: str | None = option(None, "the model's name at the server; null: the model's path")
+    key_variable: str = option("OPENAI_API_KEY", "the environment variable that holds the key; none is sent if it is not set")
+    concurrency: int = option(16, "requests under way at once")
+    timeout: float = option(600.0, "seconds for one completion")
+    retries: int = option(5, "further attempts after a refusal for load (429), a server error or a lost connection")
+
+
+@dataclass(kw_only=True, slots=True)
+class EvaluatedModelConfig:
+    """One model of an evaluation."""
+
+    path: str = required('a run directory, a folder with a model, a hub name, or "embedded"')
+    name: str | None = option(None, "what tables and folders call it; null: the last part of the path")
+    revision: str | None = option(None, "the hub revision (branch, tag or commit)")
+    step: str = option("latest", "of a run directory: latest, a step, or all: every kept checkpoint and the model that training started from")
+    dtype: Literal["auto", "float32", "bfloat16"] = option("auto", "auto: bfloat16 on a GPU, float32 on a CPU")
+    endpoint: EndpointConfig | None = option(None, "sample from a server; null: load the model here")
+
+
+@dataclass(kw_only=True, slots=True)
+class BenchmarkConfig:
+    """A benchmark: its problems, how they are put to a model, and how answers are graded."""
+
+    name: str = required("what benchmarks and results call it")
+    data: DataConfig = required("its problems")
+    question: str = option("{problem}", "what the template is filled with; {problem} stands for the problem's text")
+    choices: list[str] = option([], "multiple choice: the columns of the wrong answers. The options are lettered in an order drawn from the problem's id")
+    grading: Literal["strict", "lenient", "countdown", "continuation"] = option("strict", "strict: the last box or answer tag; lenient: also the last number or formula; countdown: an expression of the numbers; continuation: the completion begins with the answer")
+    num_samples: int = option(4, "completions per problem")
+    max_completion_length: int = option(4096, "tokens")
+    group_by: list[str] = option([], "columns whose values get a score of their own, such as [level]")
+    local: str = option("", "its file in local_dir")
+    version: int = option(1, "raised whenever a change makes new scores incomparable with old ones")
+
+
+@dataclass(kw_only=True, slots=True)
+class EvaluateSamplingConfig:
+    """How completions are drawn."""
+
+    temperature: float = option(0.6, "0 is greedy")
+    top_p: float = option(0.95, "nucleus sampling; 1 is off")
+    top_k: int = option(0, "sample among the k likeliest; 0 is off")
+    min_p: float = option(0.0, "drop tokens below this share of the likeliest; 0 is off")
+    repetition_penalty: float = option(1.0, "1 is off")
+
+
+@dataclass(kw_only=True, slots=True)
+class EvaluateRecipe:
+    """`r1rl evaluate`: scores of models on benchmarks."""
+
+    run_name: str = required("names the folder of the results; the same command goes on where it was interrupted")
+    output_dir: str = option("runs", "result folders are made in here")
+    seed: int = option(0, "of all samples: completion g of a problem depends on the seed, the benchmark, the problem's id and g alone")
+    models: list[EvaluatedModelConfig] = required("what is evaluated; every other one is compared with the first")
+    benchmarks: list[str] = required("names from docs/benchmarks.md or define, or data sets: a .jsonl/.json/.parquet/.csv file or OWNER/NAME")
+    define: list[BenchmarkConfig] = option([], "benchmarks of one's own")
+    local_dir: str | None = option(None, "folder with the benchmarks' files; one that is not in it comes from the hub")
+    num_problems: int | None = option(None, "at most so many problems of each benchmark, a fixed random choice; null: all")
+    num_samples: int | None = option(None, "completions per problem; null: the benchmark's own number")
+    max_completion_length: int | None = option(None, "tokens; null: the benchmark's own limit")
+    question: str | None = option(None, "replaces every benchmark's own question text; contains {problem}")
+    fresh_seed: int | None = option(None, "of the benchmark fresh; null: the day on which the evaluation was started, such as 20250131")
+    contamination_probe: float = option(0.0, "also show each problem cut off after this share (the paper takes 0.6), and count how often the model recites the rest; 0: off")
+    prompt: PromptConfig = field(default_factory=PromptConfig, metadata={"help": "template, prefill and stop strings"})
+    sampling: EvaluateSamplingConfig = field(default_factory=EvaluateSamplingConfig, metadata={"help": "how completions are drawn"})
+    engine: Literal["auto", "native", "transformers"] = option("auto", "native: r1rl's rollout engine; transformers: model.generate, the reference")
+    max_rows: int = option(0, "completions that are decoded at once; 0: as many as fit")

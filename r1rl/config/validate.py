@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from r1rl.config.schema import GRPORecipe, OptimizerConfig, PretrainRecipe, RewardConfig
+from r1rl.config.schema import EvaluateRecipe, GRPORecipe, OptimizerConfig, PretrainRecipe, PromptConfig, RewardConfig
 
 OUTCOME_REWARDS = ("accuracy", "countdown", "code_execution")
 """Rewards that say whether an answer is right; the first of the recipe's is its outcome when `outcome` is null."""
@@ -34,24 +34,28 @@ def contradictions(recipe: Any) -> Iterator[Contradiction]:
     if not run_path.parts or run_path.is_absolute() or ".." in run_path.parts:
         yield ("run_name",), f'run_name is "{recipe.run_name}"; it names a folder inside output_dir ({recipe.output_dir})'
     if isinstance(recipe, GRPORecipe):
-        yield from _prompt(recipe)
+        yield from _prompt(recipe.prompt)
         yield from _rewards(recipe)
         yield from _rollout(recipe)
         yield from _algorithm(recipe)
         yield from _evaluation(recipe)
+        yield from _optimizer(recipe.optimizer)
+    if isinstance(recipe, EvaluateRecipe):
+        yield from _prompt(recipe.prompt)
+        yield from _evaluate(recipe)
     if isinstance(recipe, PretrainRecipe):
         yield from _pretrain(recipe)
-    yield from _optimizer(recipe.optimizer)
+        yield from _optimizer(recipe.optimizer)
 
 
-def _prompt(recipe: GRPORecipe) -> Iterator[Contradiction]:
-    if recipe.prompt.system is not None and recipe.prompt.template != "chat":
+def _prompt(prompt: PromptConfig) -> Iterator[Contradiction]:
+    if prompt.system is not None and prompt.template != "chat":
         yield (
             ("prompt.system", "prompt.template"),
-            f"prompt.system is set, but prompt.template is {recipe.prompt.template}, which has no system message: "
+            f"prompt.system is set, but prompt.template is {prompt.template}, which has no system message: "
             "write prompt.template: chat, or leave prompt.system out",
         )
-    if "" in recipe.prompt.stop:
+    if "" in prompt.stop:
         yield ("prompt.stop",), "prompt.stop contains empty text, which would end every completion at once"
 
 
@@ -173,3 +177,30 @@ def _pretrain(recipe: PretrainRecipe) -> Iterator[Contradiction]:
     for key, shares in (("corpus.tasks", corpus.tasks), ("corpus.habits", corpus.habits)):
         if not shares or min(shares.values()) < 0 or sum(shares.values()) <= 0:
             yield (key,), f"{key} is {shares or 'empty'}; it must give each name its share of the documents, such as {{name: 0.5}}"
+
+
+def _evaluate(recipe: EvaluateRecipe) -> Iterator[Contradiction]:
+    for key in ("models", "benchmarks"):
+        if not getattr(recipe, key):
+            yield (key,), f"{key} is empty: list at least one"
+    defined = Counter(benchmark.name for benchmark in recipe.define)
+    for name in (name for name, count in defined.items() if count > 1):
+        yield ("define",), f"define has two benchmarks named {name}"
+    for key, names in (("benchmarks", recipe.benchmarks), ("models", [model.name for model in recipe.models if model.name])):
+        for name in (name for name, count in Counter(names).items() if count > 1):
+            yield (key,), f"{key} names {name} twice"
+    questions = [("question", recipe.question), *((f"define.{index}.question", one.question) for index, one in enumerate(recipe.define))]
+    for key, text in questions:
+        if text is not None and "{problem}" not in text:
+            yield (key,), f"{key} has no {{problem}}, the place where the problem's text goes"
+    if recipe.sampling.temperature == 0 and (recipe.num_samples or 2) > 1:
+        yield (
+            ("num_samples", "sampling.temperature"),
+            "sampling.temperature is 0, so that all completions of a problem would be the same: write num_samples: 1",
+        )
+    chat_server = recipe.prompt.template == "chat" and any(model.endpoint is not None for model in recipe.models)
+    if chat_server and recipe.prompt.prefill:
+        yield (
+            ("prompt.prefill", "prompt.template"),
+            "prompt.prefill is set, but a server's chat interface starts the answer itself: leave it out, or choose a text template",
+        )

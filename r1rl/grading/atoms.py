@@ -12,6 +12,8 @@ from r1rl.grading.tokens import Token, UnreadableError
 
 Node = tuple[Any, ...]
 
+MAX_DEPTH = 60
+"""Brackets, fractions and functions inside each other; deeper text is no answer that a person would write."""
 MAX_DIGITS = 2000
 
 FUNCTIONS = frozenset(
@@ -60,7 +62,12 @@ def negate(node: Node) -> Node:
     """The tree of -node."""
     if node[0] == "n":
         return ("n", -node[1])
-    return ("*", MINUS_ONE, node)
+    return times(MINUS_ONE, node)
+
+
+def times(left: Node, right: Node) -> Node:
+    """The tree of a product; a long product is one flat node."""
+    return ("*", *left[1:], right) if left[0] == "*" else ("*", left, right)
 
 
 class AtomParser:
@@ -136,7 +143,15 @@ class AtomParser:
         return self.atom()
 
     def atom(self) -> Node:
-        token = self.take()
+        """The next atom. Everything that can stand inside of something else passes here, so here the depth is bounded."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise UnreadableError("nested too deeply")
+        node = self.one_atom(self.take())
+        self.depth -= 1
+        return node
+
+    def one_atom(self, token: Token) -> Node:
         if token.kind == "number":
             return self.decimal(token)
         if token.kind == "word":

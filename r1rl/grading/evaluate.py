@@ -59,7 +59,7 @@ def exact(node: Node) -> Fraction | None:
             raise UndefinedError("a division by zero")
         result = values[0] / values[1]
     elif kind == "*":
-        result = values[0] * values[1]
+        result = math.prod(values, start=Fraction(1))
     else:
         result = sum(values[1:], values[0])
     if bits(result) > MAX_BITS:
@@ -191,7 +191,7 @@ class Evaluator(threading.local):
         if kind == "+":
             return ctx.fsum(values)
         if kind == "*":
-            return values[0] * values[1]
+            return math.prod(values[1:], start=values[0])
         if kind == "/":
             if values[1] == 0:
                 raise UndefinedError

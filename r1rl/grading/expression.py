@@ -10,11 +10,10 @@ single digits, `\\sqrt12` and `x^12` take the whole number; an integer before a 
 
 from __future__ import annotations
 
-from r1rl.grading.atoms import END, PRODUCT_COMMANDS, AtomParser, Node, negate, number
+from r1rl.grading.atoms import END, PRODUCT_COMMANDS, AtomParser, Node, negate, number, times
 from r1rl.grading.tokens import Token, UnreadableError, tokenize
 
-MAX_DEPTH = 60
-"""Brackets, fractions and exponents inside each other; deeper text is no answer that a person would write."""
+MAX_TOKENS = 400
 _SIGNS = frozenset(["+", "-"])
 
 
@@ -27,6 +26,8 @@ def parse_tokens(tokens: list[Token]) -> Node:
     """`parse` on tokens."""
     if not tokens:
         raise UnreadableError("nothing to read")
+    if len(tokens) > MAX_TOKENS:
+        raise UnreadableError("an expression of too many parts")
     parser = _Parser(tokens)
     node = parser.sum()
     if parser.peek() is not END:
@@ -38,9 +39,6 @@ class _Parser(AtomParser):
     """Recursive descent: sums of products of powers of atoms."""
 
     def sum(self) -> Node:
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise UnreadableError("nested too deeply")
         terms: list[Node] = []
         while True:
             negative = False
@@ -54,7 +52,6 @@ class _Parser(AtomParser):
             terms.append(negate(term) if negative else term)
             if not (self.peek().kind == "symbol" and self.peek().value in _SIGNS):
                 break
-        self.depth -= 1
         return terms[0] if len(terms) == 1 else ("+", *terms)
 
     def product(self) -> Node:
@@ -68,10 +65,10 @@ class _Parser(AtomParser):
                     node = ("^", node, self.signed_factor())
                     continue
                 right = self.signed_factor()
-                node = ("*", node, right) if token.value == "*" else ("/", node, right)
+                node = times(node, right) if token.value == "*" else ("/", node, right)
             elif token.kind == "command" and token.value in PRODUCT_COMMANDS:
                 self.position += 1
-                node = ("*", node, self.signed_factor())
+                node = times(node, self.signed_factor())
             elif token.kind == "command" and token.value == "div":
                 self.position += 1
                 node = ("/", node, self.signed_factor())
@@ -91,7 +88,7 @@ class _Parser(AtomParser):
                     top, bottom = fraction[1][1], fraction[2][1]
                     if 0 < top < bottom and top.denominator == bottom.denominator == 1:
                         return ("n", left[1] + top / bottom)
-                return ("*", left, fraction)
+                return times(left, fraction)
             if token.kind == "number" and token.spaced and self.peek(1).value == "/" and self.peek(2).kind == "number":
                 top, bottom = number(self.take().value), number(self.peek(1).value)
                 self.position += 2
@@ -99,7 +96,7 @@ class _Parser(AtomParser):
                     return ("n", left[1] + top / bottom)
         if token.kind == "number" and before.kind == "number":
             raise UnreadableError("two numbers in a row")
-        return ("*", left, self.factor())
+        return times(left, self.factor())
 
     def starts_factor(self, token: Token) -> bool:
         if token.kind in ("number", "word"):

@@ -12,7 +12,7 @@ MAX_STACKED_POWERS = 3
 _BRACES = re.compile(r"\\.|[{}()\[\]]", re.DOTALL)
 _LARGE_EXPONENT = re.compile(r"\^\s*\{?\s*\d{5,}")
 _LARGE_FACTORIAL = re.compile(r"\d{5,}\s*\)?\s*!|!!!")
-_BOUNDS = re.compile(r"\\(?:sum|prod|bigcup|bigcap|int)\b[^\\]{0,40}?\^\s*\{?\s*(\d{5,}|\d+\s*\^|\d+\s*!)")
+_BOUNDS = re.compile(r"\\(?:sum|prod|bigcup|bigcap|int)(?![A-Za-z])[^\\]{0,40}?\^\s*\{?\s*(\d{5,}|\d+\s*\^|\d+\s*!)")
 
 
 def too_long(text: str) -> bool:

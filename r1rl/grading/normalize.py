@@ -65,7 +65,8 @@ _SPACED_THOUSANDS = re.compile(r"(?<![\d.])(\d{1,3})((?: \d{3})+)(?!\d)")
 _THIN_SPACED = re.compile(r"(?<=\d)(,?)\\[,!]\s*(?=\d{3}(?!\d))")
 _SPACES_RUN = re.compile(r"\s+")
 _LEAD = re.compile(
-    r"^(?:\\text ?\{\s*)?(?:(?:so|thus|hence|therefore)[, ]+)?(?:the\s+)?(?:(?:final|correct|right)\s+)?(?:answer|solution|result)\s*(?:is|are|[:=])\s*:?\s*(\}\s*)?",
+    r"^(?:\\text ?\{\s*)?(?:(?:so|thus|hence|therefore)[, ]+)?(?:the\s+)?(?:(?:final|correct|right)\s+)?"
+    r"(?:answer|solution|result)\s*(?:is|are|[:=])\s*:?\s*(\}\s*)?",
     re.IGNORECASE,
 )
 _LAYOUT_LETTERS = re.compile(r"\\|[^\x00-\x7f]")

@@ -10,7 +10,7 @@ from r1rl.grading.tokens import Token, UnreadableError, tokenize
 from r1rl.grading.units import split_degree, split_percent, split_unit, strip_lead
 
 _DECIMAL = re.compile(r"^[-+]?(\d[\d,]*)?\.(\d+)$")
-_SCIENTIFIC = re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)(?:\s*(?:\\times|\\cdot)\s*10\s*\^\s*(?:\{\s*-?\d+\s*\}|\d)|[eE][-+]?\d+)$")
+_SCIENTIFIC = re.compile(r"^[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:\s*(?:\\times|\\cdot)\s*10\s*\^\s*(?:\{\s*-?\d+\s*\}|\d)|[eE][-+]?\d+)$")
 
 
 def read_scalar(text: str) -> Answer | None:

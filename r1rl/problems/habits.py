@@ -89,7 +89,7 @@ def _patience(manner: Manner, rng: random.Random) -> int:
 
 
 def _solve_chain(chain: Chain, habit: str, manner: Manner, rng: random.Random) -> Solution:
-    """A chain is carried out step by step; its check does the last operation backwards."""
+    """A chain is carried out step by step; after a failed check it is carried out again from the start."""
     patience = _patience(manner, rng) if habit == "checked" else 1
     texts: list[str] = []
     tried: set[int] = set()

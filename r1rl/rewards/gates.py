@@ -58,7 +58,7 @@ def order_by_dependency(needs: Mapping[str, set[str]]) -> list[list[str]]:
         layer = [name for name, others in needs.items() if name not in placed and others <= placed]
         if not layer:
             circle = [name for name in needs if name not in placed]
-            raise RewardError(f"rewards: these rewards wait for each other: {', '.join(circle)}. Remove a `when` or an `outcome` of theirs.")
+            raise RewardError(f"rewards: these rewards wait for each other: {', '.join(circle)}. Remove a `when` or an `outcome`.")
         layers.append(layer)
         placed.update(layer)
     return layers

@@ -106,17 +106,17 @@ def exchange(processes: Sequence[SandboxedProcess], until: SandboxedProcess, sec
     starting = set(processes)
     with selectors.DefaultSelector() as selector:
         for process in processes:
-            selector.register(process.ready_end, selectors.EVENT_READ, process)
-            selector.register(process.stdin, selectors.EVENT_WRITE, process)
-            selector.register(process.stdout, selectors.EVENT_READ, process)
+            selector.register(process.ready_end, selectors.EVENT_READ, ("ready", process))
+            selector.register(process.stdin, selectors.EVENT_WRITE, ("stdin", process))
+            selector.register(process.stdout, selectors.EVENT_READ, ("stdout", process))
         while (left := deadline - time.monotonic()) > 0:
             for key, _ in selector.select(left):
-                process = key.data
-                if key.fileobj is process.stdin:
+                pipe, process = key.data
+                if pipe == "stdin":
                     if not process.write_some():
                         selector.unregister(process.stdin)
                         process.stdin.close()
-                elif key.fileobj == process.ready_end:
+                elif pipe == "ready":
                     process.ready = os.read(process.ready_end, 1000).decode(errors="replace")
                     selector.unregister(process.ready_end)
                     starting.discard(process)

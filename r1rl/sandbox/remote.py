@@ -12,9 +12,11 @@ import builtins
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 MAX_MESSAGE = 1 << 20
+_COLLECTIONS: tuple[Any, ...] = (list, tuple, set, frozenset)
 PASSED, FAILED, ERROR, UNSUPPORTED, GONE = "passed", "failed", "error", "unsupported", "gone"
 """What run_test reports: GONE if the program's process ended."""
 
@@ -60,16 +62,15 @@ class Link:
     def ask(self, *request: Any) -> Any:
         """Send one request and return the answer's value; an exception of the program is raised here."""
         try:
-            _send(self.descriptor, _encode(request, None))
+            _send(self.descriptor, _encode(request, _refuse))
             kind, value = _decode(_receive(self.descriptor), lambda number: Handle(self, number))
         except (OSError, EOFError) as error:
             raise ProgramGone from error
         if kind == "value":
             return value
         name, message = value
-        error_class = getattr(builtins, name, None)
-        is_error = isinstance(error_class, type) and issubclass(error_class, Exception)
-        raise (error_class if is_error else RuntimeError)(message)
+        known = getattr(builtins, name, None)
+        raise known(message) if isinstance(known, type) and issubclass(known, Exception) else RuntimeError(message)
 
 
 def run_test(code: bytes, descriptor: int) -> str:
@@ -103,7 +104,7 @@ def serve(namespace: dict[str, Any], descriptor: int) -> None:
         objects.append(value)
         return len(objects) - 1
 
-    operations = {
+    operations: dict[str, Callable[..., Any]] = {
         "get": lambda name: namespace[name],
         "call": lambda function, args, kwargs: function(*args, **kwargs),
         "attribute": getattr,
@@ -129,7 +130,8 @@ def _names_of_program(tree: ast.AST) -> list[str]:
     Built-in names mean Python's own, or a program could replace the test's `abs` or `set`; only if a test names no other
     function and exactly one built-in (`assert sum(2, 3) == 5`) is that one the program's.
     """
-    read, defined = set(), set()
+    read: set[str] = set()
+    defined: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             (read if isinstance(node.ctx, ast.Load) else defined).add(node.id)
@@ -146,8 +148,11 @@ def _names_of_program(tree: ast.AST) -> list[str]:
     return unknown or (built_in if len(built_in) == 1 else [])
 
 
-def _encode(value: Any, keep: Any) -> Any:
-    """JSON for plain data; subclasses are reduced to their plain base, so their own methods are left behind."""
+def _encode(value: Any, keep: Callable[[Any], int]) -> Any:
+    """JSON for plain data; subclasses are reduced to their plain base, so their own methods are left behind.
+
+    `keep` gives any other object a number.
+    """
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -160,19 +165,21 @@ def _encode(value: Any, keep: Any) -> Any:
         return {"complex": [value.real, value.imag]}
     if isinstance(value, (bytes, bytearray)):
         return {"bytes": bytes(value).hex()}
-    for kind, name in ((list, "list"), (tuple, "tuple"), (set, "set"), (frozenset, "frozenset")):
+    for kind in _COLLECTIONS:
         if isinstance(value, kind):
-            return {name: [_encode(item, keep) for item in kind.__iter__(value)]}
+            return {kind.__name__: [_encode(item, keep) for item in kind.__iter__(value)]}
     if isinstance(value, dict):
         return {"dict": [[_encode(key, keep), _encode(item, keep)] for key, item in dict.items(value)]}
     if isinstance(value, Handle):
         return {"object": value._number}
-    if keep is None:
-        raise Unsupported(type(value).__name__)
     return {"object": keep(value)}
 
 
-def _decode(value: Any, find: Any) -> Any:
+def _refuse(value: Any) -> int:
+    raise Unsupported(type(value).__name__)
+
+
+def _decode(value: Any, find: Callable[[int], Any]) -> Any:
     if not isinstance(value, dict):
         return value
     ((kind, content),) = value.items()
@@ -184,7 +191,8 @@ def _decode(value: Any, find: Any) -> Any:
         return complex(*content)
     if kind == "dict":
         return {_decode(key, find): _decode(item, find) for key, item in content}
-    return {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}[kind](_decode(item, find) for item in content)
+    collection = {known.__name__: known for known in _COLLECTIONS}[kind]
+    return collection(_decode(item, find) for item in content)
 
 
 def _send(descriptor: int, message: Any) -> None:
