@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from rollout_helpers import TEXTS, VOCABULARY, bloom_model, chi_square_p_value, configs, tiny_model, tokenizer
+from rollout_helpers import SHAPE, TEXTS, VOCABULARY, bloom_model, chi_square_p_value, configs, tiny_model, tokenizer
 from transformers import GenerationConfig, LlamaConfig, PreTrainedModel
 
 from r1rl.errors import UserError
@@ -290,6 +290,26 @@ def test_policy_is_untouched(engine: str, dtype: torch.dtype | None) -> None:
     model.zero_grad()
     model(input_ids=torch.tensor([[1, 2, 3]])).logits.sum().backward()  # nothing is an inference tensor now
     assert model.lm_head.weight.grad is not None
+
+
+@pytest.mark.parametrize("engine", ["native", "transformers"])
+def test_buffers_made_while_sampling_can_be_trained_with(engine: str) -> None:
+    """Dynamic rotary embeddings replace their frequencies when a sequence outgrows the model's length: here after 8 tokens."""
+    rope = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0}
+    model = tiny_model(LlamaConfig(**{**SHAPE, "max_position_embeddings": 8}, rope_parameters=rope)).train()
+    run(build_engine(engine, model, tokenizer()), [[5, 6, 7]], 2, Sampling(20), [1])
+    assert not any(buffer.is_inference() for buffer in model.buffers())
+    model(input_ids=torch.tensor([list(range(12))])).logits.sum().backward()
+    for buffer in model.buffers():
+        buffer.add_(0)
+
+
+def test_engine_built_in_inference_mode_works_outside() -> None:
+    model = tiny_model()
+    with torch.inference_mode():
+        engine = native(model, dtype=torch.bfloat16)
+        inside = tokens(run(engine, [[5, 6]], 2, Sampling(6), [1]))
+    assert tokens(run(engine, [[5, 6]], 2, Sampling(6), [1])) == inside
 
 
 def test_model_is_given_back_when_it_fails() -> None:

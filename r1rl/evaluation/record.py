@@ -94,13 +94,13 @@ class Evaluation:
             "num_problems": len(self.problems),
             "num_samples": self.num_samples,
             "num_not_graded": sum(len(problem.samples) - problem.num_graded for problem in self.problems),
-            "accuracy": _rate(means),
+            "accuracy": rate_estimate(means),
             "accuracy_ci95_same_problems": None if same is None else list(same),
-            **{f"pass_at_{k}": _rate(self._pass_at(k)) for k in _powers_of_two(self.num_samples)},
-            "mean_length": _mean(self._per_problem(lambda sample: float(sample.length))),
-            "reflection_rate": _rate(self._per_problem(lambda sample: float(sample.reflects))),
-            "truncated_rate": _rate(self._per_problem(lambda sample: float(sample.finish_reason == "length"))),
-            "format_rate": _rate(self._per_problem(_well_formed)),
+            **{f"pass_at_{k}": rate_estimate(self._pass_at(k)) for k in powers_of_two(self.num_samples)},
+            "mean_length": mean_estimate(self._per_problem(lambda sample: float(sample.length))),
+            "reflection_rate": rate_estimate(self._per_problem(lambda sample: float(sample.reflects))),
+            "truncated_rate": rate_estimate(self._per_problem(lambda sample: float(sample.finish_reason == "length"))),
+            "format_rate": rate_estimate(self._per_problem(_well_formed)),
             "events": dict(sorted(events.items())),
         }
 
@@ -161,15 +161,17 @@ def _well_formed(sample: SampledAnswer) -> float | None:
     return None if value is None else float(value >= 1.0)
 
 
-def _rate(problem_means: Sequence[float]) -> dict[str, Any] | None:
+def rate_estimate(problem_means: Sequence[float]) -> dict[str, Any] | None:
+    """The mean of rates, one per problem, with its interval over problems; None without problems."""
     return Estimate(fmean(problem_means), over_problems(problem_means)).as_json() if problem_means else None
 
 
-def _mean(problem_means: Sequence[float]) -> dict[str, Any] | None:
-    return Estimate(fmean(problem_means), of_mean(problem_means)).as_json() if problem_means else None
+def mean_estimate(problem_means: Sequence[float]) -> dict[str, Any] | None:
+    """The mean of anything else, with its interval over problems; None without problems."""
+    return Estimate(fmean(problem_means), ofmean_estimate(problem_means)).as_json() if problem_means else None
 
 
-def _powers_of_two(limit: int) -> list[int]:
+def powers_of_two(limit: int) -> list[int]:
     """1, 2, 4, ... up to the limit, and the limit itself."""
     powers = [1 << exponent for exponent in range(limit.bit_length())]
     return powers if limit in powers else [*powers, limit]

@@ -36,7 +36,7 @@ _APPLIED = frozenset("fgh")
 _CLOSE = {"(": ")", "[": "]", "{": "}"}
 PRODUCT_COMMANDS = frozenset(["cdot", "times"])
 
-ONE: Node = ("n", Fraction(1))
+ZERO: Node = ("n", Fraction(0))
 MINUS_ONE: Node = ("n", Fraction(-1))
 HALF: Node = ("n", Fraction(1, 2))
 END = Token("end", "", False)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from r1rl.grading.atoms import ZERO
+from r1rl.grading.evaluate import Evaluator, TooLargeError
 from r1rl.grading.extract import braces_match
 from r1rl.grading.gate import MAX_LENGTH, too_costly, too_long
 from r1rl.grading.grade import Grader, default_grader, gold_text, unreadable_reason
+from r1rl.grading.identity import same_value
 from r1rl.grading.normalize import clean
 from r1rl.grading.read import read
-from r1rl.grading.shapes import Opaque
+from r1rl.grading.shapes import Opaque, Scalar
 from r1rl.grading.types import AnswerProblem, Outcome
 
 
@@ -39,9 +42,19 @@ def _audit(grader: Grader, index: int, answer: str | None) -> Iterator[AnswerPro
     text = clean(gold_text(answer))
     if too_long(text):
         reason = f"it is longer than {MAX_LENGTH} characters: only the same text will match"
-    elif too_costly(text):
+    elif too_costly(text) or _too_large(text):
         reason = "it is too large to be computed: only the same text will match"
     elif isinstance(read(text), Opaque):
         reason = "it is read by no rule: the same text will match, and what computer algebra may find equal"
     if reason is not None:
         yield AnswerProblem(index, answer, grade.outcome, reason, fatal=False)
+
+
+def _too_large(text: str) -> bool:
+    shape = read(text)
+    try:
+        if isinstance(shape, Scalar):
+            same_value(Evaluator(), shape.node, ZERO)
+    except TooLargeError:
+        return True
+    return False

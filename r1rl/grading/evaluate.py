@@ -16,7 +16,7 @@ from mpmath.ctx_mp import MPContext
 
 from r1rl.grading.atoms import Node
 
-MAX_BITS = 20_000
+MAX_BITS = 40_000
 """The longest integer, and the largest binary exponent, that is computed."""
 DIGITS = 40
 
@@ -127,7 +127,7 @@ def _exact_function(node: Node) -> Fraction | None:
     if name == "factorial":
         if integers[0] < 0:
             return None
-        if integers[0] > 1500:
+        if integers[0] > 3500:  # 3500! has some 36,000 bits
             raise TooLargeError
         return Fraction(math.factorial(integers[0]))
     if not 0 <= integers[1] <= integers[0]:

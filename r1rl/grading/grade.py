@@ -73,6 +73,7 @@ class Grader:
 
         All cheap stages run here; what is left for the symbolic stage is spread over the workers, the same pair once.
         """
+        mode = Mode(mode)
         state = self._state()
         grades: list[Grade | None] = []
         pending: dict[tuple[str, str], list[tuple[int, str, float]]] = {}

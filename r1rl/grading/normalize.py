@@ -34,7 +34,8 @@ _LAYOUT = frozenset(
     [
         "left", "right", "big", "Big", "bigg", "Bigg", "bigl", "bigr", "Bigl", "Bigr", "biggl", "biggr", "Biggl", "Biggr",
         "displaystyle", "textstyle", "scriptstyle", "limits", "nolimits", "middle", "rm", "bf", "it", ",", "!", "notag",
-        "nonumber", "hfill",
+        "nonumber", "hfill", "mathbf",
+        "mathit", "boldsymbol", "bm",
     ]
 )  # fmt: skip
 _SPACES = frozenset(["quad", "qquad", " ", ";", ":", ">", "enspace", "thinspace", "\n", "newline", "hspace", "\\ "])
@@ -44,18 +45,17 @@ _SYNONYMS = {
     "&": "&", "#": "#", "_": "_", "lbrace": "\\{", "rbrace": "\\}", "lbrack": "[", "rbrack": "]", "lvert": "|", "rvert": "|",
     "vert": "|", "mid": "|", "ast": "\\cdot", "bullet": "\\cdot", "varnothing": "\\emptyset", "degree": "^{\\circ}",
     "dots": "\\ldots", "cdots": "\\ldots", "dotsc": "\\ldots", "textdollar": "", "textdegree": "^{\\circ}", "land": "\\land",
-    "wedge": "\\land", "vee": "\\lor", "varphi": "\\phi", "varepsilon": "\\epsilon", "vartheta": "\\theta", "bar": "\\bar",
+    "wedge": "\\land", "vee": "\\lor", "varphi": "\\phi", "varepsilon": "\\epsilon", "vartheta": "\\theta", "overrightarrow": "\\vec",
     "overline": "\\bar", "minus": "-", "colon": ":", "backslash": "\\setminus", "infin": "\\infty", "to": "\\to",
     "rightarrow": "\\to", "lparen": "(", "rparen": ")", "langle": "(", "rangle": ")", "R": "\\mathbb{R}", "reals": "\\mathbb{R}",
     "percent": "%", "lg": "\\log", "tg": "\\tan", "ctg": "\\cot", "arctg": "\\arctan",
 }  # fmt: skip
 _TEXT_COMMANDS = frozenset(
     [
-        "text", "textbf", "textit", "textrm", "textsf", "texttt", "textnormal", "mathrm", "mathbf", "mathit", "mathsf", "mathtt",
-        "mathnormal", "mbox", "hbox", "operatorname", "boldsymbol", "bm", "emph", "underline", "overrightarrow", "vec",
+        "text", "textbf", "textit", "textrm", "textsf", "texttt", "textnormal", "mathrm", "mathsf", "mathtt",
+        "mathnormal", "mbox", "hbox", "operatorname", "emph", "underline",
     ]
 )  # fmt: skip
-_MATH_WRAPPERS = frozenset(["overrightarrow", "vec", "boldsymbol", "bm", "mathbf", "mathit"])
 
 _COMMAND = re.compile(r"\\([A-Za-z]+\*?|.|\n)(\s*)", re.DOTALL)
 _DELIMITER = re.compile(r"\\(?:left|right)\s*\.(?!\d)")
@@ -81,7 +81,7 @@ def _unify(match: re.Match[str]) -> str:
     if name in _SYNONYMS:
         return _SYNONYMS[name] + space
     if name in _TEXT_COMMANDS:
-        return ("\\vec" if name in _MATH_WRAPPERS else "\\text") + space
+        return "\\text" + space
     return "\\" + name + space
 
 

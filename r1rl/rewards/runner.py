@@ -70,10 +70,10 @@ class RewardSet:
         return self.submit(prompts, completions, max_completion_length, prefill).result()
 
     def close(self) -> None:
-        """End what the reward modules hold (worker processes, models): calls each module's `close()` if it has one."""
+        """End what the reward modules hold (worker processes, models): calls each module's own `close()` if it has one."""
         for module in dict.fromkeys(self._modules):
             close = getattr(module, "close", None)
-            if callable(close):
+            if callable(close) and getattr(close, "__module__", None) == module.__name__:
                 close()
 
     def _make_caller(self, name: str, config: RewardConfig, reward: LoadedReward, columns: set[str]) -> RewardCaller:

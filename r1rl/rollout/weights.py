@@ -49,7 +49,7 @@ class RolloutWeights:
 
     @contextmanager
     def borrowed(self, attention: str | None = None) -> Iterator[PreTrainedModel]:
-        """The model in eval mode, without gradients or autocast, optionally with another attention function; then as before."""
+        """The model in eval mode, in inference mode and without autocast, optionally with another attention function; then as before."""
         config = self.model.config
         training = [module for module in self.model.modules() if module.training]
         implementation = config._attn_implementation
@@ -58,24 +58,35 @@ class RolloutWeights:
         if attention is not None:
             config._attn_implementation = attention
         try:
-            # Not inference_mode: a buffer that a forward makes (dynamic rotary frequencies) must stay usable for training.
-            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            # inference_mode takes a tenth off the cost of launching small operations, where no_grad would do.
+            with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
                 yield self.model
         finally:
+            release_inference_buffers(self.model)
             if attention is not None:
                 config._attn_implementation = implementation
             for module in training:
                 module.training = True
 
 
+def release_inference_buffers(model: PreTrainedModel) -> None:
+    """Replaces buffers that a forward made in inference mode (dynamic rotary frequencies): training could not use them."""
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and buffer.is_inference():
+                with torch.inference_mode(False):
+                    module._buffers[name] = buffer.clone()
+
+
 def convert_copy(policy: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     """A copy of the model whose floating-point parameters have `dtype`; the master parameters are never duplicated."""
-    converted: dict[int, object] = {
-        id(parameter): torch.nn.Parameter(
-            parameter.detach().to(dtype if parameter.is_floating_point() else parameter.dtype, copy=True), requires_grad=False
-        )
-        for parameter in policy.parameters()
-    }
+    with torch.inference_mode(False), torch.no_grad():
+        converted: dict[int, object] = {
+            id(parameter): torch.nn.Parameter(
+                parameter.detach().to(dtype if parameter.is_floating_point() else parameter.dtype, copy=True), requires_grad=False
+            )
+            for parameter in policy.parameters()
+        }
     # accelerate wraps `forward` on the instance (autocast, outputs to float32); the copy must run its class's own.
     wrapped = policy.__dict__.get("forward")
     if wrapped is not None:

@@ -27,8 +27,9 @@ def main() -> None:
     code = _read(size)
     sys.path.insert(0, HERE)
     import lockdown
-    import remote
 
+    if mode in ("serve", "test"):
+        import remote
     sys.path.remove(HERE)
     python = [path for path in sys.path if os.path.exists(path)]
     sys.argv = ["program.py"]

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import resource
 import struct
-from collections.abc import Iterable
 
 from syscalls import AUDIT_ARCHITECTURES, PLAIN, SPECIAL  # beside this file; the child puts this folder on its path
+
+TYPE_CHECKING = False  # importing typing takes longer than a small test
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PR_SET_PDEATHSIG, PR_SET_KEEPCAPS, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 8, 22, 38
 SIGKILL = 9
@@ -78,7 +80,7 @@ def _leave_user(keep_reading: bool) -> bool:
 def _set_capabilities(effective: int) -> bool:
     header = struct.pack("Ii", 0x20080522, 0)
     sets = struct.pack("6I", effective, effective, 0, 0, 0, 0)
-    return _libc.syscall(CAPSET[platform.machine()], header, sets) == 0
+    return _libc.syscall(CAPSET[os.uname().machine], header, sets) == 0
 
 
 def _restrict_files(version: int, readable: Iterable[str]) -> None:
@@ -101,7 +103,7 @@ def _restrict_files(version: int, readable: Iterable[str]) -> None:
 
 def _filter_system_calls(may_open: bool) -> None:
     """Install the filter: what is not listed in syscalls.py fails with "operation not permitted"."""
-    program = b"".join(filter_program(platform.machine(), os.getpid(), may_open))
+    program = b"".join(filter_program(os.uname().machine, os.getpid(), may_open))
     buffer = ctypes.create_string_buffer(program, len(program))
 
     class Program(ctypes.Structure):

@@ -12,8 +12,11 @@ import builtins
 import json
 import os
 import sys
-from collections.abc import Callable
-from typing import Any
+
+TYPE_CHECKING = False  # importing typing takes longer than a small test
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 MAX_MESSAGE = 1 << 20
 _COLLECTIONS: tuple[Any, ...] = (list, tuple, set, frozenset)

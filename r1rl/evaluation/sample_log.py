@@ -1,0 +1,93 @@
+"""Completions on disk as they finish, so that an interrupted evaluation loses none of them.
+
+Every process appends to a file of its own and reads the files of all, so an evaluation may go on with another number of
+processes. One line is one completion; a line that was cut off by a crash is dropped, and its completion is sampled again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from r1rl.errors import UserError
+
+PATTERN = "samples-*.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One completion of a problem, as it came from the model."""
+
+    problem: str
+    """The problem's id."""
+    sample: int
+    """Which of the problem's completions it is, from 0."""
+    seed: int
+    text: str
+    tokens: int
+    """EOS included; from a server, what it reports."""
+    finish_reason: str
+    """"eos", "stop" or "length"."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What tells it from the benchmark's other completions."""
+        return self.problem, self.sample
+
+
+class SampleLog:
+    """The completions of one model on one benchmark. A context manager; `append` writes one line and hands it to the system."""
+
+    def __init__(self, folder: Path, process: int) -> None:
+        self.folder = folder
+        self.path = folder / f"samples-{process:05d}.jsonl"
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> SampleLog:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _cut_torn_line(self.path)
+        self._file = self.path.open("a", encoding="utf-8", errors="backslashreplace")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def append(self, sample: Sample) -> None:
+        """Write a completion. A killed process loses nothing that was appended; only a crash of the machine may."""
+        assert self._file is not None, "the log is open inside its with block only"
+        try:
+            self._file.write(json.dumps(asdict(sample), ensure_ascii=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise UserError(f"{self.path} can't be written: {error.strerror or error}. Free the disk and start again: it goes on.") from error
+
+    def read(self) -> dict[tuple[str, int], Sample]:
+        """All whole lines of all processes' files."""
+        found: dict[tuple[str, int], Sample] = {}
+        for path in sorted(self.folder.glob(PATTERN)):
+            for sample in _samples(path.read_bytes().split(b"\n")[:-1]):
+                found.setdefault(sample.key, sample)
+        return found
+
+
+def _samples(lines: Iterable[bytes]) -> Iterable[Sample]:
+    for line in lines:
+        try:
+            yield Sample(**json.loads(line))
+        except (ValueError, TypeError):  # the middle of a file on a disk that was full
+            continue
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Shorten the file to its last whole line, so that the next one starts on a line of its own."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        whole = file.read().rfind(b"\n") + 1
+        file.truncate(whole)

@@ -1,0 +1,118 @@
+"""Who writes the completions: the rollout engine here, or a server (r1rl.evaluation.endpoint)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from r1rl.config.schema import EvaluateRecipe
+from r1rl.errors import UserError
+from r1rl.evaluation.sample_log import Sample
+from r1rl.evaluation.targets import Target
+from r1rl.prompts import PromptTemplate, resolve_eos_token_ids
+from r1rl.rollout import RolloutEngine, build_engine
+from r1rl.sampling import Sampling
+from r1rl.types import Problem, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One completion to sample."""
+
+    prompt: Prompt
+    sample: int
+    seed: int
+
+
+class Sampler(Protocol):
+    """Writes completions, each from its request's seed alone, in whatever order they finish."""
+
+    def render(self, problems: Sequence[Problem], raw: bool = False) -> list[Prompt]:
+        """The prompts of problems in the recipe's template; `raw`: the problem's text and nothing else."""
+        ...
+
+    def sample(self, requests: Sequence[Request], max_completion_length: int, raw: bool = False) -> Iterator[Sample]:
+        """The completions, as they finish. `raw` leaves the recipe's stop strings out and decodes greedily."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What belongs in the manifest: engine, dtype, EOS ids."""
+        ...
+
+
+class EngineSampler:
+    """The rollout engine on a model that is loaded here."""
+
+    def __init__(self, engine: RolloutEngine, tokenizer: PreTrainedTokenizerBase, recipe: EvaluateRecipe, eos: tuple[int, ...], dtype: str):
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.recipe = recipe
+        self.eos_token_ids = eos
+        self.dtype = dtype
+        self._template = PromptTemplate(recipe.prompt, tokenizer)
+
+    def render(self, problems: Sequence[Problem], raw: bool = False) -> list[Prompt]:
+        """See `Sampler`."""
+        if not raw:
+            return self._template.render_batch(problems)
+        ids = self.tokenizer([problem.problem for problem in problems])["input_ids"]
+        return [Prompt(problem, problem.problem, tokens) for problem, tokens in zip(problems, ids, strict=True)]
+
+    def sample(self, requests: Sequence[Request], max_completion_length: int, raw: bool = False) -> Iterator[Sample]:
+        """See `Sampler`. Every completion is a group of its own, so that any part of them can be sampled again."""
+        prompts = [request.prompt.token_ids for request in requests]
+        sampling = self.sampling(max_completion_length, raw)
+        for group in self.engine.generate(prompts, 1, sampling, [request.seed for request in requests]):
+            request, completion = requests[group.index], group.completions[0]
+            yield Sample(
+                problem=request.prompt.problem.id,
+                sample=request.sample,
+                seed=request.seed,
+                text=completion.text,
+                tokens=len(completion.token_ids),
+                finish_reason=completion.finish_reason.value,
+            )
+
+    def sampling(self, max_completion_length: int, raw: bool) -> Sampling:
+        """The recipe's sampling parameters, or greedy decoding."""
+        if raw:
+            return Sampling(max_completion_length, temperature=0.0, eos_token_ids=self.eos_token_ids)
+        drawn = self.recipe.sampling
+        return Sampling(
+            max_completion_length=max_completion_length,
+            temperature=drawn.temperature,
+            top_p=drawn.top_p,
+            top_k=drawn.top_k,
+            min_p=drawn.min_p,
+            repetition_penalty=drawn.repetition_penalty,
+            eos_token_ids=self.eos_token_ids,
+            stop=tuple(self.recipe.prompt.stop),
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """See `Sampler`."""
+        return {"engine": self.engine.name, "dtype": self.dtype, "eos_token_ids": list(self.eos_token_ids)}
+
+
+def load_engine_sampler(target: Target, recipe: EvaluateRecipe, device: torch.device) -> tuple[EngineSampler, str | None]:
+    """The sampler of a model, and the hub commit that it was loaded from (None for a folder). Raises UserError if it can't be loaded."""
+    wanted = target.config.dtype
+    half = wanted == "bfloat16" or (wanted == "auto" and device.type == "cuda")
+    dtype = torch.bfloat16 if half else torch.float32
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(target.path, revision=target.config.revision)
+        model = AutoModelForCausalLM.from_pretrained(target.path, revision=target.config.revision, dtype=dtype)
+    except (OSError, ValueError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"models: {target.label} can't be loaded from {target.path}: {lines[0]}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.to(device).eval().requires_grad_(False)
+    engine = build_engine(recipe.engine, model, tokenizer, recipe.max_rows, dtype)
+    eos = resolve_eos_token_ids(recipe.prompt, tokenizer, model.generation_config)
+    sampler = EngineSampler(engine, tokenizer, recipe, eos, str(dtype).removeprefix("torch."))
+    return sampler, getattr(model.config, "_commit_hash", None)

@@ -1,0 +1,94 @@
+"""What is evaluated: from a path in the recipe to the checkpoints behind it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from r1rl import models
+from r1rl.checkpoint import checkpoint_path, find_checkpoint, whole_checkpoints
+from r1rl.config.schema import EvaluatedModelConfig
+from r1rl.errors import RecipeError
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One model to evaluate."""
+
+    label: str
+    """What tables and folders call it."""
+    path: str
+    """A folder or a hub name, as transformers takes it; with an endpoint the model's name at the server."""
+    config: EvaluatedModelConfig
+    run: str | None = None
+    """The name that the checkpoints of one run have in common."""
+    step: int | None = None
+    """The training step, for the curve; None for what is no checkpoint of a run."""
+
+
+def find_targets(configs: list[EvaluatedModelConfig]) -> list[Target]:
+    """The models of a recipe in its order. Raises RecipeError for a path without a model and for two with the same label."""
+    targets = [target for index, config in enumerate(configs) for target in _targets(config, f"models.{index}")]
+    for label, count in Counter(target.label for target in targets).items():
+        if count > 1:
+            raise RecipeError(f"models: two of them are called {label}: give them different names (name: ...).")
+    return targets
+
+
+def _targets(config: EvaluatedModelConfig, key: str) -> list[Target]:
+    name = (config.name or Path(config.path).name or config.path).replace("/", "-")
+    if config.endpoint is not None:
+        return [Target(name, config.endpoint.model or config.path, config)]
+    folder = Path(models.resolve(config.path)).expanduser()
+    if (folder / "checkpoints").is_dir():
+        return _of_run(config, folder, name, key)
+    if config.step != "latest":
+        raise RecipeError(f"{key}.step is {config.step}, but {config.path} is no run directory (it has no checkpoints folder).")
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise RecipeError(f"{key}.path: {folder} holds an adapter without its model; merge it into the model first (PEFT: merge_and_unload).")
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise RecipeError(f"{key}.path: the folder {folder} has no config.json and no checkpoints, so it holds no model.")
+    if not folder.is_dir() and (config.path.count("/") > 1 or config.path.startswith((".", "/", "~"))):
+        raise RecipeError(f"{key}.path: there is no folder {folder} in {Path.cwd()}, and no hub name (OWNER/NAME) looks like this.")
+    return [Target(name, str(folder) if folder.is_dir() else config.path, config)]
+
+
+def _of_run(config: EvaluatedModelConfig, run: Path, name: str, key: str) -> list[Target]:
+    folder = run / "checkpoints"
+    if config.step == "all":
+        found = whole_checkpoints(folder)
+    elif config.step == "latest":
+        newest = find_checkpoint(folder)
+        found = [newest] if newest else []
+    elif config.step.isdigit():
+        found = [checkpoint_path(folder, int(config.step))]
+        if not found[0].is_dir():
+            kept = ", ".join(str(_step(path)) for path in whole_checkpoints(folder)) or "none"
+            raise RecipeError(f"{key}.step: {run} has no checkpoint of step {config.step}; it has: {kept}.")
+    else:
+        raise RecipeError(f"{key}.step is {config.step}; it is latest, all, or the number of a step.")
+    if not found:
+        raise RecipeError(f"{key}.path: {folder} has no whole checkpoint.")
+    if config.step != "all":
+        return [Target(name, str(path), config, name, _step(path)) for path in found]
+    targets = [Target(f"{name}-step-{_step(path):06d}", str(path), config, name, _step(path)) for path in found]
+    start = _start_of(run)
+    return targets if start is None else [Target(f"{name}-step-000000", start, config, name, 0), *targets]
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def _start_of(run: Path) -> str | None:
+    """The model that the run's training started from; None if its config.yaml does not say or the folder is gone."""
+    try:
+        path = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["model"]["path"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return None
+    resolved = models.resolve(str(path))
+    is_lost_folder = not Path(resolved).is_dir() and (resolved.count("/") != 1 or resolved.startswith("."))
+    return None if is_lost_folder else resolved
