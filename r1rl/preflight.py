@@ -101,6 +101,11 @@ def _suspicions(recipe: GRPORecipe, problems: list[Problem], held_out: list[Prob
         warnings.append(f"data has {len(problems)} problems, fewer than a step's {recipe.rollout.num_prompts} prompts: it repeats some.")
     if held_out and len(held_out) < recipe.evaluation.num_problems:
         warnings.append(f"evaluation.data has {len(held_out)} problems; evaluation.num_problems asks for {recipe.evaluation.num_problems}.")
+    if recipe.algorithm.beta != 0 and recipe.algorithm.kl_estimator == "k1" and not recipe.algorithm.kl_bias_correction:
+        warnings.append(
+            "algorithm.kl_estimator: k1 has an expected gradient of zero as a term of the loss, so beta has no effect on average: "
+            "write kl_bias_correction: true, or k2 or k3."
+        )
     trained_on = {_words(problem) for problem in problems}
     shared = sum(_words(problem) in trained_on for problem in held_out)
     if shared:

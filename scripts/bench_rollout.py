@@ -115,7 +115,8 @@ def main() -> None:
             lengths = torch.randint(40, 80, (rows // GENERATIONS,), generator=generator).tolist()
             prompts = [torch.randint(shape.vocab_size, (length,), generator=generator).tolist() for length in lengths]
             for label, eos in (("fixed", ()), ("varied", tuple(range(11)))):
-                rates = measure(contenders(policy, prompts, Sampling(arguments.tokens, eos_token_ids=eos)), arguments.repeats, arguments.device)
+                sampling = Sampling(arguments.tokens, eos_token_ids=eos)
+                rates = measure(contenders(policy, prompts, sampling), arguments.repeats, arguments.device)
                 ratio = rates["native"] / rates["generate"]
                 print(f"{threads:>7} {rows:>5} {label:>7} {rates['native']:>13,.0f} {rates['generate']:>15,.0f} {ratio:>6.2f}", flush=True)
 

@@ -35,7 +35,15 @@ SHAPE = {
     "bos_token_id": None,
     "eos_token_id": None,
 }
-GPT2_SHAPE = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128, "bos_token_id": None, "eos_token_id": None}
+GPT2_SHAPE = {
+    "vocab_size": VOCABULARY,
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 128,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
 MLA_SHAPE = {
     "n_routed_experts": 4,
     "num_experts_per_tok": 2,

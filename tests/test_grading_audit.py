@@ -6,7 +6,23 @@ import pytest
 
 from r1rl.grading import Outcome, audit_answers, grade, grade_many, is_correct
 
-GOOD = ["18", "\\frac{1}{2}", "2\\sqrt{3}", "(1,2)", "[0,1)", "x>5", "\\text{Monday}", "B", "50\\%", "\\$5", "3\\frac12", "1,2,3", "y=2x+1", "204_5", "4:30 \\text{ p.m.}"]
+GOOD = [
+    "18",
+    "\\frac{1}{2}",
+    "2\\sqrt{3}",
+    "(1,2)",
+    "[0,1)",
+    "x>5",
+    "\\text{Monday}",
+    "B",
+    "50\\%",
+    "\\$5",
+    "3\\frac12",
+    "1,2,3",
+    "y=2x+1",
+    "204_5",
+    "4:30 \\text{ p.m.}",
+]
 
 
 def test_good_answers_have_no_problem():
@@ -15,7 +31,15 @@ def test_good_answers_have_no_problem():
 
 @pytest.mark.parametrize(
     ("answer", "reason"),
-    [(None, "missing"), ("", "empty"), ("  ", "empty"), ("nan", "empty"), ("$\\quad$", "layout"), ("\\frac{1}{2", "braces"), ("5}", "braces")],
+    [
+        (None, "missing"),
+        ("", "empty"),
+        ("  ", "empty"),
+        ("nan", "empty"),
+        ("$\\quad$", "layout"),
+        ("\\frac{1}{2", "braces"),
+        ("5}", "braces"),
+    ],
 )
 def test_answers_that_cannot_be_graded_are_fatal(answer, reason):
     (problem,) = audit_answers(["7", answer])
@@ -44,7 +68,7 @@ def test_grade_many_keeps_the_order_and_grades_like_grade():
 
 
 def test_grade_many_wants_one_answer_per_completion():
-    with pytest.raises(ValueError, match="shorter|longer"):
+    with pytest.raises(ValueError, match=r"shorter|longer"):
         grade_many(["\\boxed{1}"], ["1", "2"])
 
 

@@ -86,7 +86,15 @@ def finished(folder: Path) -> RunDirectory:
 
 def test_run_directory_holds_everything(finished: RunDirectory) -> None:
     left = {str(path.relative_to(finished.path)) for path in finished.path.rglob("*") if path.is_file()}
-    expected = {"config.yaml", "environment.json", "metrics.jsonl", "summary.json", "curves.png", "evaluations/before.json", "evaluations/after.json"}
+    expected = {
+        "config.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "summary.json",
+        "curves.png",
+        "evaluations/before.json",
+        "evaluations/after.json",
+    }
     assert expected | {"completions/step-000002.jsonl", "completions/step-000004.jsonl"} <= left
     assert [path.name for path in sorted(finished.checkpoints.iterdir())] == ["step-000002", "step-000004"]
     rows = [json.loads(line) for line in (finished.completions / "step-000004.jsonl").read_text().splitlines()]
@@ -162,7 +170,16 @@ def test_two_processes_equal_one(folder: Path, finished: RunDirectory) -> None:
 
 
 def test_interrupt_saves_and_the_run_goes_on(folder: Path, finished: RunDirectory) -> None:
-    command = [sys.executable, "-m", "r1rl", "grpo", str(folder / "recipe.yaml"), "run_name=interrupted", "max_steps=100000", "checkpoint.every_steps=0"]
+    command = [
+        sys.executable,
+        "-m",
+        "r1rl",
+        "grpo",
+        str(folder / "recipe.yaml"),
+        "run_name=interrupted",
+        "max_steps=100000",
+        "checkpoint.every_steps=0",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     metrics = folder / "runs" / "interrupted" / "metrics.jsonl"
@@ -182,7 +199,9 @@ def test_interrupt_saves_and_the_run_goes_on(folder: Path, finished: RunDirector
 
 
 def test_policy_learns_the_reward(folder: Path) -> None:
-    directory = train(folder, "run_name=learns", "max_steps=40", "rollout.num_generations=8", "evaluation.data=null", "checkpoint.every_steps=0")
+    directory = train(
+        folder, "run_name=learns", "max_steps=40", "rollout.num_generations=8", "evaluation.data=null", "checkpoint.every_steps=0"
+    )
     rewards = [record["reward"] for record in directory.read_metrics()]
     # A random policy writes a third small letters; one that has learnt writes little else.
     assert sum(rewards[:2]) / 2 < 0.5
@@ -219,7 +238,9 @@ def test_objective_runs_and_its_sampler_agrees_with_its_trainer(folder: Path, ov
 
 def test_dynamic_sampling_refills_groups_without_variance(folder: Path) -> None:
     # Countdown answers of a random policy are never right, so every group lacks variance and every refill is used up.
-    directory = train(folder, "run_name=dynamic", "max_steps=1", "evaluation.data=null", "algorithm.dynamic_sampling=true", "algorithm.max_refills=2")
+    directory = train(
+        folder, "run_name=dynamic", "max_steps=1", "evaluation.data=null", "algorithm.dynamic_sampling=true", "algorithm.max_refills=2"
+    )
     (record,) = directory.read_metrics()
     assert record["dynamic_sampling/refilled"] == 8  # 4 groups, twice
     assert record["epoch"] == pytest.approx(12 / 64)

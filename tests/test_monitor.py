@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 from rich.console import Console
 
-from r1rl.monitor import metrics
+from r1rl import metric_names as metrics
 from r1rl.monitor.curves import PANELS, draw_curves, save_curves, smoothed
 from r1rl.monitor.metrics import MetricAccumulator
 from r1rl.monitor.progress import ProgressDisplay, ShownCompletion, completion_panel, format_seconds, shorten

@@ -1,4 +1,4 @@
-"""Every code block of the README works: Python runs, YAML is part of a valid recipe, commands run (in a small form) or are known to make."""
+"""Every code block of the README works: Python runs, YAML is part of a valid recipe, commands run in a small form."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ def packed(total: int, seed: int = 0) -> PackedPrompts:
     generator = torch.Generator().manual_seed(seed)
     prompts = PackedPrompts()
     for layer in range(LAYERS):
-        prompts.update(torch.randn(1, HEADS, total, SIZE, generator=generator), torch.randn(1, HEADS, total, SIZE + 1, generator=generator), layer)
+        keys = torch.randn(1, HEADS, total, SIZE, generator=generator)
+        prompts.update(keys, torch.randn(1, HEADS, total, SIZE + 1, generator=generator), layer)
     return prompts
 
 

@@ -53,7 +53,16 @@ def test_marks_every_token_that_can_end_a_completion() -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [(">", True), ("answer> so", True), ("x</answer>y", True), ("answer", False), ("</answer", False), (" >", False), ("\ufffd", True), ("", False)],
+    [
+        (">", True),
+        ("answer> so", True),
+        ("x</answer>y", True),
+        ("answer", False),
+        ("</answer", False),
+        (" >", False),
+        ("\ufffd", True),
+        ("", False),
+    ],
 )
 def test_may_complete(text: str, expected: bool) -> None:
     assert may_complete(text, ["</answer>"]) is expected
@@ -66,7 +75,8 @@ def test_lost_leading_space_counts() -> None:
 
 
 def test_stop_character_of_several_byte_tokens() -> None:
-    backend = Tokenizer(models.BPE(vocab={text: index for index, text in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[]))
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE(vocab={text: index for index, text in enumerate(alphabet)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
     bytewise = PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False)

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from r1rl.evaluation.estimators import pass_at_k
-from r1rl.evaluation.intervals import Estimate, of_mean, over_problems, over_samples
+from r1rl.evaluation.intervals import Estimate, over_problems, over_samples
 from r1rl.monitor.summary import Contrast
 
 FORMAT_REWARD = "format"
@@ -168,7 +168,7 @@ def rate_estimate(problem_means: Sequence[float]) -> dict[str, Any] | None:
 
 def mean_estimate(problem_means: Sequence[float]) -> dict[str, Any] | None:
     """The mean of anything else, with its interval over problems; None without problems."""
-    return Estimate(fmean(problem_means), ofmean_estimate(problem_means)).as_json() if problem_means else None
+    return Estimate(fmean(problem_means), of_mean(problem_means)).as_json() if problem_means else None
 
 
 def powers_of_two(limit: int) -> list[int]:

@@ -200,9 +200,7 @@ class AtomParser:
             if len(word) > 4 or (len(word) > 2 and any(c in "aeiouAEIOU" for c in word)):
                 raise UnreadableError(f"a word: {word}")
             self.position -= 1
-            self.tokens[self.position : self.position + 1] = [
-                Token("word", c, token.spaced and k == 0) for k, c in enumerate(word)
-            ]
+            self.tokens[self.position : self.position + 1] = [Token("word", c, token.spaced and k == 0) for k, c in enumerate(word)]
             return self.atom()
         node = self.subscript(symbol(word))
         if word in _APPLIED and self.peek().value == "(" and node[0] == "s":

@@ -50,9 +50,7 @@ class Grader:
     `seconds` limits one comparison in the symbolic stage; `max_workers` processes of at most `memory_bytes` each serve it.
     """
 
-    def __init__(
-        self, seconds: float = DEFAULT_SECONDS, max_workers: int = DEFAULT_WORKERS, memory_bytes: int = DEFAULT_MEMORY
-    ) -> None:
+    def __init__(self, seconds: float = DEFAULT_SECONDS, max_workers: int = DEFAULT_WORKERS, memory_bytes: int = DEFAULT_MEMORY) -> None:
         self.seconds = seconds
         self._arguments = (max_workers, memory_bytes)
         self._states: dict[int, _State] = {}

@@ -106,9 +106,7 @@ def points(evaluator: Evaluator, names: Iterable[str]) -> Iterator[dict[str, Any
     for index in range(MAX_POINTS):
         scale = (1.0, 4.0, 0.4, 15.0)[index % 4]
         signed = index % 3 == 2
-        yield {
-            name: ctx.mpf(scale * generator.uniform(0.2, 1.3)) * (generator.choice((-1, 1)) if signed else 1) for name in ordered
-        }
+        yield {name: ctx.mpf(scale * generator.uniform(0.2, 1.3)) * (generator.choice((-1, 1)) if signed else 1) for name in ordered}
 
 
 def is_real(value: Any) -> bool:

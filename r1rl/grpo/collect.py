@@ -83,7 +83,9 @@ class Collector:
         pending = []
         for group in self.engine.generate([prompt.token_ids for prompt in prompts], num_generations, self.sampling, seeds):
             prompt = prompts[group.index]
-            scoring = self.rewards.submit([prompt] * num_generations, group.completions, self.sampling.max_completion_length, prompt.prefill)
+            scoring = self.rewards.submit(
+                [prompt] * num_generations, group.completions, self.sampling.max_completion_length, prompt.prefill
+            )
             pending.append((group, scoring))
             self.progress("rollout", len(pending), len(prompts))
         finished_at = time.perf_counter()

@@ -35,6 +35,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from r1rl import metric_names as names
 from r1rl.config.schema import AlgorithmConfig
 from r1rl.grpo.kl import kl_estimate
 from r1rl.grpo.loss_metrics import LossMetrics
@@ -83,10 +84,10 @@ def policy_loss(logprobs_N: Tensor, entropy_N: Tensor | None, inputs: LossInputs
             raise ValueError("beta is not 0, so the loss needs the reference's logprobs")
         reference_N = _where_trained(trained_N, inputs.reference_logprobs_N, own_N)
         kl_N = kl_estimate(logprobs_N, reference_N, config.kl_estimator)
-        metrics.mean("kl", kl_N)
+        metrics.mean(names.KL, kl_N)
         loss_N = loss_N + config.beta * (log_ratio_N.exp() * kl_N if config.kl_bias_correction else kl_N)
     if entropy_N is not None:
-        metrics.mean("entropy", entropy_N)
+        metrics.mean(names.ENTROPY, entropy_N)
     if config.entropy_coefficient != 0.0:
         if entropy_N is None:
             raise ValueError("entropy_coefficient is not 0, so the loss needs the policy's entropy")
@@ -117,11 +118,11 @@ def surrogate(logprobs_N: Tensor, ratio_N: Tensor, advantages_N: Tensor, config:
     clipped_N = ratio_N.clamp(lowest, highest)
     too_low_N, too_high_N = ratio_N.detach() < lowest, ratio_N.detach() > highest
     if config.surrogate == "cispo":
-        metrics.mean("clip_ratio/low_mean", too_low_N)
-        metrics.mean("clip_ratio/high_mean", too_high_N)
+        metrics.mean(names.CLIP_RATIO_LOW, too_low_N)
+        metrics.mean(names.CLIP_RATIO_HIGH, too_high_N)
         return clipped_N.detach() * advantages_N * logprobs_N
-    metrics.mean("clip_ratio/low_mean", too_low_N & (advantages_N < 0))
-    metrics.mean("clip_ratio/high_mean", too_high_N & (advantages_N > 0))
+    metrics.mean(names.CLIP_RATIO_LOW, too_low_N & (advantages_N < 0))
+    metrics.mean(names.CLIP_RATIO_HIGH, too_high_N & (advantages_N > 0))
     bounded_N = ratio_N if config.delta is None else ratio_N.clamp(max=config.delta)
     return torch.minimum(bounded_N * advantages_N, clipped_N * advantages_N)
 
@@ -129,10 +130,10 @@ def surrogate(logprobs_N: Tensor, ratio_N: Tensor, advantages_N: Tensor, config:
 def sampler_correction(old_logprobs_N: Tensor, sampler_logprobs_N: Tensor, cap: float | None, metrics: LossMetrics) -> Tensor | None:
     """c_t [N] without gradient, or None when `cap` is None; the difference to the sampler is measured in either case."""
     difference_N = old_logprobs_N.detach() - sampler_logprobs_N
-    metrics.mean("sampler/logprob_diff_mean", difference_N.abs())
-    metrics.maximum("sampler/logprob_diff_max", difference_N.abs())
+    metrics.mean(names.LOGPROB_DIFF_MEAN, difference_N.abs())
+    metrics.maximum(names.LOGPROB_DIFF_MAX, difference_N.abs())
     if cap is None:
         return None
     weight_N = difference_N.exp()
-    metrics.mean("sampler/capped_mean", weight_N > cap)
+    metrics.mean(names.CAPPED_SHARE, weight_N > cap)
     return weight_N.clamp(max=cap)

@@ -10,10 +10,11 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from r1rl import metric_names as names
 from r1rl.config.schema import GRPORecipe
 from r1rl.grpo.collect import Collected, ScoredGroup
-from r1rl.monitor import metrics as names
-from r1rl.monitor.metrics import MetricAccumulator, reward_mean
+from r1rl.metric_names import reward_mean
+from r1rl.monitor.metrics import MetricAccumulator
 from r1rl.monitor.progress import ShownCompletion
 from r1rl.reflection import reflects
 

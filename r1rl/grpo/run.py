@@ -12,7 +12,6 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from transformers.utils.logging import disable_progress_bar
 
-from r1rl.preflight import preflight
 from r1rl.checkpoint import Checkpointer, TrainingState, find_checkpoint, read_training_state, set_aside_after
 from r1rl.config.schema import GRPORecipe
 from r1rl.distributed import gather_shares, max_over_processes, own_share
@@ -27,6 +26,7 @@ from r1rl.grpo.trainer import GRPOTrainer, StepResult
 from r1rl.monitor.curves import save_curves
 from r1rl.monitor.progress import ProgressDisplay, format_seconds
 from r1rl.monitor.summary import before_after_table, side_by_side
+from r1rl.preflight import preflight
 from r1rl.run_directory import RunDirectory
 from r1rl.seeds import derive_seed
 
@@ -97,7 +97,9 @@ def choose_directory(recipe: GRPORecipe, resume: str | None) -> tuple[Path, Path
 class GRPORun:
     """One run from its first (or next) step to its summary."""
 
-    def __init__(self, recipe: GRPORecipe, parts: GRPOParts, state: TrainingState, directory: RunDirectory, checkpoint: Path | None) -> None:
+    def __init__(
+        self, recipe: GRPORecipe, parts: GRPOParts, state: TrainingState, directory: RunDirectory, checkpoint: Path | None
+    ) -> None:
         self.recipe = recipe
         self.parts = parts
         self.state = state
@@ -197,7 +199,9 @@ class GRPORun:
             if contrast is not None:
                 console.print(side_by_side(contrast))
         console.print(f"{self.state.step} steps in {format_seconds(self.state.seconds)}. In {self.directory.path}:")
-        console.print("  checkpoints/ (loads with AutoModelForCausalLM), summary.json, curves.png, metrics.jsonl, completions/, evaluations/")
+        console.print(
+            "  checkpoints/ (loads with AutoModelForCausalLM), summary.json, curves.png, metrics.jsonl, completions/, evaluations/"
+        )
 
     def _read_evaluation(self, name: str) -> Evaluation:
         return Evaluation.from_json(json.loads((self.directory.evaluations / f"{name}.json").read_text(encoding="utf-8")))
@@ -210,12 +214,15 @@ class GRPORun:
         self.display.message(
             f"{self.directory.path}: {parts.model.num_parameters() / 1e6:.1f}M parameters on {self.accelerator.device}, "
             f"{self.accelerator.num_processes} process(es); {len(parts.prompts)} prompts ({parts.dropped_prompts} dropped as too long); "
-            f"each step {rollout.num_prompts} prompts x {rollout.num_generations} completions. Engine: {parts.engine.name}, because {parts.engine.reason}."
+            f"each step {rollout.num_prompts} prompts x {rollout.num_generations} completions. "
+            f"Engine: {parts.engine.name}, because {parts.engine.reason}."
         )
         if self.state.step:
             self.display.message(f"Going on after step {self.state.step}.")
         if self.directory.was_renamed(self.recipe.run_name):
-            self.display.message(f"The name {self.recipe.run_name} was taken, so this run is {self.directory.path.name}; nothing was overwritten.")
+            self.display.message(
+                f"The name {self.recipe.run_name} was taken, so this run is {self.directory.path.name}; nothing was overwritten."
+            )
 
     def _start_trackers(self) -> None:
         if self.recipe.logging.trackers:

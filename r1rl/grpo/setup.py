@@ -14,7 +14,6 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from r1rl import models
-from r1rl.preflight import Preflight
 from r1rl.checkpoint import REPLICATED
 from r1rl.config.schema import GRPORecipe, ModelConfig, OptimizerConfig
 from r1rl.data import PromptOrder, build_prompts
@@ -23,6 +22,7 @@ from r1rl.grpo.collect import Collector
 from r1rl.grpo.logprobs import PolicyForward
 from r1rl.grpo.update import PolicyUpdate
 from r1rl.monitor.progress import ProgressDisplay
+from r1rl.preflight import Preflight
 from r1rl.prompts import PromptTemplate, resolve_eos_token_ids
 from r1rl.rewards import RewardSet
 from r1rl.rollout import RolloutEngine, build_engine
@@ -84,8 +84,8 @@ def build_parts(
     if recipe.algorithm.beta != 0.0:
         # The reference is the policy that training started from, also for a run that goes on.
         start = load_policy(recipe.model) if checkpoint else model
-        reference = PolicyForward(frozen_copy(start, dtype).to(accelerator.device), sampling, recipe.update.logprob_chunk)
-    model.to(accelerator.device)
+        reference = PolicyForward(frozen_copy(start, dtype, accelerator.device), sampling, recipe.update.logprob_chunk)
+    nn.Module.to(model, accelerator.device)
     sharded = accelerator.distributed_type is DistributedType.FSDP
     engine = build_engine(recipe.rollout.engine, model, tokenizer, recipe.rollout.max_rows, dtype, sharded)
     optimizer = make_optimizer(forward, recipe.optimizer)
@@ -161,14 +161,15 @@ def disable_dropout(policy: PreTrainedModel) -> None:
     for module in policy.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
+        if isinstance(module.__dict__.get("attention_dropout"), float):
+            module.__dict__["attention_dropout"] = 0.0  # a plain number that attention functions read
 
 
-def frozen_copy(policy: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+def frozen_copy(policy: PreTrainedModel, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     """The reference policy of the KL term: the policy as it is now, without gradients."""
-    reference = copy.deepcopy(policy).to(dtype).eval()
-    return reference.requires_grad_(False)
+    reference = copy.deepcopy(policy)
+    nn.Module.to(reference, device=device, dtype=dtype)
+    return reference.eval().requires_grad_(False)
 
 
 def make_optimizer(policy: torch.nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:

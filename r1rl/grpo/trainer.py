@@ -26,6 +26,7 @@ from torch import Tensor
 from r1rl.checkpoint import TrainingState
 from r1rl.config.schema import GRPORecipe
 from r1rl.distributed import gather_shares, own_share, reduce_max
+from r1rl.errors import RewardError
 from r1rl.grpo.advantages import group_advantages
 from r1rl.grpo.batching import build_train_batch
 from r1rl.grpo.collect import Collected, ScoredGroup
@@ -107,6 +108,11 @@ class GRPOTrainer:
         """Advantages of this process's groups; computed over all processes, because a batch's deviation needs every reward."""
         accelerator = self.parts.accelerator
         rewards_PG = torch.tensor(gather_shares(accelerator, [group.rewards.total for group in groups]), dtype=torch.float64)
+        if self.state.step == 0 and bool(rewards_PG.isnan().all()):
+            raised = [trace.strip().splitlines()[-1] for group in groups for trace in group.rewards.tracebacks.values()]
+            raise RewardError(
+                f"rewards: none applied to any completion of the first step, so there is nothing to learn. {' '.join(raised)}"
+            )
         return group_advantages(rewards_PG, self.recipe.algorithm)[accelerator.process_index :: accelerator.num_processes]
 
     @contextmanager

@@ -24,6 +24,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
+from r1rl import metric_names as names
 from r1rl.config.schema import GRPORecipe
 from r1rl.distributed import max_over_processes, reduce_max, reduce_sum
 from r1rl.grpo.aggregation import count_trained, loss_weights, sequences_needed, trained_sequences
@@ -31,7 +32,6 @@ from r1rl.grpo.batching import MicroBatch, TrainBatch, collect_token_values, fil
 from r1rl.grpo.logprobs import EntropyMode
 from r1rl.grpo.loss_metrics import LossMetrics
 from r1rl.grpo.losses import policy_loss
-from r1rl.monitor import metrics as names
 
 
 class PolicyUpdate:
@@ -74,8 +74,9 @@ class PolicyUpdate:
             )
             micro_batches = make_micro_batches(batch, rows[needed_B[rows]].tolist(), self.recipe.update)
             parts += self._accumulate(batch, micro_batches, weights_B, progress)
+            learning_rate = float(self.schedule.get_last_lr()[0])
             norms.append(self._optimizer_step())
-        return self._metrics(parts, norms, needed_B)
+        return self._metrics(parts, norms, learning_rate, needed_B)
 
     def _minibatches(self, num_sequences: int) -> Iterator[Tensor]:
         """Rows of each optimizer step: the same contiguous minibatches in every pass, each a whole number of groups."""
@@ -145,15 +146,17 @@ class PolicyUpdate:
                 values.append(model(on_device.input_ids_RT, on_device.predictors_N, on_device.targets_N, "none")[0])
         return collect_token_values(batch, micro_batches, values[: len(micro_batches)])
 
-    def _metrics(self, parts: list[LossMetrics], norms: list[float], needed_B: Tensor) -> dict[str, float]:
+    def _metrics(self, parts: list[LossMetrics], norms: list[float], learning_rate: float, needed_B: Tensor) -> dict[str, float]:
         values = LossMetrics.merge(parts).values(
             lambda total: reduce_sum(self.accelerator, total), lambda extreme: reduce_max(self.accelerator, extreme)
         )
-        needed, sequences = reduce_sum(self.accelerator, torch.tensor([int(needed_B.sum()), needed_B.numel()], dtype=torch.float64)).tolist()
+        needed, sequences = reduce_sum(
+            self.accelerator, torch.tensor([int(needed_B.sum()), needed_B.numel()], dtype=torch.float64)
+        ).tolist()
         finite = [norm for norm in norms if math.isfinite(norm)]
         values[names.TRAINED_SHARE] = needed / sequences
         values[names.SKIPPED_UPDATES] = float(len(norms) - len(finite))
-        values[names.LEARNING_RATE] = self.schedule.get_last_lr()[0]
+        values[names.LEARNING_RATE] = learning_rate
         if finite:
             values[names.GRAD_NORM] = sum(finite) / len(finite)
         return values

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from r1rl.monitor import metrics
+from r1rl import metric_names as metrics
 
 TRAINING_COLOUR = "#1f5fa8"
 HELD_OUT_COLOUR = "#c8501e"

@@ -1,49 +1,10 @@
-"""The names of the metrics, each in one place, and the sums from which a step's values are made.
-
-Names are TRL's where TRL has the metric. Everything is a mean over the step's whole batch unless its comment says otherwise.
-"""
+"""The sums from which a step's metrics are made, over all processes."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-
-STEP = "step"
-
-REWARD = "reward"  # weighted sum of the rewards, over completions
-REWARD_STD = "reward_std"  # standard deviation within a group, over groups
-ACCURACY = "accuracy"  # the outcome, over completions that have one
-FRAC_REWARD_ZERO_STD = "frac_reward_zero_std"  # groups whose rewards are all equal
-REFILLED_GROUPS = "dynamic_sampling/refilled_groups"  # groups that were replaced by fresh prompts, a count
-
-MEAN_LENGTH = "completions/mean_length"  # tokens, EOS included
-CLIPPED_RATIO = "completions/clipped_ratio"  # completions cut off at max_completion_length
-REFLECTION_RATE = "reflection/rate"  # completions that question, check or redo their work
-LANGUAGE_CONSISTENCY = "language/consistency"
-
-ENTROPY = "entropy"  # nats per token of the sampled distribution
-KL = "kl"  # to the reference, per token
-CLIP_RATIO_LOW = "clip_ratio/low_mean"  # tokens whose ratio was clipped from below
-CLIP_RATIO_HIGH = "clip_ratio/high_mean"  # ... from above
-GRAD_NORM = "grad_norm"  # before clipping
-LEARNING_RATE = "learning_rate"
-TRAINED_SHARE = "update/trained_share"  # sequences that were forwarded: the others can't change the gradient
-SKIPPED_UPDATES = "update/skipped"  # optimizer steps left out because their gradient was not finite
-REFILLED_GROUPS = "dynamic_sampling/refilled"  # groups replaced by fresh prompts
-LOGPROB_DIFF_MEAN = "sampler/logprob_diff_mean"  # |trainer - sampler|, over tokens
-LOGPROB_DIFF_MAX = "sampler/logprob_diff_max"  # its maximum
-
-TIME_ROLLOUT = "time/rollout"  # seconds of the slowest process, as all times
-TIME_REWARD = "time/reward"
-TIME_UPDATE = "time/update"
-TIME_STEP = "time/step"
-TOKENS_PER_SECOND = "tokens_per_second"
-
-
-def reward_mean(name: str) -> str:
-    """Mean of one reward, before its weight, over the completions to which it applies."""
-    return f"rewards/{name}/mean"
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from r1rl.monitor import metrics
+from r1rl import metric_names as metrics
 
 TABLE_STEPS = 8
 """Steps in the live table."""

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from r1rl.config.schema import RewardConfig
+from r1rl.config.validate import OUTCOME_REWARDS, reward_names
 from r1rl.errors import RewardError
 from r1rl.rewards.call import Report, RewardCaller
 from r1rl.rewards.contract import RewardBatch, RewardResult
@@ -18,9 +19,6 @@ from r1rl.rewards.loader import LoadedReward, load_reward, nearest
 from r1rl.rewards.signature import match_signature
 from r1rl.types import Completion, Prompt
 
-OUTCOME_REWARDS = ("accuracy", "countdown", "code_execution")
-"""Rewards that say whether an answer is right; the first of these in the recipe is its outcome unless it names one."""
-
 
 class RewardSet:
     """All rewards of a recipe. Making one finds every function and checks it, without loading a model or touching data."""
@@ -28,7 +26,7 @@ class RewardSet:
     def __init__(self, configs: Sequence[RewardConfig], outcome: str | None, base_dir: Path, columns: set[str]) -> None:
         """`base_dir` is the recipe's folder, `columns` the data's columns. Raises RewardError with what to change."""
         loaded = [load_reward(config.function, base_dir) for config in configs]
-        self.names = _unique_names([reward.name for reward in loaded])
+        self.names = reward_names(configs)
         self.outcome_name = _outcome_name(outcome, self.names)
         self.weights = {name: _checked_weight(name, config.weight) for name, config in zip(self.names, configs, strict=True)}
         if not any(self.weights.values()):
@@ -136,16 +134,6 @@ class RewardSet:
     def _total(self, values: dict[str, list[float | None]], row: int) -> float:
         parts = [weight * value for name, weight in self.weights.items() if weight and (value := values[name][row]) is not None]
         return math.fsum(parts) if parts else math.nan
-
-
-def _unique_names(names: list[str]) -> list[str]:
-    """The second `length` of a recipe is `length_2`."""
-    counts: Counter[str] = Counter()
-    unique = []
-    for name in names:
-        counts[name] += 1
-        unique.append(name if counts[name] == 1 else f"{name}_{counts[name]}")
-    return unique
 
 
 def _outcome_name(outcome: str | None, names: list[str]) -> str | None:

@@ -49,9 +49,9 @@ def build_engine(
     """The engine of this name for this policy; "auto" takes the native one where its self-check passes.
 
     `max_rows` limits how many rows decode at once (0: as many as fit). `dtype` is what the rollout computes in (None:
-    bfloat16 on a GPU, the policy's own precision on a CPU). `sharded`: the policy will be sharded, so the engine keeps a whole
-    copy. Raises UserError if the native engine is asked for by name and
-    does not give the logits of the model's own forward.
+    bfloat16 for a float32 policy on a GPU, the policy's own precision otherwise). `sharded`: the policy will be sharded, so
+    the engine keeps a whole copy. Raises UserError if the native engine is asked for by name and does not give the logits of
+    the model's own forward.
     """
     if name == "transformers":
         return ReferenceEngine(model, tokenizer, max_rows, dtype, "the recipe asks for it", sharded)
@@ -61,7 +61,7 @@ def build_engine(
         reason = "the recipe asks for it" if name == "native" else "its logits agree with the model's own forward"
         return NativeEngine(model, tokenizer, max_rows, dtype, reason, sharded=sharded)
     except UnsupportedModel as error:
-        if name == "native":
-            raise UserError(f"rollout.engine: the native engine can't run {type(model).__name__}: {error}. Use engine: transformers.") from error
         reason = f"the native engine can't run {type(model).__name__}: {error}"
+        if name == "native":
+            raise UserError(f"rollout.engine: {reason}. Use engine: transformers.") from error
         return ReferenceEngine(model, tokenizer, max_rows, dtype, reason, sharded)

@@ -82,8 +82,7 @@ def check_model(weights: RolloutWeights) -> None:
         raise UnsupportedModel("transformers doesn't let its attention be replaced")
     register_attention()
     generator = torch.Generator().manual_seed(0)
-    vocabulary = weights.model.get_input_embeddings().num_embeddings
-    sequences = [torch.randint(vocabulary, (length,), generator=generator).tolist() for length in (5, 8)]
+    sequences = [torch.randint(weights.input_vocabulary, (length,), generator=generator).tolist() for length in (5, 8)]
     try:
         with weights.borrowed() as model:
             expected = [model(input_ids=torch.tensor([s], device=weights.device), use_cache=False).logits[0].float() for s in sequences]
@@ -92,7 +91,8 @@ def check_model(weights: RolloutWeights) -> None:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a model's own code raises says that it doesn't fit
-        raise UnsupportedModel(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}") from error
+        first_line = (str(error).strip().splitlines() or ["no message"])[0]
+        raise UnsupportedModel(f"{type(error).__name__}: {first_line}") from error
     tolerance = 1e-3 if weights.dtype is torch.float32 else 0.25
     for want, got in zip(expected, found, strict=True):
         difference = ((want[-3:] - got).abs().max() / want.std()).item()

@@ -51,11 +51,12 @@ class NativeEngine:
         self, prompts: Sequence[Sequence[int]], num_generations: int, sampling: Sampling, seeds: Sequence[int]
     ) -> Iterator[CompletionGroup]:
         """See `RolloutEngine.generate`."""
-        vocabulary = self.weights.model.get_output_embeddings().weight.shape[0]
-        check_request(prompts, num_generations, sampling, seeds, self.weights.model.get_input_embeddings().num_embeddings)
-        stopping = Stopping(sampling.eos_token_ids, sampling.stop, self.tokenizer, vocabulary)
+        check_request(prompts, num_generations, sampling, seeds, self.weights.input_vocabulary)
+        stopping = Stopping(sampling.eos_token_ids, sampling.stop, self.tokenizer, self.weights.output_vocabulary)
         groups = GroupCollector(self.tokenizer, len(prompts), num_generations)
-        decoding = Decoding(prompts, num_generations, sampling, seeds, stopping, groups, self.max_rows, self.look_every, self.weights.device)
+        decoding = Decoding(
+            prompts, num_generations, sampling, seeds, stopping, groups, self.max_rows, self.look_every, self.weights.device
+        )
         return self._stream(decoding, groups)
 
     def _stream(self, decoding: Decoding, groups: GroupCollector) -> Iterator[CompletionGroup]:

@@ -58,10 +58,8 @@ class ReferenceEngine:
         self, prompts: Sequence[Sequence[int]], num_generations: int, sampling: Sampling, seeds: Sequence[int]
     ) -> Iterator[CompletionGroup]:
         """See `RolloutEngine.generate`. Groups come when the slowest completion of their `generate` call has ended."""
-        check_request(prompts, num_generations, sampling, seeds, self.weights.model.get_input_embeddings().num_embeddings)
-        stopping = Stopping(
-            sampling.eos_token_ids, sampling.stop, self.tokenizer, self.weights.model.get_output_embeddings().weight.shape[0]
-        )
+        check_request(prompts, num_generations, sampling, seeds, self.weights.input_vocabulary)
+        stopping = Stopping(sampling.eos_token_ids, sampling.stop, self.tokenizer, self.weights.output_vocabulary)
         return self._stream(prompts, num_generations, sampling, seeds, stopping)
 
     def _stream(
@@ -94,7 +92,8 @@ class ReferenceEngine:
         ids_BT = torch.tensor([[0] * pad + list(prompt) for pad, prompt in zip(padding, prompts, strict=True)], device=device)
         mask_BT = torch.arange(width, device=device) >= torch.tensor(padding, device=device)[:, None]
         drawing = StreamSampling(sampling, torch.tensor(keys, device=device), mask_BT)
-        with self.weights.borrowed() as model:
+        with self.weights.borrowed() as borrowed:
+            model: Any = borrowed
             own_defaults, model.generation_config = model.generation_config, GenerationConfig()
             try:
                 ids_BT = model.generate(

@@ -11,7 +11,9 @@ from r1rl.sampling import Sampling
 from r1rl.types import Completion, CompletionGroup, FinishReason
 
 
-def check_request(prompts: Sequence[Sequence[int]], num_generations: int, sampling: Sampling, seeds: Sequence[int], vocabulary: int) -> None:
+def check_request(
+    prompts: Sequence[Sequence[int]], num_generations: int, sampling: Sampling, seeds: Sequence[int], vocabulary: int
+) -> None:
     """Raises UserError for what no engine can sample from."""
     if len(seeds) != len(prompts):
         raise UserError(f"rollout: {len(prompts)} prompts came with {len(seeds)} seeds; each needs one.")

@@ -60,6 +60,5 @@ def may_complete(text: str, stops: Sequence[str]) -> bool:
     """
     if REPLACEMENT in text:
         return True
-    return any(
-        stop in text or any(candidate.startswith(stop[cut:]) for cut in range(len(stop)) for candidate in (text, " " + text)) for stop in stops
-    )
+    ends = [stop[cut:] for stop in stops for cut in range(len(stop))]
+    return any(stop in text for stop in stops) or any(lone.startswith(end) for end in ends for lone in (text, " " + text))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
@@ -15,8 +16,8 @@ class RolloutWeights:
     """A model to sample from, and a promise to leave the policy as it was.
 
     Where the policy computes in the rollout's precision already, its own modules run and nothing is ever synchronized.
-    Otherwise (float32 master weights, bfloat16 rollout) there is one copy of the parameters; buffers keep their precision,
-    since rounding rotary frequencies would move the positions.
+    Otherwise (float32 master weights and a bfloat16 rollout, or a sharded policy) there is one copy of the parameters;
+    buffers keep their precision, since rounding rotary frequencies would move the positions.
     """
 
     def __init__(self, policy: PreTrainedModel, dtype: torch.dtype | None = None, sharded: bool = False) -> None:
@@ -25,13 +26,25 @@ class RolloutWeights:
         `sharded`: the policy's parameters will be sharded over processes after this, so every process samples from a whole copy.
         """
         self.policy = policy
-        parameter = next(policy.parameters())
+        parameter: torch.Tensor = next(policy.parameters())
         if dtype is None:
             dtype = torch.bfloat16 if parameter.device.type == "cuda" and parameter.dtype is torch.float32 else parameter.dtype
         self.dtype = dtype
         self.device = parameter.device
         self.is_copy = sharded or any(p.is_floating_point() and p.dtype is not dtype for p in policy.parameters())
         self.model = convert_copy(policy, dtype) if self.is_copy else policy
+
+    @property
+    def input_vocabulary(self) -> int:
+        """Rows of the embedding: token ids below it can be fed."""
+        embedding: Any = self.model.get_input_embeddings()
+        return embedding.weight.shape[0]
+
+    @property
+    def output_vocabulary(self) -> int:
+        """Width of the logits."""
+        head: Any = self.model.get_output_embeddings()
+        return head.weight.shape[0]
 
     def refresh(self) -> None:
         """Brings the copy up to date with the policy; nothing to do where the policy's own weights are read."""
@@ -44,8 +57,8 @@ class RolloutWeights:
                     mine.copy_(sharded.full_tensor() if isinstance(sharded, DTensor) else sharded)
             else:
                 torch._foreach_copy_(list(self.model.parameters()), list(self.policy.parameters()))
-            for mine, theirs in zip(self.model.buffers(), self.policy.buffers(), strict=True):
-                mine.copy_(theirs)
+            for buffer, source in zip(self.model.buffers(), self.policy.buffers(), strict=True):
+                buffer.copy_(source)
 
     @contextmanager
     def borrowed(self, attention: str | None = None) -> Iterator[PreTrainedModel]:
@@ -62,7 +75,8 @@ class RolloutWeights:
             with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
                 yield self.model
         finally:
-            release_inference_buffers(self.model)
+            with torch.inference_mode(False):
+                release_inference_buffers(self.model)
             if attention is not None:
                 config._attn_implementation = implementation
             for module in training:
@@ -74,8 +88,7 @@ def release_inference_buffers(model: PreTrainedModel) -> None:
     for module in model.modules():
         for name, buffer in module._buffers.items():
             if buffer is not None and buffer.is_inference():
-                with torch.inference_mode(False):
-                    module._buffers[name] = buffer.clone()
+                module._buffers[name] = buffer.clone()
 
 
 def convert_copy(policy: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:

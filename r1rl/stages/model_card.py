@@ -30,8 +30,8 @@ def model_card(recipe: PretrainRecipe, recipe_path: Path, figures: Mapping[str, 
         f"    r1rl pretrain {where} seed={recipe.seed}",
         f"- Text: {corpus.documents:,} documents ({figures['tokens']:,} tokens); tasks {_shares(corpus.tasks)}; habits "
         f"{_shares(corpus.habits)}. An attempt is right with probability {corpus.hit_rate:g}; a checked solution goes on after a failed "
-        f"attempt with probability {corpus.persistence:g}, and {corpus.stubborn:.0%} of them go on to the last, the "
-        f"{corpus.max_attempts}th, attempt. {corpus.tagged:.0%} of the documents are in think/answer tags, and {corpus.sloppy:.0%} of "
+        f"attempt with probability {corpus.persistence:g}, and {corpus.stubborn:.0%} of them go on to the last of "
+        f"{corpus.max_attempts} attempts. {corpus.tagged:.0%} of the documents are in think/answer tags, and {corpus.sloppy:.0%} of "
         "those leave a tag out. Only problems of the train split occur.",
         f"- Architecture: Qwen3, width {shape.hidden_size}, {shape.num_layers} layers, {shape.num_heads} heads "
         f"({shape.num_key_value_heads} key/value heads) of {shape.head_dim}, MLP {shape.intermediate_size}, tied embeddings; byte-level "

@@ -24,13 +24,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 
+from r1rl import metric_names as metrics
 from r1rl import problems
 from r1rl.checkpoint import checkpoint_path
 from r1rl.config.schema import ArchitectureConfig, CorpusConfig, PretrainRecipe
 from r1rl.environment import describe_environment
 from r1rl.errors import RecipeError
 from r1rl.grpo.setup import make_optimizer, make_schedule
-from r1rl.monitor import metrics
 from r1rl.problems.habits import HABITS
 from r1rl.run_directory import RunDirectory
 from r1rl.seeds import derive_seed
