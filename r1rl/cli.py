@@ -27,11 +27,20 @@ OVERRIDE = re.compile(r"^[A-Za-z_][\w.-]*=")
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A flag `--name [VALUE]` of a command: absent None, without a value `bare`, else the value."""
+    """A flag `--name [VALUE]` of a command: absent None, without a value `bare`, else the value.
+
+    With `places`, the names of several values, it needs all of them, gives them as a list, and takes the place of the recipe.
+    """
 
     name: str
     bare: str
     help: str
+    places: tuple[str, ...] = ()
+
+    @property
+    def usage(self) -> str:
+        """How it is written."""
+        return f"--{self.name} {' '.join(self.places) if self.places else '[VALUE]'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +94,26 @@ COMMANDS = {
             many_processes=True,
         ),
         Command(
+            name="evaluate",
+            summary="scores of models on benchmarks, with intervals, what went wrong, and a report",
+            explanation=(
+                "Samples completions of every benchmark problem from every model, grades them and compares the models on the same problems. "
+                "The same command goes on where it was interrupted. Leaves a manifest beside every score and one report.html."
+            ),
+            examples=(
+                "r1rl evaluate recipes/evaluate/tiny.yaml",
+                "r1rl evaluate recipes/evaluate/tiny.yaml models.1.path=runs/tiny",
+                "r1rl evaluate recipes/evaluate/math.yaml local_dir=benchmarks benchmarks='[math500, my_problems.jsonl]'",
+                "r1rl evaluate --compare runs/evaluate-tiny/base runs/evaluate-tiny/trained",
+            ),
+            target="r1rl.evaluation.command:run",
+            flags=(
+                Flag("compare", "", "no recipe: the paired difference B minus A of two folders with results", places=("A", "B")),
+                Flag("force", "yes", "compare also what was measured differently, and say what differs"),
+            ),
+            many_processes=True,
+        ),
+        Command(
             name="pretrain",
             summary="a small base model from scratch on synthetic maths text",
             explanation="Trains a tokenizer and a small decoder; this is how the embedded base model was made.",
@@ -101,7 +130,7 @@ class Invocation:
 
     recipe: str | None = None
     overrides: list[str] = field(default_factory=list)
-    flags: dict[str, str | None] = field(default_factory=dict)
+    flags: dict[str, Any] = field(default_factory=dict)
     help: bool = False
 
 
@@ -134,6 +163,9 @@ def _dispatch(arguments: list[str]) -> int:
 
         print_command(command)
         return 0
+    if any(flag.places and invocation.flags[flag.name] is not None for flag in command.flags):
+        _run(command, None, None, invocation.flags)
+        return 0
     if invocation.recipe is None:
         raise UserError(f"r1rl {command.name} needs a recipe, such as: {command.examples[0]}. r1rl {command.name} --help lists its keys.")
     path = find_recipe(invocation.recipe)
@@ -147,7 +179,7 @@ def _dispatch(arguments: list[str]) -> int:
     return 0
 
 
-def _run(command: Command, recipe: Any, path: Path, flags: dict[str, str | None]) -> None:
+def _run(command: Command, recipe: Any, path: Path | None, flags: dict[str, Any]) -> None:
     module, function = command.target.split(":")
     getattr(importlib.import_module(module), function)(recipe, path, **flags)
 
@@ -173,6 +205,8 @@ def parse_arguments(command: Command, arguments: Sequence[str]) -> Invocation:
         name, equals, value = word.partition("=")
         if word in ("-h", "--help"):
             invocation.help = True
+        elif name in flags and flags[name].places:
+            invocation.flags[flags[name].name] = _values(command, flags[name], waiting)
         elif name in flags:
             follows_value = bool(waiting) and invocation.recipe is not None and not _is_override(waiting[0]) and waiting[0][0:1] != "-"
             if not equals:
@@ -189,6 +223,14 @@ def parse_arguments(command: Command, arguments: Sequence[str]) -> Invocation:
         else:
             raise UserError(f'"{word}" is neither a flag nor key=value; the recipe is {invocation.recipe}.')
     return invocation
+
+
+def _values(command: Command, flag: Flag, waiting: list[str]) -> list[str]:
+    """Take the values of a flag that needs several from the words that follow it."""
+    values = [waiting.pop(0) for _ in flag.places if waiting and not waiting[0].startswith("-")]
+    if len(values) < len(flag.places):
+        raise UserError(f"--{flag.name} needs {len(flag.places)} values: r1rl {command.name} {flag.usage}")
+    return values
 
 
 def _is_override(word: str) -> bool:

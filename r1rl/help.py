@@ -45,7 +45,7 @@ def print_command(command: Command) -> None:
     if command.flags:
         table = _grid()
         for flag in command.flags:
-            table.add_row(Text(f"--{flag.name} [VALUE]", style="bold"), flag.help)
+            table.add_row(Text(flag.usage, style="bold"), flag.help)
         console.print(Padding(table, (0, 0, 1, 2)))
     keys = recipe_keys(command.recipe)
     console.print("[bold]The recipe[/]")

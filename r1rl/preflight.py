@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,7 @@ def preflight(recipe: GRPORecipe, recipe_path: Path) -> Preflight:
     """
     check_writable(recipe.output_dir)
     _check_model_folder(recipe.model.path)
+    _check_trackers(recipe)
     if recipe.prompt.template != CHAT:
         template_text(recipe.prompt.template)
     loaded = read_problems(recipe.data, recipe.seed)
@@ -60,6 +62,12 @@ def _check_model_folder(path: str) -> None:
         raise RecipeError(f"model.path: the folder {folder} has no config.json, so it holds no model that transformers can load.")
     if not folder.is_dir() and not can_be_hub_name:
         raise RecipeError(f"model.path: there is no folder {folder} in {Path.cwd()}, and no hub name (OWNER/NAME) looks like this.")
+
+
+def _check_trackers(recipe: GRPORecipe) -> None:
+    for tracker in recipe.logging.trackers:
+        if importlib.util.find_spec(tracker) is None:
+            raise RecipeError(f"logging.trackers names {tracker}, which is not installed: pip install 'r1rl[tracking]', or leave it out.")
 
 
 def _held_out(recipe: GRPORecipe) -> LoadedProblems:

@@ -110,6 +110,8 @@ HEDGES = [
     ("5", "2x=5"),
     ("5", "x>5"),
     ("B", "A or B"),
+    ("A", "(A) or (B)"),
+    ("A", "A. B"),
     ("B", "B or C"),
     ("B", "B, C"),
     ("\\text{yes}", "yes or no"),
@@ -414,6 +416,21 @@ def test_gold_may_be_a_solution_with_a_box():
     assert outcome("We add and get $\\boxed{42}$.", "42") is Outcome.CORRECT
 
 
+def test_gold_may_be_a_number_or_missing():
+    assert grade("\\boxed{5}", 5).correct
+    assert grade("\\boxed{1/2}", 0.5).correct
+    assert grade("\\boxed{5}", None).outcome is Outcome.UNPARSEABLE_GOLD
+
+
+def test_long_lists_take_bounded_time():
+    roots = [f"\\sqrt{{{k}}}" for k in range(1, 140)]
+    start = time.process_time()
+    assert grade("\\boxed{" + ",".join(reversed(roots)) + "}", ",".join(roots)).correct
+    other = grade("\\boxed{" + ",".join(f"\\sqrt{{{k}.5}}" for k in range(1, 120)) + "}", ",".join(roots[:119]))
+    assert other.outcome is Outcome.TIMEOUT
+    assert time.process_time() - start < 0.5
+
+
 def test_long_answers_are_compared_as_text_only():
     digits = "9" * 5000
     assert outcome(digits, digits) is Outcome.CORRECT
@@ -502,9 +519,8 @@ def test_normal_form_keeps_a_superscript_a_power():
 
 PIECES = [
     *"0123456789xyzE+-*/^_(){}[]|!,.:;=<>%'\"& ~$\\?", "\\frac", "\\sqrt", "\\text{", "\\text{cm}", "\\left(", "\\right)", "\\pi",
-    "\\le ", "\\cup",
-    "\\begin{pmatrix}", "\\end{pmatrix}", "\\\\", "^{", "_{", "\\pm", "\\infty", "\\sin", "\\log", "9^", "cm ", "m/s ", "and ", "or ", "1,000", "0.5",
-    "10^", "\\{", "\\}", "\\cdot", "\\in", "\\circ", "²", "√", "π",
+    "\\le ", "\\cup", "\\begin{pmatrix}", "\\end{pmatrix}", "\\\\", "^{", "_{", "\\pm", "\\infty", "\\sin", "\\log", "9^", "cm ",
+    "m/s ", "and ", "or ", "1,000", "0.5", "10^", "\\{", "\\}", "\\cdot", "\\in", "\\circ", "²", "√", "π",
 ]  # fmt: skip
 
 

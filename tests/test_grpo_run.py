@@ -236,6 +236,23 @@ def test_objective_runs_and_its_sampler_agrees_with_its_trainer(folder: Path, ov
         assert directory.read_metrics()[1]["kl"] > 1e-6
 
 
+def test_trackers_write_into_the_run_directory(folder: Path) -> None:
+    directory = train(folder, "run_name=tracked", "max_steps=1", "evaluation.data=null", "logging.trackers=[tensorboard]")
+    assert list(directory.path.rglob("events.out.tfevents.*"))
+
+
+def test_tracker_that_is_not_installed_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"wandb, which is not installed: pip install 'r1rl\[tracking\]'"):
+        train(folder, "logging.trackers=[wandb]")
+
+
+def test_reward_that_never_applies_ends_the_run(folder: Path) -> None:
+    (folder / "broken.py").write_text("def broken(completions, **columns):\n    raise RuntimeError('no connection')\n")
+    with pytest.raises(UserError, match="none applied to any completion.*no connection"):
+        train(folder, f"rewards=[{{function: {folder}/broken.py:broken}}]", "evaluation.data=null", "outcome=broken")
+
+
 def test_dynamic_sampling_refills_groups_without_variance(folder: Path) -> None:
     # Countdown answers of a random policy are never right, so every group lacks variance and every refill is used up.
     directory = train(

@@ -23,7 +23,7 @@ from r1rl.evaluation.grades import GradedProblem, grade_problems
 from r1rl.evaluation.manifest import make_manifest, sampled_differently, weights_version
 from r1rl.evaluation.progress import EvaluationProgress
 from r1rl.evaluation.report import Evaluated, render_report
-from r1rl.evaluation.results import MANIFEST, RESULT, Comparison, Result, compare, find_results, open_folder, read_manifest
+from r1rl.evaluation.results import MANIFEST, RESULT, Comparison, Result, compare_results, find_results, open_folder, read_manifest
 from r1rl.evaluation.sample_log import Sample, SampleLog
 from r1rl.evaluation.samplers import Request, Sampler, load_engine_sampler
 from r1rl.evaluation.scores import problem_rows, score
@@ -35,9 +35,7 @@ from r1rl.seeds import derive_seed
 from r1rl.types import Prompt
 
 
-def run(
-    recipe: EvaluateRecipe | None, recipe_path: Path | None, compare: Sequence[str] | None = None, force: str | None = None
-) -> None:
+def run(recipe: EvaluateRecipe | None, recipe_path: Path | None, compare: Sequence[str] | None = None, force: str | None = None) -> None:
     """`r1rl evaluate RECIPE`, or `r1rl evaluate --compare A B`. Raises UserError before a model is loaded where that is possible."""
     console = Console(highlight=False)
     if compare is not None:
@@ -67,7 +65,10 @@ def run(
     finally:
         default_grader().close()
     if accelerator.is_main_process:
-        finish(console, recipe, folder, evaluated, compare_with_first(evaluated, force is not None))
+        comparisons, refusals = compare_with_first(evaluated, force is not None)
+        finish(console, recipe, folder, evaluated, comparisons)
+        for refusal in refusals:
+            console.print(Text(refusal, style="yellow"), soft_wrap=True)
     accelerator.wait_for_everyone()
     accelerator.end_training()
 
@@ -160,16 +161,18 @@ def sample_seed(seed: int, benchmark: str, problem: str, sample: int) -> int:
     return derive_seed(seed, "evaluate", benchmark, problem, sample)
 
 
-def compare_with_first(evaluated: Sequence[Evaluated], force: bool) -> list[Comparison]:
-    """Each further model's difference to the first one, by benchmark."""
-    first = {}
-    comparisons = []
+def compare_with_first(evaluated: Sequence[Evaluated], force: bool) -> tuple[list[Comparison], list[str]]:
+    """Each further model's difference to the first one, by benchmark; and for those that can't be compared, why."""
+    first: dict[str, Result] = {}
+    comparisons, refusals = [], []
     for one in evaluated:
-        if one.result.benchmark not in first:
-            first[one.result.benchmark] = one.result
-        else:
-            comparisons.append(compare(first[one.result.benchmark], one.result, force))
-    return comparisons
+        earlier = first.setdefault(one.result.benchmark, one.result)
+        if earlier is not one.result:
+            try:
+                comparisons.append(compare_results(earlier, one.result, force))
+            except UserError as error:
+                refusals.append(str(error))
+    return comparisons, refusals
 
 
 def finish(
@@ -200,7 +203,7 @@ def print_comparison(console: Console, first: str, second: str, force: bool) -> 
     if not shared:
         raise UserError(f"--compare: {first} has {', '.join(olds)} and {second} has {', '.join(news)}: no benchmark in common.")
     for name in shared:
-        comparison = compare(olds[name], news[name], force)
+        comparison = compare_results(olds[name], news[name], force)
         console.print(Text(comparison.sentence()), soft_wrap=True)
         for reason in comparison.measured_differently:
             console.print(Text(f"  measured differently: {reason}", style="yellow"), soft_wrap=True)

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from r1rl.evaluation.estimators import pass_at_k
-from r1rl.evaluation.intervals import Estimate, over_problems, over_samples
+from r1rl.evaluation.intervals import Estimate, of_mean, over_problems, over_samples
 from r1rl.monitor.summary import Contrast
 
 FORMAT_REWARD = "format"

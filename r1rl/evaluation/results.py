@@ -127,7 +127,7 @@ def find_results(place: str) -> dict[str, Result]:
     return found
 
 
-def compare(first: Result, second: Result, force: bool = False) -> Comparison:
+def compare_results(first: Result, second: Result, force: bool = False) -> Comparison:
     """The paired difference on the problems that both have decided.
 
     Raises UserError if they were measured differently, unless `force`; then the comparison says what differs.

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from r1rl.grading.audit import audit_answers
-from r1rl.grading.grade import Grader, default_grader, extract_answer
+from r1rl.grading.grade import Gold, Grader, default_grader, extract_answer
 from r1rl.grading.types import AnswerProblem, Grade, Mode, Outcome, Stage
 from r1rl.grading.workers import WorkersUnavailableError
 
@@ -22,23 +22,23 @@ __all__ = [
 ]  # fmt: skip
 
 
-def grade(completion: str, answer: str, mode: Mode | str = Mode.STRICT, prefill: str = "", timeout: float | None = None) -> Grade:
+def grade(completion: str, answer: Gold, mode: Mode | str = Mode.STRICT, prefill: str = "", timeout: float | None = None) -> Grade:
     """The grade of one completion against its gold answer.
 
     `prefill` is the end of the prompt that stands for the model's own first words ("<think>"). `timeout` in seconds limits the
-    symbolic stage (2 by default). Never raises for what a model or a data set can write.
+    symbolic stage (2 by default). A gold answer may be a number; None is one that is missing. Never raises for what a model or a data set can write.
     """
     return default_grader().grade(completion, answer, mode, prefill, timeout)
 
 
 def grade_many(
-    completions: Sequence[str], answers: Sequence[str], mode: Mode | str = Mode.STRICT, prefill: str = "", timeout: float | None = None
+    completions: Sequence[str], answers: Sequence[Gold], mode: Mode | str = Mode.STRICT, prefill: str = "", timeout: float | None = None
 ) -> list[Grade]:
     """`grade` for many completions at once, the symbolic stage spread over all workers."""
     return default_grader().grade_many(completions, answers, mode, prefill, timeout)
 
 
-def is_correct(completion: str, answer: str) -> bool | None:
+def is_correct(completion: str, answer: Gold) -> bool | None:
     """Whether a completion is graded correct in strict mode; None when the gold answer can't be graded against.
 
     An answer that could not be decided (timeout, crash) is False here: it earns nothing. `grade` tells it from a wrong one.
@@ -46,7 +46,7 @@ def is_correct(completion: str, answer: str) -> bool | None:
     return _verdict(grade(completion, answer))
 
 
-def is_correct_lenient(completion: str, answer: str) -> bool | None:
+def is_correct_lenient(completion: str, answer: Gold) -> bool | None:
     """`is_correct` in lenient mode, for benchmarks whose answers are not boxed."""
     return _verdict(grade(completion, answer, Mode.LENIENT))
 

@@ -8,7 +8,7 @@ from r1rl.grading.atoms import ZERO
 from r1rl.grading.evaluate import Evaluator, TooLargeError
 from r1rl.grading.extract import braces_match
 from r1rl.grading.gate import MAX_LENGTH, too_costly, too_long
-from r1rl.grading.grade import Grader, default_grader, gold_text, unreadable_reason
+from r1rl.grading.grade import Gold, Grader, default_grader, gold_string, gold_text, unreadable_reason
 from r1rl.grading.identity import same_value
 from r1rl.grading.normalize import clean
 from r1rl.grading.read import read
@@ -16,7 +16,7 @@ from r1rl.grading.shapes import Opaque, Scalar
 from r1rl.grading.types import AnswerProblem, Outcome
 
 
-def audit_answers(answers: Iterable[str | None], grader: Grader | None = None) -> list[AnswerProblem]:
+def audit_answers(answers: Iterable[Gold], grader: Grader | None = None) -> list[AnswerProblem]:
     """The gold answers that can't be used (`fatal`) or that only the same text will match, with the reason for each.
 
     The index of a problem is the place of the answer in `answers`, from 0.
@@ -25,10 +25,11 @@ def audit_answers(answers: Iterable[str | None], grader: Grader | None = None) -
     return [problem for index, answer in enumerate(answers) for problem in _audit(grader, index, answer)]
 
 
-def _audit(grader: Grader, index: int, answer: str | None) -> Iterator[AnswerProblem]:
+def _audit(grader: Grader, index: int, answer: Gold) -> Iterator[AnswerProblem]:
     if answer is None:
         yield AnswerProblem(index, "", Outcome.UNPARSEABLE_GOLD, "it is missing", fatal=True)
         return
+    answer = gold_string(answer)
     reason = unreadable_reason(answer)
     if reason is None and not braces_match(gold_text(answer)):
         reason = "its braces don't match, so it can't stand in a box"

@@ -7,11 +7,12 @@ only mathematics that this package can't read (`Opaque`) stays undecided.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
 from r1rl.grading.atoms import Node, negate
-from r1rl.grading.evaluate import Evaluator, UndefinedError, exact, symbols
+from r1rl.grading.evaluate import Evaluator, TooLargeError, UndefinedError, exact, symbols
 from r1rl.grading.identity import same_up_to_factor, same_value
 from r1rl.grading.names import bare_items, by_name, is_name, name_key, same_name
 from r1rl.grading.read import choice_letter, read
@@ -24,6 +25,9 @@ ROUNDED_DIGITS = 3
 """A gold answer that is a decimal number of so many digits may stand for the exact value that rounds to it."""
 APPROXIMATION = 0.01
 """How far, relatively, the sides of an "approximately" may be apart."""
+
+MAX_UNMATCHED = 32
+"""So many entries of two unordered lists, not equal as text, are compared with each other; more would take too long."""
 
 _NUMBER_WORDS = {
     word: value
@@ -273,8 +277,17 @@ class Comparer:
         if len(first) != len(second):
             return False
         rest = list(second)
-        undecided = False
+        others: list[Answer] = []
         for item in first:
+            same = next((k for k, other in enumerate(rest) if other.key == item.key), None)
+            if same is None:
+                others.append(item)
+            else:
+                del rest[same]
+        if len(others) > MAX_UNMATCHED:
+            raise TooLargeError
+        undecided = False
+        for item in others:
             for k, other in enumerate(rest):
                 verdict = self.equal(item, other)
                 if verdict:
@@ -299,10 +312,10 @@ class Comparer:
         return _all(self.equal(a, b) for row, other in zip(first, second, strict=True) for a, b in zip(row, other, strict=True))
 
 
-def _all(verdicts: object) -> bool | None:
+def _all(verdicts: Iterable[bool | None]) -> bool | None:
     """False when one is False, else None when one is None, else True."""
     undecided = False
-    for verdict in verdicts:  # type: ignore[attr-defined]
+    for verdict in verdicts:
         if verdict is False:
             return False
         undecided |= verdict is None

@@ -25,7 +25,6 @@ def too_costly(text: str) -> bool:
     numbers, sums over millions of terms, factorials of large numbers, brackets nested very deeply."""
     depth = deepest = 0
     powers: list[int] = []
-    previous = ""
     for match in _BRACES.finditer(text):
         bracket = match.group()
         if bracket[0] == "\\":
@@ -33,8 +32,7 @@ def too_costly(text: str) -> bool:
         if bracket in "{([":
             depth += 1
             deepest = max(deepest, depth)
-            previous = text[: match.start()].rstrip()[-1:]
-            if previous == "^":
+            if text[: match.start()].rstrip().endswith("^"):
                 powers.append(depth)
                 if len(powers) > MAX_STACKED_POWERS:
                     return True

@@ -27,6 +27,7 @@ DEFAULT_MEMORY = 2 << 30
 CACHE_SIZE = 100_000
 
 Decision = tuple[Outcome, Stage]
+Gold = str | int | float | None
 _PLAIN_NUMBER = re.compile(r"-?\d{1,11}(?:\.\d{1,4})?")
 """Numbers of at most 15 digits: two of them are equal exactly when the floats that they are read as are equal."""
 _INNER_TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
@@ -55,14 +56,16 @@ class Grader:
         self._arguments = (max_workers, memory_bytes)
         self._states: dict[int, _State] = {}
 
-    def grade(self, completion: str, answer: str, mode: Mode | str = Mode.STRICT, prefill: str = "", timeout: float | None = None) -> Grade:
+    def grade(
+        self, completion: str, answer: Gold, mode: Mode | str = Mode.STRICT, prefill: str = "", timeout: float | None = None
+    ) -> Grade:
         """The grade of one completion; `timeout` in seconds replaces the grader's own limit."""
         return self.grade_many([completion], [answer], mode, prefill, timeout)[0]
 
     def grade_many(
         self,
         completions: Sequence[str],
-        answers: Sequence[str],
+        answers: Sequence[Gold],
         mode: Mode | str = Mode.STRICT,
         prefill: str = "",
         timeout: float | None = None,
@@ -75,8 +78,9 @@ class Grader:
         state = self._state()
         grades: list[Grade | None] = []
         pending: dict[tuple[str, str], list[tuple[int, str, float]]] = {}
-        for index, (completion, gold) in enumerate(zip(completions, answers, strict=True)):
+        for index, (completion, answer) in enumerate(zip(completions, answers, strict=True)):
             start = time.perf_counter()
+            gold = answer if isinstance(answer, str) else gold_string(answer)
             extraction = extract_answer(completion, mode, prefill, gold)
             if extraction.text is None:
                 outcome = extraction.problem or Outcome.NO_ANSWER
@@ -160,6 +164,11 @@ def extract_answer(completion: str, mode: Mode | str = Mode.STRICT, prefill: str
     if extraction.text is None and mode == Mode.LENIENT:
         return extract_lenient(completion, prefill, gold)
     return extraction
+
+
+def gold_string(answer: Gold) -> str:
+    """A gold answer as text; data sets also hold numbers, and None where it is missing."""
+    return "" if answer is None else str(answer)
 
 
 def gold_text(gold: str) -> str:

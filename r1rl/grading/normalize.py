@@ -34,8 +34,7 @@ _LAYOUT = frozenset(
     [
         "left", "right", "big", "Big", "bigg", "Bigg", "bigl", "bigr", "Bigl", "Bigr", "biggl", "biggr", "Biggl", "Biggr",
         "displaystyle", "textstyle", "scriptstyle", "limits", "nolimits", "middle", "rm", "bf", "it", ",", "!", "notag",
-        "nonumber", "hfill", "mathbf",
-        "mathit", "boldsymbol", "bm",
+        "nonumber", "hfill", "mathbf", "mathit", "boldsymbol", "bm",
     ]
 )  # fmt: skip
 _SPACES = frozenset(["quad", "qquad", " ", ";", ":", ">", "enspace", "thinspace", "\n", "newline", "hspace", "\\ "])
@@ -69,7 +68,6 @@ _LEAD = re.compile(
     r"(?:answer|solution|result)\s*(?:is|are|[:=])\s*:?\s*(\}\s*)?",
     re.IGNORECASE,
 )
-_LAYOUT_LETTERS = re.compile(r"\\|[^\x00-\x7f]")
 
 
 def _unify(match: re.Match[str]) -> str:

@@ -23,6 +23,7 @@ _AND_OR = re.compile(
     r"(?:,\s*)?(?:\\text ?\{\s*(?:and|or|or else|,|;)?\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\l(?:or|and)(?![A-Za-z]))\s*,?"
 )
 _COMMA = re.compile(",")
+_COLON = re.compile(":")
 _THOUSANDS_COMMA = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\d)")
 _SEMICOLON = re.compile(r";|\\\\")
 _CUP = re.compile(r"\\cup ?|(?<=[)\]}])\s*U\s*(?=[(\[{\\])")
@@ -41,6 +42,7 @@ _REALS = re.compile(r"^(?:\\mathbb ?\{?R\}?|\\text ?\{R\}|\\text ?\{all real num
 _CHOICE = re.compile(r"^(?:\\text ?\{)?\(?([A-Z])[).:](?:\})?(?:\s+|$)(.*)$")
 
 _BRACKETS = (("(", ")"), ("(", "]"), ("[", ")"), ("[", "]"), ("\\{", "\\}"), ("{", "}"), ("]", "["), ("]", "]"), ("[", "["))
+_OTHER_CHOICE = re.compile(r"\b(?:or|and|not)\b|(?<![A-Za-z\\])[A-Z](?![A-Za-z])")
 
 EMPTY_SET_NAMES = frozenset(["\\emptyset", "\\{\\}", "\\{ \\}", "emptyset", "\\text{empty set}", "empty set", "the empty set"])
 
@@ -208,7 +210,7 @@ def _read_brackets(text: str, depth: int) -> Answer | None:
         if not split_top(inner, _COMMA) and not split_top(inner, _SEMICOLON):
             return None
         brackets = {"]": "(", "[": "["}[brackets[0]] + {"[": ")", "]": "]"}[brackets[1]]
-    parts = split_top(inner, _SEMICOLON) or split_top(inner, re.compile(",")) or [inner.strip()]
+    parts = split_top(inner, _SEMICOLON) or split_top(inner, _COMMA) or [inner.strip()]
     if (len(parts) == 1 and brackets in ("()", "[]")) or (brackets == "{}" and opening == "{" and len(parts) == 1):
         inner = inner.strip()
         if depth == 0 and len(inner) == 1 and inner.isalpha():
@@ -230,7 +232,7 @@ def _read_based(text: str, depth: int) -> Answer | None:
 
 
 def _read_ratio(text: str, depth: int) -> Answer | None:
-    parts = split_top(text, re.compile(":"))
+    parts = split_top(text, _COLON)
     if parts is None or not all(parts) or len(parts) > 6:
         return None
     terms = tuple(_read(part, depth + 1) for part in parts)
@@ -258,6 +260,6 @@ _READERS = (
 
 
 def choice_letter(text: str) -> str | None:
-    """The letter of "B. 5", "(B) 5" or "B: 5"; None when the text does not begin like a choice."""
+    """The letter of "B. 5", "(B) 5" or "B: 5"; None when the text does not begin like a choice, or names another one too."""
     match = _CHOICE.match(text)
-    return match.group(1) if match else None
+    return match.group(1) if match and not _OTHER_CHOICE.search(match.group(2)) else None

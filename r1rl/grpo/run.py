@@ -226,7 +226,7 @@ class GRPORun:
 
     def _start_trackers(self) -> None:
         if self.recipe.logging.trackers:
-            self.accelerator.project_configuration.set_directories(str(self.directory.path))
+            self.accelerator.project_configuration.logging_dir = str(self.directory.path)
             self.accelerator.init_trackers("r1rl", config=flatten(asdict(self.recipe)))
 
 

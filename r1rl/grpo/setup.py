@@ -57,8 +57,10 @@ class GRPOParts:
 def make_accelerator(recipe: GRPORecipe) -> Accelerator:
     """accelerate with the recipe's precision and trackers. Gradients are accumulated by the update itself."""
     use_bfloat16 = recipe.model.dtype == "bfloat16" or (recipe.model.dtype == "auto" and torch.cuda.is_available())
-    # The trackers' folder is the run directory, which is known only once the processes can talk: see r1rl.grpo.run.
-    accelerator = Accelerator(mixed_precision="bf16" if use_bfloat16 else "no", log_with=list(recipe.logging.trackers) or None)
+    # accelerate wants the trackers' folder at once, but the run directory is made once the processes can talk: r1rl.grpo.run moves it.
+    accelerator = Accelerator(
+        mixed_precision="bf16" if use_bfloat16 else "no", log_with=list(recipe.logging.trackers) or None, project_dir=recipe.output_dir
+    )
     if accelerator.distributed_type not in (*REPLICATED, DistributedType.FSDP):
         raise UserError(
             f"r1rl grpo trains on one process, on several with a whole model each, or with FSDP2, but accelerate was launched with "
