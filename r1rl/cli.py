@@ -97,8 +97,8 @@ COMMANDS = {
             name="evaluate",
             summary="scores of models on benchmarks, with intervals, what went wrong, and a report",
             explanation=(
-                "Samples completions of every benchmark problem from every model, grades them and compares the models on the same problems. "
-                "The same command goes on where it was interrupted. Leaves a manifest beside every score and one report.html."
+                "Samples completions of every benchmark problem from every model, grades them, and compares the models on the same "
+                "problems. The same command goes on where it was interrupted. Leaves a manifest beside every score and one report.html."
             ),
             examples=(
                 "r1rl evaluate recipes/evaluate/tiny.yaml",

@@ -7,7 +7,8 @@ from rollout_helpers import TEXTS, VOCABULARY, ids, tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from r1rl.rollout.stopping import Stopping, may_complete
+from r1rl.rollout.stopping import Stopping, StoppingRules, may_complete
+from r1rl.sampling import Sampling
 from r1rl.types import FinishReason
 
 
@@ -49,6 +50,14 @@ def test_marks_every_token_that_can_end_a_completion() -> None:
     marked = {TEXTS[token] for token in stopping(eos=(0,), stop=("</answer>",)).may_end_V.nonzero().flatten().tolist()}
     # A token is marked if it begins with an end of the stop string; "</" and "answer" leave its last character to come.
     assert marked == {" ", ">", "answer>", "r>\n"}
+
+
+def test_vocabulary_is_looked_through_once_per_set_of_rules() -> None:
+    rules = StoppingRules(tokenizer(), VOCABULARY)
+    first = rules.of(Sampling(10, stop=("a",)))
+    assert rules.of(Sampling(20, temperature=0.5, stop=("a",))) is first
+    assert rules.of(Sampling(10, stop=("b",))).stop == ("b",)
+    assert rules.of(Sampling(10, eos_token_ids=(1,), stop=("a",))).eos_token_ids == {1}
 
 
 @pytest.mark.parametrize(

@@ -207,11 +207,11 @@ def _lettered(config: BenchmarkConfig, problem: Problem) -> Problem:
 PROBE_SUFFIX = "-recited"
 
 
-def contamination_probe(benchmark: LoadedBenchmark, share: float) -> LoadedBenchmark:
+def contamination_probe(benchmark: LoadedBenchmark, share: float) -> LoadedBenchmark | None:
     """The benchmark's problems cut off after `share` of their words, to be continued; the rest of the words is the answer.
 
     A model that recites the rest has seen the problem (Wu et al., "Reasoning or memorization?", arXiv 2507.10532, with 60 %).
-    Problems of fewer than ten words are left out. The question text around the problem is not shown.
+    Problems of fewer than ten words are left out; None if all have fewer. The question text around the problem is not shown.
     """
     before, _, after = benchmark.config.question.partition("{problem}")
     cut = []
@@ -222,7 +222,7 @@ def contamination_probe(benchmark: LoadedBenchmark, share: float) -> LoadedBench
         if len(words) >= 10 and 0 < kept < len(words):
             cut.append(Problem(problem.id, " ".join(words[:kept]), " ".join(words[kept:]), {}))
     if not cut:
-        raise DataError(f"contamination_probe: no problem of {benchmark.name} has ten words or more.")
+        return None
     config = replace(
         benchmark.config,
         name=benchmark.name + PROBE_SUFFIX, question="{problem}", grading="continuation", num_samples=1, group_by=[],

@@ -68,7 +68,7 @@ def line_chart(series: Sequence[Series], title: str, logarithmic: bool = False) 
     for index, line in enumerate(series):
         colour = COLOURS[index % len(COLOURS)]
         path = " ".join(f"{x_of(point.x):.1f},{y_of(point.y):.1f}" for point in line.points)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"><title>{escape(line.name)}</title></polyline>')
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         for point in line.points:
             x = x_of(point.x)
             if point.ci95:

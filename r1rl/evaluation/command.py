@@ -34,10 +34,13 @@ from r1rl.run_directory import RunDirectory, check_writable
 from r1rl.seeds import derive_seed
 from r1rl.types import Prompt
 
+FILE_WIDTH = 140
+"""Columns of what is printed to a file."""
+
 
 def run(recipe: EvaluateRecipe | None, recipe_path: Path | None, compare: Sequence[str] | None = None, force: str | None = None) -> None:
     """`r1rl evaluate RECIPE`, or `r1rl evaluate --compare A B`. Raises UserError before a model is loaded where that is possible."""
-    console = Console(highlight=False)
+    console = make_console()
     if compare is not None:
         print_comparison(console, compare[0], compare[1], force is not None)
         return
@@ -50,7 +53,8 @@ def run(recipe: EvaluateRecipe | None, recipe_path: Path | None, compare: Sequen
     recipe = replace(recipe, fresh_seed=fresh_seed(recipe, before))
     loaded = [load_benchmark(config, recipe.local_dir, recipe.num_problems, recipe.fresh_seed or 0) for config in chosen]
     if recipe.contamination_probe:
-        loaded += [contamination_probe(benchmark, recipe.contamination_probe) for benchmark in loaded]
+        probes = [contamination_probe(benchmark, recipe.contamination_probe) for benchmark in loaded]
+        loaded += [probe for probe in probes if probe is not None]
     accelerator = Accelerator()
     if accelerator.is_main_process:
         for note in (note for benchmark in loaded for note in benchmark.notes):
@@ -71,6 +75,12 @@ def run(recipe: EvaluateRecipe | None, recipe_path: Path | None, compare: Sequen
             console.print(Text(refusal, style="yellow"), soft_wrap=True)
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def make_console() -> Console:
+    """Where there is no terminal, wide enough for the tables."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=max(console.width, FILE_WIDTH))
 
 
 def fresh_seed(recipe: EvaluateRecipe, before: Mapping[str, Any] | None) -> int:
@@ -99,7 +109,8 @@ def evaluate_target(
         manifest = make_manifest(recipe, benchmark, target, prompts, sampler.describe(), weights)
         claim(place, manifest, accelerator)
         problems = answer(sampler, benchmark, prompts, recipe.seed, place, accelerator, console, target.label)
-        result = Result(manifest, score(problems, benchmark.config.num_samples, benchmark.config.max_completion_length), problem_rows(problems))
+        figures = score(problems, benchmark.config.num_samples, benchmark.config.max_completion_length)
+        result = Result(manifest, figures, problem_rows(problems))
         if accelerator.is_main_process:
             RunDirectory(place).write_json(place / RESULT, result.as_json())
         evaluated.append(Evaluated(result, problems, target.run, target.step))

@@ -24,7 +24,8 @@ article .outcome { font-weight: 600; color: var(--orange); } article .outcome.co
 article pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; padding: .6rem .8rem; font: 13px/1.45 ui-monospace, monospace;
   max-height: 24rem; overflow-y: auto; }
 article pre.problem { border-bottom: 1px solid var(--line); font-family: inherit; max-height: 10rem; }
-details summary { cursor: pointer; color: var(--blue); } details pre { background: var(--shade); padding: .8rem; overflow-x: auto; font-size: 12px; }
+details summary { cursor: pointer; color: var(--blue); } 
+details pre { background: var(--shade); padding: .8rem; overflow-x: auto; font-size: 12px; }
 """
 
 BROWSER = """

@@ -65,7 +65,8 @@ class SampleLog:
             self._file.write(json.dumps(asdict(sample), ensure_ascii=False) + "\n")
             self._file.flush()
         except OSError as error:
-            raise UserError(f"{self.path} can't be written: {error.strerror or error}. Free the disk and start again: it goes on.") from error
+            reason = error.strerror or str(error)
+            raise UserError(f"{self.path} can't be written: {reason}. Free the disk and start again: it goes on.") from error
 
     def read(self) -> dict[tuple[str, int], Sample]:
         """All whole lines of all processes' files."""

@@ -111,7 +111,8 @@ def load_engine_sampler(target: Target, recipe: EvaluateRecipe, device: torch.de
         raise UserError(f"models: {target.label} can't be loaded from {target.path}: {lines[0]}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model.to(device).eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    torch.nn.Module.to(model, device)
     engine = build_engine(recipe.engine, model, tokenizer, recipe.max_rows, dtype)
     eos = resolve_eos_token_ids(recipe.prompt, tokenizer, model.generation_config)
     sampler = EngineSampler(engine, tokenizer, recipe, eos, str(dtype).removeprefix("torch."))

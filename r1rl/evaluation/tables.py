@@ -17,6 +17,7 @@ def print_scores(console: Console, results: Sequence[Result], comparisons: Seque
     """The tables of an evaluation and one sentence for each difference."""
     console.print(score_table(results))
     console.print(trouble_table(results))
+    console.print(portrait_table(results))
     for result in results:
         if result.figures["by"]:
             console.print(group_table(result))
@@ -28,11 +29,7 @@ def print_scores(console: Console, results: Sequence[Result], comparisons: Seque
 
 def score_table(results: Sequence[Result]) -> Table:
     """Accuracy, pass@n and cons@n with 95 % intervals over problems."""
-    table = Table(title="Scores (95 % intervals over problems)", title_justify="left", header_style="bold")
-    for title, justify in (("benchmark", "left"), ("model", "left"), ("problems", "right")):
-        table.add_column(title, justify=justify)  # type: ignore[arg-type]
-    for title in ("accuracy (avg@n)", "pass@n", "cons@n", "tokens"):
-        table.add_column(title, justify="right")
+    table = _table("Scores (95 % intervals over problems)", "problems", "accuracy (avg@n)", "pass@n", "cons@n", "tokens")
     for result in results:
         figures = result.figures
         n = figures["num_samples"]
@@ -49,22 +46,22 @@ def score_table(results: Sequence[Result]) -> Table:
 
 
 def trouble_table(results: Sequence[Result]) -> Table:
-    """Shares of all completions that a score hides, and how right and wrong completions differ."""
-    table = Table(title="What went wrong (shares of all completions)", title_justify="left", header_style="bold")
-    table.add_column("benchmark")
-    table.add_column("model")
-    for title in ("wrong", "no answer", "malformed", "undecided", "truncated", "tokens: right / wrong", "reflect: r / w", "language: r / w"):
-        table.add_column(title, justify="right")
+    """What a score hides, as shares of all completions."""
+    table = _table("What went wrong (shares of all completions)", "wrong", "no answer", "malformed", "undecided", "truncated")
     for result in results:
-        rates, right, wrong = result.figures["rates"], result.figures["correct"], result.figures["wrong"]
-        table.add_row(
-            Text(result.benchmark),
-            Text(result.model),
-            *(f"{rates[name]:.1%}" for name in ("wrong", "no_answer", "malformed", "undecided", "truncated")),
-            _both(right, wrong, "tokens", "{:.0f}"),
-            _both(right, wrong, "reflection_rate", "{:.1%}"),
-            _both(right, wrong, "language_consistency", "{:.1%}"),
-        )
+        rates = result.figures["rates"]
+        shares = (f"{rates[name]:.1%}" for name in ("wrong", "no_answer", "malformed", "undecided", "truncated"))
+        table.add_row(Text(result.benchmark), Text(result.model), *shares)
+    return table
+
+
+def portrait_table(results: Sequence[Result]) -> Table:
+    """How right completions differ from all others that the grader could decide."""
+    table = _table("Right / other completions", "number", "tokens", "reflect", "main language")
+    for result in results:
+        right, wrong = result.figures["correct"], result.figures["wrong"]
+        forms = {"count": "{}", "tokens": "{:.0f}", "reflection_rate": "{:.1%}", "language_consistency": "{:.1%}"}
+        table.add_row(Text(result.benchmark), Text(result.model), *(_both(right, wrong, name, form) for name, form in forms.items()))
     return table
 
 
@@ -72,11 +69,21 @@ def group_table(result: Result) -> Table:
     """The accuracy within each group of problems."""
     table = Table(title=f"{result.benchmark}, {result.model}", title_justify="left", header_style="bold")
     table.add_column("group")
-    table.add_column("problems", justify="right")
-    table.add_column("accuracy", justify="right")
+    for title in ("problems", "accuracy"):
+        table.add_column(title, justify="right", overflow="fold")
     for column, values in result.figures["by"].items():
         for value, group in values.items():
             table.add_row(Text(f"{column}: {value}"), str(group["num_problems"]), format_estimate(group["accuracy"], percent=True))
+    return table
+
+
+def _table(title: str, *numbers: str) -> Table:
+    """A table with a line for each benchmark and model."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for name in ("benchmark", "model"):
+        table.add_column(name, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right", overflow="fold")
     return table
 
 

@@ -48,7 +48,7 @@ def _targets(config: EvaluatedModelConfig, key: str) -> list[Target]:
     if config.step != "latest":
         raise RecipeError(f"{key}.step is {config.step}, but {config.path} is no run directory (it has no checkpoints folder).")
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        raise RecipeError(f"{key}.path: {folder} holds an adapter without its model; merge it into the model first (PEFT: merge_and_unload).")
+        raise RecipeError(f"{key}.path: {folder} holds an adapter without its model: merge it into the model first (merge_and_unload).")
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise RecipeError(f"{key}.path: the folder {folder} has no config.json and no checkpoints, so it holds no model.")
     if not folder.is_dir() and (config.path.count("/") > 1 or config.path.startswith((".", "/", "~"))):

@@ -26,13 +26,18 @@ def grade(completion: str, answer: Gold, mode: Mode | str = Mode.STRICT, prefill
     """The grade of one completion against its gold answer.
 
     `prefill` is the end of the prompt that stands for the model's own first words ("<think>"). `timeout` in seconds limits the
-    symbolic stage (2 by default). A gold answer may be a number; None is one that is missing. Never raises for what a model or a data set can write.
+    symbolic stage (2 by default). A gold answer may be a number; None is one that is missing. What a model or a data set may
+    hold never raises.
     """
     return default_grader().grade(completion, answer, mode, prefill, timeout)
 
 
 def grade_many(
-    completions: Sequence[str], answers: Sequence[Gold], mode: Mode | str = Mode.STRICT, prefill: str = "", timeout: float | None = None
+    completions: Sequence[str],
+    answers: Sequence[Gold],
+    mode: Mode | str = Mode.STRICT,
+    prefill: str = "",
+    timeout: float | None = None,
 ) -> list[Grade]:
     """`grade` for many completions at once, the symbolic stage spread over all workers."""
     return default_grader().grade_many(completions, answers, mode, prefill, timeout)

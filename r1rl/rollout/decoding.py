@@ -155,6 +155,8 @@ class Decoding:
             for index, row in enumerate(rows):
                 seen_RV[index, torch.tensor(self.prompts[row.prompt], device=self.device)] = True
             self.seen_RV = seen_RV if self.seen_RV is None else torch.cat([self.seen_RV, seen_RV])
+        if not self.waiting:
+            self.prefilled = None
 
     # Decoding
 

@@ -11,7 +11,7 @@ from r1rl.rollout.attention import ATTENTION_NAME
 from r1rl.rollout.decoding import Decoding
 from r1rl.rollout.forward import check_model
 from r1rl.rollout.requests import GroupCollector, check_request
-from r1rl.rollout.stopping import Stopping
+from r1rl.rollout.stopping import StoppingRules
 from r1rl.rollout.weights import RolloutWeights
 from r1rl.sampling import Sampling
 from r1rl.types import CompletionGroup
@@ -41,6 +41,7 @@ class NativeEngine:
         self.max_rows = max_rows
         self.reason = reason
         self.look_every = look_every or (4 if self.weights.device.type == "cpu" else 32)
+        self.stopping = StoppingRules(tokenizer, self.weights.output_vocabulary)
         check_model(self.weights)
 
     def refresh(self) -> None:
@@ -52,7 +53,7 @@ class NativeEngine:
     ) -> Iterator[CompletionGroup]:
         """See `RolloutEngine.generate`."""
         check_request(prompts, num_generations, sampling, seeds, self.weights.input_vocabulary)
-        stopping = Stopping(sampling.eos_token_ids, sampling.stop, self.tokenizer, self.weights.output_vocabulary)
+        stopping = self.stopping.of(sampling)
         groups = GroupCollector(self.tokenizer, len(prompts), num_generations)
         decoding = Decoding(
             prompts, num_generations, sampling, seeds, stopping, groups, self.max_rows, self.look_every, self.weights.device

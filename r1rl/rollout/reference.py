@@ -25,7 +25,7 @@ from transformers import (
 
 from r1rl.rollout.requests import GroupCollector, check_request
 from r1rl.rollout.sampler import sample, stream_key, uniforms
-from r1rl.rollout.stopping import Stopping
+from r1rl.rollout.stopping import Stopping, StoppingRules
 from r1rl.rollout.weights import RolloutWeights
 from r1rl.sampling import Sampling
 from r1rl.types import CompletionGroup, FinishReason
@@ -49,6 +49,7 @@ class ReferenceEngine:
         self.tokenizer = tokenizer
         self.max_rows = max_rows
         self.reason = reason
+        self.stopping = StoppingRules(tokenizer, self.weights.output_vocabulary)
 
     def refresh(self) -> None:
         """Copies the policy's weights into the rollout's precision, where that is another one."""
@@ -59,8 +60,7 @@ class ReferenceEngine:
     ) -> Iterator[CompletionGroup]:
         """See `RolloutEngine.generate`. Groups come when the slowest completion of their `generate` call has ended."""
         check_request(prompts, num_generations, sampling, seeds, self.weights.input_vocabulary)
-        stopping = Stopping(sampling.eos_token_ids, sampling.stop, self.tokenizer, self.weights.output_vocabulary)
-        return self._stream(prompts, num_generations, sampling, seeds, stopping)
+        return self._stream(prompts, num_generations, sampling, seeds, self.stopping.of(sampling))
 
     def _stream(
         self, prompts: Sequence[Sequence[int]], num_generations: int, sampling: Sampling, seeds: Sequence[int], stopping: Stopping

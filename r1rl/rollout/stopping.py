@@ -10,9 +10,26 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from r1rl.sampling import Sampling
 from r1rl.types import FinishReason
 
 REPLACEMENT = "\ufffd"  # what a tokenizer decodes incomplete UTF-8 to
+
+
+class StoppingRules:
+    """The `Stopping` of each set of rules. Remembered, since looking through a large vocabulary takes a second or two."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> None:
+        self.tokenizer = tokenizer
+        self.vocabulary = vocabulary
+        self._made: dict[tuple[tuple[int, ...], tuple[str, ...]], Stopping] = {}
+
+    def of(self, sampling: Sampling) -> Stopping:
+        """For these EOS tokens and stop strings."""
+        key = sampling.eos_token_ids, sampling.stop
+        if key not in self._made:
+            self._made[key] = Stopping(*key, self.tokenizer, self.vocabulary)
+        return self._made[key]
 
 
 class Stopping:
