@@ -14,7 +14,7 @@ from rich.text import Text
 from r1rl import models
 from r1rl.config.schema import GRPORecipe
 from r1rl.data import build_prompts, column_names
-from r1rl.errors import DataError, RecipeError
+from r1rl.errors import DataError
 from r1rl.grading import AnswerProblem, audit_answers
 from r1rl.preflight import Preflight, preflight
 from r1rl.prompts import PromptTemplate
@@ -75,8 +75,6 @@ def render_prompts(recipe: GRPORecipe, problems: Sequence[Problem]) -> Prompts:
     except (OSError, ValueError) as error:
         raise ModelUnavailable(f"model.path: the tokenizer of {recipe.model.path} can't be loaded here ({_first_line(error)}).") from error
     prompts, dropped = build_prompts(problems, PromptTemplate(recipe.prompt, tokenizer), recipe.data.max_prompt_tokens)
-    if any(not prompt.token_ids for prompt in prompts):
-        raise RecipeError(f"model.path: the tokenizer of {recipe.model.path} makes no tokens of a prompt: are its tokenizer files missing?")
     return Prompts(prompts, dropped, getattr(config, "max_position_embeddings", None))
 
 

@@ -102,7 +102,7 @@ COMMANDS = {
             ),
             examples=(
                 "r1rl evaluate recipes/evaluate/tiny.yaml",
-                "r1rl evaluate recipes/evaluate/tiny.yaml models.1.path=runs/tiny",
+                "r1rl evaluate recipes/evaluate/tiny.yaml models.1.path=runs/tiny models.1.every_step=true",
                 "r1rl evaluate recipes/evaluate/math.yaml local_dir=benchmarks benchmarks='[math500, my_problems.jsonl]'",
                 "r1rl evaluate --compare runs/evaluate-tiny/base runs/evaluate-tiny/trained",
             ),

@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from r1rl.config.describe import NO_DEFAULT, Key, is_list, recipe_keys, section_class, type_words
-from r1rl.config.schema import DataConfig
 
 if TYPE_CHECKING:
     from r1rl.cli import Command
@@ -49,21 +48,25 @@ def print_command(command: Command) -> None:
         console.print(Padding(table, (0, 0, 1, 2)))
     keys = recipe_keys(command.recipe)
     console.print("[bold]The recipe[/]")
-    console.print(Padding(_key_table([key for key in keys if not key.section and section_class(key.hint) is None]), (0, 0, 1, 2)))
+    shown: dict[type, str] = {}
+    console.print(Padding(_key_table([key for key in keys if not key.section and section_class(key.hint) is None], shown), (0, 0, 1, 2)))
     for section in keys:
-        if section_class(section.hint) is None or section.section:
+        inner = section_class(section.hint)
+        if inner is None or inner in shown:
             continue
+        shown[inner] = section.name
         prefix = f"{section.name}.0" if is_list(section.hint) else section.name
         notes = [section.help, "a list, here its first item" if is_list(section.hint) else "", _required(section)]
         console.print(f"[bold]{section.name}[/]: {escape('; '.join(note for note in notes if note))}")
-        console.print(Padding(_key_table([key for key in keys if key.section == prefix]), (0, 0, 1, 2)))
+        console.print(Padding(_key_table([key for key in keys if key.section == prefix], shown), (0, 0, 1, 2)))
 
 
-def _key_table(keys: list[Key]) -> Table:
+def _key_table(keys: list[Key], described: dict[type, str]) -> Table:
+    """One line per key; `described` names the section whose keys another one of the same kind has."""
     table = _grid()
     for key in keys:
         inner = section_class(key.hint)
-        shared = "; the same keys as data" if inner is DataConfig else ""
+        shared = f"; the same keys as {described[inner]}" if inner in described else ""
         facts = f"{type_words(key.hint)}; {_required(key) or 'default ' + _shown(key.default)}"
         table.add_row(Text(key.name, style="bold"), Text.assemble(key.help + shared + "  ", (f"[{facts}]", "dim")))
     return table

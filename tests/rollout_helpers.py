@@ -1,6 +1,8 @@
-"""Tiny random decoders, a tokenizer of characters and the chi-square test, for the rollout tests."""
+"""Tiny random decoders, a tokenizer of characters, prompts and the chi-square test, for the rollout tests."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models
@@ -19,6 +21,13 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
+
+from r1rl.rollout.native import NativeEngine
+from r1rl.sampling import Sampling
+from r1rl.types import Completion
+
+PROMPTS = [[5, 6, 7], [1] * 9 + [2, 3], [3], [8, 9, 10, 11, 12], [40, 41, 42]]
+SEEDS = [11, 12, 13, 14, 15]
 
 TEXTS = [chr(code) for code in range(32, 127)] + ["</", "answer", "answer>", "r>\n", "é"]
 VOCABULARY = len(TEXTS)
@@ -120,3 +129,22 @@ def chi_square_p_value(counts: torch.Tensor, probabilities: torch.Tensor) -> flo
     statistic = ((observed - expected) ** 2 / expected).sum()
     freedom = torch.tensor(float(len(expected) - 1), dtype=torch.float64)
     return torch.special.gammaincc(freedom / 2, statistic / 2).item() if len(expected) > 1 else 1.0
+
+
+def run(engine: Any, prompts: list[list[int]], num_generations: int, sampling: Sampling, seeds: list[int]) -> list[list[Completion]]:
+    """The completions of each prompt, in the order of the prompts."""
+    groups = {group.index: group.completions for group in engine.generate(prompts, num_generations, sampling, seeds)}
+    assert sorted(groups) == list(range(len(prompts)))
+    return [groups[index] for index in range(len(prompts))]
+
+
+def tokens(groups: list[list[Completion]]) -> list[list[list[int]]]:
+    return [[completion.token_ids for completion in group] for group in groups]
+
+
+def flat(groups: list[list[Completion]]) -> list[Completion]:
+    return [completion for group in groups for completion in group]
+
+
+def native(model: PreTrainedModel, **arguments: Any) -> NativeEngine:
+    return NativeEngine(model, tokenizer(), **arguments)

@@ -118,7 +118,7 @@ def test_a_tokenizer_without_its_files(folder: Path, capsys: pytest.CaptureFixtu
     for file in (folder / "model").glob("tokenizer*"):
         file.unlink()
     assert cli.main(["check", "recipe.yaml"]) == 2
-    assert "makes no tokens of a prompt" in capsys.readouterr().err
+    assert "its tokenizer makes no tokens of a prompt" in capsys.readouterr().err
 
 
 def test_a_model_that_does_not_exist(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ RECIPE = """
 run_name: test
 output_dir: {folder}/runs
 max_steps: 4
-model: {{path: {folder}/policy}}
+model: {{path: {folder}/policy, dtype: float32}}
 data: {{source: countdown, arguments: {{count: 64}}}}
 prompt: {{template: plain}}
 rewards:
@@ -51,6 +52,14 @@ evaluation:
 checkpoint: {{every_steps: 2}}
 logging: {{live: false, completions_every: 2, show_completions: 0}}
 """
+
+
+@pytest.fixture(autouse=True, scope="module")
+def on_the_cpu() -> Iterator[None]:
+    """Runs are compared to the last digit, so they stay on the CPU where there is a GPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        yield
 
 
 @pytest.fixture(scope="module")

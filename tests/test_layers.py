@@ -32,7 +32,7 @@ LAYERS = {
     ),
     (2, "components"): (
         "r1rl.data", "r1rl.rewards", "r1rl.grpo.batching", "r1rl.grpo.logprobs", "r1rl.rollout", "r1rl.checkpoint", "r1rl.monitor",
-        "r1rl.run_directory", "r1rl.environment", "r1rl.distributed", "r1rl.launch",
+        "r1rl.run_directory", "r1rl.environment", "r1rl.distributed", "r1rl.launch", "r1rl.optimization",
     ),
     (3, "jobs"): ("r1rl.preflight", "r1rl.check", "r1rl.grpo", "r1rl.stages", "r1rl.evaluation"),
     (4, "commands"): ("r1rl.help", "r1rl.cli", "r1rl.__main__"),

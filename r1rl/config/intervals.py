@@ -95,6 +95,7 @@ INTERVALS: dict[str, Interval] = {
     "EndpointConfig.concurrency": COUNT,
     "EndpointConfig.timeout": POSITIVE,
     "EndpointConfig.retries": COUNT_OR_OFF,
+    "EvaluatedModelConfig.step": COUNT_OR_OFF,
     "BenchmarkConfig.num_samples": COUNT,
     "BenchmarkConfig.max_completion_length": COUNT,
     "BenchmarkConfig.version": COUNT,

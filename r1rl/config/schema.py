@@ -259,7 +259,8 @@ class EvaluatedModelConfig:
     path: str = required('a run directory, a folder with a model, a hub name, or "embedded"')
     name: str | None = option(None, "what tables and folders call it; null: the last part of the path")
     revision: str | None = option(None, "the hub revision (branch, tag or commit)")
-    step: str = option("latest", "of a run directory: latest, a step, or all: every kept checkpoint and the model that training started from")
+    step: int | None = option(None, "of a run directory, the checkpoint of this step; null: the newest")
+    every_step: bool = option(False, "of a run directory, every kept checkpoint and the model that training started from: a curve")
     dtype: Literal["auto", "float32", "bfloat16"] = option("auto", "auto: bfloat16 on a GPU, float32 on a CPU")
     endpoint: EndpointConfig | None = option(None, "sample from a server; null: load the model here")
 

@@ -189,15 +189,25 @@ def _evaluate(recipe: EvaluateRecipe) -> Iterator[Contradiction]:
     for key, names in (("benchmarks", recipe.benchmarks), ("models", [model.name for model in recipe.models if model.name])):
         for name in (name for name, count in Counter(names).items() if count > 1):
             yield (key,), f"{key} names {name} twice"
+    for index, name in ((index, benchmark.name) for index, benchmark in enumerate(recipe.define)):
+        if not name or name.startswith(".") or "/" in name:
+            yield (f"define.{index}.name",), f'define.{index}.name is "{name}"; it names a folder, so it has no slash and no dot at its start'
     questions = [("question", recipe.question), *((f"define.{index}.question", one.question) for index, one in enumerate(recipe.define))]
     for key, text in questions:
         if text is not None and "{problem}" not in text:
             yield (key,), f"{key} has no {{problem}}, the place where the problem's text goes"
+    for index in (index for index, one in enumerate(recipe.define) if one.data and one.data.max_prompt_tokens is not None):
+        yield (
+            (f"define.{index}.data.max_prompt_tokens",),
+            f"define.{index}.data.max_prompt_tokens is set, but a benchmark leaves no problem out: leave it out",
+        )
     if recipe.sampling.temperature == 0 and (recipe.num_samples or 2) > 1:
         yield (
             ("num_samples", "sampling.temperature"),
             "sampling.temperature is 0, so that all completions of a problem would be the same: write num_samples: 1",
         )
+    for index in (index for index, model in enumerate(recipe.models) if model.every_step and model.step is not None):
+        yield (f"models.{index}.step", f"models.{index}.every_step"), f"models.{index} has both step and every_step: leave one out"
     chat_server = recipe.prompt.template == "chat" and any(model.endpoint is not None for model in recipe.models)
     if chat_server and recipe.prompt.prefill:
         yield (

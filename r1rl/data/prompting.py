@@ -12,9 +12,13 @@ from r1rl.types import Problem, Prompt
 def build_prompts(problems: Sequence[Problem], template: PromptTemplate, max_prompt_tokens: int | None) -> tuple[list[Prompt], int]:
     """The prompts of at most `max_prompt_tokens` tokens (None: all of them), and how many were longer and are dropped.
 
-    A prompt is never cut: its end, where the template hands over to the policy, would be lost. Raises DataError if none is left.
+    A prompt is never cut: its end, where the template hands over to the policy, would be lost. Raises DataError if none is left,
+    or if a prompt has no tokens at all.
     """
     prompts = template.render_batch(problems)
+    empty = next((prompt for prompt in prompts if not prompt.token_ids), None)
+    if empty is not None:
+        raise DataError(f"model.path: its tokenizer makes no tokens of a prompt ({empty.text[:60]!r}): are the tokenizer's files missing?")
     if max_prompt_tokens is None:
         return prompts, 0
     kept = [prompt for prompt in prompts if len(prompt.token_ids) <= max_prompt_tokens]

@@ -120,7 +120,8 @@ def evaluate_target(
 def claim(place: Path, manifest: dict[str, Any], accelerator: Accelerator) -> None:
     """Write the manifest of the completions to come. Raises UserError if completions are there that were sampled in another way."""
     earlier = read_manifest(place)
-    reasons = sampled_differently(earlier, manifest) if earlier is not None else []
+    has_completions = bool(SampleLog(place, accelerator.process_index).read())
+    reasons = sampled_differently(earlier, manifest) if earlier is not None and has_completions else []
     if reasons:
         listed = "\n".join(f"  {reason}" for reason in reasons)
         raise UserError(
@@ -214,7 +215,8 @@ def print_comparison(console: Console, first: str, second: str, force: bool) -> 
     if not shared:
         raise UserError(f"--compare: {first} has {', '.join(olds)} and {second} has {', '.join(news)}: no benchmark in common.")
     for name in shared:
-        comparison = compare_results(olds[name], news[name], force)
+        same_label = olds[name].model == news[name].model
+        comparison = compare_results(olds[name], news[name], force, (first, second) if same_label else None)
         console.print(Text(comparison.sentence()), soft_wrap=True)
         for reason in comparison.measured_differently:
             console.print(Text(f"  measured differently: {reason}", style="yellow"), soft_wrap=True)

@@ -1,4 +1,7 @@
-"""The fixed parts of report.html: style and script. The script only filters and pages the completions; texts are never markup."""
+"""The fixed parts of report.html: style and script. The script only filters and pages the completions; texts are never markup.
+
+A link to report.html#outcome=wrong&model=base opens the page with these filters.
+"""
 
 from __future__ import annotations
 
@@ -83,6 +86,10 @@ function show() {
   }));
 }
 for (const key of ["model", "benchmark", "outcome"]) fill(key, key);
+// report.html#outcome=wrong opens with that filter.
+for (const [key, value] of new URLSearchParams(location.hash.slice(1))) {
+  if (["model", "benchmark", "outcome", "words"].includes(key)) by(key).value = value;
+}
 by("truncated").addEventListener("change", () => { page = 0; show(); });
 by("words").addEventListener("input", () => { page = 0; show(); });
 by("previous").addEventListener("click", () => { page -= 1; show(); });

@@ -127,21 +127,22 @@ def find_results(place: str) -> dict[str, Result]:
     return found
 
 
-def compare_results(first: Result, second: Result, force: bool = False) -> Comparison:
-    """The paired difference on the problems that both have decided.
+def compare_results(first: Result, second: Result, force: bool = False, names: tuple[str, str] | None = None) -> Comparison:
+    """The paired difference on the problems that both have decided. `names` are for two models with the same label.
 
     Raises UserError if they were measured differently, unless `force`; then the comparison says what differs.
     """
     reasons = measured_differently(first.manifest, second.manifest)
+    one, other = names or (first.model, second.model)
     if reasons and not force:
         listed = "\n".join(f"  {reason}" for reason in reasons)
         raise UserError(
-            f"{first.benchmark}: {first.model} and {second.model} were measured differently, so their difference would mean nothing:\n"
+            f"{first.benchmark}: {one} and {other} were measured differently, so their difference would mean nothing:\n"
             f"{listed}\nEvaluate both in the same way, or compare them all the same with --force."
         )
     earlier = {row["id"]: row["accuracy"] for row in first.problems if row["accuracy"] is not None}
     pairs = [(earlier[row["id"]], row["accuracy"]) for row in second.problems if row["accuracy"] is not None and row["id"] in earlier]
     if not pairs:
-        raise UserError(f"{first.benchmark}: {first.model} and {second.model} have no graded problem in common.")
+        raise UserError(f"{first.benchmark}: {one} and {other} have no graded problem in common.")
     olds, news = zip(*pairs, strict=True)
-    return Comparison(first.benchmark, first.model, second.model, paired_difference(olds, news), reasons)
+    return Comparison(first.benchmark, one, other, paired_difference(olds, news), reasons)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from r1rl.config.schema import EvaluateRecipe
+from r1rl.config.schema import EvaluateRecipe, PromptConfig
 from r1rl.errors import UserError
 from r1rl.evaluation.sample_log import Sample
 from r1rl.evaluation.targets import Target
@@ -47,24 +47,40 @@ class Sampler(Protocol):
 class EngineSampler:
     """The rollout engine on a model that is loaded here."""
 
-    def __init__(self, engine: RolloutEngine, tokenizer: PreTrainedTokenizerBase, recipe: EvaluateRecipe, eos: tuple[int, ...], dtype: str):
+    def __init__(
+        self,
+        engine: RolloutEngine,
+        tokenizer: PreTrainedTokenizerBase,
+        recipe: EvaluateRecipe,
+        eos_token_ids: tuple[int, ...],
+        dtype: torch.dtype,
+        context: int | None,
+    ) -> None:
+        """`context`: the longest sequence that the model's configuration allows, in tokens."""
         self.engine = engine
-        self.tokenizer = tokenizer
         self.recipe = recipe
-        self.eos_token_ids = eos
+        self.eos_token_ids = eos_token_ids
         self.dtype = dtype
+        self.context = context
         self._template = PromptTemplate(recipe.prompt, tokenizer)
+        self._bare = PromptTemplate(PromptConfig(template="none"), tokenizer)
 
     def render(self, problems: Sequence[Problem], raw: bool = False) -> list[Prompt]:
         """See `Sampler`."""
-        if not raw:
-            return self._template.render_batch(problems)
-        ids = self.tokenizer([problem.problem for problem in problems])["input_ids"]
-        return [Prompt(problem, problem.problem, tokens) for problem, tokens in zip(problems, ids, strict=True)]
+        return (self._bare if raw else self._template).render_batch(problems)
 
     def sample(self, requests: Sequence[Request], max_completion_length: int, raw: bool = False) -> Iterator[Sample]:
-        """See `Sampler`. Every completion is a group of its own, so that any part of them can be sampled again."""
+        """See `Sampler`. Every completion is a group of its own, so that any part of them can be sampled again.
+
+        Raises UserError if the longest prompt and completion are more than the model can hold: what it wrote beyond would count as wrong.
+        """
         prompts = [request.prompt.token_ids for request in requests]
+        needed = max(len(prompt) for prompt in prompts) + max_completion_length
+        if self.context is not None and needed > self.context:
+            raise UserError(
+                f"max_completion_length is {max_completion_length}: with the longest prompt that is {needed} tokens, but the model's "
+                f"configuration allows {self.context}. Lower max_completion_length."
+            )
         sampling = self.sampling(max_completion_length, raw)
         for group in self.engine.generate(prompts, 1, sampling, [request.seed for request in requests]):
             request, completion = requests[group.index], group.completions[0]
@@ -95,7 +111,7 @@ class EngineSampler:
 
     def describe(self) -> dict[str, Any]:
         """See `Sampler`."""
-        return {"engine": self.engine.name, "dtype": self.dtype, "eos_token_ids": list(self.eos_token_ids)}
+        return {"engine": self.engine.name, "dtype": str(self.dtype).removeprefix("torch."), "eos_token_ids": list(self.eos_token_ids)}
 
 
 def load_engine_sampler(target: Target, recipe: EvaluateRecipe, device: torch.device) -> tuple[EngineSampler, str | None]:
@@ -115,5 +131,5 @@ def load_engine_sampler(target: Target, recipe: EvaluateRecipe, device: torch.de
     torch.nn.Module.to(model, device)
     engine = build_engine(recipe.engine, model, tokenizer, recipe.max_rows, dtype)
     eos = resolve_eos_token_ids(recipe.prompt, tokenizer, model.generation_config)
-    sampler = EngineSampler(engine, tokenizer, recipe, eos, str(dtype).removeprefix("torch."))
+    sampler = EngineSampler(engine, tokenizer, recipe, eos, dtype, getattr(model.config, "max_position_embeddings", None))
     return sampler, getattr(model.config, "_commit_hash", None)

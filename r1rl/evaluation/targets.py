@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from r1rl import models
-from r1rl.checkpoint import checkpoint_path, find_checkpoint, whole_checkpoints
+from r1rl.checkpoint import checkpoint_path, whole_checkpoints
 from r1rl.config.schema import EvaluatedModelConfig
 from r1rl.errors import RecipeError
 
@@ -45,8 +45,9 @@ def _targets(config: EvaluatedModelConfig, key: str) -> list[Target]:
     folder = Path(models.resolve(config.path)).expanduser()
     if (folder / "checkpoints").is_dir():
         return _of_run(config, folder, name, key)
-    if config.step != "latest":
-        raise RecipeError(f"{key}.step is {config.step}, but {config.path} is no run directory (it has no checkpoints folder).")
+    if config.every_step or config.step is not None:
+        word = "every_step" if config.every_step else "step"
+        raise RecipeError(f"{key}.{word} is set, but {config.path} is no run directory (it has no checkpoints folder).")
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise RecipeError(f"{key}.path: {folder} holds an adapter without its model: merge it into the model first (merge_and_unload).")
     if folder.is_dir() and not (folder / "config.json").is_file():
@@ -58,22 +59,17 @@ def _targets(config: EvaluatedModelConfig, key: str) -> list[Target]:
 
 def _of_run(config: EvaluatedModelConfig, run: Path, name: str, key: str) -> list[Target]:
     folder = run / "checkpoints"
-    if config.step == "all":
-        found = whole_checkpoints(folder)
-    elif config.step == "latest":
-        newest = find_checkpoint(folder)
-        found = [newest] if newest else []
-    elif config.step.isdigit():
-        found = [checkpoint_path(folder, int(config.step))]
-        if not found[0].is_dir():
-            kept = ", ".join(str(_step(path)) for path in whole_checkpoints(folder)) or "none"
+    found = whole_checkpoints(folder)
+    if config.step is not None:
+        wanted = checkpoint_path(folder, config.step)
+        if wanted not in found:
+            kept = ", ".join(str(_step(path)) for path in found) or "none"
             raise RecipeError(f"{key}.step: {run} has no checkpoint of step {config.step}; it has: {kept}.")
-    else:
-        raise RecipeError(f"{key}.step is {config.step}; it is latest, all, or the number of a step.")
+        found = [wanted]
     if not found:
         raise RecipeError(f"{key}.path: {folder} has no whole checkpoint.")
-    if config.step != "all":
-        return [Target(name, str(path), config, name, _step(path)) for path in found]
+    if not config.every_step:
+        return [Target(name, str(found[-1]), config, name, _step(found[-1]))]
     targets = [Target(f"{name}-step-{_step(path):06d}", str(path), config, name, _step(path)) for path in found]
     start = _start_of(run)
     return targets if start is None else [Target(f"{name}-step-000000", start, config, name, 0), *targets]

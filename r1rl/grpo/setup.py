@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from r1rl import models
 from r1rl.checkpoint import REPLICATED
-from r1rl.config.schema import GRPORecipe, ModelConfig, OptimizerConfig
+from r1rl.config.schema import GRPORecipe, ModelConfig
 from r1rl.data import PromptOrder, build_prompts
 from r1rl.errors import UserError
 from r1rl.grpo.collect import Collector
@@ -23,6 +22,7 @@ from r1rl.grpo.logprobs import PolicyForward
 from r1rl.grpo.update import PolicyUpdate
 from r1rl.monitor.progress import ProgressDisplay
 from r1rl.preflight import Preflight
+from r1rl.optimization import make_optimizer, make_schedule
 from r1rl.prompts import PromptTemplate, resolve_eos_token_ids
 from r1rl.rewards import RewardSet
 from r1rl.rollout import RolloutEngine, build_engine
@@ -172,32 +172,3 @@ def frozen_copy(policy: PreTrainedModel, dtype: torch.dtype, device: torch.devic
     reference = copy.deepcopy(policy)
     nn.Module.to(reference, device=device, dtype=dtype)
     return reference.eval().requires_grad_(False)
-
-
-def make_optimizer(policy: torch.nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW with decoupled weight decay on matrices only: norms and biases have no scale to decay."""
-    parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    betas = (config.betas[0], config.betas[1])
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, fused=True)
-
-
-def learning_rate_factor(step: int, total_steps: int, config: OptimizerConfig) -> float:
-    """The learning rate of optimizer step `step` (from 0) as a share of its peak.
-
-    Warm-up is linear and never zero: step s of w has (s + 1) / w. After it, `linear` and `cosine` fall to zero at `total_steps`.
-    """
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    if config.schedule == "constant":
-        return 1.0
-    progress = min(1.0, (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps))
-    return 1.0 - progress if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
-
-
-def make_schedule(optimizer: torch.optim.Optimizer, total_steps: int, config: OptimizerConfig) -> torch.optim.lr_scheduler.LambdaLR:
-    """The recipe's schedule over optimizer steps."""
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, total_steps, config))

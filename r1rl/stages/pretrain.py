@@ -30,7 +30,7 @@ from r1rl.checkpoint import checkpoint_path
 from r1rl.config.schema import ArchitectureConfig, CorpusConfig, PretrainRecipe
 from r1rl.environment import describe_environment
 from r1rl.errors import RecipeError
-from r1rl.grpo.setup import make_optimizer, make_schedule
+from r1rl.optimization import make_optimizer, make_schedule
 from r1rl.problems.habits import HABITS
 from r1rl.run_directory import RunDirectory
 from r1rl.seeds import derive_seed

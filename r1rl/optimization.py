@@ -1,0 +1,38 @@
+"""AdamW and its learning-rate schedule, as a recipe's `optimizer` section describes them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from r1rl.config.schema import OptimizerConfig
+
+
+def make_optimizer(policy: torch.nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW with decoupled weight decay on matrices only: norms and biases have no scale to decay."""
+    parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    betas = (config.betas[0], config.betas[1])
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, fused=True)
+
+
+def learning_rate_factor(step: int, total_steps: int, config: OptimizerConfig) -> float:
+    """The learning rate of optimizer step `step` (from 0) as a share of its peak.
+
+    Warm-up is linear and never zero: step s of w has (s + 1) / w. After it, `linear` and `cosine` fall to zero at `total_steps`.
+    """
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return 1.0
+    progress = min(1.0, (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps))
+    return 1.0 - progress if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, total_steps: int, config: OptimizerConfig) -> torch.optim.lr_scheduler.LambdaLR:
+    """The recipe's schedule over optimizer steps."""
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, total_steps, config))

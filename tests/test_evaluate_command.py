@@ -1,0 +1,287 @@
+"""r1rl evaluate from the command line: the path itself is proven, and interrupted evaluations go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evaluate_helpers import completion, serving, write_jsonl, write_recipe
+from tiny_policy import save_tiny_policy
+
+from r1rl import cli
+from r1rl.bundled import PACKAGE
+from r1rl.evaluation.command import sample_seed
+
+SHARED = Path("../shared/data").resolve()
+OWN = [{"id": f"own-{i}", "problem": f"What is {i}+{i}?", "answer": str(2 * i), "solution": f"It is ${2 * i}$."} for i in range(40)]
+FILES = {"math500": "math500.jsonl", "aime24": "aime24.jsonl", "gsm8k": "gsm8k_test.jsonl"}
+
+
+def rows_of(name: str) -> list[dict[str, Any]]:
+    if name == "own":
+        return OWN
+    if not SHARED.is_dir():
+        pytest.skip("needs the benchmark files")
+    return [json.loads(line) for line in (SHARED / FILES[name]).read_text(encoding="utf-8").splitlines()]
+
+
+def evaluate(tmp_path: Path, name: str, reply: Callable[[str, dict[str, Any]], Any], *overrides: str) -> dict[str, Any]:
+    """The figures of a scripted model; the whole path from the command line on."""
+    own = write_jsonl(tmp_path / "own.jsonl", OWN)
+    with serving(reply) as server:
+        recipe = write_recipe(tmp_path / "r.yaml", server.url, str(own) if name == "own" else name, extra=f"local_dir: {SHARED}\n")
+        assert cli.main(["evaluate", str(recipe), "num_samples=1", *overrides]) == 0
+    (figures,) = json.loads((tmp_path / "runs/proof/summary.json").read_text(encoding="utf-8"))["scores"]
+    return figures
+
+
+@pytest.mark.parametrize("name", ["own", *FILES])
+def test_gold_solutions_score_100_percent(tmp_path: Path, name: str) -> None:
+    rows = rows_of(name)
+    script = {row["problem"].strip(): f"{row['solution']}\nThe answer is \\boxed{{{row['answer']}}}." for row in rows}
+    figures = evaluate(tmp_path, name, lambda path, body: script[body["prompt"]])
+    assert figures["num_problems"] == len(rows)
+    assert figures["outcomes"]["correct"] == len(rows)
+    assert figures["accuracy"]["value"] == 1.0
+
+
+@pytest.mark.parametrize("name", ["own", *FILES])
+def test_shuffled_solutions_score_0_percent(tmp_path: Path, name: str) -> None:
+    rows = rows_of(name)
+    others = {}
+    for place, row in enumerate(rows):
+        turned = rows[place + 1 :] + rows[:place]
+        # "x=5" is right where the gold answer is 5.
+        others[row["problem"].strip()] = next(other for other in turned if other["answer"] != row["answer"] and "=" not in other["answer"])
+    script = {problem: f"{row['solution']}\nThe answer is \\boxed{{{row['answer']}}}." for problem, row in others.items()}
+    figures = evaluate(tmp_path, name, lambda path, body: script[body["prompt"]])
+    assert figures["outcomes"] == {**dict.fromkeys(figures["outcomes"], 0), "wrong": len(rows)}
+    assert figures["accuracy"]["value"] == 0.0
+
+
+def test_labelled_outputs_score_their_labels(tmp_path: Path) -> None:
+    """100 MATH problems with 8 real outputs each. Two problems' labels are wrong: 4:30 p.m. and 10{,}000 are the gold answers."""
+    path = SHARED / "outputs_qwen_math100x8.jsonl"
+    if not path.is_file():
+        pytest.skip("needs the labelled outputs")
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    by_problem: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_problem.setdefault(row["id"].rpartition("-")[0], []).append(row)
+    data = [{"id": identity, "problem": own[0]["problem"], "answer": own[0]["answer"]} for identity, own in by_problem.items()]
+    write_jsonl(tmp_path / "labelled.jsonl", data)
+    # The seed of a request tells which of a problem's completions it asks for.
+    script = {
+        (own[0]["problem"].strip(), sample_seed(0, "labelled", identity, index) % 2**31): row["solution"]
+        for identity, own in by_problem.items()
+        for index, row in enumerate(own)
+    }
+    with serving(lambda path, body: script[body["prompt"], body["seed"]]) as server:
+        recipe = write_recipe(tmp_path / "r.yaml", server.url, str(tmp_path / "labelled.jsonl"))
+        assert cli.main(["evaluate", str(recipe), "num_samples=8"]) == 0
+    result = json.loads((tmp_path / "runs/proof/scripted/labelled/result.json").read_text(encoding="utf-8"))
+    graded = {row["id"]: round(8 * row["accuracy"]) for row in result["problems"]}
+    labelled = {identity: sum(bool(row["qwen_score"]) for row in own) for identity, own in by_problem.items()}
+    assert {identity for identity in graded if graded[identity] != labelled[identity]} == {"qwenmath100-3", "qwenmath100-72"}
+    labelled |= {"qwenmath100-3": 8, "qwenmath100-72": labelled["qwenmath100-72"] + 1}
+    assert graded == labelled
+    assert result["figures"]["accuracy"]["value"] == pytest.approx(sum(labelled.values()) / 800)
+
+
+def test_labelled_gsm8k_outputs_score_their_labels(tmp_path: Path) -> None:
+    """Two real outputs for each of 1,319 problems, in the form "A: 34". No wrong one may pass; of the 1,028 right ones, lenient
+    reading takes the number elsewhere in three."""
+    path = SHARED / "outputs_gsm8k_gpt3.jsonl"
+    if not path.is_file():
+        pytest.skip("needs the labelled outputs")
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    write_jsonl(tmp_path / "labelled.jsonl", [{"id": row["id"], "problem": row["id"], "answer": row["answer"]} for row in rows])
+    script = {row["id"]: row["solution"] for row in rows}
+    with serving(lambda path, body: script[body["prompt"]]) as server:
+        define = "define: [{name: outputs, data: {source: labelled.jsonl}, grading: lenient}]\n"
+        recipe = write_recipe(tmp_path / "r.yaml", server.url, "outputs", extra=define)
+        assert cli.main(["evaluate", str(recipe), "num_samples=1"]) == 0
+    result = json.loads((tmp_path / "runs/proof/scripted/outputs/result.json").read_text(encoding="utf-8"))
+    right = {row["id"] for row in result["problems"] if row["accuracy"]}
+    labelled = {row["id"] for row in rows if row["is_correct"]}
+    assert right <= labelled and len(labelled - right) <= 3
+
+
+def folder_of(tmp_path: Path) -> Path:
+    return tmp_path / "runs/proof/scripted/own"
+
+
+def test_an_interrupted_evaluation_samples_only_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def reply(path: str, body: dict[str, Any]) -> str:
+        return f"\\boxed{{{body['seed'] % 7}}}"
+
+    whole = evaluate(tmp_path, "own", reply, "num_samples=3")
+    log = folder_of(tmp_path) / "samples-00000.jsonl"
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+    assert len(lines) == 120
+    log.write_text("".join(lines[:50]) + lines[50][:30], encoding="utf-8")
+    asked: list[Any] = []
+    again = evaluate(tmp_path, "own", lambda path, body: asked.append(body["prompt"]) or reply(path, body), "num_samples=3")
+    assert len(asked) == 70 and again == whole
+    assert sorted(log.read_text(encoding="utf-8").splitlines(keepends=True)) == sorted(lines)
+    assert "120 completions, 50 of them from before" in capsys.readouterr().out
+
+
+def test_completions_of_other_settings_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(tmp_path, "own", lambda path, body: "\\boxed{2}")
+    recipe = str(tmp_path / "r.yaml")
+    capsys.readouterr()
+    assert cli.main(["evaluate", recipe, "sampling.temperature=0.9", "seed=3"]) == 2
+    message = capsys.readouterr().err
+    assert "sampling.temperature: 0.6 and 0.9" in message and "seed: 0 and 3" in message
+    (tmp_path / "runs/proof/config.yaml").write_text("run_name: proof\nrewards: []\n", encoding="utf-8")
+    assert cli.main(["evaluate", recipe]) == 2
+    assert "is the run of another command" in capsys.readouterr().err
+
+
+def test_compare_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gold = {row["problem"]: row["answer"] for row in OWN}
+    for name, text in (("a", lambda prompt: "\\boxed{-1}"), ("b", lambda prompt: f"\\boxed{{{gold[prompt]}}}")):
+        with serving(lambda path, body, text=text: text(body["prompt"])) as server:
+            recipe = write_recipe(tmp_path / "r.yaml", server.url, str(write_jsonl(tmp_path / "own.jsonl", OWN)))
+            assert cli.main(["evaluate", str(recipe), f"run_name={name}", f"models.0.name=model-{name}"]) == 0
+    first, second = str(tmp_path / "runs/a"), str(tmp_path / "runs/b/model-b")
+    capsys.readouterr()
+    assert cli.main(["evaluate", "--compare", first, second]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "own: model-b minus model-a is +100.0 points, 95 % interval +100.0 to +100.0 (paired over 40 problems)" in out
+    assert cli.main(["evaluate", "--compare", first]) == 2
+    assert "--compare needs 2 values" in capsys.readouterr().err
+
+
+def small_recipe(tmp_path: Path) -> Path:
+    save_tiny_policy(tmp_path / "model")
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(
+        f"run_name: small\noutput_dir: {tmp_path / 'runs'}\nmodels: [{{name: tiny, path: {tmp_path / 'model'}}}]\n"
+        "benchmarks: [arithmetic]\nnum_problems: 24\nnum_samples: 4\nmax_completion_length: 48\nmax_rows: 4\n"
+        "prompt: {template: plain}\nsampling: {temperature: 1.0, top_p: 1.0}\n",
+        encoding="utf-8",
+    )
+    return recipe
+
+
+def run(recipe: Path, *words: str) -> list[str]:
+    return [sys.executable, "-m", *words, "evaluate", str(recipe)]
+
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def outcome(folder: Path) -> tuple[Any, list[str]]:
+    """The figures, and the log without its order."""
+    lines = [line for path in folder.glob("tiny/arithmetic/samples-*.jsonl") for line in path.read_text(encoding="utf-8").splitlines()]
+    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))["scores"], sorted(lines)
+
+
+def test_kill_in_the_middle_and_start_again_is_the_same_as_uninterrupted(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path)
+    log = tmp_path / "runs/killed/tiny/arithmetic/samples-00000.jsonl"
+    command = [*run(recipe, "r1rl"), "run_name=killed"]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (log.exists() and log.read_bytes().count(b"\n") >= 8):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = log.read_bytes().count(b"\n")
+    assert 8 <= done < 96, "it was to be killed in the middle"
+    assert cli.main(["evaluate", str(recipe), "run_name=killed"]) == 0
+    assert cli.main(["evaluate", str(recipe), "run_name=whole"]) == 0
+    killed, whole = outcome(tmp_path / "runs/killed"), outcome(tmp_path / "runs/whole")
+    assert len(killed[1]) == 96 == len(set(killed[1]))
+    assert killed == whole
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_result(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path)
+    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "r1rl"]
+    environment = {**ENVIRONMENT, "ACCELERATE_USE_CPU": "true"}
+    subprocess.run([*run(recipe, *launcher), "run_name=two"], env=environment, check=True, capture_output=True)
+    assert cli.main(["evaluate", str(recipe), "run_name=one"]) == 0
+    two, one = outcome(tmp_path / "runs/two"), outcome(tmp_path / "runs/one")
+    assert len(list((tmp_path / "runs/two").rglob("samples-*.jsonl"))) == 2
+    assert two == one
+
+
+def test_every_step_of_a_run_and_the_model_that_it_started_from(tmp_path: Path) -> None:
+    start = save_tiny_policy(tmp_path / "model")
+    for step in (10, 20):
+        save_tiny_policy(tmp_path / f"trained/checkpoints/step-{step:06d}", seed=step)
+    (tmp_path / "trained/config.yaml").write_text(f"model: {{path: {start}}}\n", encoding="utf-8")
+    recipe = small_recipe(tmp_path)
+    words = ["num_problems=3", "max_completion_length=8", f"models.0={{name: tiny, path: {tmp_path / 'trained'}, every_step: true}}"]
+    assert cli.main(["evaluate", str(recipe), *words]) == 0
+    summary = json.loads((tmp_path / "runs/small/summary.json").read_text(encoding="utf-8"))
+    assert [score["model"] for score in summary["scores"]] == [f"tiny-step-{step:06d}" for step in (0, 10, 20)]
+    assert [difference["first"] for difference in summary["differences"]] == ["tiny-step-000000"] * 2
+    page = (tmp_path / "runs/small/report.html").read_text(encoding="utf-8")
+    assert "Over training steps" in page
+    manifests = [json.loads(path.read_text(encoding="utf-8")) for path in (tmp_path / "runs/small").rglob("manifest.json")]
+    assert len({manifest["model"]["weights"] for manifest in manifests}) == 3
+    assert {manifest["model"]["step"] for manifest in manifests} == {0, 10, 20}
+
+
+def test_contamination_probe_finds_a_model_that_recites(tmp_path: Path) -> None:
+    rows = [{"id": str(i), "problem": " ".join(random.Random(i).choices("abcdefgh", k=20)), "answer": "1"} for i in range(6)]
+    write_jsonl(tmp_path / "long.jsonl", rows)
+    texts = [row["problem"] for row in rows]
+
+    def reply(path: str, body: dict[str, Any]) -> Any:
+        prompt = body["prompt"]
+        known = next(text for text in [*texts[:4], prompt + " x"] if text.startswith(prompt))
+        return completion(known.removeprefix(prompt) + " and on")
+
+    with serving(reply) as server:
+        recipe = write_recipe(tmp_path / "r.yaml", server.url, str(tmp_path / "long.jsonl"), extra="contamination_probe: 0.6\n")
+        assert cli.main(["evaluate", str(recipe), "num_samples=1"]) == 0
+    scores = json.loads((tmp_path / "runs/proof/summary.json").read_text(encoding="utf-8"))["scores"]
+    assert [(score["benchmark"], score["num_samples"]) for score in scores] == [("long", 1), ("long-recited", 1)]
+    assert scores[1]["accuracy"]["value"] == pytest.approx(4 / 6)
+
+
+def test_a_limit_beyond_the_models_context_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["evaluate", str(small_recipe(tmp_path)), "max_completion_length=250"]) == 2
+    assert "but the model's configuration allows 256. Lower max_completion_length." in capsys.readouterr().err
+    # Nothing was sampled, so nothing keeps the same folder from being used with another limit.
+    assert cli.main(["evaluate", str(tmp_path / "small.yaml"), "max_completion_length=4", "num_problems=2"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        ("{path: empty}", "models.0.path: the folder empty has no config.json and no checkpoints"),
+        ("{path: runs/none/x}", "models.0.path: there is no folder runs/none/x"),
+        ("{path: adapter}", "models.0.path: adapter holds an adapter without its model"),
+        ("{path: run}", "models.0.path: run/checkpoints has no whole checkpoint."),
+        ("{path: run, step: 5}", "models.0.step: run has no checkpoint of step 5; it has: none."),
+        ("{path: embedded, step: 5}", "models.0.step is set, but embedded is no run directory"),
+        ("{path: embedded, every_step: true}", "models.0.every_step is set, but embedded is no run directory"),
+        ("{path: run, every_step: true, step: 5}", "models.0 has both step and every_step: leave one out"),
+    ],
+)
+def test_models_that_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: str, sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("empty", "adapter", "run/checkpoints"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "adapter/adapter_config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "r.yaml").write_text(f"run_name: e\nmodels: [{model}]\nbenchmarks: [arithmetic]\n", encoding="utf-8")
+    assert cli.main(["evaluate", "r.yaml"]) == 2
+    assert sentence in capsys.readouterr().err

@@ -1,0 +1,166 @@
+"""report.html: complete, free of the network, safe against what models write, and working in a real browser."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1rl.evaluation.charts import Point, Series, interval_bar, line_chart
+from r1rl.evaluation.grades import GradedProblem, GradedSample
+from r1rl.evaluation.report import Evaluated, render_report
+from r1rl.evaluation.report_page import SCRIPT
+from r1rl.evaluation.results import Result, compare_results
+from r1rl.evaluation.scores import problem_rows, score
+
+EVIL = "</script><img src=x onerror=alert(1)> & \u2028 <b>bold</b>"
+FINISH = ["eos", "eos", "length", "eos", "eos"]
+OUTCOMES = ["correct", "wrong", "no_answer", "malformed", "timeout"]
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NODE = shutil.which("node")
+
+
+def evaluated(model: str, step: int | None = None, right: int = 1, run: str | None = None) -> Evaluated:
+    problems = []
+    for number in range(6):
+        outcomes = ["correct"] * right + OUTCOMES[1 : 6 - right]
+        samples = [
+            GradedSample(place, f"{EVIL} {model} {number} {place}", 20 * place + 5, FINISH[place], outcome, "7", False, None)
+            for place, outcome in enumerate(outcomes)
+        ]
+        problems.append(GradedProblem(f"p{number}", f"Problem {number} {EVIL}", "4", {"level": "<1>"}, samples, ((right,), 0, 5 - right)))
+    manifest = {"measured": {"benchmark": "bench<mark>"}, "model": {"label": model}, "example": EVIL}
+    return Evaluated(Result(manifest, score(problems, 5, 128), problem_rows(problems)), problems, run, step)
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    ones = [evaluated("base"), evaluated("run-1", 10, 2, "run"), evaluated("run-2", 20, 3, "run")]
+    comparisons = [compare_results(ones[0].result, other.result) for other in ones[1:]]
+    return render_report("My <report>", ones, comparisons)
+
+
+class Outline(html.parser.HTMLParser):
+    """The tags of a page, what they point to, and the content of its data element."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.data = ""
+        self._in_data = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        self._in_data = tag == "script" and ("id", "data") in attrs
+
+    def handle_data(self, data: str) -> None:
+        if self._in_data:
+            self.data += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_data = False
+
+
+def test_page_is_whole_and_needs_no_network(page: str) -> None:
+    outline = Outline()
+    outline.feed(page)
+    assert not {"img", "link", "iframe", "b"} & set(outline.tags)  # nothing that a model wrote has become markup
+    assert outline.tags.count("script") == 2
+    assert not [name for name, _ in outline.attributes if name in ("src", "href")]
+    assert not re.search(r"https?://|@import|url\(|fetch\(|XMLHttp", page)
+    for title in ("Scores", "Differences", "What went wrong", "Groups", "Accuracy against tokens", "Over training steps", "Completions"):
+        assert f"<h2>{title}</h2>" in page
+    assert "My &lt;report&gt;" in page and "bench&lt;mark&gt;: run-1 minus base is +" in page
+    rows = json.loads(outline.data)
+    assert len(rows) == 3 * 6 * 5
+    assert rows[0]["text"] == f"{EVIL} base 0 0" and rows[0]["outcome"] == "correct"
+    assert {row["outcome"] for row in rows} == set(OUTCOMES)
+    assert sum(row["truncated"] for row in rows) == 18
+
+
+def test_a_single_model_has_no_curve_and_no_differences() -> None:
+    page = render_report("r", [evaluated("base")], [])
+    assert "Over training steps" not in page and "Differences" not in page
+
+
+def test_long_evaluations_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r1rl.evaluation.report.MAX_COMPLETIONS", 20)
+    page = render_report("r", [evaluated("a"), evaluated("b")], [])
+    outline = Outline()
+    outline.feed(page)
+    assert [row["model"] for row in json.loads(outline.data)] == ["a"] * 10 + ["b"] * 10
+    assert "20 of 60 completions" in page
+
+
+def test_charts_place_their_points() -> None:
+    bar = interval_bar({"value": 0.25, "ci95": [0.125, 0.5]})
+    assert '<rect width="40.0"' in bar and 'x1="20.0"' in bar and 'x2="80.0"' in bar  # of 160
+    assert interval_bar(None) == ""
+    points = [Point(32, 0.0, None), Point(64, 0.2, (0.1, 0.4)), Point(128, 0.4, None)]
+    chart = line_chart([Series("<a>", points)], "tokens", logarithmic=True)
+    # x from 42 to 408 in equal steps of log2; y from 190 (0 %) to 10 (40 %)
+    assert 'points="42.0,190.0 225.0,100.0 408.0,10.0"' in chart
+    assert "&lt;a&gt;: 20.0% at 64" in chart and "<a>" not in chart
+    assert "nothing was graded" in line_chart([Series("a", [])], "tokens")
+
+
+FAKE_DOCUMENT = """
+const made = {};
+const make = () => ({ value: "", checked: false, dataset: {}, children: [], listeners: {}, append(...c) { this.children.push(...c); },
+  replaceChildren(...c) { this.children = c; }, addEventListener(name, f) { this.listeners[name] = f; } });
+globalThis.document = { getElementById: id => made[id] ??= make(), createElement: () => make(), body: make() };
+globalThis.Option = class { constructor(text, value) { Object.assign(this, { text, value }); } };
+globalThis.location = { hash: HASH };
+document.getElementById("data").textContent = DATA;
+"""
+ASK = """
+const state = () => [made.count.textContent, made.completions.children.length];
+const log = [state()];
+made.next.listeners.click(); log.push(state());
+made.outcome.value = "wrong"; made.outcome.listeners.change(); log.push(state());
+made.truncated.checked = true; made.truncated.listeners.change(); log.push(state());
+console.log(JSON.stringify([made.outcome.children.map(o => o.text), log]));
+"""
+
+
+def run_script(rows: list[dict[str, Any]], fragment: str = "") -> Any:
+    program = FAKE_DOCUMENT.replace("HASH", json.dumps(fragment)).replace("DATA", json.dumps(json.dumps(rows))) + SCRIPT + ASK
+    done = subprocess.run([str(NODE), "-e", program.replace('"use strict";', "")], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(NODE is None, reason="needs node")
+def test_the_script_filters_and_turns_pages(page: str) -> None:
+    outline = Outline()
+    outline.feed(page)
+    options, log = run_script(json.loads(outline.data))
+    assert options == ["all", *sorted(OUTCOMES)]
+    # base has 6 of each outcome; run-1 (2 right) and run-2 (3 right) have 6 wrong each: 18 wrong, of which only run-1's
+    # third sample (place 2) is cut off, being its first wrong one after two right ones
+    assert log[0] == ["90 of 90 completions, page 1 of 5", 20]
+    assert log[1] == ["90 of 90 completions, page 2 of 5", 20]
+    assert log[2] == ["18 of 90 completions, page 1 of 1", 18]
+    assert log[3] == ["6 of 90 completions, page 1 of 1", 6]
+    assert run_script(json.loads(outline.data), "#model=base&words=base+3")[1][0] == ["5 of 90 completions, page 1 of 1", 5]
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+@pytest.mark.parametrize(("fragment", "shown", "counted"), [("", 20, "90 of 90"), ("#outcome=wrong&model=base", 6, "6 of 90")])
+def test_page_in_a_real_browser(page: str, tmp_path: Path, fragment: str, shown: int, counted: str) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(page, encoding="utf-8")
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom", profile]
+    done = subprocess.run([str(BROWSER), *options, file.as_uri() + fragment], capture_output=True, text=True, check=True, timeout=120)
+    assert 'data-ready="yes"' in done.stdout
+    assert done.stdout.count("<article>") == shown
+    assert f"{counted} completions" in done.stdout
+    assert "<img" not in done.stdout
