@@ -16,7 +16,7 @@ REFILLED_GROUPS = "dynamic_sampling/refilled_groups"  # groups that were replace
 MEAN_LENGTH = "completions/mean_length"  # tokens, EOS included
 CLIPPED_RATIO = "completions/clipped_ratio"  # completions cut off at max_completion_length
 REFLECTION_RATE = "reflection/rate"  # completions that question, check or redo their work
-LANGUAGE_CONSISTENCY = "language/consistency"
+LANGUAGE_CONSISTENCY = "language/consistency"  # share of a completion's words that are of its main language
 
 ENTROPY = "entropy"  # nats per token of the sampled distribution
 KL = "kl"  # to the reference, per token

@@ -13,7 +13,8 @@ from r1rl.config.schema import BenchmarkConfig, DataConfig
 from r1rl.errors import DataError, RecipeError
 from r1rl.evaluation.benchmarks import BENCHMARKS, contamination_probe, load_benchmark, select_benchmarks
 
-SHARED = Path("../shared/data")
+CHECKOUT = Path(__file__).resolve().parent.parent
+SHARED = CHECKOUT.parent / "shared" / "data"
 RECIPE = "run_name: e\nmodels: [{path: embedded}]\nbenchmarks: [gsm8k]\n"
 
 
@@ -23,7 +24,7 @@ def rows(path: Path, *values: dict[str, Any]) -> Path:
 
 
 def test_every_benchmark_is_listed_in_the_docs() -> None:
-    text = Path("docs/benchmarks.md").read_text(encoding="utf-8")
+    text = (CHECKOUT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     for benchmark in BENCHMARKS.values():
         line = next(line for line in text.splitlines() if line.startswith(f"| `{benchmark.name}`"))
         assert f"| {benchmark.num_samples} | {benchmark.max_completion_length} | {benchmark.version} |" in line

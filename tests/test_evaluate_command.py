@@ -21,7 +21,7 @@ from r1rl import cli
 from r1rl.bundled import PACKAGE
 from r1rl.evaluation.command import sample_seed
 
-SHARED = Path("../shared/data").resolve()
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 OWN = [{"id": f"own-{i}", "problem": f"What is {i}+{i}?", "answer": str(2 * i), "solution": f"It is ${2 * i}$."} for i in range(40)]
 FILES = {"math500": "math500.jsonl", "aime24": "aime24.jsonl", "gsm8k": "gsm8k_test.jsonl"}
 

@@ -191,7 +191,8 @@ def _evaluate(recipe: EvaluateRecipe) -> Iterator[Contradiction]:
             yield (key,), f"{key} names {name} twice"
     for index, name in ((index, benchmark.name) for index, benchmark in enumerate(recipe.define)):
         if not name or name.startswith(".") or "/" in name:
-            yield (f"define.{index}.name",), f'define.{index}.name is "{name}"; it names a folder, so it has no slash and no dot at its start'
+            sentence = f'define.{index}.name is "{name}"; it names a folder, so it has no slash and no dot at its start'
+            yield (f"define.{index}.name",), sentence
     questions = [("question", recipe.question), *((f"define.{index}.question", one.question) for index, one in enumerate(recipe.define))]
     for key, text in questions:
         if text is not None and "{problem}" not in text:

@@ -13,6 +13,7 @@ from torch import Tensor
 from r1rl import metric_names as names
 from r1rl.config.schema import GRPORecipe
 from r1rl.grpo.collect import Collected, ScoredGroup
+from r1rl.language import consistency
 from r1rl.metric_names import reward_mean
 from r1rl.monitor.metrics import MetricAccumulator
 from r1rl.monitor.progress import ShownCompletion
@@ -51,6 +52,7 @@ def _add_group(accumulator: MetricAccumulator, group: ScoredGroup, tolerance: fl
     accumulator.add_values(names.MEAN_LENGTH, lengths)
     accumulator.add_values(names.CLIPPED_RATIO, [float(completion.is_truncated) for completion in group.completions])
     accumulator.add_values(names.REFLECTION_RATE, [float(reflects(completion.text)) for completion in group.completions])
+    accumulator.add_values(names.LANGUAGE_CONSISTENCY, [consistency(completion.text) for completion in group.completions])
     return sum(lengths)
 
 

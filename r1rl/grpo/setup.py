@@ -21,8 +21,8 @@ from r1rl.grpo.collect import Collector
 from r1rl.grpo.logprobs import PolicyForward
 from r1rl.grpo.update import PolicyUpdate
 from r1rl.monitor.progress import ProgressDisplay
-from r1rl.preflight import Preflight
 from r1rl.optimization import make_optimizer, make_schedule
+from r1rl.preflight import Preflight
 from r1rl.prompts import PromptTemplate, resolve_eos_token_ids
 from r1rl.rewards import RewardSet
 from r1rl.rollout import RolloutEngine, build_engine
