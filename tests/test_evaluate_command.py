@@ -272,6 +272,7 @@ def test_a_limit_beyond_the_models_context_is_refused(tmp_path: Path, capsys: py
         ("{path: run, step: 5}", "models.0.step: run has no checkpoint of step 5; it has: none."),
         ("{path: embedded, step: 5}", "models.0.step is set, but embedded is no run directory"),
         ("{path: embedded, every_step: true}", "models.0.every_step is set, but embedded is no run directory"),
+        ("{path: embedded}, {path: lost/run}", "models: run can't be loaded from lost/run, which is no folder here"),
         ("{path: run, every_step: true, step: 5}", "models.0 has both step and every_step: leave one out"),
     ],
 )
@@ -279,9 +280,11 @@ def test_models_that_are_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: str, sentence: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for folder in ("empty", "adapter", "run/checkpoints"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "adapter/adapter_config.json").write_text("{}", encoding="utf-8")
     (tmp_path / "r.yaml").write_text(f"run_name: e\nmodels: [{model}]\nbenchmarks: [arithmetic]\n", encoding="utf-8")
     assert cli.main(["evaluate", "r.yaml"]) == 2
+    assert not (tmp_path / "runs").exists()
     assert sentence in capsys.readouterr().err

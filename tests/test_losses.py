@@ -190,7 +190,7 @@ def gradients(loss: torch.Tensor, sequences: list[reference.Sequence]) -> torch.
     return torch.cat([torch.zeros_like(row) if grad is None else grad for row, grad in zip(logits, found, strict=True)])
 
 
-def compare(rollout: list[reference.Sequence], options: reference.Options, leave_out: bool = False) -> None:
+def assert_equals_oracle(rollout: list[reference.Sequence], options: reference.Options, leave_out: bool = False) -> None:
     """Value and gradient of a minibatch (all but the last two sequences), in one micro-batch and in micro-batches of two."""
     minibatch = rollout[:-2]
     expected = reference.loss(minibatch, options, rollout)
@@ -224,7 +224,7 @@ def test_oracle_for_every_combination(aggregation, level, choices):
             aggregation=aggregation, importance_level=level, entropy_coefficient=bonus, mask_truncated=mask, importance_cap=cap,
             **choices, **penalty,
         )  # fmt: skip
-        compare(random_sequences((aggregation, level, choices, bonus, mask), count=6), options)
+        assert_equals_oracle(random_sequences((aggregation, level, choices, bonus, mask), count=6), options)
 
 
 def test_oracle_on_random_cases():
@@ -247,14 +247,14 @@ def test_oracle_on_random_cases():
             max_completion_length=generator.randint(6, 32),
         )
         rollout = random_sequences(case, generator.randint(3, 9), with_old=generator.random() < 0.7, with_sampler=generator.random() < 0.5)
-        compare(rollout, options)
+        assert_equals_oracle(rollout, options)
 
 
 @pytest.mark.parametrize("choices", [*SURROGATES, {"beta": 0.1}, {"entropy_coefficient": 0.1}], ids=str)
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 def test_leaving_out_sequences_that_are_not_needed_changes_no_gradient(choices, aggregation):
     for seed, mask in product(range(4), (False, True)):
-        compare(random_sequences(seed, 8), reference.Options(aggregation=aggregation, mask_truncated=mask, **choices), leave_out=True)
+        assert_equals_oracle(random_sequences(seed, 8), reference.Options(aggregation=aggregation, mask_truncated=mask, **choices), leave_out=True)
 
 
 def test_several_iterations_on_the_same_rollout():

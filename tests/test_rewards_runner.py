@@ -306,7 +306,9 @@ def test_close_reaches_the_modules(module):
 def test_close_that_a_module_has_imported_is_not_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.py").write_text("from os import close\ndef f(completions): return [0.0 for _ in completions]\n")
-    reward_set(RewardConfig(function="a.py:f")).close()  # os.close() without a descriptor would raise
+    rewards = reward_set(RewardConfig(function="a.py:f"))
+    rewards.close()  # os.close() without a descriptor would raise
+    assert score(rewards, ["x"]).total == [0.0]
 
 
 def test_prompts_and_completions_must_match(module):

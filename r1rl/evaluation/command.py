@@ -25,7 +25,7 @@ from r1rl.evaluation.progress import EvaluationProgress
 from r1rl.evaluation.report import Evaluated, render_report
 from r1rl.evaluation.results import MANIFEST, RESULT, Comparison, Result, compare_results, find_results, open_folder, read_manifest
 from r1rl.evaluation.sample_log import Sample, SampleLog
-from r1rl.evaluation.samplers import Request, Sampler, load_engine_sampler
+from r1rl.evaluation.samplers import Request, Sampler, check_loadable, load_engine_sampler
 from r1rl.evaluation.scores import problem_rows, score
 from r1rl.evaluation.tables import print_scores
 from r1rl.evaluation.targets import Target, find_targets
@@ -48,6 +48,8 @@ def run(recipe: EvaluateRecipe | None, recipe_path: Path | None, compare: Sequen
     disable_progress_bar()
     chosen = select_benchmarks(recipe)
     targets = find_targets(recipe.models)
+    for target in targets:
+        check_loadable(target)
     check_writable(recipe.output_dir)
     folder, before = open_folder(recipe.output_dir, recipe.run_name)
     recipe = replace(recipe, fresh_seed=fresh_seed(recipe, before))

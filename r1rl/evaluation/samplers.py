@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from r1rl.config.schema import EvaluateRecipe, PromptConfig
 from r1rl.errors import UserError
@@ -114,6 +115,21 @@ class EngineSampler:
         return {"engine": self.engine.name, "dtype": str(self.dtype).removeprefix("torch."), "eos_token_ids": list(self.eos_token_ids)}
 
 
+def check_loadable(target: Target) -> None:
+    """Raises UserError if transformers finds no model there: said before the other models are evaluated."""
+    if target.config.endpoint is None:
+        try:
+            AutoConfig.from_pretrained(target.path, revision=target.config.revision)
+        except (OSError, ValueError) as error:
+            raise _not_loadable(target, error) from error
+
+
+def _not_loadable(target: Target, error: Exception) -> UserError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    where = target.path if Path(target.path).is_dir() else f"{target.path}, which is no folder here, so it was looked for on the hub"
+    return UserError(f"models: {target.label} can't be loaded from {where}: {lines[0]}")
+
+
 def load_engine_sampler(target: Target, recipe: EvaluateRecipe, device: torch.device) -> tuple[EngineSampler, str | None]:
     """The sampler of a model, and the hub commit that it was loaded from (None for a folder). Raises UserError if it can't be loaded."""
     wanted = target.config.dtype
@@ -123,8 +139,7 @@ def load_engine_sampler(target: Target, recipe: EvaluateRecipe, device: torch.de
         tokenizer = AutoTokenizer.from_pretrained(target.path, revision=target.config.revision)
         model = AutoModelForCausalLM.from_pretrained(target.path, revision=target.config.revision, dtype=dtype)
     except (OSError, ValueError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"models: {target.label} can't be loaded from {target.path}: {lines[0]}") from error
+        raise _not_loadable(target, error) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.eval().requires_grad_(False)
