@@ -143,9 +143,9 @@ def _print_gold_answers(console: Console, defects: list[tuple[Problem, AnswerPro
     console.print(
         f"[yellow]warning:[/] {fatal} gold answers can't be graded and {len(defects) - fatal} only by their text; remove or mend them."
     )
-    table = Table("id", "gold answer", "why", box=None, header_style="bold")
+    table = Table("where", "id", "gold answer", "why", box=None, header_style="bold")
     for problem, defect in sorted(defects, key=lambda pair: not pair[1].fatal)[:SHOWN_ANSWERS]:
-        table.add_row(escape(problem.id), escape(defect.answer[:SHOWN_CHARACTERS]), escape(defect.reason))
+        table.add_row(escape(problem.place), escape(problem.id), escape(defect.answer[:SHOWN_CHARACTERS]), escape(defect.reason))
     console.print(table)
     if len(defects) > SHOWN_ANSWERS:
         console.print(f"and {len(defects) - SHOWN_ANSWERS} more")

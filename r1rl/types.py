@@ -24,6 +24,8 @@ class Problem:
     answer: str | None
     columns: dict[str, Any] = field(default_factory=dict)
     """The other columns of the row, by name; rewards receive those that they name."""
+    place: str = ""
+    """Where the row stands in its file, for messages: "problems.jsonl, line 7"; empty for a generated problem."""
 
 
 @dataclass(frozen=True, slots=True)

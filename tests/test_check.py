@@ -78,6 +78,8 @@ def test_gold_answers_that_do_not_grade_themselves_correct(folder: Path, capsys:
             file.write(json.dumps({"id": f"bad{number:02}", "problem": f"bad {number}?", "answer": "\\frac{1}{"}) + "\n")
     text = shown(capsys, "rollout.max_completion_length=8")
     assert "25 gold answers can't be graded and 0 only by their text" in text
+    before = len((folder / "train.jsonl").read_text(encoding="utf-8").splitlines()) - 25
+    assert f"line {before + 1} " in text
     assert "bad00" in text
     assert "bad19" in text
     assert "bad20" not in text

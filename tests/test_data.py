@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import logging
 import sys
@@ -64,7 +65,9 @@ def test_all_local_formats_give_the_same_problems(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), paths[3])
     loaded = [load_problems(config(path), seed=0) for path in paths]
     assert [(p.problem, p.answer) for p in loaded[0]] == [('a, "b"\nc', "4"), ("d é", "5")]
-    assert all(problems == loaded[0] for problems in loaded)
+    assert [p.place for p in loaded[0]] == [f"{paths[0]}, line 1", f"{paths[0]}, line 2"]
+    without_place = [[dataclasses.replace(p, place="") for p in problems] for problems in loaded]
+    assert all(problems == without_place[0] for problems in without_place)
 
 
 def test_usual_names_are_guessed_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

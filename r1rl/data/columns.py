@@ -78,6 +78,8 @@ class Fields:
     problem: str
     answer: str | None
     columns: dict[str, Any]
+    place: str
+    """The row's."""
 
 
 def fields_of(row: Row, mapping: ColumnMap, answer_format: AnswerFormat) -> Fields | BadRow:
@@ -96,7 +98,7 @@ def fields_of(row: Row, mapping: ColumnMap, answer_format: AnswerFormat) -> Fiel
     columns = {name: value for name, value in row.values.items() if name not in ("problem", "answer", mapping.id)}
     columns |= {ours: row.values.get(theirs) for ours, theirs in mapping.others.items()}
     identity = row.values.get(mapping.id) if mapping.id else None
-    return Fields(None if identity is None else str(identity), problem, answer, columns)
+    return Fields(None if identity is None else str(identity), problem, answer, columns, row.place)
 
 
 def _text(row: Row, column: str) -> str | BadRow:

@@ -71,7 +71,7 @@ def read_problems(data: DataConfig, seed: int, section: str = "data") -> LoadedP
         raise DataError(_why_empty(table, data, bad))
     return LoadedProblems(
         problems=[
-            Problem(id=identity, problem=one.problem, answer=one.answer, columns=one.columns)
+            Problem(id=identity, problem=one.problem, answer=one.answer, columns=one.columns, place=f"{table.name}, {one.place}")
             for identity, one in zip(_identities(fields), fields, strict=True)
         ],
         notes=_guesses(table, mapping),
