@@ -211,6 +211,32 @@ def test_same_verdicts_in_datasets_map():
     assert graded["outcome"] == ["correct", "correct", "wrong"]
 
 
+def test_same_verdicts_in_two_accelerate_processes(tmp_path):
+    script = tmp_path / "two.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import sys
+            from accelerate import Accelerator
+            from accelerate.utils import gather_object
+            from r1rl.grading import grade
+
+            accelerator = Accelerator(cpu=True)
+            cases = [({INTEGRAL[0]!r}, "1", 60), ("7^2", "49", 60), ("7", "49", 60), ({SLOW!r}, "3", 1)]
+            own = [grade("So it is \\\\boxed{{" + answer + "}}.", gold, timeout=limit).outcome.value for answer, gold, limit in cases]
+            outcomes = gather_object([own])
+            if accelerator.is_main_process:
+                print(outcomes)
+            """
+        )
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=180)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == str([["correct", "correct", "wrong", "timeout"]] * 2)
+
+
 def run_script(source: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(source))
