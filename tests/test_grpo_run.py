@@ -258,7 +258,7 @@ def test_tracker_that_is_not_installed_is_refused(folder: Path, monkeypatch: pyt
 
 def test_reward_that_never_applies_ends_the_run(folder: Path) -> None:
     (folder / "broken.py").write_text("def broken(completions, **columns):\n    raise RuntimeError('no connection')\n")
-    with pytest.raises(UserError, match="none applied to any completion.*no connection"):
+    with pytest.raises(UserError, match=r"none applied to any completion.*no connection"):
         train(folder, f"rewards=[{{function: {folder}/broken.py:broken}}]", "evaluation.data=null", "outcome=broken")
 
 

@@ -254,7 +254,8 @@ def test_oracle_on_random_cases():
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 def test_leaving_out_sequences_that_are_not_needed_changes_no_gradient(choices, aggregation):
     for seed, mask in product(range(4), (False, True)):
-        assert_equals_oracle(random_sequences(seed, 8), reference.Options(aggregation=aggregation, mask_truncated=mask, **choices), leave_out=True)
+        options = reference.Options(aggregation=aggregation, mask_truncated=mask, **choices)
+        assert_equals_oracle(random_sequences(seed, 8), options, leave_out=True)
 
 
 def test_several_iterations_on_the_same_rollout():
