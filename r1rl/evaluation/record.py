@@ -145,7 +145,8 @@ def find_contrast(before: Evaluation, after: Evaluation) -> Contrast | None:
         return None
     old, new = max(pairs, key=_learnt)  # max keeps the first of equals
     was = min(old.samples, key=lambda sample: sample.is_correct)
-    now = max(new.samples, key=lambda sample: (sample.is_correct, sample.reflects))
+    # The longest right answer that reflects shows best what was learnt: an attempt that failed, was noticed and was repaired.
+    now = max(new.samples, key=lambda sample: (sample.is_correct, sample.reflects, sample.length))
     return Contrast(new.problem, new.answer, was.text, now.text, was.is_correct, now.is_correct)
 
 

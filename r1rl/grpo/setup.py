@@ -149,7 +149,9 @@ def load_policy(model: ModelConfig, checkpoint: Path | None = None) -> PreTraine
         raise UserError(f"model.path: no causal language model could be loaded from {source!r}: {first_sentence(error)}") from error
     disable_dropout(policy)
     if model.gradient_checkpointing:
-        policy.gradient_checkpointing_enable({"use_reentrant": False})
+        # transformers 5.23 has a new name for it; 5.17 has only the old one.
+        enable = getattr(policy, "activation_checkpointing_enable", None) or policy.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     return policy
 
 
