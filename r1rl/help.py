@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,10 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from r1rl.commands import Command
 from r1rl.config.describe import NO_DEFAULT, Key, is_list, recipe_keys, section_class, type_words
-
-if TYPE_CHECKING:
-    from r1rl.cli import Command
 
 OVERRIDES = "key=value changes a recipe for this run: dotted keys, YAML values, list items by number (rewards.0.weight=0.5)."
 

@@ -1,0 +1,106 @@
+"""The commands of r1rl: what each is for, which recipe it reads, and the function that runs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from r1rl.config.load import RECIPES
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A flag `--name [VALUE]` of a command: absent None, without a value `bare`, else the value.
+
+    With `places`, the names of several values, it needs all of them, gives them as a list, and takes the place of the recipe.
+    """
+
+    name: str
+    bare: str
+    help: str
+    places: tuple[str, ...] = ()
+
+    @property
+    def usage(self) -> str:
+        """How it is written."""
+        return f"--{self.name} {' '.join(self.places) if self.places else '[VALUE]'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command: what it is for, and the function `target` ("module:function") that gets the recipe, its path and the flags."""
+
+    name: str
+    summary: str
+    explanation: str
+    examples: tuple[str, ...]
+    target: str
+    flags: tuple[Flag, ...] = ()
+    many_processes: bool = False
+
+    @property
+    def recipe(self) -> type:
+        """The recipe that the command reads."""
+        return RECIPES[self.name]
+
+
+TINY = "recipes/zero_rl/tiny.yaml"
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command(
+            name="check",
+            summary="everything about a grpo recipe that can be known before the model is loaded",
+            explanation=(
+                "Reads the data, resolves the rewards and compares their parameters with the columns, renders a prompt, grades every gold "
+                "answer against itself, and counts prompt tokens. Trains nothing and needs no GPU."
+            ),
+            examples=(f"r1rl check {TINY}", f"r1rl check {TINY} data.limit=100"),
+            target="r1rl.check:run",
+        ),
+        Command(
+            name="grpo",
+            summary="reinforcement learning from rewards, such as zero-RL on a base model",
+            explanation=(
+                "Each step samples num_generations completions for each of num_prompts problems, scores them with the rewards, compares "
+                "each with its group, and updates the policy. A run leaves metrics, completions, checkpoints, curves and a summary."
+            ),
+            examples=(
+                f"r1rl grpo {TINY}",
+                f"r1rl grpo {TINY} max_steps=20 rewards.1.weight=0.2 run_name=short",
+                f"r1rl grpo {TINY} --resume",
+                "accelerate launch --config_file recipes/accelerate/fsdp2.yaml -m r1rl grpo recipes/zero_rl/qwen2.5-math-7b_math.yaml",
+            ),
+            target="r1rl.grpo.run:run",
+            flags=(Flag("resume", "latest", "go on from the run's last checkpoint, or from the checkpoint folder VALUE"),),
+            many_processes=True,
+        ),
+        Command(
+            name="evaluate",
+            summary="scores of models on benchmarks, with intervals, what went wrong, and a report",
+            explanation=(
+                "Samples completions of every benchmark problem from every model, grades them, and compares the models on the same "
+                "problems. The same command goes on where it was interrupted. Leaves a manifest beside every score and one report.html."
+            ),
+            examples=(
+                "r1rl evaluate recipes/evaluate/tiny.yaml",
+                "r1rl evaluate recipes/evaluate/tiny.yaml models.1.path=runs/tiny models.1.every_step=true",
+                "r1rl evaluate recipes/evaluate/math.yaml local_dir=benchmarks benchmarks='[math500, my_problems.jsonl]'",
+                "r1rl evaluate --compare runs/evaluate-tiny/base runs/evaluate-tiny/trained",
+            ),
+            target="r1rl.evaluation.command:run",
+            flags=(
+                Flag("compare", "", "no recipe: the paired difference B minus A of two folders with results", places=("A", "B")),
+                Flag("force", "yes", "compare also what was measured differently, and say what differs"),
+            ),
+            many_processes=True,
+        ),
+        Command(
+            name="pretrain",
+            summary="a small base model from scratch on synthetic maths text",
+            explanation="Trains a tokenizer and a small decoder; this is how the embedded base model was made.",
+            examples=("r1rl pretrain recipes/pretrain/tiny.yaml",),
+            target="r1rl.stages.pretrain:run",
+        ),
+    )
+}
