@@ -17,7 +17,7 @@ from typing import Any
 
 from r1rl import __version__
 from r1rl.bundled import bundled_path
-from r1rl.commands import COMMANDS, Command
+from r1rl.commands import COMMANDS, Command, Flag
 from r1rl.config.load import load_recipe
 from r1rl.errors import UserError
 
