@@ -3,7 +3,8 @@
     checkpoints/step-000100/
       config.json, model.safetensors, tokenizer...   the policy, float32 master weights
       training/state.json                            step, place in the data order, counters
-      training/optimizer.pt | training/sharded/      optimizer and schedule (sharded under FSDP and DeepSpeed)
+      training/optimizer.pt                          optimizer and schedule; under FSDP instead:
+      training/sharded/, training/schedule.pt        the optimizer's shards, the schedule
       training/random-00000.pt                       torch's random state, one file per process
 
 A checkpoint is written under another name and renamed when it is whole, so a folder named step-* can always be trusted.
@@ -24,6 +25,7 @@ from accelerate.utils import DistributedType
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r1rl.errors import UserError
+from r1rl.optimization import restore_schedule
 
 CHECKPOINT_NAME = re.compile(r"step-\d+")
 REPLICATED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
@@ -108,6 +110,8 @@ class Checkpointer:
                 torch.save({"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}, partial / "training" / "optimizer.pt")
         else:
             self.accelerator.save_state(str(partial / "training" / "sharded"))
+            if self.accelerator.is_main_process:  # save_state knows only of what accelerate prepared
+                torch.save(schedule.state_dict(), partial / "training" / "schedule.pt")
         torch.save(random_state(), partial / "training" / f"random-{self.accelerator.process_index:05d}.pt")
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
@@ -132,15 +136,24 @@ class Checkpointer:
             for old in whole_checkpoints(self.folder)[: -self.keep]:
                 shutil.rmtree(old)
 
-    def load(self, path: Path, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler) -> TrainingState:
-        """Restore optimizer, schedule and random states; the caller has loaded the model from `path` already."""
+    def load(self, path: Path, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LambdaLR) -> TrainingState:
+        """Restore optimizer, schedule and random states; the caller has loaded the model from `path` already.
+
+        The moments and the place in the schedule are the checkpoint's; the settings (learning rate, weight decay, ...) stay those
+        that `optimizer` and `schedule` were made with, so that a recipe that was changed before going on has its effect.
+        """
         state = read_training_state(path)
+        settings = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
         if self.accelerator.distributed_type in REPLICATED:
             saved = torch.load(path / "training" / "optimizer.pt", map_location="cpu", weights_only=True)
             optimizer.load_state_dict(saved["optimizer"])
-            schedule.load_state_dict(saved["schedule"])
+            schedule_state = saved["schedule"]
         else:
             self.accelerator.load_state(str(path / "training" / "sharded"))
+            schedule_state = torch.load(path / "training" / "schedule.pt", weights_only=True)
+        for group, setting in zip(optimizer.param_groups, settings, strict=True):
+            group.update(setting)
+        restore_schedule(optimizer, schedule, schedule_state)
         own = path / "training" / f"random-{self.accelerator.process_index:05d}.pt"
         if own.exists():  # a run may go on with another number of processes
             restore_random_state(torch.load(own, weights_only=True))

@@ -7,8 +7,10 @@ that was meant for N would quietly use one. This module notices that and starts 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from types import FrameType
 
 import psutil
 
@@ -34,9 +36,25 @@ def missing_cpu_processes() -> int:
 def start_processes(count: int, arguments: list[str]) -> int:
     """Run `python -m r1rl ARGUMENTS` in `count` processes that find each other; returns the exit code.
 
-    Each process gets its share of the cores: without that, the processes' threads would wait for each other.
+    Each process gets its share of the cores: without that, the processes' threads would wait for each other. They are a session of
+    their own and get each Ctrl-C or SIGTERM once, from here; this process waits until they have saved.
     """
     threads = max(1, (os.cpu_count() or 1) // count)
     environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count), "-m", "r1rl", *arguments]
-    return subprocess.run(command, env=environment, check=False).returncode
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    received = []
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        process.send_signal(number)
+
+    former = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        code = process.wait()
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+    if received:  # torch's launcher ends with an error of its own then
+        raise KeyboardInterrupt
+    return code

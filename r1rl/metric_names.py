@@ -18,8 +18,8 @@ CLIPPED_RATIO = "completions/clipped_ratio"  # completions cut off at max_comple
 REFLECTION_RATE = "reflection/rate"  # completions that question, check or redo their work
 LANGUAGE_CONSISTENCY = "language/consistency"  # share of a completion's words that are of its main language
 
-ENTROPY = "entropy"  # nats per token of the sampled distribution
-KL = "kl"  # to the reference, per token
+ENTROPY = "entropy"  # nats per token of the sampled distribution, over the tokens that were trained (see TRAINED_SHARE)
+KL = "kl"  # to the reference, per trained token
 CLIP_RATIO_LOW = "clip_ratio/low_mean"  # tokens whose ratio was clipped from below
 CLIP_RATIO_HIGH = "clip_ratio/high_mean"  # ... from above
 GRAD_NORM = "grad_norm"  # before clipping

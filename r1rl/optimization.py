@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
@@ -36,3 +37,11 @@ def learning_rate_factor(step: int, total_steps: int, config: OptimizerConfig) -
 def make_schedule(optimizer: torch.optim.Optimizer, total_steps: int, config: OptimizerConfig) -> torch.optim.lr_scheduler.LambdaLR:
     """The recipe's schedule over optimizer steps."""
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, total_steps, config))
+
+
+def restore_schedule(optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LambdaLR, saved: dict[str, Any]) -> None:
+    """Put a fresh schedule at the place of a saved one, with its own peak rates, and set the optimizer's rates accordingly."""
+    schedule.load_state_dict({**saved, "base_lrs": schedule.base_lrs})
+    schedule._last_lr = [peak * factor(schedule.last_epoch) for peak, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
+    for group, rate in zip(optimizer.param_groups, schedule.get_last_lr(), strict=True):
+        group["lr"] = rate

@@ -104,13 +104,17 @@ class RunDirectory:
     def write_resume(self, recipe: Any, environment: Mapping[str, Any], step: int) -> None:
         """Go on after `step`: what was logged beyond it is removed, since it will be written again.
 
-        A recipe that differs from config.yaml replaces it; the old one is kept as config-before-step-000101.yaml.
+        A recipe that differs from config.yaml replaces it; the old one is kept as config-before-step-000101.yaml. So is a
+        summary.json, which is no longer that of the run: a summary says that a run is finished.
         """
         text = dump_recipe(recipe)
         former = self.config_path.read_text(encoding="utf-8")
         if text != former:
             self._write(self.path / f"config-before-step-{step + 1:06d}.yaml", former)
             self._write(self.config_path, text)
+        if self.summary_path.exists():
+            with _disk_errors(self.summary_path):
+                self.summary_path.replace(self.path / f"summary-before-step-{step + 1:06d}.json")
         record = json.loads(self.environment_path.read_text(encoding="utf-8")) if self.environment_path.exists() else {}
         record["resumed"] = [*record.get("resumed", []), {"after_step": step, **environment}]
         self.write_json(self.environment_path, record)

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from r1rl.checkpoint import find_checkpoint
 from r1rl.cli import main
 from r1rl.config.load import load_recipe
+from r1rl.config.schema import ModelConfig
 from r1rl.errors import UserError
-from r1rl.grpo.run import choose_directory, run
+from r1rl.grpo.run import GRPORun, choose_directory, run
+from r1rl.grpo.setup import frozen_copy, load_policy
+from r1rl.grpo.trainer import GRPOTrainer, StepResult
 from r1rl.run_directory import RunDirectory
 
 TIMES = ("time/", "tokens_per_second", "/seconds")
@@ -207,6 +211,100 @@ def test_interrupt_saves_and_the_run_goes_on(folder: Path, finished: RunDirector
     assert untimed(directory)[common] == untimed(finished)[common]
 
 
+def test_interrupt_of_two_processes_saves(folder: Path) -> None:
+    """Who started the processes hands the signal on and waits until they have saved."""
+    start = "import sys; from r1rl.launch import start_processes; start_processes(2, sys.argv[1:])"
+    overrides = ["run_name=two-interrupted", "max_steps=5000", "checkpoint.every_steps=0", "evaluation.data=null"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    with (folder / "two-interrupted.log").open("w") as log:
+        command = [sys.executable, "-c", start, "grpo", str(folder / "recipe.yaml"), *overrides]
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    directory = RunDirectory(folder / "runs" / "two-interrupted")
+    deadline = time.monotonic() + 120
+    while not directory.read_metrics() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == -signal.SIGINT  # KeyboardInterrupt, for which the command line ends with 130
+    stopped_after = directory.read_metrics()[-1]["step"]
+    assert find_checkpoint(directory.checkpoints) == directory.checkpoints / f"step-{stopped_after:06d}"
+
+
+def test_interrupt_in_the_last_step_leaves_the_evaluation_for_later(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step_and_press_ctrl_c(trainer: GRPOTrainer) -> StepResult:
+        signal.raise_signal(signal.SIGINT)
+        return one_step(trainer)
+
+    one_step = GRPOTrainer.step
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(GRPOTrainer, "step", step_and_press_ctrl_c)
+        train(folder, "run_name=last", "max_steps=1")
+    directory = RunDirectory(folder / "runs" / "last")
+    assert not directory.summary_path.exists()
+    train(folder, "run_name=last", "max_steps=1", resume="latest")
+    assert json.loads(directory.summary_path.read_text())["evaluations"].keys() == {"before", "after"}
+
+
+def test_run_killed_after_its_last_checkpoint_is_summed_up_on_resume(folder: Path) -> None:
+    """Also where an earlier, shorter leg of the run was summed up already."""
+    directory = train(folder, "run_name=killed", "max_steps=1", "evaluation.data=null")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(GRPORun, "_finish", _die)
+        train(folder, "run_name=killed", "max_steps=2", "evaluation.data=null", resume="latest")
+    train(folder, "run_name=killed", "max_steps=2", "evaluation.data=null", resume="latest")
+    assert json.loads(directory.summary_path.read_text())["steps"] == 2
+    assert json.loads((directory.path / "summary-before-step-000002.json").read_text())["steps"] == 1
+
+
+def _die(run: GRPORun) -> None:
+    raise InterruptedError
+
+
+def test_resume_evaluates_no_trained_policy_as_the_one_before(folder: Path) -> None:
+    train(folder, "run_name=late", "max_steps=1", "evaluation.at_start=false")
+    directory = train(folder, "run_name=late", "max_steps=2", "evaluation.at_start=true", resume="latest")
+    assert json.loads(directory.summary_path.read_text())["evaluations"].keys() == {"after"}
+
+
+def test_settings_changed_on_resume_have_their_effect(folder: Path) -> None:
+    train(folder, "run_name=changed", "max_steps=2", "evaluation.data=null")
+    changed = ["optimizer.learning_rate=3e-4", "optimizer.schedule=linear", "max_steps=4"]
+    directory = train(folder, "run_name=changed", *changed, "evaluation.data=null", resume="latest")
+    # Steps 3 and 4 of 4 of a linear schedule that falls to zero: the shares 2/4 and 1/4 of the new peak.
+    assert [record["learning_rate"] for record in directory.read_metrics()[2:]] == pytest.approx([1.5e-4, 0.75e-4])
+
+
+def test_gradient_checkpointing_is_in_effect_and_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = ModelConfig(path=str(folder / "policy"), gradient_checkpointing=True)
+    part = type(load_policy(config).model.layers[0].mlp)
+    calls: list[None] = []
+    monkeypatch.setattr(part, "forward", counted(part.forward, calls))
+    results = []
+    for recomputes in (False, True):
+        calls.clear()
+        policy = load_policy(replace(config, gradient_checkpointing=recomputes))
+        policy(input_ids=torch.arange(2, 10)[None]).logits.square().mean().backward()
+        assert len(calls) == (4 if recomputes else 2)  # two layers, computed again in the backward pass
+        results.append(policy.get_input_embeddings().weight.grad)
+    torch.testing.assert_close(results[0], results[1])
+
+
+def counted(forward: Callable[..., Any], calls: list[None]) -> Callable[..., Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        calls.append(None)
+        return forward(*args, **kwargs)
+
+    return wrapper
+
+
+def test_reference_in_bfloat16_keeps_its_rotary_frequencies(folder: Path) -> None:
+    policy = load_policy(ModelConfig(path=str(folder / "policy")))
+    reference = frozen_copy(policy, torch.bfloat16, torch.device("cpu"))
+    assert {parameter.dtype for parameter in reference.parameters()} == {torch.bfloat16}
+    assert not any(parameter.requires_grad for parameter in reference.parameters())
+    for buffer, expected in zip(reference.buffers(), policy.buffers(), strict=True):
+        assert torch.equal(buffer, expected)  # of the same dtype, float32
+
+
 def test_policy_learns_the_reward(folder: Path) -> None:
     directory = train(
         folder, "run_name=learns", "max_steps=40", "rollout.num_generations=8", "evaluation.data=null", "checkpoint.every_steps=0"
@@ -220,6 +318,7 @@ def test_policy_learns_the_reward(folder: Path) -> None:
 OBJECTIVES = {
     "several optimizer steps": ["algorithm.num_iterations=2", "algorithm.num_minibatches=2"],
     "reference": ["algorithm.beta=0.1"],
+    "gradient checkpointing": ["model.gradient_checkpointing=true", "algorithm.beta=0.1"],
     "sequence ratios": ["algorithm.importance_level=sequence", "algorithm.num_iterations=2", "algorithm.aggregation=grpo"],
     "cispo with an entropy bonus": ["algorithm.surrogate=cispo", "algorithm.entropy_coefficient=0.01"],
     "online RFT": ["algorithm.surrogate=online_rft"],

@@ -86,6 +86,8 @@ def choose_directory(recipe: GRPORecipe, resume: str | None) -> tuple[Path, Path
     else:
         checkpoint = Path(resume)
         directory = RunDirectory(checkpoint.resolve().parent.parent)
+        if not directory.config_path.exists():
+            raise UserError(f"{checkpoint} is in no run directory ({directory.config_path} is missing). Resume it where its run left it.")
     step = read_training_state(checkpoint).step
     if step >= recipe.max_steps and directory.summary_path.exists():
         raise UserError(f"{checkpoint}: this run has done its {step} steps (max_steps is {recipe.max_steps}). To go on, raise max_steps.")
@@ -116,8 +118,9 @@ class GRPORun:
         """Train to `max_steps`, or until Ctrl-C, which saves first."""
         self._greet()
         self._start_trackers()
+        stopping = False
         with Interrupt(self.display.message) as interrupt, self.display:
-            if self.recipe.evaluation.at_start and "before" not in self.state.evaluations:
+            if self.recipe.evaluation.at_start and self.state.step == 0:
                 self._evaluate("before", self.recipe.evaluation.num_problems)
             while self.state.step < self.recipe.max_steps:
                 result = self.trainer.step()
@@ -127,13 +130,13 @@ class GRPORun:
                     break
             else:
                 self._evaluate("after", self.recipe.evaluation.num_problems)
-        if self.state.step >= self.recipe.max_steps:
+        if not stopping:
             self._finish()
         elif self.accelerator.is_main_process:
             self.display.message(f"Stopped after step {self.state.step}; everything is saved. Go on with the same command and --resume.")
         self.accelerator.wait_for_everyone()  # a process that left earlier would take the connections of the others with it
         self.accelerator.end_training()
-        if self.state.step < self.recipe.max_steps:
+        if stopping:
             raise KeyboardInterrupt
 
     def _after_step(self, result: StepResult, stopping: bool) -> None:

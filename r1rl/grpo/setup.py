@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from r1rl.preflight import Preflight
 from r1rl.prompts import PromptTemplate, resolve_eos_token_ids
 from r1rl.rewards import RewardSet
 from r1rl.rollout import RolloutEngine, build_engine
+from r1rl.rollout.weights import convert_copy
 from r1rl.sampling import Sampling
 from r1rl.types import Prompt
 
@@ -50,7 +50,7 @@ class GRPOParts:
     rewards: RewardSet
     collector: Collector
     optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
+    schedule: torch.optim.lr_scheduler.LambdaLR
     update: PolicyUpdate
 
 
@@ -152,6 +152,7 @@ def load_policy(model: ModelConfig, checkpoint: Path | None = None) -> PreTraine
         # transformers 5.23 has a new name for it; 5.17 has only the old one.
         enable = getattr(policy, "activation_checkpointing_enable", None) or policy.gradient_checkpointing_enable
         enable({"use_reentrant": False})
+        policy.train()  # transformers recomputes activations in training mode only
     return policy
 
 
@@ -171,6 +172,6 @@ def disable_dropout(policy: PreTrainedModel) -> None:
 
 def frozen_copy(policy: PreTrainedModel, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     """The reference policy of the KL term: the policy as it is now, without gradients."""
-    reference = copy.deepcopy(policy)
-    nn.Module.to(reference, device=device, dtype=dtype)
-    return reference.eval().requires_grad_(False)
+    reference = convert_copy(policy, dtype)  # buffers keep their precision: rounded rotary frequencies are other positions
+    nn.Module.to(reference, device)
+    return reference
