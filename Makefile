@@ -1,6 +1,6 @@
 # Set-up, the main job and the tests. Every target that needs the environment makes it first.
 #
-#   make quickstart                 train the embedded base model on this machine, about ten minutes on two cores
+#   make quickstart                 train the embedded base model on this machine, a few minutes on two cores
 #   make quickstart ARGS="seed=1"   the same with overrides
 #   make install                    only set up
 #   make test                       lint, types and tests

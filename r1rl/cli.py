@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    if arguments[:1] == ["help"] and len(arguments) > 1:
+        arguments = [arguments[1], "--help"]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         from r1rl.help import print_overview
 
@@ -150,8 +152,13 @@ def find_recipe(name: str) -> Path:
         if not path.is_absolute() and candidate.is_file():
             return candidate
     known = sorted(f"recipes/{file.relative_to(bundled)}" for file in bundled.rglob("*.yaml") if file.parent.name != "accelerate")
-    near = get_close_matches(name, known, n=3) or [recipe for recipe in known if path.stem and path.stem in recipe]
     if path.is_dir():
         raise UserError(f"{name} is a folder; name a recipe file in it.")
-    listing = f"{'near it' if near else 'those'}: {', '.join(near or known)}"
+    here = [str(path.with_name(file)) for file in get_close_matches(path.name, _yaml_files(path.parent), n=3, cutoff=0.8)]
+    near = here or get_close_matches(name, known, n=3) or [recipe for recipe in known if path.stem and path.stem in recipe]
+    listing = f"{'near it' if near else 'the bundled ones'}: {', '.join(near or known)}"
     raise UserError(f"there is no recipe {name} here or among the bundled ones; {listing}.")
+
+
+def _yaml_files(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir() if file.suffix in (".yaml", ".yml")) if folder.is_dir() else []

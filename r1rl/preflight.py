@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import random
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 
 from r1rl import models
@@ -47,7 +48,7 @@ def preflight(recipe: GRPORecipe, recipe_path: Path) -> Preflight:
     _check_trackers(recipe)
     if recipe.prompt.template != CHAT:
         template_text(recipe.prompt.template)
-    loaded = read_problems(recipe.data, recipe.seed)
+    loaded = _read(recipe.data, recipe.seed, "data")
     held_out = _held_out(recipe)
     rewards = _resolve_rewards(recipe, recipe_path.parent, loaded.problems, held_out.problems)
     warnings = [*loaded.warnings, *held_out.warnings, *_suspicions(recipe, loaded.problems, held_out.problems)]
@@ -58,6 +59,10 @@ def _check_model_folder(path: str) -> None:
     """A path that can't be a hub name (OWNER/NAME) must be a model's folder. Whether the hub has a model shows when it is loaded."""
     folder = Path(models.resolve(path))
     can_be_hub_name = path != models.EMBEDDED and path.count("/") <= 1 and not path.startswith((".", "/", "~"))
+    if folder.is_file():
+        raise RecipeError(f"model.path: {folder} is a file; write a folder with a model, a hub name (OWNER/NAME) or {models.EMBEDDED}.")
+    if not folder.exists() and path != models.EMBEDDED and get_close_matches(path, [models.EMBEDDED], cutoff=0.8):
+        raise RecipeError(f"model.path: there is no model {path}; did you mean {models.EMBEDDED}?")
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise RecipeError(f"model.path: the folder {folder} has no config.json, so it holds no model that transformers can load.")
     if not folder.is_dir() and not can_be_hub_name:
@@ -71,11 +76,11 @@ def _check_trackers(recipe: GRPORecipe) -> None:
 
 
 def _held_out(recipe: GRPORecipe) -> LoadedProblems:
-    """The evaluation's problems, the same for every run; errors name `evaluation.data`."""
+    """The evaluation's problems, the same for every run."""
     data = recipe.evaluation.data
     if data is None:
         return LoadedProblems([])
-    loaded = _named_after_evaluation(data)
+    loaded = _read(data, HELD_OUT_SEED, "evaluation.data")
     most = recipe.evaluation.num_problems
     if len(loaded.problems) <= most:
         return loaded
@@ -83,11 +88,14 @@ def _held_out(recipe: GRPORecipe) -> LoadedProblems:
     return LoadedProblems([loaded.problems[place] for place in chosen], loaded.notes, loaded.skipped, loaded.warnings)
 
 
-def _named_after_evaluation(data: DataConfig) -> LoadedProblems:
+def _read(data: DataConfig, seed: int, section: str) -> LoadedProblems:
+    """The problems of one section of the recipe; every error names the section."""
     try:
-        return read_problems(data, HELD_OUT_SEED)
+        return read_problems(data, seed, section)
     except DataError as error:
-        raise DataError(f"evaluation.data: {error}") from error
+        if str(error).startswith(f"{section}."):
+            raise
+        raise DataError(f"{section}: {error}") from error
 
 
 def _resolve_rewards(recipe: GRPORecipe, base_dir: Path, problems: list[Problem], held_out: list[Problem]) -> RewardSet:

@@ -78,6 +78,14 @@ def test_flags_and_overrides_mix(words: list[str], resume: str | None, overrides
         (["grpo", "recipe.yaml", "max_steps", "3"], '"max_steps" is neither a flag nor key=value; the recipe is recipe.yaml.'),
         (["grpo", "recipe.yaml", "max_stepz=3"], "override max_stepz=3: max_stepz is unknown; did you mean max_steps?"),
         (["grpo", "recipes/zero_rl/tiniy.yaml"], "there is no recipe recipes/zero_rl/tiniy.yaml here or among the bundled ones; near it: "),
+        (["grpo", "recip.yaml"], "there is no recipe recip.yaml here or among the bundled ones; near it: recipe.yaml."),
+        (["grpo", "qqq"], "there is no recipe qqq here or among the bundled ones; the bundled ones: recipes/"),
+        (
+            ["evaluate", "recipe.yaml"],
+            "recipe.yaml is a recipe of r1rl grpo, and r1rl evaluate reads another kind: run r1rl grpo recipe.yaml.",
+        ),
+        (["check", "recipes/pretrain/tiny.yaml"], "r1rl check reads another kind: run r1rl pretrain "),
+        (["help", "grp"], "there is no command grp; did you mean grpo?"),
         (["grpo", "."], ". is a folder; name a recipe file in it."),
     ],
 )
@@ -153,6 +161,14 @@ def test_help_explains_every_key(command: str, capsys: pytest.CaptureFixture[str
             assert key.help
             assert " ".join(key.help.split()[:3]) in text, key.name
     assert "rewards.0.weight=0.5" in text
+
+
+def test_help_of_a_command_by_the_word_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["help", "pretrain"]) == 0
+    spoken = capsys.readouterr().out
+    assert cli.main(["pretrain", "--help"]) == 0
+    assert spoken == capsys.readouterr().out
+    assert "corpus.tasks" in spoken
 
 
 def test_help_shows_types_and_defaults(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from r1rl.config.describe import recipe_keys
-from r1rl.config.retired import RETIRED, RETIRED_PREFIXES, replacement
-from r1rl.config.schema import GRPORecipe
+from r1rl.config.retired import RETIRED, RETIRED_ELSEWHERE, RETIRED_PREFIXES, replacement
+from r1rl.config.schema import EvaluateRecipe, GRPORecipe, PretrainRecipe
 from tests.config_helpers import MINIMAL, message
 
 
@@ -73,6 +74,9 @@ def test_unknown_key_without_a_near_one_lists_the_section(recipe_file: Path) -> 
         ("vllm_gpu_memory_utilization: 0.7", "rollout.engine"),
         ("cosine_max_len: 1000", "arguments"),
         ("push_to_hub: true", "from_pretrained"),
+        ("eval_dataset: a/b", "evaluation.data: {source: NAME"),
+        ("reward_model_name_or_path: a/b", "rewards: [{function: reward_model, arguments: {path: NAME}}]"),
+        ("trackio_space_id: a/b", "logging.trackers: [trackio]"),
         ("beta: 0.04", "algorithm.beta"),
         ("num_generations: 8", "rollout.num_generations"),
         ("temperature: 0.7", "rollout.temperature"),
@@ -95,6 +99,31 @@ def test_every_replacement_names_existing_keys() -> None:
             section, dot, _ = word.partition(".")
             if dot and section in sections:
                 assert word in known, f"{retired}: {word} is not a key"
+
+
+@pytest.mark.parametrize("recipe", [EvaluateRecipe, PretrainRecipe])
+def test_replacements_in_other_recipes_name_their_own_keys(recipe: type) -> None:
+    """What stands after "write", and every dotted name, is a key of this recipe; no retired name is one."""
+    keys = recipe_keys(recipe)
+    known = {key.name for key in keys}
+    assert not {key.name for key in keys if not key.section} & set(RETIRED_ELSEWHERE[recipe.__name__])
+    for retired, sentence in RETIRED_ELSEWHERE[recipe.__name__].items():
+        named = re.findall(r"write ([a-z_.]+\w)", sentence) + re.findall(r"(?<!/)\b[a-z]+\.[a-z]\w+", sentence)
+        assert {name if name in known else f"models.0.{name}" for name in named} <= known, retired
+        assert sentence.endswith("."), retired
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "sentence"),
+    [
+        ("evaluate", "max_new_tokens: 9", "max_new_tokens is not a key of r1rl: write max_completion_length."),
+        ("evaluate", "model_name_or_path: a/b", "list what is evaluated: models: [{path: NAME}]."),
+        ("pretrain", "batch_size: 9", "write batch_tokens, the tokens of an optimizer step."),
+        ("pretrain", "epsilon_high: 0.2", "epsilon_high is unknown; did you mean optimizer.epsilon?"),
+    ],
+)
+def test_other_recipes_have_replacements_of_their_own(recipe_file: Path, command: str, text: str, sentence: str) -> None:
+    assert sentence in message(recipe_file, f"run_name: x\nseed: 1\nmodels_: 1\n{text}\n", command=command)
 
 
 def test_retired_keys_are_not_keys_of_a_recipe() -> None:

@@ -204,10 +204,26 @@ def test_unreadable_files(tmp_path: Path) -> None:
     assert "holds an object, not a list" in message(config(tmp_path / "object.json"))
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
     assert "not a parquet file" in message(config(tmp_path / "broken.parquet"))
+    (tmp_path / "utf16.csv").write_text("problem,answer\n1,2\n", encoding="utf-16")
+    assert message(config(tmp_path / "utf16.csv")).endswith("utf16.csv: the header has bytes that are not UTF-8: save the file as UTF-8.")
     (tmp_path / "folder.jsonl").mkdir()
     assert "can't be read" in message(config(tmp_path / "folder.jsonl"))
     bad = write_jsonl(tmp_path / "bad.jsonl", ["{", "["])
     assert "no row is left" in message(config(bad)) and "line 1" in message(config(bad))
+
+
+def test_what_is_no_hub_name_is_refused_without_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reached(*arguments: Any, **settings: Any) -> None:
+        pytest.fail("the hub was asked")
+
+    monkeypatch.setattr("datasets.load_dataset", reached)
+    (tmp_path / "problems.tsv").write_text("problem\tanswer\n")
+    assert message(config(tmp_path / "problems.tsv")) == (
+        f"data.source: {tmp_path / 'problems.tsv'} is a file of a kind that r1rl does not read; its name must end in "
+        ".jsonl, .json, .csv, .parquet."
+    )
+    assert message(config("./nowhere")).startswith("data.source: there is no file or folder nowhere (looked in ")
+    assert message(config("arithmatic")) == "data.source: there is no generator arithmatic; did you mean arithmetic?"
 
 
 def test_settings_without_effect_are_refused(tmp_path: Path) -> None:

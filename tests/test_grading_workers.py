@@ -227,6 +227,8 @@ def test_same_verdicts_in_two_accelerate_processes(tmp_path):
             outcomes = gather_object([own])
             if accelerator.is_main_process:
                 print(outcomes)
+            accelerator.wait_for_everyone()
+            accelerator.end_training()  # a process that just exits can tear the other's connection down with it
             """
         )
     )

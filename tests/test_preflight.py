@@ -34,6 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_rows(tmp_path / "train.jsonl", [{"problem": f"{n}+{n}?", "answer": str(2 * n), "level": n} for n in range(4)])
     (tmp_path / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty.csv").touch()
     return tmp_path
 
 
@@ -68,7 +69,10 @@ def test_torch_is_not_imported(folder: Path) -> None:
     [
         (["data.source=missing.jsonl"], DataError, "there is no file missing.jsonl"),
         (["data.columns={problem: question}"], DataError, "has no column 'question'. It has: problem, answer, level"),
-        (["evaluation.data={source: missing.jsonl}"], DataError, "evaluation.data: data.source: there is no file missing.jsonl"),
+        (["evaluation.data={source: missing.jsonl}"], DataError, "evaluation.data.source: there is no file missing.jsonl"),
+        (["data.source=empty.csv"], DataError, "data: empty.csv has no rows."),
+        (["evaluation.data={source: empty.csv}"], DataError, "evaluation.data: empty.csv has no rows."),
+        (["data={source: countdown, split: valid}"], DataError, 'data: generator countdown: there is no split "valid"'),
         (["rewards.0.function=countdown"], RewardError, "needs 'numbers', which is not a column of the data"),
         (["rewards.0.function=accurcy", "outcome=accurcy"], RewardError, "Did you mean accuracy?"),
         (["rewards.0.arguments={strict: true}"], RewardError, "arguments.strict"),
@@ -76,6 +80,8 @@ def test_torch_is_not_imported(folder: Path) -> None:
         (["prompt.template=train.jsonl"], RecipeError, "does not contain {problem}"),
         (["model.path=./nowhere"], RecipeError, "model.path: there is no folder nowhere"),
         (["model.path=a/b/c"], RecipeError, "no hub name (OWNER/NAME) looks like this"),
+        (["model.path=train.jsonl"], RecipeError, "model.path: train.jsonl is a file; write a folder with a model, a hub name"),
+        (["model.path=embeded"], RecipeError, "model.path: there is no model embeded; did you mean embedded?"),
         (["model.path=empty"], RecipeError, "the folder empty has no config.json"),
         (["output_dir=train.jsonl/runs"], UserError, "train.jsonl"),
     ],

@@ -85,6 +85,7 @@ def test_same_file_is_imported_once(folder):
         ("a.py", "x = 1", "names a file but no function: write a.py:my_function"),
         ("a.py:lenght", "def length(completions): return []", r"lenght does not exist in .*a.py. Did you mean length\? It has: length"),
         ("a.py:LIMIT", "LIMIT = 3", "LIMIT is not a function in .*a.py. It has no function"),
+        ("a.py:F", "class F:\n    def __call__(self, completions): return []", "F is a class, not a function, in .*a.py"),
         ("a.py:f", "def f(:\n", "a.py, line 1"),
         ("a.py:f", "import not_installed_anywhere\n", "imports not_installed_anywhere, which is not installed"),
         ("a.py:f", "1 / 0\n", "importing .*a.py failed: ZeroDivisionError"),
@@ -144,6 +145,8 @@ def test_optional_column_is_filled_where_the_data_has_it(folder):
         ("def f(completions): return []", {"scale": 1}, "It takes no arguments"),
         ("def f(completions, prefill): return []", {"prefill": "x"}, "arguments.prefill can't be set"),
         ("def f(completions, /): return []", {}, "stands before '/'"),
+        ("def f(): return []", {}, r"f \(.*a.py\) takes nothing of the batch.* Give it a parameter completions"),
+        ("def f(*, scale=1): return []", {"scale": 2}, "takes nothing of the batch"),
     ],
 )
 def test_signatures_are_checked_before_anything_runs(folder, code, arguments, sentence):

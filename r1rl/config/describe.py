@@ -106,7 +106,7 @@ def explain_unknown(key: str, section: str, recipe: type) -> tuple[str, list[str
     if near:
         meant = f"{section}.{near[0]}" if section else near[0]
         return f"{written} is unknown; did you mean {meant}?", [meant]
-    instead = replacement(key)
+    instead = replacement(key, recipe.__name__)
     if instead is not None:
         return f"{written} is not a key of r1rl: {instead}", elsewhere
     if elsewhere:

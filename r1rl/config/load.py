@@ -34,6 +34,7 @@ def load_recipe(command: str, path: str | Path, overrides: Sequence[str] = ()) -
     path = Path(path)
     issues = Issues(str(path))
     root = parse(_read(path), str(path), issues)
+    _refuse_recipe_of_another_command(command, root, path)
     if overrides and root.value is None:
         root = Node({}, root.where)
     for override in overrides:
@@ -57,6 +58,20 @@ def _read(path: Path) -> str:
         raise RecipeError(f"{path} is not UTF-8 text (byte {error.start}): is it a recipe?") from None
     except OSError as error:
         raise RecipeError(f"{path}: the recipe can't be read ({error.strerror}).") from None
+
+
+def _refuse_recipe_of_another_command(command: str, root: Node, path: Path) -> None:
+    """One sentence for a recipe that another command reads, instead of an error for each of its keys."""
+    if not isinstance(root.value, dict) or root.value.keys() <= _sections(command):
+        return
+    readers = {recipe: name for name, recipe in RECIPES.items()}  # of check and grpo, which read the same, grpo
+    for recipe, other in readers.items():
+        if recipe is not RECIPES[command] and root.value.keys() <= _sections(other):
+            raise RecipeError(f"{path} is a recipe of r1rl {other}, and r1rl {command} reads another kind: run r1rl {other} {path}.")
+
+
+def _sections(command: str) -> set[str]:
+    return {entry.name for entry in dataclasses.fields(RECIPES[command])}
 
 
 def _note_contradictions(recipe: Any, root: Node, issues: Issues) -> None:

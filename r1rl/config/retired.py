@@ -6,11 +6,12 @@ _DATASET = "write data: {source: NAME, subset: CONFIG, split: train}."
 _COLUMNS = "map the columns with data.columns, such as {problem: question, answer: solution}."
 _BATCH = "write rollout.num_prompts, the prompts of a step over all processes; update.micro_batch_tokens bounds the micro-batches."
 _REWARDS = "list the rewards, each with its weight, under rewards: [{function: accuracy, weight: 1.0}, {function: format, weight: 0.1}]."
+_REWARD_MODEL = "a reward model is one of the rewards: rewards: [{function: reward_model, arguments: {path: NAME}}]."
 _REWARD_ARGUMENT = "it is an argument of one reward: write it under rewards, as {function: NAME, arguments: {...}}."
 _ENGINE = "r1rl samples in its own process with the policy's weights; choose with rollout.engine (auto, native, transformers)."
 _PRECISION = "write model.dtype: bfloat16 or float32; master weights are float32 in both cases."
 _STEPS = "training is counted in rollouts: write max_steps; max_steps x rollout.num_prompts / rows of the data is the number of epochs."
-_HUB = "r1rl uploads nothing; each folder in checkpoints/ of the run loads with from_pretrained, and huggingface-cli can upload it."
+_HUB = "r1rl uploads nothing; each folder in checkpoints/ of the run loads with from_pretrained, and hf upload can upload it."
 _LOG = "every step is written to metrics.jsonl; the logging section sets what is shown."
 _EVALUATION = "write evaluation.data and, to evaluate during training, evaluation.every_steps."
 _CHECKPOINT = "write checkpoint.every_steps and checkpoint.keep."
@@ -62,6 +63,7 @@ RETIRED: dict[str, str] = {
     "dataset_configs": "write data.subset.",
     "dataset_mixture": "one recipe reads one data set: " + _DATASET,
     "dataset_train_split": "write data.split.",
+    "eval_dataset": "write evaluation.data: {source: NAME, split: test}.",
     "dataset_test_split": "write evaluation.data.split.",
     "dataset_split": "write data.split.",
     "train_files": "write data.source with the path of the file.",
@@ -86,7 +88,8 @@ RETIRED: dict[str, str] = {
     "reward_funcs": _REWARDS,
     "reward_functions": _REWARDS,
     "reward_weights": _REWARDS,
-    "reward_model_path": _REWARDS,
+    "reward_model_path": _REWARD_MODEL,
+    "reward_model_name_or_path": _REWARD_MODEL,
     "multi_objective_aggregation": "the total is the weighted sum of the rewards: set each reward's weight.",
     "repetition_n_grams": _REWARD_ARGUMENT,
     "repetition_max_penalty": _REWARD_ARGUMENT,
@@ -221,12 +224,53 @@ RETIRED_PREFIXES: dict[str, str] = {
     "dataloader_": _DATALOADER,
     "lora_": "LoRA is not part of r1rl: it trains all weights.",
     "wandb_": "write logging.trackers: [wandb]; wandb reads its own settings from WANDB_* variables of the environment.",
+    "trackio_": "write logging.trackers: [trackio]; trackio reads its own settings from TRACKIO_* variables of the environment.",
 }
 """What to say about every other key with this beginning."""
 
+_MODELS = "list what is evaluated: models: [{path: NAME}]."
+_BENCHMARKS = "write benchmarks, a list of names from docs/benchmarks.md, data files and hub names."
+_ANSWER_LENGTH = "write max_completion_length."
+_SAMPLES = "write num_samples, the completions of each problem."
+_BATCH_TOKENS = "write batch_tokens, the tokens of an optimizer step."
+_ROW_LENGTH = "write sequence_length; documents are packed into rows of so many tokens."
 
-def replacement(key: str) -> str | None:
-    """The sentence for a key of another framework, or None."""
+RETIRED_ELSEWHERE: dict[str, dict[str, str]] = {
+    "EvaluateRecipe": {
+        **dict.fromkeys(("model", "model_path", "model_name", "model_name_or_path", "pretrained", "model_args"), _MODELS),
+        **dict.fromkeys(("tasks", "benchmark", "data", "dataset", "dataset_name", "data_path"), _BENCHMARKS),
+        **dict.fromkeys(("max_new_tokens", "max_tokens", "max_gen_toks", "max_response_length", "max_length"), _ANSWER_LENGTH),
+        **dict.fromkeys(("n", "n_sampling", "num_generations", "num_return_sequences", "num_samples_per_prompt"), _SAMPLES),
+        **dict.fromkeys(("limit", "max_samples", "num_test_sample"), "write num_problems."),
+        "batch_size": "write max_rows, the completions that are decoded at once, or leave it out: as many as fit.",
+        "do_sample": "write sampling.temperature: 0 is greedy.",
+        "system_prompt": "write prompt.template: chat and prompt.system.",
+        "torch_dtype": "write dtype for each entry of models.",
+        "use_vllm": "a server samples for an entry of models that has endpoint: {url: http://localhost:8000/v1}.",
+    },
+    "PretrainRecipe": {
+        **dict.fromkeys(
+            ("batch_size", "train_batch_size", "per_device_train_batch_size", "gradient_accumulation_steps"), _BATCH_TOKENS
+        ),
+        **dict.fromkeys(("max_length", "max_seq_length", "seq_length", "block_size", "context_length"), _ROW_LENGTH),
+        **dict.fromkeys(("num_train_epochs", "num_epochs"), "training is counted in optimizer steps: write max_steps."),
+        **dict.fromkeys(("n_layer", "num_hidden_layers"), "write architecture.num_layers."),
+        **dict.fromkeys(("n_head", "num_attention_heads"), "write architecture.num_heads."),
+        **dict.fromkeys(("n_embd", "d_model"), "write architecture.hidden_size."),
+        **dict.fromkeys(("torch_dtype", "bf16"), "write save_dtype, of the saved weights."),
+        "lr": RETIRED["lr"],
+        "lr_scheduler_type": RETIRED["lr_scheduler_type"],
+        "warmup_ratio": RETIRED["warmup_ratio"],
+        "dataset_name": "the text is generated: write corpus.tasks and corpus.habits.",
+    },
+}
+"""By the recipe's class: the same for recipes other than GRPORecipe, whose keys the sentences above name."""
+
+
+def replacement(key: str, recipe: str = "GRPORecipe") -> str | None:
+    """The sentence for a key of another framework in a recipe of the class `recipe`, or None."""
+    if recipe != "GRPORecipe":
+        return RETIRED_ELSEWHERE.get(recipe, {}).get(key)
     if key in RETIRED:
         return RETIRED[key]
     return next((sentence for prefix, sentence in RETIRED_PREFIXES.items() if key.startswith(prefix)), None)

@@ -25,6 +25,7 @@ def build_prompts(problems: Sequence[Problem], template: PromptTemplate, max_pro
     if prompts and not kept:
         shortest = min(len(prompt.token_ids) for prompt in prompts)
         raise DataError(
-            f"max_prompt_tokens is {max_prompt_tokens}, but the shortest of the {len(prompts)} prompts has {shortest} tokens. Raise it."
+            f"data.max_prompt_tokens is {max_prompt_tokens}, but the shortest of the {len(prompts)} prompts has {shortest} tokens. "
+            "Raise it."
         )
     return kept, len(prompts) - len(kept)

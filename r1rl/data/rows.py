@@ -6,12 +6,14 @@ import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from r1rl.config.schema import DataConfig
 from r1rl.errors import DataError
+from r1rl.problems import GENERATORS
 
 
 class RowFault(StrEnum):
@@ -61,7 +63,20 @@ def read_table(data: DataConfig, section: str = "data") -> Table:
     reader = READERS.get(Path(data.source).suffix.lower())
     if reader is not None:
         return _read_file(data, reader, section)
+    _refuse_what_is_no_hub_name(data.source, section)
     return _read_hub(data, section)
+
+
+def _refuse_what_is_no_hub_name(source: str, section: str) -> None:
+    """A sentence at once, where the hub client would search the network for a file or for a misspelt generator."""
+    path = Path(source).expanduser()
+    if path.is_file():
+        raise DataError(f"{section}.source: {path} is a file of a kind that r1rl does not read; its name must end in {', '.join(READERS)}.")
+    if source.startswith((".", "/", "~")) and not path.exists():
+        raise DataError(f"{section}.source: there is no file or folder {path} (looked in {Path.cwd()}).")
+    near = get_close_matches(source, GENERATORS, n=1, cutoff=0.8)
+    if near and not path.exists():
+        raise DataError(f"{section}.source: there is no generator {source}; did you mean {near[0]}?")
 
 
 def _read_file(data: DataConfig, reader: Callable[[Path], Iterator[Row | BadRow]], section: str) -> Table:
@@ -121,6 +136,8 @@ def _read_csv(path: Path) -> Iterator[Row | BadRow]:
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         reader = csv.reader(file)
         header = next(reader, [])
+        if any("\N{REPLACEMENT CHARACTER}" in name for name in header):
+            raise DataError(f"{path}: the header has bytes that are not UTF-8: save the file as UTF-8.")
         while True:
             try:
                 fields = next(reader)

@@ -153,10 +153,12 @@ def _guarded(what: str, load: Callable[[], T], looked_at: Path) -> T:
 
 def _function_of(module: ModuleType, file: Path | None, name: str, built_in: bool) -> LoadedReward:
     function = getattr(module, name, None)
-    if callable(function):
+    if callable(function) and not inspect.isclass(function):
         return LoadedReward(name=name, function=function, file=file, module=module, built_in=built_in)
     found = [key for key, value in vars(module).items() if _is_own_function(module, key, value)]
     what = "is not a function" if hasattr(module, name) else "does not exist"
+    if inspect.isclass(function):
+        what = "is a class, not a function,"
     functions = f"It has: {', '.join(found)}." if found else "It has no function."
     raise RewardError(f"rewards: {name} {what} in {file or module.__name__}.{nearest(name, found)} {functions}")
 

@@ -54,6 +54,11 @@ def match_signature(reward: LoadedReward, arguments: Mapping[str, Any], columns:
         rest = (*ROW_KEYWORDS, *BATCH_KEYWORDS, *sorted(every_column - set(KEYWORDS)))
         from_batch += [name for name in rest if name not in settings and name not in arguments]
     names = {p.name for p in named}
+    if not from_batch and OUTCOME_KEYWORD not in names:
+        raise RewardError(
+            f"rewards: {reward.place} takes nothing of the batch, so it can't tell completions apart. "
+            f"Give it a parameter completions; r1rl also fills {', '.join(name for name in KEYWORDS if name != 'completions')} and columns."
+        )
     return Inputs(tuple(from_batch), dict(arguments), OUTCOME_KEYWORD in names, EVENTS_KEYWORD in names)
 
 

@@ -1,0 +1,83 @@
+"""The documentation against the project: YAML blocks load, commands parse, keys and files that are named exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from r1rl.cli import find_recipe, parse_arguments
+from r1rl.commands import COMMANDS
+from r1rl.config.describe import recipe_keys
+from r1rl.config.load import RECIPES, load_recipe
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted(
+    page for pattern in ("*.md", "docs/**/*.md", "recipes/*.md", "rewards/*.md", "r1rl/models/**/*.md") for page in ROOT.glob(pattern)
+)
+SETTINGS = {
+    "grpo": {"run_name": "x", "data": {"source": "countdown"}, "rewards": [{"function": "countdown"}]},
+    "evaluate": {"run_name": "x", "models": [{"path": "embedded"}], "benchmarks": ["countdown"]},
+}
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def yaml_blocks() -> list[Any]:
+    found = []
+    for page in PAGES:
+        for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", text_of(page), re.S | re.M)):
+            if page.name != "algorithms.md":  # its block has one recipe after another; test_algorithms_doc.py reads it
+                found.append(pytest.param(block, id=f"{page.relative_to(ROOT)}-{number}"))
+    return found
+
+
+def commands() -> list[Any]:
+    """Every line of a code block that calls r1rl, as (words, id); what stands after three spaces is a remark."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"^```\w*\n(.*?)^```", text_of(page), re.S | re.M):
+            for line in re.findall(r"^(?:.*-m )?(r1rl [a-z].*)$", block, re.M):
+                found.append(pytest.param(shlex.split(re.split(r"\s{3,}", line)[0]), id=f"{page.relative_to(ROOT)}: {line}"))
+    return found
+
+
+@pytest.mark.parametrize("block", yaml_blocks())
+def test_yaml_blocks_are_parts_of_valid_recipes(block: str, tmp_path: Path) -> None:
+    part = yaml.safe_load(block)
+    command = "evaluate" if part.keys() & {"define", "benchmarks"} else "grpo"
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(SETTINGS[command] | part), encoding="utf-8")
+    recipe = load_recipe(command, tmp_path / "recipe.yaml")
+    assert all(getattr(recipe, key) for key in part)
+
+
+@pytest.mark.parametrize("words", commands())
+def test_commands_name_recipes_and_keys_that_exist(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    command = COMMANDS[words[1]]
+    invocation = parse_arguments(command, words[2:])
+    if any(flag.places and invocation.flags[flag.name] for flag in command.flags):
+        assert invocation.recipe is None
+        return
+    assert invocation.recipe is not None
+    load_recipe(command.name, find_recipe(invocation.recipe), invocation.overrides)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_dotted_keys_links_and_files_exist(page: Path) -> None:
+    text = text_of(page)
+    known = {key.name for recipe in RECIPES.values() for key in recipe_keys(recipe)}
+    sections = {name.partition(".")[0] for name in known if "." in name} - {"model"}  # model.generate is transformers' method
+    dotted = re.findall(r"`([a-z_]+\.[a-z_.0-9]+[a-z])(?:: [^`]*)?`", text)
+    assert [name for name in dotted if name.partition(".")[0] in sections and name not in known] == []
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
+    assert [link for link in links if not (page.parent / link).exists()] == []
+    invented = {"rewards/short.py", "tests/test_short.py"}  # what rewards/README.md tells a reader to write
+    files = set(re.findall(r"`((?:r1rl|tests|docs|scripts|recipes|rewards)/[\w./-]+)`", text)) - invented
+    assert [file for file in sorted(files) if not (ROOT / file).exists()] == []
