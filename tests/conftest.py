@@ -1,8 +1,14 @@
-"""Shared by all tests: tests marked `gpu` are skipped without a CUDA device."""
+"""Shared by all tests: one thread for torch, and tests marked `gpu` are skipped without a CUDA device."""
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+# The tests' tensors are tiny. With two threads every operation waits for both, which on a machine with other work takes up to
+# forty times as long. Set before torch is imported, and inherited by the commands that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
