@@ -17,7 +17,7 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from r1rl.config.schema import ArchitectureConfig
+from r1rl.config.pretrain import ArchitectureConfig
 from r1rl.rollout import build_engine
 from r1rl.sampling import Sampling
 

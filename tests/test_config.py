@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from r1rl.config.load import dump_recipe, load_recipe
-from r1rl.config.schema import GRPORecipe, PretrainRecipe
+from r1rl.config.pretrain import PretrainRecipe
+from r1rl.config.schema import GRPORecipe
 from r1rl.errors import RecipeError
 from tests.config_helpers import MINIMAL, load, message
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from r1rl.config.describe import recipe_keys
+from r1rl.config.evaluate import EvaluateRecipe
+from r1rl.config.pretrain import PretrainRecipe
 from r1rl.config.retired import RETIRED, RETIRED_ELSEWHERE, RETIRED_PREFIXES, replacement
-from r1rl.config.schema import EvaluateRecipe, GRPORecipe, PretrainRecipe
+from r1rl.config.schema import GRPORecipe
 from tests.config_helpers import MINIMAL, message
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import get_type_hints
 
 import pytest
 
 from r1rl.config.describe import recipe_keys, section_class
-from r1rl.config.intervals import INTERVALS, Interval
+from r1rl.config.intervals import Interval
 from r1rl.config.load import RECIPES
 from r1rl.config.schema import RewardConfig
 from r1rl.config.validate import reward_names
@@ -102,9 +103,12 @@ def test_numbers_out_of_range(recipe_file: Path, lines: str, sentence: str) -> N
 
 def test_every_number_has_an_interval() -> None:
     """Only a reward's weight and the entropy bonus may be any number: a negative one is a penalty."""
-    numbers = {f"{cls.__name__}.{name}" for cls in sections() for name, hint in get_type_hints(cls).items() if hint in NUMBERS}
-    assert numbers - set(INTERVALS) == {"RewardConfig.weight", "AlgorithmConfig.entropy_coefficient"}
-    assert set(INTERVALS) - numbers == set()
+    numbers, ranged = set(), set()
+    for cls in sections():
+        numbers |= {f"{cls.__name__}.{name}" for name, hint in get_type_hints(cls).items() if hint in NUMBERS}
+        ranged |= {f"{cls.__name__}.{entry.name}" for entry in dataclasses.fields(cls) if entry.metadata.get("within")}
+    assert numbers - ranged == {"RewardConfig.weight", "AlgorithmConfig.entropy_coefficient"}
+    assert ranged - numbers == set()
 
 
 def sections() -> set[type]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from r1rl.config.schema import CorpusConfig
+from r1rl.config.pretrain import CorpusConfig
 from r1rl.errors import RecipeError
 from r1rl.problems import split_of
 from r1rl.problems.habits import Solution

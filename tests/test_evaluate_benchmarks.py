@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from config_helpers import load
 
-from r1rl.config.schema import BenchmarkConfig, DataConfig
+from r1rl.config.evaluate import BenchmarkConfig
+from r1rl.config.schema import DataConfig
 from r1rl.errors import DataError, RecipeError
 from r1rl.evaluation.benchmarks import BENCHMARKS, contamination_probe, load_benchmark, select_benchmarks
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from evaluate_helpers import completion, serving
 
-from r1rl.config.schema import EndpointConfig, EvaluatedModelConfig, EvaluateRecipe, EvaluateSamplingConfig, PromptConfig
+from r1rl.config.evaluate import EvaluatedModelConfig, EvaluateRecipe, SamplingConfig
+from r1rl.config.schema import EndpointConfig, PromptConfig
 from r1rl.errors import UserError
 from r1rl.evaluation import endpoint as module
 from r1rl.evaluation.endpoint import EndpointSampler
@@ -20,7 +21,7 @@ def sampler(url: str, retries: int = 2, **prompt: Any) -> EndpointSampler:
     endpoint = EndpointConfig(url=url, concurrency=2, retries=retries)
     recipe = EvaluateRecipe(
         run_name="e", models=[EvaluatedModelConfig(path="m", endpoint=endpoint)], benchmarks=["b"], prompt=PromptConfig(**prompt),
-        sampling=EvaluateSamplingConfig(temperature=0.7, top_k=5),
+        sampling=SamplingConfig(temperature=0.7, top_k=5),
     )  # fmt: skip
     return EndpointSampler(endpoint, "m", recipe)
 

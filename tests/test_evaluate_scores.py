@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from r1rl.config.schema import BenchmarkConfig, DataConfig
+from r1rl.config.evaluate import BenchmarkConfig
+from r1rl.config.schema import DataConfig
 from r1rl.errors import UserError
 from r1rl.evaluation.grades import GradedProblem, GradedSample, count_votes, grade_problems
 from r1rl.evaluation.intervals import over_problems, paired_difference

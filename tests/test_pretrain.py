@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from r1rl.config.load import load_recipe
-from r1rl.config.schema import PretrainRecipe
+from r1rl.config.pretrain import PretrainRecipe
 from r1rl.errors import DataError, RecipeError
 from r1rl.stages.pretrain import batches, check_corpus, run
 

@@ -8,7 +8,7 @@ import typing
 from typing import Any, Literal
 
 from r1rl.config.describe import NO_DEFAULT, default_of, explain_unknown, optional_inner, type_words
-from r1rl.config.intervals import INTERVALS
+from r1rl.config.intervals import Interval
 from r1rl.config.issues import Issues
 from r1rl.config.nodes import Node, plain
 
@@ -45,7 +45,7 @@ class _Builder:
             key = f"{path}.{name}" if path else name
             value = BAD
             if name in children:
-                value = self.value(hints[name], children[name], key, cls.__name__ + "." + name)
+                value = self.value(hints[name], children[name], key, entry.metadata.get("within"))
             elif default_of(entry) is NO_DEFAULT:
                 where = node.where if path else ""
                 self.issues.add(where, f"{key} is missing: {entry.metadata['help']}", suspect=[key])
@@ -62,11 +62,11 @@ class _Builder:
             return hint(**{inner.name: self.fallback(inner, inner_hints[inner.name]) for inner in dataclasses.fields(hint)})
         return [] if typing.get_origin(hint) is list else ""
 
-    def value(self, hint: Any, node: Node, key: str, field: str) -> Any:
+    def value(self, hint: Any, node: Node, key: str, within: Interval | None) -> Any:
         """A value of the type `hint`, or BAD."""
         inner = optional_inner(hint)
         if inner is not None:
-            return None if node.value is None else self.value(inner, node, key, field)
+            return None if node.value is None else self.value(inner, node, key, within)
         if hint is Any:
             return plain(node)
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
@@ -76,14 +76,14 @@ class _Builder:
             return self.bad(node, key, f"expected a section, such as {{{first}: {node.text or '...'}}}")
         origin = typing.get_origin(hint)
         if origin is list:
-            return self.items(hint, node, key, field)
+            return self.items(hint, node, key, within)
         if origin is dict:
-            return self.mapping(hint, node, key, field)
+            return self.mapping(hint, node, key, within)
         if origin is Literal:
             return self.choice(hint, node, key)
-        return self.scalar(hint, node, key, field)
+        return self.scalar(hint, node, key, within)
 
-    def items(self, hint: Any, node: Node, key: str, field: str) -> Any:
+    def items(self, hint: Any, node: Node, key: str, within: Interval | None) -> Any:
         """A list; null is an empty one."""
         if node.value is None:
             return []
@@ -91,17 +91,17 @@ class _Builder:
         if not isinstance(node.value, list):
             item = f"{{{dataclasses.fields(inner)[0].name}: {node.text or '...'}}}" if dataclasses.is_dataclass(inner) else node.text
             return self.bad(node, key, f"expected a {type_words(hint)}{f', such as [{item}]' if item else ''}")
-        values = [self.value(inner, child, f"{key}.{index}", field) for index, child in enumerate(node.value)]
+        values = [self.value(inner, child, f"{key}.{index}", within) for index, child in enumerate(node.value)]
         return BAD if any(value is BAD for value in values) else values
 
-    def mapping(self, hint: Any, node: Node, key: str, field: str) -> Any:
+    def mapping(self, hint: Any, node: Node, key: str, within: Interval | None) -> Any:
         """A mapping with free keys; null is an empty one."""
         if node.value is None:
             return {}
         if not isinstance(node.value, dict):
             return self.bad(node, key, f"expected a {type_words(hint)}, such as {{name: value}}")
         inner = typing.get_args(hint)[1]
-        values = {name: self.value(inner, child, f"{key}.{name}", field) for name, child in node.value.items()}
+        values = {name: self.value(inner, child, f"{key}.{name}", within) for name, child in node.value.items()}
         return BAD if any(value is BAD for value in values.values()) else values
 
     def choice(self, hint: Any, node: Node, key: str) -> Any:
@@ -111,7 +111,7 @@ class _Builder:
         advice = ": write the word none" if node.value is None and "none" in typing.get_args(hint) else ""
         return self.bad(node, key, f"expected {type_words(hint)}{advice}")
 
-    def scalar(self, hint: Any, node: Node, key: str, field: str) -> Any:
+    def scalar(self, hint: Any, node: Node, key: str, within: Interval | None) -> Any:
         """Text, a whole number, a number, or true/false."""
         value = node.value
         if hint is str:
@@ -126,9 +126,8 @@ class _Builder:
         number = _number(value, whole=hint is int)
         if number is None:
             return self.bad(node, key, f"expected a {type_words(hint)}")
-        interval = INTERVALS.get(field)
-        if interval is not None and not interval.contains(number):
-            self.issues.add(node.where, f"{key} is {node.text}; it must be {interval}", suspect=[key])
+        if within is not None and not within.contains(number):
+            self.issues.add(node.where, f"{key} is {node.text}; it must be {within}", suspect=[key])
             return BAD
         return number
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from r1rl.errors import RecipeError
 
+Contradiction = tuple[tuple[str, ...], str]
+"""The dotted keys that a check looked at, the most likely culprit first, and the sentence."""
+
 
 @dataclass(frozen=True, slots=True)
 class Issue:

@@ -13,9 +13,12 @@ from typing import Any
 import yaml
 
 from r1rl.config.build import build_recipe
+from r1rl.config.evaluate import EvaluateRecipe
+from r1rl.config.fields import PathKind
 from r1rl.config.issues import Issues
 from r1rl.config.nodes import Node, RecipeDumper, apply_override, find, parse
-from r1rl.config.schema import BenchmarkConfig, DataConfig, EvaluatedModelConfig, EvaluateRecipe, GRPORecipe, PretrainRecipe, PromptConfig
+from r1rl.config.pretrain import PretrainRecipe
+from r1rl.config.schema import GRPORecipe
 from r1rl.config.validate import contradictions
 from r1rl.errors import RecipeError
 
@@ -88,32 +91,20 @@ def _overlap(key: str, other: str) -> bool:
     return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
 
 
-def _anchor_paths(recipe: Any, base_dir: Path) -> None:
-    """Point paths that exist only in the recipe's folder there. Rewards find their files themselves."""
-    if isinstance(recipe, EvaluateRecipe):
-        _anchor_evaluation(recipe, base_dir)
-    if not isinstance(recipe, GRPORecipe):
-        return
-    for data in (recipe.data, recipe.evaluation.data):
-        if isinstance(data, DataConfig) and data.source.endswith(DATA_SUFFIXES):
-            data.source = _anchored(data.source, base_dir)
-    if isinstance(recipe.prompt, PromptConfig):
-        recipe.prompt.template = _anchored(recipe.prompt.template, base_dir)
-    recipe.model.path = _anchored(recipe.model.path, base_dir)
+def _anchor_paths(section: Any, base_dir: Path) -> None:
+    """Point paths that exist only in the recipe's folder there, in every section. Rewards find their files themselves."""
+    for entry in dataclasses.fields(section):
+        value, kind = getattr(section, entry.name), entry.metadata.get("path")
+        if kind is not None and isinstance(value, list):
+            setattr(section, entry.name, [_anchored(one, kind, base_dir) for one in value])
+        elif kind is not None and value:
+            setattr(section, entry.name, _anchored(value, kind, base_dir))
+        for inner in value if isinstance(value, list) else [value]:
+            if dataclasses.is_dataclass(inner):
+                _anchor_paths(inner, base_dir)
 
 
-def _anchor_evaluation(recipe: EvaluateRecipe, base_dir: Path) -> None:
-    for benchmark in recipe.define:
-        if isinstance(benchmark, BenchmarkConfig) and benchmark.data.source.endswith(DATA_SUFFIXES):
-            benchmark.data.source = _anchored(benchmark.data.source, base_dir)
-    for model in recipe.models:
-        if isinstance(model, EvaluatedModelConfig):
-            model.path = _anchored(model.path, base_dir)
-    recipe.benchmarks = [_anchored(name, base_dir) if name.endswith(DATA_SUFFIXES) else name for name in recipe.benchmarks]
-    recipe.prompt.template = _anchored(recipe.prompt.template, base_dir)
-    recipe.local_dir = _anchored(recipe.local_dir, base_dir) if recipe.local_dir else None
-
-
-def _anchored(path: str, base_dir: Path) -> str:
+def _anchored(path: str, kind: PathKind, base_dir: Path) -> str:
     candidate = base_dir / path
-    return str(candidate) if path and not Path(path).exists() and candidate.exists() else path
+    may_be_path = kind == "any" or path.endswith(DATA_SUFFIXES)
+    return str(candidate) if path and may_be_path and not Path(path).exists() and candidate.exists() else path

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from r1rl.config.schema import EvaluateRecipe, GRPORecipe, OptimizerConfig, PretrainRecipe, PromptConfig, RewardConfig
+from r1rl.config import evaluate, pretrain
+from r1rl.config.evaluate import EvaluateRecipe
+from r1rl.config.issues import Contradiction
+from r1rl.config.pretrain import PretrainRecipe
+from r1rl.config.schema import GRPORecipe, OptimizerConfig, PromptConfig, RewardConfig
 
 OUTCOME_REWARDS = ("accuracy", "countdown", "code_execution")
 """Rewards that say whether an answer is right; the first of the recipe's is its outcome when `outcome` is null."""
 GROUP_BASELINES = ("group", "leave_one_out", "reinforce_plus_plus")
-
-Contradiction = tuple[tuple[str, ...], str]
-"""The dotted keys that a check looked at, the most likely culprit first, and the sentence."""
-
 
 def reward_names(rewards: Sequence[RewardConfig]) -> list[str]:
     """The names that rewards have in metrics, gates and `outcome`: the function's own; the second `length` is `length_2`."""
@@ -29,23 +30,23 @@ def reward_names(rewards: Sequence[RewardConfig]) -> list[str]:
 
 
 def contradictions(recipe: Any) -> Iterator[Contradiction]:
-    """All contradictions within a recipe; nothing here reads files or imports rewards."""
+    """All contradictions within a recipe of any command; nothing here reads files or imports rewards."""
     run_path = PurePath(recipe.run_name)
     if not run_path.parts or run_path.is_absolute() or ".." in run_path.parts:
         yield ("run_name",), f'run_name is "{recipe.run_name}"; it names a folder inside output_dir ({recipe.output_dir})'
-    if isinstance(recipe, GRPORecipe):
-        yield from _prompt(recipe.prompt)
-        yield from _rewards(recipe)
-        yield from _rollout(recipe)
-        yield from _algorithm(recipe)
-        yield from _evaluation(recipe)
-        yield from _optimizer(recipe.optimizer)
-    if isinstance(recipe, EvaluateRecipe):
-        yield from _prompt(recipe.prompt)
-        yield from _evaluate(recipe)
-    if isinstance(recipe, PretrainRecipe):
-        yield from _pretrain(recipe)
-        yield from _optimizer(recipe.optimizer)
+    for section in (getattr(recipe, entry.name) for entry in dataclasses.fields(recipe)):
+        if isinstance(section, PromptConfig):
+            yield from _prompt(section)
+        if isinstance(section, OptimizerConfig):
+            yield from _optimizer(section)
+    yield from OF_RECIPE[type(recipe)](recipe)
+
+
+def _grpo(recipe: GRPORecipe) -> Iterator[Contradiction]:
+    yield from _rewards(recipe)
+    yield from _rollout(recipe)
+    yield from _algorithm(recipe)
+    yield from _evaluation(recipe)
 
 
 def _prompt(prompt: PromptConfig) -> Iterator[Contradiction]:
@@ -155,63 +156,9 @@ def _optimizer(optimizer: OptimizerConfig) -> Iterator[Contradiction]:
         yield ("optimizer.betas",), f"optimizer.betas is {optimizer.betas}; it must be two numbers from 0 to below 1, such as [0.9, 0.999]"
 
 
-def _pretrain(recipe: PretrainRecipe) -> Iterator[Contradiction]:
-    shape, corpus = recipe.architecture, recipe.corpus
-    if shape.num_heads % shape.num_key_value_heads:
-        yield (
-            ("architecture.num_key_value_heads", "architecture.num_heads"),
-            f"architecture.num_key_value_heads is {shape.num_key_value_heads}, "
-            f"which does not divide architecture.num_heads ({shape.num_heads})",
-        )
-    if recipe.sequence_length > shape.max_position_embeddings:
-        yield (
-            ("sequence_length", "architecture.max_position_embeddings"),
-            f"sequence_length is {recipe.sequence_length}, "
-            f"more than architecture.max_position_embeddings ({shape.max_position_embeddings})",
-        )
-    if recipe.batch_tokens % recipe.sequence_length:
-        yield (
-            ("batch_tokens", "sequence_length"),
-            f"batch_tokens is {recipe.batch_tokens}, which is not a multiple of sequence_length ({recipe.sequence_length})",
-        )
-    for key, shares in (("corpus.tasks", corpus.tasks), ("corpus.habits", corpus.habits)):
-        if not shares or min(shares.values()) < 0 or sum(shares.values()) <= 0:
-            yield (key,), f"{key} is {shares or 'empty'}; it must give each name its share of the documents, such as {{name: 0.5}}"
-
-
-def _evaluate(recipe: EvaluateRecipe) -> Iterator[Contradiction]:
-    for key in ("models", "benchmarks"):
-        if not getattr(recipe, key):
-            yield (key,), f"{key} is empty: list at least one"
-    defined = Counter(benchmark.name for benchmark in recipe.define)
-    for name in (name for name, count in defined.items() if count > 1):
-        yield ("define",), f"define has two benchmarks named {name}"
-    for key, names in (("benchmarks", recipe.benchmarks), ("models", [model.name for model in recipe.models if model.name])):
-        for name in (name for name, count in Counter(names).items() if count > 1):
-            yield (key,), f"{key} names {name} twice"
-    for index, name in ((index, benchmark.name) for index, benchmark in enumerate(recipe.define)):
-        if not name or name.startswith(".") or "/" in name:
-            sentence = f'define.{index}.name is "{name}"; it names a folder, so it has no slash and no dot at its start'
-            yield (f"define.{index}.name",), sentence
-    questions = [("question", recipe.question), *((f"define.{index}.question", one.question) for index, one in enumerate(recipe.define))]
-    for key, text in questions:
-        if text is not None and "{problem}" not in text:
-            yield (key,), f"{key} has no {{problem}}, the place where the problem's text goes"
-    for index in (index for index, one in enumerate(recipe.define) if one.data and one.data.max_prompt_tokens is not None):
-        yield (
-            (f"define.{index}.data.max_prompt_tokens",),
-            f"define.{index}.data.max_prompt_tokens is set, but a benchmark leaves no problem out: leave it out",
-        )
-    if recipe.sampling.temperature == 0 and (recipe.num_samples or 2) > 1:
-        yield (
-            ("num_samples", "sampling.temperature"),
-            "sampling.temperature is 0, so that all completions of a problem would be the same: write num_samples: 1",
-        )
-    for index in (index for index, model in enumerate(recipe.models) if model.every_step and model.step is not None):
-        yield (f"models.{index}.step", f"models.{index}.every_step"), f"models.{index} has both step and every_step: leave one out"
-    chat_server = recipe.prompt.template == "chat" and any(model.endpoint is not None for model in recipe.models)
-    if chat_server and recipe.prompt.prefill:
-        yield (
-            ("prompt.prefill", "prompt.template"),
-            "prompt.prefill is set, but a server's chat interface starts the answer itself: leave it out, or choose a text template",
-        )
+OF_RECIPE: dict[type, Callable[[Any], Iterator[Contradiction]]] = {
+    GRPORecipe: _grpo,
+    EvaluateRecipe: evaluate.contradictions,
+    PretrainRecipe: pretrain.contradictions,
+}
+"""What each kind of recipe checks besides the sections that several have."""

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from r1rl.config.schema import BenchmarkConfig, DataConfig, EvaluateRecipe
+from r1rl.config.evaluate import BenchmarkConfig, EvaluateRecipe
+from r1rl.config.schema import DataConfig
 from r1rl.data import read_problems
 from r1rl.data.rows import READERS, read_table
 from r1rl.errors import DataError, RecipeError

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 from transformers.utils.logging import disable_progress_bar
 
-from r1rl.config.schema import EvaluateRecipe
+from r1rl.config.evaluate import EvaluateRecipe
 from r1rl.distributed import gather_shares, own_share
 from r1rl.environment import describe_environment
 from r1rl.errors import UserError

@@ -17,7 +17,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
-from r1rl.config.schema import EndpointConfig, EvaluateRecipe
+from r1rl.config.evaluate import EvaluateRecipe
+from r1rl.config.schema import EndpointConfig
 from r1rl.errors import UserError
 from r1rl.evaluation.sample_log import Sample
 from r1rl.evaluation.samplers import Request

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from r1rl.config.schema import BenchmarkConfig
+from r1rl.config.evaluate import BenchmarkConfig
 from r1rl.evaluation.sample_log import Sample
 from r1rl.grading import Outcome, grade_many
 from r1rl.language import consistency

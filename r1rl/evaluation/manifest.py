@@ -10,7 +10,7 @@ from typing import Any
 
 from r1rl import __version__, grading
 from r1rl.bundled import bundled_path
-from r1rl.config.schema import BenchmarkConfig, EvaluateRecipe
+from r1rl.config.evaluate import BenchmarkConfig, EvaluateRecipe
 from r1rl.environment import describe_environment
 from r1rl.evaluation.benchmarks import LoadedBenchmark
 from r1rl.evaluation.targets import Target

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from r1rl.config.schema import EvaluateRecipe, PromptConfig
+from r1rl.config.evaluate import EvaluateRecipe
+from r1rl.config.schema import PromptConfig
 from r1rl.errors import UserError
 from r1rl.evaluation.sample_log import Sample
 from r1rl.evaluation.targets import Target

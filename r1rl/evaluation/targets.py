@@ -10,7 +10,7 @@ import yaml
 
 from r1rl import models
 from r1rl.checkpoint import checkpoint_path, whole_checkpoints
-from r1rl.config.schema import EvaluatedModelConfig
+from r1rl.config.evaluate import EvaluatedModelConfig
 from r1rl.errors import RecipeError
 
 

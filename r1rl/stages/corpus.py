@@ -18,7 +18,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from r1rl import problems
-from r1rl.config.schema import CorpusConfig
+from r1rl.config.pretrain import CorpusConfig
 from r1rl.errors import RecipeError
 from r1rl.problems.habits import Manner, Solution, solve
 

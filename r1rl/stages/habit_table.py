@@ -17,7 +17,8 @@ from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r1rl import problems
-from r1rl.config.schema import PretrainRecipe, PromptConfig, RewardConfig
+from r1rl.config.pretrain import PretrainRecipe
+from r1rl.config.schema import PromptConfig, RewardConfig
 from r1rl.evaluation.estimators import pass_at_k
 from r1rl.problems.habits import HABITS
 from r1rl.prompts import PromptTemplate

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import transformers
 
-from r1rl.config.schema import PretrainRecipe
+from r1rl.config.pretrain import PretrainRecipe
 from r1rl.stages.habit_table import PROMPT, HabitTable
 
 

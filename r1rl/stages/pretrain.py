@@ -27,7 +27,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen3Config,
 from r1rl import metric_names as metrics
 from r1rl import problems
 from r1rl.checkpoint import checkpoint_path
-from r1rl.config.schema import ArchitectureConfig, CorpusConfig, PretrainRecipe
+from r1rl.config.pretrain import ArchitectureConfig, CorpusConfig, PretrainRecipe
 from r1rl.environment import describe_environment
 from r1rl.errors import RecipeError
 from r1rl.optimization import make_optimizer, make_schedule
