@@ -13,7 +13,6 @@ A checkpoint is written under another name and renamed when it is whole, so a fo
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,10 +23,10 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from r1rl.checkpoint_folders import checkpoint_path, whole_checkpoints
 from r1rl.errors import UserError
 from r1rl.optimization import restore_schedule
 
-CHECKPOINT_NAME = re.compile(r"step-\d+")
 REPLICATED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
@@ -43,30 +42,6 @@ class TrainingState:
     """Figures of the evaluations made so far, by name; the final summary compares them."""
     seconds: float
     """Training time so far."""
-
-
-def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step is kept."""
-    return folder / f"step-{step:06d}"
-
-
-def find_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint in a `checkpoints` folder, or None."""
-    return max(whole_checkpoints(folder), key=lambda path: path.name, default=None)
-
-
-def whole_checkpoints(folder: Path) -> list[Path]:
-    """The finished checkpoints in a folder, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if CHECKPOINT_NAME.fullmatch(path.name))
-
-
-def set_aside_after(folder: Path, step: int) -> list[Path]:
-    """Rename the checkpoints of later steps, when a run goes back to an earlier one: they are kept, but no longer its own."""
-    later = [path for path in whole_checkpoints(folder) if path.name > checkpoint_path(folder, step).name]
-    for path in later:
-        shutil.rmtree(path.with_suffix(".set-aside"), ignore_errors=True)
-        path.rename(path.with_suffix(".set-aside"))
-    return later
 
 
 def read_training_state(checkpoint: Path) -> TrainingState:

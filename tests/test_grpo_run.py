@@ -18,7 +18,7 @@ import torch
 from tiny_policy import save_tiny_policy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from r1rl.checkpoint import find_checkpoint
+from r1rl.checkpoint_folders import find_checkpoint
 from r1rl.cli import main
 from r1rl.config.load import load_recipe
 from r1rl.config.schema import ModelConfig
@@ -133,6 +133,15 @@ def test_checkpoint_loads_as_a_plain_model_and_was_trained(folder: Path, finishe
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert AutoTokenizer.from_pretrained(find_checkpoint(finished.checkpoints)).eos_token == "<eos>"
+
+
+def test_a_run_starts_from_another_run_and_writes_down_from_which_checkpoint(folder: Path, finished: RunDirectory) -> None:
+    settings = ("run_name=second", "max_steps=1", "evaluation.data=null", "optimizer.learning_rate=1e-12")
+    directory = train(folder, f"model.path={finished.path}", *settings)
+    newest = find_checkpoint(finished.checkpoints)
+    assert load_recipe("grpo", directory.config_path).model.path == str(newest)
+    first, second = final_weights(finished), final_weights(directory)
+    assert all(torch.allclose(first[name], second[name], atol=1e-7) for name in first)
 
 
 def test_same_recipe_gives_the_same_run(folder: Path, finished: RunDirectory) -> None:

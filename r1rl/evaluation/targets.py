@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from r1rl import models
-from r1rl.checkpoint import checkpoint_path, whole_checkpoints
+from r1rl.checkpoint_folders import CHECKPOINTS, checkpoint_path, step_of, whole_checkpoints
 from r1rl.config.evaluate import EvaluatedModelConfig
 from r1rl.errors import RecipeError
 
@@ -42,9 +42,9 @@ def _targets(config: EvaluatedModelConfig, key: str) -> list[Target]:
     name = (config.name or Path(config.path).name or config.path).replace("/", "-")
     if config.endpoint is not None:
         return [Target(name, config.endpoint.model or config.path, config)]
+    if models.is_run(config.path):
+        return _of_run(config, Path(config.path).expanduser(), name, key)
     folder = Path(models.resolve(config.path)).expanduser()
-    if (folder / "checkpoints").is_dir():
-        return _of_run(config, folder, name, key)
     if config.every_step or config.step is not None:
         word = "every_step" if config.every_step else "step"
         raise RecipeError(f"{key}.{word} is set, but {config.path} is no run directory (it has no checkpoints folder).")
@@ -58,33 +58,29 @@ def _targets(config: EvaluatedModelConfig, key: str) -> list[Target]:
 
 
 def _of_run(config: EvaluatedModelConfig, run: Path, name: str, key: str) -> list[Target]:
-    folder = run / "checkpoints"
+    folder = run / CHECKPOINTS
     found = whole_checkpoints(folder)
     if config.step is not None:
         wanted = checkpoint_path(folder, config.step)
         if wanted not in found:
-            kept = ", ".join(str(_step(path)) for path in found) or "none"
+            kept = ", ".join(str(step_of(path)) for path in found) or "none"
             raise RecipeError(f"{key}.step: {run} has no checkpoint of step {config.step}; it has: {kept}.")
         found = [wanted]
     if not found:
         raise RecipeError(f"{key}.path: {folder} has no whole checkpoint.")
     if not config.every_step:
-        return [Target(name, str(found[-1]), config, name, _step(found[-1]))]
-    targets = [Target(f"{name}-step-{_step(path):06d}", str(path), config, name, _step(path)) for path in found]
+        return [Target(name, str(found[-1]), config, name, step_of(found[-1]))]
+    targets = [Target(f"{name}-step-{step_of(path):06d}", str(path), config, name, step_of(path)) for path in found]
     start = _start_of(run)
     return targets if start is None else [Target(f"{name}-step-000000", start, config, name, 0), *targets]
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix("step-"))
 
 
 def _start_of(run: Path) -> str | None:
     """The model that the run's training started from; None if its config.yaml does not say or the folder is gone."""
     try:
         path = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["model"]["path"]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        resolved = models.resolve(str(path))
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, RecipeError):
         return None
-    resolved = models.resolve(str(path))
     is_lost_folder = not Path(resolved).is_dir() and (resolved.count("/") != 1 or resolved.startswith("."))
     return None if is_lost_folder else resolved

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from transformers.utils.logging import disable_progress_bar
 
-from r1rl.checkpoint import Checkpointer, TrainingState, find_checkpoint, read_training_state, set_aside_after
+from r1rl import models
+from r1rl.checkpoint import Checkpointer, TrainingState, read_training_state
+from r1rl.checkpoint_folders import find_checkpoint, set_aside_after
 from r1rl.config.schema import GRPORecipe
 from r1rl.distributed import gather_shares, max_over_processes, own_share
 from r1rl.environment import describe_environment
@@ -35,6 +37,7 @@ def run(recipe: GRPORecipe, recipe_path: Path, resume: str | None = None) -> Non
     """`r1rl grpo`. `resume`: "latest", or a checkpoint folder of the run. Raises UserError before the model is loaded."""
     disable_progress_bar()  # of loading and saving models: the run has a bar of its own
     checked = preflight(recipe, recipe_path)
+    recipe = replace(recipe, model=replace(recipe.model, path=models.pinned(recipe.model.path)))
     accelerator = make_accelerator(recipe)
     check_processes(recipe, accelerator.num_processes)
     directory, checkpoint = open_run(recipe, resume, accelerator)

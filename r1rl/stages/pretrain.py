@@ -26,7 +26,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen3Config,
 
 from r1rl import metric_names as metrics
 from r1rl import problems
-from r1rl.checkpoint import checkpoint_path
+from r1rl.checkpoint_folders import checkpoint_path
 from r1rl.config.pretrain import ArchitectureConfig, CorpusConfig, PretrainRecipe
 from r1rl.environment import describe_environment
 from r1rl.errors import RecipeError
