@@ -207,6 +207,19 @@ def test_kill_in_the_middle_and_start_again_is_the_same_as_uninterrupted(tmp_pat
     assert killed == whole
 
 
+def test_the_score_at_a_lower_limit_is_that_of_a_run_with_this_limit(tmp_path: Path) -> None:
+    recipe = str(small_recipe(tmp_path))
+    words = ["benchmarks=[countdown]", "models.0={name: tiny, path: embedded}", "max_rows=0", 'prompt.prefill=" <think>"']
+    assert cli.main(["evaluate", recipe, *words, "run_name=long", "max_completion_length=96"]) == 0
+    assert cli.main(["evaluate", recipe, *words, "run_name=short", "max_completion_length=32"]) == 0
+    pages = [(tmp_path / f"runs/{name}/summary.json").read_text(encoding="utf-8") for name in ("long", "short")]
+    long, short = (json.loads(page)["scores"][0] for page in pages)
+    assert [(entry["limit"], entry["is_lower_bound"]) for entry in long["by_limit"]] == [(32, False), (64, False), (96, False)]
+    assert long["by_limit"][0]["accuracy"] == short["accuracy"] != long["accuracy"]
+    assert long["by_limit"][-1]["accuracy"] == long["accuracy"]
+    assert long["by_limit"][0]["truncated"] == short["rates"]["truncated"] > 0.0
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_same_result(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path)

@@ -76,14 +76,29 @@ def test_page_is_whole_and_needs_no_network(page: str) -> None:
     assert outline.tags.count("script") == 2
     assert not [name for name, _ in outline.attributes if name in ("src", "href")]
     assert not re.search(r"https?://|@import|url\(|fetch\(|XMLHttp", page)
-    for title in ("Scores", "Differences", "What went wrong", "Groups", "Accuracy against tokens", "Over training steps", "Completions"):
+    for title in (
+        "Scores", "Differences", "What went wrong", "Right and other completions", "Groups", "More than one attempt",
+        "Accuracy against the token limit", "Over training steps", "Problems", "Completions", "How it was measured",
+    ):  # fmt: skip
         assert f"<h2>{title}</h2>" in page
+    assert "Contamination probe" not in page
+    assert page.count('class="problem"') == 6  # one line for each problem, with all models
+    assert '>1/5 <span class="note">(1 wrong, 1 no answer, 1 malformed, 1 timeout; 1 truncated)</span>' in page
     assert "My &lt;report&gt;" in page and "bench&lt;mark&gt;: run-1 minus base is +" in page
     rows = json.loads(outline.data)
     assert len(rows) == 3 * 6 * 5
     assert rows[0]["text"] == f"{EVIL} base 0 0" and rows[0]["outcome"] == "correct"
     assert {row["outcome"] for row in rows} == set(OUTCOMES)
     assert sum(row["truncated"] for row in rows) == 18
+
+
+def test_the_contamination_probe_is_no_score() -> None:
+    probe = evaluated("base")
+    probe.result.manifest["measured"] |= {"grading": "continuation", "benchmark": "fresh-recited"}
+    page = render_report("r", [evaluated("base"), probe], [])
+    scores, probes = page.split("<h2>Contamination probe</h2>")
+    assert "fresh-recited" not in scores and "<td>fresh-recited</td>" in probes.split("<h2>")[0]
+    assert "<h2>Scores</h2>" not in render_report("r", [probe], [])
 
 
 def test_a_single_model_has_no_curve_and_no_differences() -> None:
@@ -96,7 +111,8 @@ def test_long_evaluations_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     page = render_report("r", [evaluated("a"), evaluated("b")], [])
     outline = Outline()
     outline.feed(page)
-    assert [row["model"] for row in json.loads(outline.data)] == ["a"] * 10 + ["b"] * 10
+    # Ten of each model: the first two problems, a's five completions beside b's.
+    assert [row["model"] for row in json.loads(outline.data)] == [*"aaaaabbbbb"] * 2
     assert "20 of 60 completions" in page
 
 
@@ -106,8 +122,10 @@ def test_charts_place_their_points() -> None:
     assert interval_bar(None) == ""
     points = [Point(32, 0.0, None), Point(64, 0.2, (0.1, 0.4)), Point(128, 0.4, None)]
     chart = line_chart([Series("<a>", points)], "tokens", logarithmic=True)
-    # x from 42 to 408 in equal steps of log2; y from 190 (0 %) to 10 (40 %)
-    assert 'points="42.0,190.0 225.0,100.0 408.0,10.0"' in chart
+    # x from 46 to 400 in equal steps of log2; y from 190 (0 %) to 10 (40 %)
+    assert 'points="46.0,190.0 223.0,100.0 400.0,10.0"' in chart
+    lengths = line_chart([Series("a", [Point(0, 30.0, None), Point(10, 120.0, None)])], "step", percent=False)
+    assert 'points="46.0,163.0 400.0,82.0"' in lengths and ">200<" in lengths and "a: 120.0 at 10" in lengths  # of 200
     assert "&lt;a&gt;: 20.0% at 64" in chart and "<a>" not in chart
     assert "nothing was graded" in line_chart([Series("a", [])], "tokens")
 
@@ -116,7 +134,9 @@ FAKE_DOCUMENT = """
 const made = {};
 const make = () => ({ value: "", checked: false, dataset: {}, children: [], listeners: {}, append(...c) { this.children.push(...c); },
   replaceChildren(...c) { this.children = c; }, addEventListener(name, f) { this.listeners[name] = f; } });
-globalThis.document = { getElementById: id => made[id] ??= make(), createElement: () => make(), body: make() };
+globalThis.document = { getElementById: id => made[id] ??= make(), createElement: () => make(), body: make(),
+  querySelectorAll: () => [made.button] };
+made.button = Object.assign(make(), { textContent: "p3", dataset: { benchmark: "bench<mark>" } });
 globalThis.Option = class { constructor(text, value) { Object.assign(this, { text, value }); } };
 globalThis.location = { hash: HASH };
 document.getElementById("data").textContent = DATA;
@@ -127,6 +147,8 @@ const log = [state()];
 made.next.listeners.click(); log.push(state());
 made.outcome.value = "wrong"; made.outcome.listeners.change(); log.push(state());
 made.truncated.checked = true; made.truncated.listeners.change(); log.push(state());
+made.completions.scrollIntoView = () => {};
+made.button.listeners.click(); log.push(state());
 console.log(JSON.stringify([made.outcome.children.map(o => o.text), log]));
 """
 
@@ -149,6 +171,7 @@ def test_the_script_filters_and_turns_pages(page: str) -> None:
     assert log[1] == ["90 of 90 completions, page 2 of 5", 20]
     assert log[2] == ["18 of 90 completions, page 1 of 1", 18]
     assert log[3] == ["6 of 90 completions, page 1 of 1", 6]
+    assert log[4] == ["15 of 90 completions, page 1 of 1", 15]  # a click on problem p3: its 5 completions of 3 models
     assert run_script(json.loads(outline.data), "#model=base&words=base+3")[1][0] == ["5 of 90 completions, page 1 of 1", 5]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,16 @@ def test_what_was_appended_is_read_by_every_process(tmp_path: Path) -> None:
     assert set(found) == {("a", 0), ("b", 1)}
     assert found["a", 0] == sample("a", 0, texts["a"])
     assert found["b", 1].text.startswith('quotes " and \\ and ')
+
+
+def test_where_lower_limits_cut_is_kept_and_may_be_missing(tmp_path: Path) -> None:
+    cut = Sample("c", 0, 5, "abc", 70, "eos", ((32, 1), (64, 2)))
+    with SampleLog(tmp_path, 0) as log:
+        log.append(cut)
+    old = {"problem": "d", "sample": 0, "seed": 5, "text": "x", "tokens": 3, "finish_reason": "eos"}
+    with log.path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(old) + "\n")
+    assert SampleLog(tmp_path, 0).read() == {("c", 0): cut, ("d", 0): Sample(**old)}
 
 
 def test_no_log_yet(tmp_path: Path) -> None:

@@ -103,11 +103,27 @@ def test_figures() -> None:
     assert figures["by"]["level"]["1"]["accuracy"]["value"] == pytest.approx(2 / 3)
     assert figures["by"]["level"]["2"]["num_problems"] == 1
     # at 32 tokens only a's first is in time: (1/3 + 0)/2; at 64 b's too: (1/3 + 1/4)/2; at 100 all
-    assert figures["by_limit"] == [[32, pytest.approx(1 / 6)], [64, pytest.approx(7 / 24)], [100, figures["accuracy"]["value"]]]
+    by_limit = [(entry["limit"], entry["accuracy"]["value"], round(12 * entry["truncated"])) for entry in figures["by_limit"]]
+    assert by_limit == [(32, pytest.approx(1 / 6), 8), (64, pytest.approx(7 / 24), 1), (100, figures["accuracy"]["value"], 0)]
+    assert [entry["is_lower_bound"] for entry in figures["by_limit"]] == [True, True, False]
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
     rows = problem_rows([a, b, c])
     assert rows[0]["outcomes"] == {"correct": 2, "wrong": 1, "timeout": 1} and rows[2]["accuracy"] is None
     assert rows[1]["truncated"] == 1 and rows[1]["mean_tokens"] == 46.0
+
+
+def test_a_lower_limit_grades_what_it_leaves() -> None:
+    text = "so \\boxed{4}. Or rather \\boxed{5}. Then"
+    cuts = ((32, text.index(".") + 1), (64, len(text) - 5))
+    short = Sample("p", 1, 0, "\\boxed{4}", 40, "eos", ((32, 3),))
+    asked = [Sample("p", 0, 0, text, 70, "eos", cuts), short, Sample("p", 2, 0, "", 1, "eos")]
+    (found,) = grade_problems(config(), [prompt("4")], [asked])
+    assert [sample.outcome for sample in found.samples] == ["wrong", "correct", "no_answer"]
+    assert [sample.outcome_at for sample in found.samples] == [{32: "correct", 64: "wrong"}, {32: "no_answer"}, {}]
+    by_limit = score([found], 3, 128)["by_limit"]
+    assert [(entry["limit"], entry["accuracy"]["value"]) for entry in by_limit] == [(32, 1 / 3), (64, 1 / 3), (128, 1 / 3)]
+    assert [entry["truncated"] for entry in by_limit] == [2 / 3, 1 / 3, 0.0]
+    assert not any(entry["is_lower_bound"] for entry in by_limit)
 
 
 def result(model: str, accuracies: dict[str, float | None], **measured: Any) -> Result:

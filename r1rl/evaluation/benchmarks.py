@@ -18,6 +18,7 @@ from r1rl.config.schema import DataConfig
 from r1rl.data import read_problems
 from r1rl.data.rows import READERS, read_table
 from r1rl.errors import DataError, RecipeError
+from r1rl.evaluation.grades import CONTINUATION
 from r1rl.types import Problem
 
 BOXED = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{}."
@@ -226,7 +227,7 @@ def contamination_probe(benchmark: LoadedBenchmark, share: float) -> LoadedBench
         return None
     config = replace(
         benchmark.config,
-        name=benchmark.name + PROBE_SUFFIX, question="{problem}", grading="continuation", num_samples=1, group_by=[],
+        name=benchmark.name + PROBE_SUFFIX, question="{problem}", grading=CONTINUATION, num_samples=1, group_by=[],
         max_completion_length=max(8 * len(str(problem.answer).split()) for problem in cut),
     )  # fmt: skip
     return LoadedBenchmark(config, cut)

@@ -10,13 +10,13 @@ from typing import Any
 
 COLOURS = ("#1f5fa8", "#c8501e", "#2f8f4e", "#8a4fa3", "#b8860b", "#4a5568")
 WIDTH, HEIGHT = 420, 230
-LEFT, RIGHT, TOP, BOTTOM = 42, 12, 10, 40
+LEFT, RIGHT, TOP, BOTTOM = 46, 20, 10, 40
 BAR_WIDTH, BAR_HEIGHT = 160, 16
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A share (0 to 1) at a place on the horizontal axis."""
+    """A value, mostly a share from 0 to 1, at a place on the horizontal axis."""
 
     x: float
     y: float
@@ -48,13 +48,12 @@ def interval_bar(estimate: Mapping[str, Any] | None) -> str:
     )
 
 
-def line_chart(series: Sequence[Series], title: str, logarithmic: bool = False) -> str:
-    """Shares over a number; `logarithmic` spaces the horizontal axis by powers of two."""
+def line_chart(series: Sequence[Series], title: str, logarithmic: bool = False, percent: bool = True) -> str:
+    """Values over a number, shares if `percent`; `logarithmic` spaces the horizontal axis by powers of two."""
     places = sorted({point.x for line in series for point in line.points})
     if not places:
         return '<p class="note">nothing was graded</p>'
-    top = max(0.05, max(max(p.y, p.ci95[1] if p.ci95 else 0.0) for line in series for p in line.points))
-    top = next(bound for bound in (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0) if bound >= min(top, 1.0))
+    top = _top(max(max(p.y, p.ci95[1] if p.ci95 else 0.0) for line in series for p in line.points), percent)
     scaled = [math.log2(max(place, 1)) if logarithmic else place for place in places]
     first, span = scaled[0], (scaled[-1] - scaled[0]) or 1.0
 
@@ -64,7 +63,8 @@ def line_chart(series: Sequence[Series], title: str, logarithmic: bool = False) 
     def y_of(share: float) -> float:
         return TOP + (HEIGHT - TOP - BOTTOM) * (1 - share / top)
 
-    parts = [_grid(top, y_of), _ticks(places, x_of), f'<text x="{WIDTH / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(title)}</text>']
+    parts = [_grid(top, y_of, percent), _ticks(places, x_of)]
+    parts.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(title)}</text>')
     for index, line in enumerate(series):
         colour = COLOURS[index % len(COLOURS)]
         path = " ".join(f"{x_of(point.x):.1f},{y_of(point.y):.1f}" for point in line.points)
@@ -74,7 +74,7 @@ def line_chart(series: Sequence[Series], title: str, logarithmic: bool = False) 
             if point.ci95:
                 low, high = (y_of(bound) for bound in point.ci95)
                 parts.append(f'<line x1="{x:.1f}" y1="{low:.1f}" x2="{x:.1f}" y2="{high:.1f}" stroke="{colour}" stroke-opacity=".5"/>')
-            label = escape(f"{line.name}: {point.y:.1%} at {point.x:g}")
+            label = escape(f"{line.name}: {_value(point.y, percent)} at {point.x:g}")
             parts.append(f'<circle cx="{x:.1f}" cy="{y_of(point.y):.1f}" r="3" fill="{colour}"><title>{label}</title></circle>')
     legend = " ".join(
         f'<span style="color:{COLOURS[index % len(COLOURS)]}">&#9632;</span> {escape(line.name)}' for index, line in enumerate(series)
@@ -82,13 +82,26 @@ def line_chart(series: Sequence[Series], title: str, logarithmic: bool = False) 
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg><div class="note">{legend}</div>'
 
 
-def _grid(top: float, y_of: Any) -> str:
+def _top(highest: float, percent: bool) -> float:
+    """The end of the vertical axis: a round number that the highest value does not exceed."""
+    if percent:
+        return next(bound for bound in (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0) if bound >= min(highest, 1.0))
+    power = 10.0 ** math.floor(math.log10(max(highest, 1.0)))
+    return next(power * factor for factor in (1, 2, 4, 6, 8, 10) if power * factor >= highest)
+
+
+def _value(value: float, percent: bool) -> str:
+    return f"{value:.1%}" if percent else f"{value:.1f}"
+
+
+def _grid(top: float, y_of: Any, percent: bool) -> str:
     lines = []
     for step in range(5):
-        share = top * step / 4
-        y = y_of(share)
+        height = top * step / 4
+        y = y_of(height)
+        label = f"{100 * height:.3g} %" if percent else f"{height:g}"
         lines.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#e4e9ef"/>')
-        lines.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{100 * share:.3g} %</text>')
+        lines.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
     return "".join(lines)
 
 

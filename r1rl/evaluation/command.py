@@ -19,11 +19,21 @@ from r1rl.environment import describe_environment
 from r1rl.errors import UserError
 from r1rl.evaluation.benchmarks import LoadedBenchmark, contamination_probe, load_benchmark, select_benchmarks
 from r1rl.evaluation.endpoint import EndpointSampler
-from r1rl.evaluation.grades import GradedProblem, grade_problems
+from r1rl.evaluation.grades import CONTINUATION, GradedProblem, grade_problems
 from r1rl.evaluation.manifest import make_manifest, sampled_differently, weights_version
 from r1rl.evaluation.progress import EvaluationProgress
-from r1rl.evaluation.report import Evaluated, render_report
-from r1rl.evaluation.results import MANIFEST, RESULT, Comparison, Result, compare_results, find_results, open_folder, read_manifest
+from r1rl.evaluation.report import render_report
+from r1rl.evaluation.results import (
+    MANIFEST,
+    RESULT,
+    Comparison,
+    Evaluated,
+    Result,
+    compare_results,
+    find_results,
+    open_folder,
+    read_manifest,
+)
 from r1rl.evaluation.sample_log import Sample, SampleLog
 from r1rl.evaluation.samplers import Request, Sampler, check_loadable, load_engine_sampler
 from r1rl.evaluation.scores import problem_rows, score
@@ -107,7 +117,7 @@ def evaluate_target(
     evaluated = []
     for benchmark in benchmarks:
         place = folder / target.label / benchmark.name
-        prompts = sampler.render(benchmark.problems, raw=benchmark.config.grading == "continuation")
+        prompts = sampler.render(benchmark.problems, raw=benchmark.config.grading == CONTINUATION)
         manifest = make_manifest(recipe, benchmark, target, prompts, sampler.describe(), weights)
         claim(place, manifest, accelerator)
         problems = answer(sampler, benchmark, prompts, recipe.seed, place, accelerator, console, target.label)
@@ -161,7 +171,7 @@ def answer(
     title = f"{label}, {benchmark.name}"
     progress = EvaluationProgress(console, title, len(requests) - len(missing), len(requests), accelerator.is_main_process)
     with log, progress:
-        raw = config.grading == "continuation"
+        raw = config.grading == CONTINUATION
         for sample in sampler.sample(missing, config.max_completion_length, raw) if missing else ():
             log.append(sample)
             kept[sample.key] = sample

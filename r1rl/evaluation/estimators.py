@@ -105,6 +105,12 @@ def _shared_wins(rivals: Sequence[Sequence[int | Fraction]], free: Sequence[int]
     return sum((Fraction(count, 1 + ties) for (drawn, ties), count in ways.items() if drawn == rest), Fraction(0))
 
 
+def powers_of_two(limit: int) -> list[int]:
+    """The k of which pass@k and cons@k are reported: 1, 2, 4, ... up to the limit, and the limit itself."""
+    powers = [1 << exponent for exponent in range(limit.bit_length())]
+    return powers if limit in powers else [*powers, limit]
+
+
 def _check(n: int, c: int, k: int) -> None:
     if not (0 <= c <= n and 1 <= k <= n):
         raise ValueError(f"pass@k needs 0 <= c <= n and 1 <= k <= n: n={n}, c={c}, k={k}")

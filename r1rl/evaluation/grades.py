@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from r1rl.config.evaluate import BenchmarkConfig
 from r1rl.evaluation.sample_log import Sample
 from r1rl.grading import Outcome, grade_many
+from r1rl.grading.extract import answer_region, answer_tag
 from r1rl.language import consistency
 from r1rl.reflection import reflects
 from r1rl.rewards.loader import load_reward
 from r1rl.types import Prompt
 
+CONTINUATION: Literal["continuation"] = "continuation"
+"""The grading of the contamination probe: the problem's own text is continued, alone and with greedy decoding."""
 NO_ANSWER = (Outcome.NO_ANSWER, Outcome.MALFORMED)
 """The answer could not be extracted. These count as not right, under their own names and never as wrong."""
 UNDECIDED = (Outcome.TIMEOUT, Outcome.CRASHED, Outcome.UNPARSEABLE_GOLD)
@@ -38,6 +41,8 @@ class GradedSample:
     reflects: bool
     language: float | None
     """The share of the words that are in the completion's main language; None without words."""
+    outcome_at: dict[int, str] = field(default_factory=dict)
+    """The outcome at each lower token limit that would have cut the completion; empty where that can't be told."""
 
     @property
     def is_correct(self) -> bool:
@@ -86,9 +91,11 @@ class GradedProblem:
 
 
 def grade_problems(config: BenchmarkConfig, prompts: Sequence[Prompt], samples: Sequence[Sequence[Sample]]) -> list[GradedProblem]:
-    """Grade each prompt's completions; `samples[i]` are those of `prompts[i]`."""
+    """Grade each prompt's completions, whole and as every lower limit would have cut them; `samples[i]` are those of `prompts[i]`."""
     pairs = [(prompt, sample) for prompt, own in zip(prompts, samples, strict=True) for sample in own]
-    verdicts = _graders()[config.grading](pairs)
+    shorter = [(prompt, replace(sample, text=sample.text[:end])) for prompt, sample in pairs for _, end in sample.cuts]
+    verdicts = _graders()[config.grading]([*pairs, *shorter])
+    outcomes = iter(outcome for outcome, _ in verdicts[len(pairs) :])
     graded = iter(
         GradedSample(
             sample=sample.sample,
@@ -99,8 +106,9 @@ def grade_problems(config: BenchmarkConfig, prompts: Sequence[Prompt], samples: 
             extracted=extracted,
             reflects=reflects(sample.text),
             language=consistency(sample.text),
+            outcome_at={limit: next(outcomes) for limit, _ in sample.cuts},
         )
-        for (_, sample), (outcome, extracted) in zip(pairs, verdicts, strict=True)
+        for (_, sample), (outcome, extracted) in zip(pairs, verdicts[: len(pairs)], strict=True)
     )
     problems = []
     for prompt, own in zip(prompts, samples, strict=True):
@@ -121,7 +129,7 @@ def _graders() -> Mapping[str, Callable[[Pairs], Verdicts]]:
         "strict": lambda pairs: _grade_answers(pairs, "strict"),
         "lenient": lambda pairs: _grade_answers(pairs, "lenient"),
         "countdown": lambda pairs: [_grade_countdown(prompt, sample) for prompt, sample in pairs],
-        "continuation": lambda pairs: [_grade_continuation(prompt, sample) for prompt, sample in pairs],
+        CONTINUATION: lambda pairs: [_grade_continuation(prompt, sample) for prompt, sample in pairs],
     }
 
 
@@ -145,12 +153,12 @@ def _countdown_reward() -> Callable[..., Any]:
 
 
 def _grade_countdown(prompt: Prompt, sample: Sample) -> tuple[str, str | None]:
-    """The countdown reward has the rule; its event is the outcome."""
+    """The countdown reward has the rule, and its event is the outcome; it reads the answer tag, as here."""
     columns = prompt.problem.columns
     events: Counter[str] = Counter()
     _countdown_reward()([sample.text], [columns.get("numbers")], [columns.get("target")], prompt.prefill, events=events)
     (event,) = events
-    return event.removeprefix("grading/"), None
+    return event.removeprefix("grading/"), answer_tag(answer_region(sample.text, prompt.prefill) or "", prompt.prefill)
 
 
 def _grade_continuation(prompt: Prompt, sample: Sample) -> tuple[str, str | None]:

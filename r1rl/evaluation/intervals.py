@@ -125,6 +125,16 @@ def of_mean(problem_means: Sequence[float]) -> Interval | None:
     return (mean - half, mean + half)
 
 
+def rate_estimate(problem_means: Sequence[float]) -> dict[str, Any] | None:
+    """The mean of rates, one per problem, with its interval over problems, as JSON; None without problems."""
+    return Estimate(fmean(problem_means), over_problems(problem_means)).as_json() if problem_means else None
+
+
+def mean_estimate(problem_means: Sequence[float]) -> dict[str, Any] | None:
+    """The mean of anything else, with its interval over problems, as JSON; None without problems."""
+    return Estimate(fmean(problem_means), of_mean(problem_means)).as_json() if problem_means else None
+
+
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> PairedDifference:
     """Mean of second - first over problems, with Student's interval on the per-problem differences.
 

@@ -13,6 +13,7 @@ from r1rl.bundled import bundled_path
 from r1rl.config.evaluate import BenchmarkConfig, EvaluateRecipe
 from r1rl.environment import describe_environment
 from r1rl.evaluation.benchmarks import LoadedBenchmark
+from r1rl.evaluation.grades import CONTINUATION
 from r1rl.evaluation.targets import Target
 from r1rl.types import Prompt
 
@@ -31,7 +32,7 @@ def make_manifest(
 ) -> dict[str, Any]:
     """The manifest of one score. `measured` is what must agree for two scores to be comparable."""
     config = benchmark.config
-    raw = config.grading == "continuation"
+    raw = config.grading == CONTINUATION
     return {
         MEASURED: {
             "benchmark": config.name,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
-from r1rl.evaluation.estimators import pass_at_k
-from r1rl.evaluation.intervals import Estimate, of_mean, over_problems, over_samples
+from r1rl.evaluation.estimators import pass_at_k, powers_of_two
+from r1rl.evaluation.intervals import mean_estimate, over_samples, rate_estimate
 from r1rl.monitor.summary import Contrast
 
 FORMAT_REWARD = "format"
@@ -160,19 +160,3 @@ def _learnt(pair: tuple[AnsweredProblem, AnsweredProblem]) -> tuple[bool, bool, 
 def _well_formed(sample: SampledAnswer) -> float | None:
     value = sample.rewards.get(FORMAT_REWARD)
     return None if value is None else float(value >= 1.0)
-
-
-def rate_estimate(problem_means: Sequence[float]) -> dict[str, Any] | None:
-    """The mean of rates, one per problem, with its interval over problems; None without problems."""
-    return Estimate(fmean(problem_means), over_problems(problem_means)).as_json() if problem_means else None
-
-
-def mean_estimate(problem_means: Sequence[float]) -> dict[str, Any] | None:
-    """The mean of anything else, with its interval over problems; None without problems."""
-    return Estimate(fmean(problem_means), of_mean(problem_means)).as_json() if problem_means else None
-
-
-def powers_of_two(limit: int) -> list[int]:
-    """1, 2, 4, ... up to the limit, and the limit itself."""
-    powers = [1 << exponent for exponent in range(limit.bit_length())]
-    return powers if limit in powers else [*powers, limit]

@@ -11,6 +11,7 @@ STYLE = """
 body { margin: 0 auto; max-width: 1100px; padding: 2rem 1.2rem 4rem; font: 15px/1.5 system-ui, sans-serif; color: var(--ink);
   background: var(--paper); }
 h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
+h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
 p.lead, .note { color: var(--soft); margin: .2rem 0 1rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
@@ -26,8 +27,9 @@ article header { background: var(--shade); padding: .4rem .8rem; display: flex; 
 article .outcome { font-weight: 600; color: var(--orange); } article .outcome.correct { color: #23762f; }
 article pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; padding: .6rem .8rem; font: 13px/1.45 ui-monospace, monospace;
   max-height: 24rem; overflow-y: auto; }
+button.problem { font-size: .87rem; color: var(--blue); cursor: pointer; }
 article pre.problem { border-bottom: 1px solid var(--line); font-family: inherit; max-height: 10rem; }
-details summary { cursor: pointer; color: var(--blue); } 
+details { margin-bottom: .5rem; } details summary { cursor: pointer; color: var(--blue); }
 details pre { background: var(--shade); padding: .8rem; overflow-x: auto; font-size: 12px; }
 """
 
@@ -35,6 +37,7 @@ BROWSER = """
 <div class="filters">
   <label>Model <select id="model"></select></label>
   <label>Benchmark <select id="benchmark"></select></label>
+  <label>Problem <input type="search" id="problem" placeholder="its name" size="16"></label>
   <label>Outcome <select id="outcome"></select></label>
   <label><input type="checkbox" id="truncated"> truncated only</label>
   <input type="search" id="words" placeholder="words in problem or completion" size="30">
@@ -64,6 +67,7 @@ function element(name, className, text) {
 function matching() {
   const words = by("words").value.toLowerCase();
   return rows.filter(row => ["model", "benchmark", "outcome"].every(key => !by(key).value || row[key] === by(key).value)
+    && (!by("problem").value || row.id === by("problem").value.trim())
     && (!by("truncated").checked || row.truncated)
     && (!words || (row.problem + " " + row.text).toLowerCase().includes(words)));
 }
@@ -74,22 +78,36 @@ function show() {
   by("count").textContent = found.length + " of " + rows.length + " completions, page " + (page + 1) + " of " + (last + 1);
   by("previous").disabled = page === 0;
   by("next").disabled = page === last;
-  by("completions").replaceChildren(...found.slice(page * PAGE, (page + 1) * PAGE).map(row => {
+  const shown = found.slice(page * PAGE, (page + 1) * PAGE);
+  by("completions").replaceChildren(...shown.map((row, place) => {
+    const isNew = place === 0 || shown[place - 1].id !== row.id || shown[place - 1].benchmark !== row.benchmark;
     const card = document.createElement("article");
     const header = document.createElement("header");
-    header.append(element("span", "outcome " + row.outcome, row.outcome.replace("_", " ")));
+    header.append(element("span", "outcome " + row.outcome, row.outcome.replaceAll("_", " ")));
     const facts = [row.model, row.benchmark, row.id + " #" + row.sample, row.tokens + " tokens" + (row.truncated ? ", truncated" : ""),
       "gold: " + row.answer, "read: " + (row.extracted === null ? "nothing" : row.extracted)];
     for (const fact of facts) header.append(element("span", "", fact));
-    card.append(header, element("pre", "problem", row.problem), element("pre", "text", row.text));
+    card.append(header, ...(isNew ? [element("pre", "problem", row.problem)] : []), element("pre", "text", row.text));
     return card;
   }));
 }
 for (const key of ["model", "benchmark", "outcome"]) fill(key, key);
 // report.html#outcome=wrong opens with that filter.
 for (const [key, value] of new URLSearchParams(location.hash.slice(1))) {
-  if (["model", "benchmark", "outcome", "words"].includes(key)) by(key).value = value;
+  if (["model", "benchmark", "outcome", "problem", "words"].includes(key)) by(key).value = value;
 }
+for (const button of document.querySelectorAll("button.problem")) {
+  button.addEventListener("click", () => {
+    for (const key of ["model", "benchmark", "outcome", "words"]) by(key).value = "";
+    by("benchmark").value = button.dataset.benchmark;
+    by("problem").value = button.textContent;
+    by("truncated").checked = false;
+    page = 0;
+    show();
+    by("completions").scrollIntoView();
+  });
+}
+by("problem").addEventListener("input", () => { page = 0; show(); });
 by("truncated").addEventListener("change", () => { page = 0; show(); });
 by("words").addEventListener("input", () => { page = 0; show(); });
 by("previous").addEventListener("click", () => { page -= 1; show(); });

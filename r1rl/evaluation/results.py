@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from r1rl.errors import UserError
+from r1rl.evaluation.grades import CONTINUATION, GradedProblem
 from r1rl.evaluation.intervals import PairedDifference, paired_difference
 from r1rl.evaluation.manifest import measured_differently
 
@@ -45,9 +46,24 @@ class Result:
         """The benchmark's name."""
         return str(self.manifest["measured"]["benchmark"])
 
+    @property
+    def is_probe(self) -> bool:
+        """Whether problems were continued, not answered: the contamination probe."""
+        return self.manifest["measured"].get("grading") == CONTINUATION
+
     def as_json(self) -> dict[str, Any]:
         """What result.json holds."""
         return {"manifest": self.manifest, "figures": self.figures, "problems": self.problems}
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """A result, its graded completions, and where the model stands on a curve."""
+
+    result: Result
+    problems: list[GradedProblem]
+    run: str | None = None
+    step: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +96,12 @@ class Comparison:
             "num_problems": self.difference.num_problems,
             "measured_differently": self.measured_differently,
         }
+
+
+def by_benchmark(results: Sequence[Result]) -> list[Result]:
+    """The results with those of one benchmark beside each other, in the order in which benchmarks and models came."""
+    names = list(dict.fromkeys(result.benchmark for result in results))
+    return sorted(results, key=lambda result: names.index(result.benchmark))
 
 
 def open_folder(output_dir: str, run_name: str) -> tuple[Path, Mapping[str, Any] | None]:

@@ -32,6 +32,9 @@ class Sample:
     """EOS included; from a server, what it reports."""
     finish_reason: str
     """"eos", "stop" or "length"."""
+    cuts: tuple[tuple[int, int], ...] = ()
+    """(tokens, characters): with a lower limit of so many tokens the text would have ended after so many characters. Only limits
+    that would have cut it; empty where the tokens are not known, as from a server."""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -80,8 +83,9 @@ class SampleLog:
 def _samples(lines: Iterable[bytes]) -> Iterable[Sample]:
     for line in lines:
         try:
-            yield Sample(**json.loads(line))
-        except (ValueError, TypeError):  # the middle of a file on a disk that was full
+            record = json.loads(line)
+            yield Sample(**{**record, "cuts": tuple((tokens, characters) for tokens, characters in record.get("cuts", ()))})
+        except (ValueError, TypeError, AttributeError):  # the middle of a file on a disk that was full
             continue
 
 

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from r1rl.config.evaluate import EvaluateRecipe
 from r1rl.config.schema import PromptConfig
 from r1rl.errors import UserError
+from r1rl.evaluation.limits import find_cuts
 from r1rl.evaluation.sample_log import Sample
 from r1rl.evaluation.targets import Target
 from r1rl.prompts import PromptTemplate, resolve_eos_token_ids
@@ -64,6 +65,7 @@ class EngineSampler:
         self.eos_token_ids = eos_token_ids
         self.dtype = dtype
         self.context = context
+        self._tokenizer = tokenizer
         self._template = PromptTemplate(recipe.prompt, tokenizer)
         self._bare = PromptTemplate(PromptConfig(template="none"), tokenizer)
 
@@ -93,6 +95,7 @@ class EngineSampler:
                 text=completion.text,
                 tokens=len(completion.token_ids),
                 finish_reason=completion.finish_reason.value,
+                cuts=find_cuts(completion.token_ids, completion.text, self._tokenizer, max_completion_length),
             )
 
     def sampling(self, max_completion_length: int, raw: bool) -> Sampling:

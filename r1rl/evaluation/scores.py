@@ -7,13 +7,11 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
-from r1rl.evaluation.estimators import cons_at_k, pass_at_k
-from r1rl.evaluation.grades import NO_ANSWER, GradedProblem, GradedSample
-from r1rl.evaluation.intervals import over_samples
-from r1rl.evaluation.record import mean_estimate, powers_of_two, rate_estimate
+from r1rl.evaluation.estimators import cons_at_k, pass_at_k, powers_of_two
+from r1rl.evaluation.grades import NO_ANSWER, UNDECIDED, GradedProblem, GradedSample
+from r1rl.evaluation.intervals import mean_estimate, over_samples, rate_estimate
+from r1rl.evaluation.limits import lower_limits
 from r1rl.grading import Outcome
-
-SHORTEST_LIMIT = 32
 
 
 def score(problems: Sequence[GradedProblem], num_samples: int, max_completion_length: int) -> dict[str, Any]:
@@ -24,7 +22,8 @@ def score(problems: Sequence[GradedProblem], num_samples: int, max_completion_le
     pass_at_<k>, cons_at_<k>: expectations over k of the n completions (r1rl.evaluation.estimators).
     outcomes: completions by outcome; rates: shares of all completions. extraction_failure_rate is no_answer + malformed.
     by: the accuracy within each value of the benchmark's group_by columns.
-    by_limit: [tokens, accuracy] had every completion of more tokens been cut off and counted as not right.
+    by_limit: what a token limit of "limit" would have given, the same completions cut off there and graded again: "accuracy", and
+    "truncated", the share that is cut. "is_lower_bound": some were cut at a place that is not known, and count as not right.
     correct, wrong: tokens, reflection and language of the right completions and of all that were decided otherwise.
     """
     decided = [problem for problem in problems if problem.num_decided]
@@ -54,7 +53,7 @@ def score(problems: Sequence[GradedProblem], num_samples: int, max_completion_le
         "correct": _portrait([sample for sample in samples if sample.is_correct]),
         "wrong": _portrait([sample for sample in samples if sample.is_decided and not sample.is_correct]),
         "by": _by_group(decided),
-        "by_limit": [[limit, _at_limit(decided, limit)] for limit in _limits(max_completion_length)],
+        "by_limit": [_at_limit(problems, limit) for limit in (*lower_limits(max_completion_length), max_completion_length)],
     }
 
 
@@ -111,14 +110,24 @@ def _by_group(decided: Sequence[GradedProblem]) -> dict[str, dict[str, Any]]:
     return result
 
 
-def _limits(longest: int) -> list[int]:
-    limits = [limit for limit in powers_of_two(longest) if SHORTEST_LIMIT <= limit < longest]
-    return [*limits, longest]
+def _at_limit(problems: Sequence[GradedProblem], limit: int) -> dict[str, Any]:
+    samples = [sample for problem in problems for sample in problem.samples]
+    cut = [sample for sample in samples if sample.tokens > limit]
+    means = []
+    for problem in problems:
+        outcomes = [_outcome_at(sample, limit) for sample in problem.samples]
+        decided = [outcome == Outcome.CORRECT for outcome in outcomes if outcome not in UNDECIDED]
+        means += [fmean(decided)] if decided else []
+    return {
+        "limit": limit,
+        "accuracy": rate_estimate(means),
+        "truncated": len(cut) / len(samples),
+        "is_lower_bound": any(limit not in sample.outcome_at for sample in cut),
+    }
 
 
-def _at_limit(decided: Sequence[GradedProblem], limit: int) -> float | None:
-    if not decided:
-        return None
-    return fmean(
-        sum(sample.is_correct and sample.tokens <= limit for sample in problem.samples) / problem.num_decided for problem in decided
-    )
+def _outcome_at(sample: GradedSample, limit: int) -> str | None:
+    """None, which is not right, where the limit would have cut the completion at a place that is not known."""
+    if sample.tokens <= limit or (limit not in sample.outcome_at and not sample.is_decided):
+        return sample.outcome
+    return sample.outcome_at.get(limit)

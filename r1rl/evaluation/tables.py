@@ -9,16 +9,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from r1rl.evaluation.results import Comparison, Result
+from r1rl.evaluation.results import Comparison, Result, by_benchmark
 from r1rl.monitor.summary import format_estimate
 
 
 def print_scores(console: Console, results: Sequence[Result], comparisons: Sequence[Comparison]) -> None:
     """The tables of an evaluation and one sentence for each difference."""
-    console.print(score_table(results))
-    console.print(trouble_table(results))
-    console.print(portrait_table(results))
-    for result in results:
+    results = by_benchmark(results)
+    scored, probes = [result for result in results if not result.is_probe], [result for result in results if result.is_probe]
+    if scored:
+        console.print(score_table(scored))
+        console.print(trouble_table(scored))
+        console.print(portrait_table(scored))
+    if probes:
+        console.print(probe_table(probes))
+    for result in scored:
         if result.figures["by"]:
             console.print(group_table(result))
     for comparison in comparisons:
@@ -50,7 +55,7 @@ def trouble_table(results: Sequence[Result]) -> Table:
     table = _table("What went wrong (shares of all completions)", "wrong", "no answer", "malformed", "undecided", "truncated")
     for result in results:
         rates = result.figures["rates"]
-        shares = (f"{rates[name]:.1%}" for name in ("wrong", "no_answer", "malformed", "undecided", "truncated"))
+        shares = (f"{100 * rates[name]:.1f} %" for name in ("wrong", "no_answer", "malformed", "undecided", "truncated"))
         table.add_row(Text(result.benchmark), Text(result.model), *shares)
     return table
 
@@ -60,8 +65,17 @@ def portrait_table(results: Sequence[Result]) -> Table:
     table = _table("Right / other completions", "number", "tokens", "reflect", "main language")
     for result in results:
         right, wrong = result.figures["correct"], result.figures["wrong"]
-        forms = {"count": "{}", "tokens": "{:.0f}", "reflection_rate": "{:.1%}", "language_consistency": "{:.1%}"}
+        forms = {"count": "{}", "tokens": "{:.0f}", "reflection_rate": "{:.0%}", "language_consistency": "{:.0%}"}
         table.add_row(Text(result.benchmark), Text(result.model), *(_both(right, wrong, name, form) for name, form in forms.items()))
+    return table
+
+
+def probe_table(results: Sequence[Result]) -> Table:
+    """The contamination probe."""
+    table = _table("Contamination probe: problems whose rest the model continues word for word", "problems", "share")
+    for result in results:
+        share = format_estimate(result.figures["accuracy"], percent=True)
+        table.add_row(Text(result.benchmark), Text(result.model), str(result.figures["num_problems"]), share)
     return table
 
 
