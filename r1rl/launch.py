@@ -14,6 +14,9 @@ from types import FrameType
 
 import psutil
 
+SECONDS_TO_SAVE = 3600
+"""How long the launcher waits after Ctrl-C before it kills: a run ends its step and saves first. Its own default is 30 seconds."""
+
 
 def missing_cpu_processes() -> int:
     """How many processes accelerate's launcher was asked for but did not start; 0 when nothing is missing."""
@@ -40,7 +43,7 @@ def start_processes(count: int, arguments: list[str]) -> int:
     their own and get each Ctrl-C or SIGTERM once, from here; this process waits until they have saved.
     """
     threads = max(1, (os.cpu_count() or 1) // count)
-    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+    environment = {"OMP_NUM_THREADS": str(threads), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SECONDS_TO_SAVE), **os.environ}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count), "-m", "r1rl", *arguments]
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     received = []

@@ -11,7 +11,7 @@ REWARD = "reward"  # weighted sum of the rewards, over completions
 REWARD_STD = "reward_std"  # standard deviation within a group, over groups
 ACCURACY = "accuracy"  # the outcome, over completions that have one
 FRAC_REWARD_ZERO_STD = "frac_reward_zero_std"  # groups whose rewards are all equal
-REFILLED_GROUPS = "dynamic_sampling/refilled_groups"  # groups that were replaced by fresh prompts, a count
+REFILLED_GROUPS = "dynamic_sampling/refilled"  # groups that were replaced by fresh prompts, a count
 
 MEAN_LENGTH = "completions/mean_length"  # tokens, EOS included
 CLIPPED_RATIO = "completions/clipped_ratio"  # completions cut off at max_completion_length
@@ -26,7 +26,6 @@ GRAD_NORM = "grad_norm"  # before clipping
 LEARNING_RATE = "learning_rate"
 TRAINED_SHARE = "update/trained_share"  # sequences that were forwarded: the others can't change the gradient
 SKIPPED_UPDATES = "update/skipped"  # optimizer steps left out because their gradient was not finite
-REFILLED_GROUPS = "dynamic_sampling/refilled"  # groups replaced by fresh prompts
 LOGPROB_DIFF_MEAN = "sampler/logprob_diff_mean"  # |trainer - sampler|, over tokens
 LOGPROB_DIFF_MAX = "sampler/logprob_diff_max"  # its maximum
 CAPPED_SHARE = "sampler/capped_mean"  # tokens whose importance weight was capped
@@ -35,7 +34,7 @@ TIME_ROLLOUT = "time/rollout"  # seconds of the slowest process, as all times
 TIME_REWARD = "time/reward"
 TIME_UPDATE = "time/update"
 TIME_STEP = "time/step"
-TOKENS_PER_SECOND = "tokens_per_second"
+TOKENS_PER_SECOND = "tokens_per_second"  # completion tokens that were sampled, those of replaced groups too, over time/step
 
 
 def reward_mean(name: str) -> str:

@@ -378,6 +378,8 @@ def test_dynamic_sampling_refills_groups_without_variance(folder: Path) -> None:
     (record,) = directory.read_metrics()
     assert record["dynamic_sampling/refilled"] == 8  # 4 groups, twice
     assert record["epoch"] == pytest.approx(12 / 64)
+    kept = record["completions/mean_length"] * 4 * 4
+    assert record["tokens_per_second"] * record["time/step"] > 2 * kept  # the replaced groups took their time too
 
 
 def test_batch_that_processes_can_not_share_is_refused(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -48,6 +48,8 @@ class Collected:
     """Seconds between the last completion and the last reward: the part of the grading that the rollout did not hide."""
     refilled: int = 0
     """Groups that dynamic sampling replaced, over all processes."""
+    sampled_tokens: int = 0
+    """Completion tokens that this process sampled, those of groups that were replaced included."""
 
     def replaced_by(self, fresh: Collected, refilled: int) -> Collected:
         """These groups with those of `fresh` in the slots that they share; `refilled` slots were refilled in all processes."""
@@ -60,6 +62,7 @@ class Collected:
             waited_for_rewards=self.waited_for_rewards + fresh.waited_for_rewards,
             tracebacks={**fresh.tracebacks, **self.tracebacks},
             refilled=self.refilled + refilled,
+            sampled_tokens=self.sampled_tokens + fresh.sampled_tokens,
         )
 
 
@@ -93,6 +96,7 @@ class Collector:
         for group, scoring in sorted(pending, key=lambda pair: pair[0].index):
             result = scoring.result()
             collected.groups.append(ScoredGroup(slots[group.index], prompts[group.index], group.completions, result))
+            collected.sampled_tokens += sum(len(completion.token_ids) for completion in group.completions)
             collected.events.update(result.events)
             collected.tracebacks.update(result.tracebacks)
             for name, seconds in result.seconds.items():

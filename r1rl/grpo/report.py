@@ -23,13 +23,12 @@ from r1rl.reflection import reflects
 def step_metrics(recipe: GRPORecipe, collected: Collected, seconds: dict[str, float], accelerator: Accelerator) -> dict[str, float]:
     """The metrics of the rollout and the rewards, over all processes. `seconds` are those of the slowest process."""
     accumulator = MetricAccumulator()
-    tokens = 0
     for group in collected.groups:
-        tokens += _add_group(accumulator, group, recipe.algorithm.variance_tolerance)
+        _add_group(accumulator, group, recipe.algorithm.variance_tolerance)
     accumulator.count_all(collected.events)
     for name, spent in collected.reward_seconds.items():
         accumulator.maximum(f"rewards/{name}/seconds", spent)
-    accumulator.count("tokens", tokens)
+    accumulator.count("tokens", collected.sampled_tokens)
     several = accelerator.num_processes > 1
     values = accumulator.collect(gather_object if several else None)
     values[names.TOKENS_PER_SECOND] = values.pop("tokens") / seconds["step"]
@@ -39,8 +38,8 @@ def step_metrics(recipe: GRPORecipe, collected: Collected, seconds: dict[str, fl
     return values
 
 
-def _add_group(accumulator: MetricAccumulator, group: ScoredGroup, tolerance: float) -> int:
-    """Adds a group's figures; returns its number of completion tokens."""
+def _add_group(accumulator: MetricAccumulator, group: ScoredGroup, tolerance: float) -> None:
+    """Adds a group's figures."""
     totals = [total for total in group.rewards.total if total == total]
     accumulator.add_values(names.REWARD, totals)
     accumulator.add(names.REWARD_STD, statistics.stdev(totals) if len(totals) > 1 else 0.0)
@@ -48,12 +47,10 @@ def _add_group(accumulator: MetricAccumulator, group: ScoredGroup, tolerance: fl
     accumulator.add_values(names.ACCURACY, group.rewards.outcome)
     for name, values in group.rewards.by_name.items():
         accumulator.add_values(reward_mean(name), values)
-    lengths = [len(completion.token_ids) for completion in group.completions]
-    accumulator.add_values(names.MEAN_LENGTH, lengths)
+    accumulator.add_values(names.MEAN_LENGTH, [len(completion.token_ids) for completion in group.completions])
     accumulator.add_values(names.CLIPPED_RATIO, [float(completion.is_truncated) for completion in group.completions])
     accumulator.add_values(names.REFLECTION_RATE, [float(reflects(completion.text)) for completion in group.completions])
     accumulator.add_values(names.LANGUAGE_CONSISTENCY, [consistency(completion.text) for completion in group.completions])
-    return sum(lengths)
 
 
 def completion_rows(groups: Iterable[ScoredGroup], advantages_PG: Tensor) -> list[dict[str, Any]]:
