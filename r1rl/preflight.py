@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from r1rl import models
-from r1rl.config.schema import DataConfig, GRPORecipe
+from r1rl.config.schema import DataConfig, EvaluationConfig, GRPORecipe, LoggingConfig
 from r1rl.data import LoadedProblems, column_names, read_problems
 from r1rl.errors import DataError, RecipeError, RewardError
 from r1rl.prompts import CHAT, template_text
@@ -44,51 +44,51 @@ def preflight(recipe: GRPORecipe, recipe_path: Path) -> Preflight:
     Raises a UserError with the file, the key and the remedy at the first thing that can't work.
     """
     check_writable(recipe.output_dir)
-    _check_model_folder(recipe.model.path)
-    _check_trackers(recipe)
+    check_model_folder(recipe.model.path)
+    check_trackers(recipe.logging)
     if recipe.prompt.template != CHAT:
         template_text(recipe.prompt.template)
-    loaded = _read(recipe.data, recipe.seed, "data")
-    held_out = _held_out(recipe)
+    loaded = read_section(recipe.data, recipe.seed, "data")
+    held_out = read_held_out(recipe.evaluation)
     rewards = _resolve_rewards(recipe, recipe_path.parent, loaded.problems, held_out.problems)
     warnings = [*loaded.warnings, *held_out.warnings, *_suspicions(recipe, loaded.problems, held_out.problems)]
     return Preflight(loaded.problems, held_out.problems, rewards, [*loaded.notes, *held_out.notes], warnings)
 
 
-def _check_model_folder(path: str) -> None:
+def check_model_folder(path: str, key: str = "model.path") -> None:
     """A path that can't be a hub name (OWNER/NAME) must be a model's folder. Whether the hub has a model shows when it is loaded."""
     folder = Path(models.resolve(path))
     can_be_hub_name = path != models.EMBEDDED and path.count("/") <= 1 and not path.startswith((".", "/", "~"))
     if folder.is_file():
-        raise RecipeError(f"model.path: {folder} is a file; write a folder with a model, a hub name (OWNER/NAME) or {models.EMBEDDED}.")
+        raise RecipeError(f"{key}: {folder} is a file; write a folder with a model, a hub name (OWNER/NAME) or {models.EMBEDDED}.")
     if not folder.exists() and path != models.EMBEDDED and get_close_matches(path, [models.EMBEDDED], cutoff=0.8):
-        raise RecipeError(f"model.path: there is no model {path}; did you mean {models.EMBEDDED}?")
+        raise RecipeError(f"{key}: there is no model {path}; did you mean {models.EMBEDDED}?")
     if folder.is_dir() and not (folder / "config.json").is_file():
-        raise RecipeError(f"model.path: the folder {folder} has no config.json, so it holds no model that transformers can load.")
+        raise RecipeError(f"{key}: the folder {folder} has no config.json, so it holds no model that transformers can load.")
     if not folder.is_dir() and not can_be_hub_name:
-        raise RecipeError(f"model.path: there is no folder {folder} in {Path.cwd()}, and no hub name (OWNER/NAME) looks like this.")
+        raise RecipeError(f"{key}: there is no folder {folder} in {Path.cwd()}, and no hub name (OWNER/NAME) looks like this.")
 
 
-def _check_trackers(recipe: GRPORecipe) -> None:
-    for tracker in recipe.logging.trackers:
+def check_trackers(logging: LoggingConfig) -> None:
+    """Every tracker that the recipe names must be installed."""
+    for tracker in logging.trackers:
         if importlib.util.find_spec(tracker) is None:
             raise RecipeError(f"logging.trackers names {tracker}, which is not installed: pip install 'r1rl[tracking]', or leave it out.")
 
 
-def _held_out(recipe: GRPORecipe) -> LoadedProblems:
+def read_held_out(evaluation: EvaluationConfig) -> LoadedProblems:
     """The evaluation's problems, the same for every run."""
-    data = recipe.evaluation.data
-    if data is None:
+    if evaluation.data is None:
         return LoadedProblems([])
-    loaded = _read(data, HELD_OUT_SEED, "evaluation.data")
-    most = recipe.evaluation.num_problems
+    loaded = read_section(evaluation.data, HELD_OUT_SEED, "evaluation.data")
+    most = evaluation.num_problems
     if len(loaded.problems) <= most:
         return loaded
     chosen = sorted(random.Random(HELD_OUT_SEED).sample(range(len(loaded.problems)), most))
     return LoadedProblems([loaded.problems[place] for place in chosen], loaded.notes, loaded.skipped, loaded.warnings)
 
 
-def _read(data: DataConfig, seed: int, section: str) -> LoadedProblems:
+def read_section(data: DataConfig, seed: int, section: str) -> LoadedProblems:
     """The problems of one section of the recipe; every error names the section."""
     try:
         return read_problems(data, seed, section)

@@ -23,10 +23,11 @@ from r1rl.cli import main
 from r1rl.config.load import load_recipe
 from r1rl.config.schema import ModelConfig
 from r1rl.errors import UserError
-from r1rl.grpo.run import GRPORun, choose_directory, run
+from r1rl.grpo.run import GRPORun, run
 from r1rl.grpo.setup import frozen_copy, load_policy
 from r1rl.grpo.trainer import GRPOTrainer, StepResult
 from r1rl.run_directory import RunDirectory
+from r1rl.training_run import choose_directory
 
 TIMES = ("time/", "tokens_per_second", "/seconds")
 

@@ -1,36 +1,24 @@
-"""The life of a GRPO run: check, start or resume, evaluate, train, save, sum up."""
+"""`r1rl grpo`: check, start or resume, and what a run's steps leave and show. Its life is `r1rl.training_run`'s."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from transformers.utils.logging import disable_progress_bar
 
 from r1rl import models
-from r1rl.checkpoint import Checkpointer, TrainingState, read_training_state
-from r1rl.checkpoint_folders import find_checkpoint, set_aside_after
+from r1rl.checkpoint import TrainingState
 from r1rl.config.schema import GRPORecipe
-from r1rl.distributed import gather_shares, max_over_processes, own_share
-from r1rl.environment import describe_environment
 from r1rl.errors import UserError
-from r1rl.evaluation.evaluate import evaluate
-from r1rl.evaluation.record import Evaluation, find_contrast
-from r1rl.grpo.interrupt import Interrupt
 from r1rl.grpo.report import completion_rows, shown_completions
 from r1rl.grpo.setup import GRPOParts, build_parts, make_accelerator
 from r1rl.grpo.trainer import GRPOTrainer, StepResult
-from r1rl.monitor.curves import save_curves
-from r1rl.monitor.progress import ProgressDisplay, format_seconds
-from r1rl.monitor.summary import before_after_table, side_by_side
+from r1rl.monitor.progress import ProgressDisplay, ShownCompletion
 from r1rl.preflight import preflight
 from r1rl.run_directory import RunDirectory
-from r1rl.seeds import derive_seed
+from r1rl.training_run import TrainingRun, open_run, starting_state
 
 
 def run(recipe: GRPORecipe, recipe_path: Path, resume: str | None = None) -> None:
@@ -38,12 +26,12 @@ def run(recipe: GRPORecipe, recipe_path: Path, resume: str | None = None) -> Non
     disable_progress_bar()  # of loading and saving models: the run has a bar of its own
     checked = preflight(recipe, recipe_path)
     recipe = replace(recipe, model=replace(recipe.model, path=models.pinned(recipe.model.path)))
-    accelerator = make_accelerator(recipe)
-    check_processes(recipe, accelerator.num_processes)
-    directory, checkpoint = open_run(recipe, resume, accelerator)
-    state = read_training_state(checkpoint) if checkpoint else TrainingState(step=0, order={}, evaluations={}, seconds=0.0)
-    display = ProgressDisplay(recipe.max_steps, state.step, live=recipe.logging.live, enabled=accelerator.is_main_process)
     try:
+        accelerator = make_accelerator(recipe.model, recipe.logging, recipe.output_dir)
+        check_processes(recipe, accelerator.num_processes)
+        directory, checkpoint = open_run(recipe, resume, accelerator)
+        state = starting_state(checkpoint)
+        display = ProgressDisplay(recipe.max_steps, state.step, live=recipe.logging.live, enabled=accelerator.is_main_process)
         parts = build_parts(recipe, checked, accelerator, display, checkpoint)
         GRPORun(recipe, parts, state, directory, checkpoint).train()
     finally:
@@ -60,203 +48,33 @@ def check_processes(recipe: GRPORecipe, num_processes: int) -> None:
         )
 
 
-def open_run(recipe: GRPORecipe, resume: str | None, accelerator: Accelerator) -> tuple[RunDirectory, Path | None]:
-    """The run directory (a new one, or that of the run to resume) and the checkpoint to go on from."""
-    chosen: list[Any] = [None, None]
-    if accelerator.is_main_process:
-        try:
-            chosen = list(choose_directory(recipe, resume))
-        except UserError as error:
-            chosen = [error, None]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(chosen)
-    if isinstance(chosen[0], UserError):
-        raise chosen[0]
-    return RunDirectory(chosen[0]), chosen[1]
-
-
-def choose_directory(recipe: GRPORecipe, resume: str | None) -> tuple[Path, Path | None]:
-    """The main process's part of `open_run`: make or find the directory and write how the run starts."""
-    if resume is None:
-        directory = RunDirectory.create(recipe.output_dir, recipe.run_name)
-        directory.write_start(recipe, describe_environment(recipe.seed))
-        return directory.path, None
-    if resume == "latest":
-        directory = RunDirectory.latest(recipe.output_dir, recipe.run_name)
-        checkpoint = find_checkpoint(directory.checkpoints)
-        if checkpoint is None:
-            raise UserError(f"{directory.path} has no checkpoint to go on from. Start the run again without --resume.")
-    else:
-        checkpoint = Path(resume)
-        directory = RunDirectory(checkpoint.resolve().parent.parent)
-        if not directory.config_path.exists():
-            raise UserError(f"{checkpoint} is in no run directory ({directory.config_path} is missing). Resume it where its run left it.")
-    step = read_training_state(checkpoint).step
-    if step >= recipe.max_steps and directory.summary_path.exists():
-        raise UserError(f"{checkpoint}: this run has done its {step} steps (max_steps is {recipe.max_steps}). To go on, raise max_steps.")
-    set_aside_after(directory.checkpoints, step)
-    directory.write_resume(recipe, describe_environment(recipe.seed), step)
-    return directory.path, checkpoint
-
-
-class GRPORun:
-    """One run from its first (or next) step to its summary."""
+class GRPORun(TrainingRun[StepResult]):
+    """A GRPO run from its first (or next) step to its summary."""
 
     def __init__(
         self, recipe: GRPORecipe, parts: GRPOParts, state: TrainingState, directory: RunDirectory, checkpoint: Path | None
     ) -> None:
-        self.recipe = recipe
-        self.parts = parts
-        self.state = state
-        self.directory = directory
-        self.accelerator = parts.accelerator
-        self.display = parts.display
-        self.trainer = GRPOTrainer(recipe, parts, state)
-        self.checkpointer = Checkpointer(directory.checkpoints, parts.accelerator, recipe.checkpoint.keep)
-        if checkpoint is not None:
-            self.checkpointer.load(checkpoint, parts.optimizer, parts.schedule)
-            parts.order.load_state_dict(state.order)
+        super().__init__(recipe, parts, GRPOTrainer(recipe, parts, state), state, directory, checkpoint)
+        self.rollout = recipe.rollout
+        self.num_prompts, self.dropped_prompts = len(parts.prompts), parts.dropped_prompts
 
-    def train(self) -> None:
-        """Train to `max_steps`, or until Ctrl-C, which saves first."""
-        self._greet()
-        self._start_trackers()
-        stopping = False
-        with Interrupt(self.display.message) as interrupt, self.display:
-            if self.recipe.evaluation.at_start and self.state.step == 0:
-                self._evaluate("before", self.recipe.evaluation.num_problems)
-            while self.state.step < self.recipe.max_steps:
-                result = self.trainer.step()
-                stopping = bool(max_over_processes(self.accelerator, int(interrupt.requested)))
-                self._after_step(result, stopping)
-                if stopping:
-                    break
-            else:
-                self._evaluate("after", self.recipe.evaluation.num_problems)
-        if not stopping:
-            self._finish()
-        elif self.accelerator.is_main_process:
-            self.display.message(f"Stopped after step {self.state.step}; everything is saved. Go on with the same command and --resume.")
-        self.accelerator.wait_for_everyone()  # a process that left earlier would take the connections of the others with it
-        self.accelerator.end_training()
-        if stopping:
-            raise KeyboardInterrupt
-
-    def _after_step(self, result: StepResult, stopping: bool) -> None:
-        """Write and show what the step did; evaluate and save where the recipe says so."""
-        step, logging = self.state.step, self.recipe.logging
-        if self.accelerator.is_main_process:
-            self.directory.append_metrics({"step": step, "epoch": self.parts.order.epoch, **result.metrics})
-            self.display.step(step, result.metrics)
-            for name, trace in result.tracebacks.items():
-                self.display.message(f"Reward {name} raised; its rows count as not applicable (rewards/{name} counts them).\n{trace}")
-        self.accelerator.log(result.metrics, step=step)
-        if logging.completions_every and step % logging.completions_every == 0:
-            self._write_completions(result)
-        every = self.recipe.evaluation.every_steps
-        last = step >= self.recipe.max_steps
-        if every and step % every == 0 and not last and not stopping:
-            self._evaluate(f"step-{step:06d}", self.recipe.evaluation.during_problems)
-        if stopping or last or (self.recipe.checkpoint.every_steps and step % self.recipe.checkpoint.every_steps == 0):
-            parts = self.parts
-            self.checkpointer.save(self.state, parts.policy, parts.model, parts.tokenizer, parts.optimizer, parts.schedule)
-
-    def _write_completions(self, result: StepResult) -> None:
-        rows = gather_shares(self.accelerator, completion_rows(result.groups, result.advantages_PG))
-        if self.accelerator.is_main_process:
-            self.directory.write_completions(self.state.step, sorted(rows, key=lambda row: row["slot"]))
-            self.display.show_completions(self.state.step, shown_completions(result.groups, self.recipe.logging.show_completions))
-
-    def _evaluate(self, name: str, num_problems: int) -> None:
-        """Answer held-out problems with the policy as it is; keep the figures in the state, the answers in evaluations/."""
-        prompts = self.parts.evaluation_prompts[:num_problems]
-        if not prompts:
-            return
-        evaluation = evaluate(
-            self.parts.engine,
-            own_share(self.accelerator, prompts),
-            self.parts.rewards,
-            self.recipe.evaluation.num_samples,
-            self.parts.sampling,
-            derive_seed(self.recipe.seed, "held-out"),
-            progress=lambda done, total: self.display.phase("evaluation", done, total),
-            gather=lambda problems: gather_shares(self.accelerator, problems),
-        )
-        self.state.evaluations[name] = {"step": self.state.step, **evaluation.figures()}
-        if self.accelerator.is_main_process:
-            self.directory.write_evaluation(name, evaluation.as_json())
-        accuracy = self.state.evaluations[name]["accuracy"]
-        if accuracy is not None:
-            self.accelerator.log({"evaluation/accuracy": accuracy["value"]}, step=self.state.step)
-
-    def _finish(self) -> None:
-        """summary.json, curves.png, and what a person wants to see at the end."""
-        if not self.accelerator.is_main_process:
-            return
-        before, after = self.state.evaluations.get("before"), self.state.evaluations.get("after")
-        self.directory.write_summary(summary(self.recipe, self.state))
-        figures = {record["step"]: record for record in self.state.evaluations.values()}
-        save_curves(self.directory.curves_path, self.directory.read_metrics(), figures, f"{self.recipe.run_name} (seed {self.recipe.seed})")
-        console = self.display.console
-        if after is not None:
-            console.print(before_after_table(before, after))
-        if before is not None and after is not None:
-            contrast = find_contrast(self._read_evaluation("before"), self._read_evaluation("after"))
-            if contrast is not None:
-                console.print(side_by_side(contrast))
-        console.print(f"{self.state.step} steps in {format_seconds(self.state.seconds)}. In {self.directory.path}:")
-        console.print(
-            "  checkpoints/ (loads with AutoModelForCausalLM), summary.json, curves.png, metrics.jsonl, completions/, evaluations/"
-        )
-
-    def _read_evaluation(self, name: str) -> Evaluation:
-        return Evaluation.from_json(json.loads((self.directory.evaluations / f"{name}.json").read_text(encoding="utf-8")))
-
-    def _greet(self) -> None:
-        """What the run is about to do, in a few lines."""
-        if not self.accelerator.is_main_process:
-            return
-        parts, rollout = self.parts, self.recipe.rollout
-        self.display.message(
+    def greeting(self) -> str:
+        parts = self.parts
+        return (
             f"{self.directory.path}: {parts.model.num_parameters() / 1e6:.1f}M parameters on {self.accelerator.device}, "
-            f"{self.accelerator.num_processes} process(es); {len(parts.prompts)} prompts ({parts.dropped_prompts} dropped as too long); "
-            f"each step {rollout.num_prompts} prompts x {rollout.num_generations} completions. "
+            f"{self.accelerator.num_processes} process(es); {self.num_prompts} prompts ({self.dropped_prompts} dropped as too long); "
+            f"each step {self.rollout.num_prompts} prompts x {self.rollout.num_generations} completions. "
             f"Engine: {parts.engine.name}, because {parts.engine.reason}."
         )
-        if self.state.step:
-            self.display.message(f"Going on after step {self.state.step}.")
-        if self.directory.was_renamed(self.recipe.run_name):
-            self.display.message(
-                f"The name {self.recipe.run_name} was taken, so this run is {self.directory.path.name}; nothing was overwritten."
-            )
 
-    def _start_trackers(self) -> None:
-        if self.recipe.logging.trackers:
-            self.accelerator.project_configuration.logging_dir = str(self.directory.path)
-            self.accelerator.init_trackers("r1rl", config=flatten(asdict(self.recipe)))
+    def completion_rows(self, result: StepResult) -> list[dict[str, Any]]:
+        return completion_rows(result.groups, result.advantages_PG)
 
+    def shown_completions(self, result: StepResult) -> list[ShownCompletion]:
+        return shown_completions(result.groups, self.recipe.logging.show_completions)
 
-def summary(recipe: GRPORecipe, state: TrainingState) -> dict[str, Any]:
-    """summary.json: the final figures. Accuracies have their 95 % interval; `evaluations` has every figure with its own."""
-    result: dict[str, Any] = {"run_name": recipe.run_name, "seed": recipe.seed, "steps": state.step, "training_seconds": state.seconds}
-    for moment in ("before", "after"):
-        figures = state.evaluations.get(moment)
-        if figures is not None:
-            result[f"accuracy_{moment}"] = figures["accuracy"]
-            result[f"mean_length_{moment}"] = value_of(figures["mean_length"])
-            result[f"reflection_{moment}"] = value_of(figures["reflection_rate"])
-    result["evaluations"] = state.evaluations
-    return result
-
-
-def value_of(estimate: dict[str, Any] | None) -> float | None:
-    """The value of a figure with an interval."""
-    return None if estimate is None else estimate["value"]
-
-
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """A recipe as `section.key: value`, the form that experiment trackers take."""
-    if isinstance(tree, dict) and tree:
-        return {name: value for key, child in tree.items() for name, value in flatten(child, f"{prefix}{key}.").items()}
-    scalar = tree if isinstance(tree, (int, float, str, bool)) else yaml.safe_dump(tree, default_flow_style=True).strip()
-    return {prefix.removesuffix("."): scalar}
+    def messages(self, result: StepResult) -> list[str]:
+        return [
+            f"Reward {name} raised; its rows count as not applicable (rewards/{name} counts them).\n{trace}"
+            for name, trace in result.tracebacks.items()
+        ]

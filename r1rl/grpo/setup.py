@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from r1rl import models
 from r1rl.checkpoint import REPLICATED
-from r1rl.config.schema import GRPORecipe, ModelConfig
+from r1rl.config.schema import GRPORecipe, LoggingConfig, ModelConfig, PromptConfig, RolloutConfig
 from r1rl.data import PromptOrder, build_prompts
 from r1rl.errors import UserError
 from r1rl.grpo.collect import Collector
@@ -54,16 +54,16 @@ class GRPOParts:
     update: PolicyUpdate
 
 
-def make_accelerator(recipe: GRPORecipe) -> Accelerator:
+def make_accelerator(model: ModelConfig, logging: LoggingConfig, output_dir: str) -> Accelerator:
     """accelerate with the recipe's precision and trackers. Gradients are accumulated by the update itself."""
-    use_bfloat16 = recipe.model.dtype == "bfloat16" or (recipe.model.dtype == "auto" and torch.cuda.is_available())
-    # accelerate wants the trackers' folder at once, but the run directory is made once the processes can talk: r1rl.grpo.run moves it.
+    use_bfloat16 = model.dtype == "bfloat16" or (model.dtype == "auto" and torch.cuda.is_available())
+    # accelerate wants the trackers' folder at once, but the run directory is made once the processes can talk: `TrainingRun` moves it.
     accelerator = Accelerator(
-        mixed_precision="bf16" if use_bfloat16 else "no", log_with=list(recipe.logging.trackers) or None, project_dir=recipe.output_dir
+        mixed_precision="bf16" if use_bfloat16 else "no", log_with=list(logging.trackers) or None, project_dir=output_dir
     )
     if accelerator.distributed_type not in (*REPLICATED, DistributedType.FSDP):
         raise UserError(
-            f"r1rl grpo trains on one process, on several with a whole model each, or with FSDP2, but accelerate was launched with "
+            f"r1rl trains on one process, on several with a whole model each, or with FSDP2, but accelerate was launched with "
             f"{accelerator.distributed_type.value}: use recipes/accelerate/fsdp2.yaml."
         )
     return accelerator
@@ -73,9 +73,9 @@ def build_parts(
     recipe: GRPORecipe, checked: Preflight, accelerator: Accelerator, display: ProgressDisplay, checkpoint: Path | None
 ) -> GRPOParts:
     """Load the model (from `checkpoint` when a run goes on) and connect everything."""
-    tokenizer = load_tokenizer(recipe.model)
+    tokenizer = load_tokenizer(recipe.model.path, recipe.model.revision)
     model = load_policy(recipe.model, checkpoint)
-    sampling = make_sampling(recipe, tokenizer, model)
+    sampling = make_sampling(recipe.rollout, recipe.prompt, tokenizer, model)
     template = PromptTemplate(recipe.prompt, tokenizer)
     prompts, dropped = build_prompts(checked.problems, template, recipe.data.max_prompt_tokens)
     evaluation_prompts = build_prompts(checked.evaluation_problems, template, None)[0] if checked.evaluation_problems else []
@@ -114,9 +114,10 @@ def build_parts(
     )
 
 
-def make_sampling(recipe: GRPORecipe, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Sampling:
+def make_sampling(
+    rollout: RolloutConfig, prompt: PromptConfig, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
+) -> Sampling:
     """The recipe's sampling parameters with the model's EOS ids."""
-    rollout = recipe.rollout
     return Sampling(
         max_completion_length=rollout.max_completion_length,
         temperature=rollout.temperature,
@@ -124,17 +125,17 @@ def make_sampling(recipe: GRPORecipe, tokenizer: PreTrainedTokenizerBase, model:
         top_k=rollout.top_k,
         min_p=rollout.min_p,
         repetition_penalty=rollout.repetition_penalty,
-        eos_token_ids=tuple(resolve_eos_token_ids(recipe.prompt, tokenizer, model.generation_config)),
-        stop=tuple(recipe.prompt.stop),
+        eos_token_ids=tuple(resolve_eos_token_ids(prompt, tokenizer, model.generation_config)),
+        stop=tuple(prompt.stop),
     )
 
 
-def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
-    """The policy's tokenizer, with a padding token (the EOS token where the tokenizer has none: padding is masked by length)."""
+def load_tokenizer(path: str, revision: str | None = None, key: str = "model.path") -> PreTrainedTokenizerBase:
+    """A model's tokenizer, with a padding token (the EOS token where the tokenizer has none: padding is masked by length)."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(models.resolve(model.path), revision=model.revision)
+        tokenizer = AutoTokenizer.from_pretrained(models.resolve(path), revision=revision)
     except (OSError, ValueError) as error:
-        raise UserError(f"model.path: no tokenizer could be loaded from {model.path!r}: {first_sentence(error)}") from error
+        raise UserError(f"{key}: no tokenizer could be loaded from {path!r}: {first_sentence(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

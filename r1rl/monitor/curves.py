@@ -52,8 +52,10 @@ def smoothed(values: Sequence[float], reach: int) -> list[float]:
     return result
 
 
-def draw_curves(records: Sequence[Mapping[str, Any]], evaluations: Mapping[int, Mapping[str, Any]], title: str) -> Figure:
-    """The figure of a run, with one panel for each of `PANELS`.
+def draw_curves(
+    records: Sequence[Mapping[str, Any]], evaluations: Mapping[int, Mapping[str, Any]], title: str, panels: Sequence[Panel] = PANELS
+) -> Figure:
+    """The figure of a run, with six panels.
 
     `records` are the lines of metrics.jsonl; `evaluations` maps a step to the figures of the held-out evaluation made after
     it ({"accuracy": {"value": 0.4, "ci95": [0.35, 0.45]}, ...}), drawn as points with their 95 % intervals.
@@ -61,16 +63,22 @@ def draw_curves(records: Sequence[Mapping[str, Any]], evaluations: Mapping[int, 
     figure = Figure(figsize=(12.0, 6.6), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12)
-    for axes, panel in zip(figure.subplots(2, 3).flat, PANELS, strict=True):
+    for axes, panel in zip(figure.subplots(2, 3).flat, panels, strict=True):
         _draw_panel(axes, panel, records, evaluations)
     figure.supxlabel("step", fontsize=10)
     return figure
 
 
-def save_curves(path: Path, records: Sequence[Mapping[str, Any]], evaluations: Mapping[int, Mapping[str, Any]], title: str) -> None:
+def save_curves(
+    path: Path,
+    records: Sequence[Mapping[str, Any]],
+    evaluations: Mapping[int, Mapping[str, Any]],
+    title: str,
+    panels: Sequence[Panel] = PANELS,
+) -> None:
     """Write `draw_curves` to a PNG file, replaced in one move."""
     partial = path.with_name(f".{path.name}.partial")
-    draw_curves(records, evaluations, title).savefig(partial, format="png")
+    draw_curves(records, evaluations, title, panels).savefig(partial, format="png")
     partial.replace(path)
 
 

@@ -81,6 +81,7 @@ class ProgressDisplay:
         total_steps: int,
         first_step: int = 0,
         *,
+        columns: Sequence[Column] = COLUMNS,
         live: bool = True,
         enabled: bool = True,
         console: Console | None = None,
@@ -88,6 +89,7 @@ class ProgressDisplay:
     ) -> None:
         """`first_step`: steps done before, by the run that is resumed. `live` has an effect on a terminal only."""
         self.total_steps = total_steps
+        self.columns = columns
         self.console = (console or Console()) if enabled else Console(quiet=True)
         self._is_live = live and enabled and self.console.is_terminal
         self._clock = clock
@@ -95,8 +97,8 @@ class ProgressDisplay:
         self._rows: deque[tuple[int, Mapping[str, float]]] = deque(maxlen=TABLE_STEPS)
         self._seconds: deque[float] = deque(maxlen=TIMED_STEPS)
         self._last_time = clock()
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
-        self._bar = Progress(*columns, expand=True)
+        parts = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
+        self._bar = Progress(*parts, expand=True)
         self._steps_task: TaskID = self._bar.add_task("steps", total=total_steps, completed=first_step, left="")
         self._phase_task: TaskID = self._bar.add_task("", total=None, visible=False, left="")
         self._live = Live(get_renderable=self._render, console=self.console, refresh_per_second=4, transient=False)
@@ -142,16 +144,16 @@ class ProgressDisplay:
         self.console.print(Text(text), soft_wrap=True)
 
     def _print_line(self, step: int, values: Mapping[str, float]) -> None:
-        figures = "  ".join(f"{column.title} {column.text(values)}" for column in COLUMNS if values.get(column.metric) is not None)
+        figures = "  ".join(f"{column.title} {column.text(values)}" for column in self.columns if values.get(column.metric) is not None)
         self.console.print(Text(f"step {step}/{self.total_steps}  {figures}  {format_seconds(self.seconds_left())} left"), soft_wrap=True)
 
     def _render(self) -> RenderableType:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         table.add_column("step", justify="right")
-        for column in COLUMNS:
+        for column in self.columns:
             table.add_column(column.title, justify="right")
         for step, values in list(self._rows):
-            table.add_row(str(step), *(column.text(values) for column in COLUMNS))
+            table.add_row(str(step), *(column.text(values) for column in self.columns))
         return Group(table, self._bar)
 
 
