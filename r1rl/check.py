@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from r1rl.types import Problem, Prompt
 SHOWN_ANSWERS = 20
 """Gold answers with a defect that are listed; the rest is counted."""
 SHOWN_CHARACTERS = 60
+SHOWN_VALUES = 8
+"""Values of a column that decides about rewards, with their counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +111,29 @@ def _summary(recipe: GRPORecipe, found: Preflight) -> Table:
     def add(name: str, words: str) -> None:
         table.add_row(Text(name, style="bold"), Text(words))
 
-    add("data", f"{len(found.problems)} problems from {recipe.data.source}; columns {', '.join(sorted(column_names(found.problems)))}")
+    sources = " + ".join([recipe.data.source, *(one.source for one in recipe.data.mix)])
+    add("data", f"{len(found.problems)} problems from {sources}; columns {', '.join(sorted(column_names(found.problems)))}")
     epochs = recipe.max_steps * rollout.num_prompts / len(found.problems)
     add("", f"{recipe.max_steps} steps visit {recipe.max_steps * rollout.num_prompts} prompts, {epochs:.2g} epochs")
     held_out = len(found.evaluation_problems)
     add("held out", f"{held_out} problems x {recipe.evaluation.num_samples} samples" if held_out else "none")
     add("rewards", ", ".join(f"{name} x {weight:g}" for name, weight in found.rewards.weights.items()))
+    for column, value, count in _where_counts(found):
+        add("", f"{column} {value}: {count} problems")
     add("outcome", found.rewards.outcome_name or "none: accuracy is not measured")
     add("batch", f"{rollout.num_prompts} prompts x {rollout.num_generations} generations = {completions} completions")
     add("", f"{steps} optimizer step{'s' if steps > 1 else ''} of {completions // algorithm.num_minibatches} completions each")
     add("model", recipe.model.path)
     return table
+
+
+def _where_counts(found: Preflight) -> list[tuple[str, str, int]]:
+    """For each column that decides about rewards, its commonest values and how many problems have them."""
+    return [
+        (column, str(value), count)
+        for column in found.rewards.where_columns
+        for value, count in Counter(str(problem.columns.get(column)) for problem in found.problems).most_common(SHOWN_VALUES)
+    ]
 
 
 def _add_prompts(summary: Table, recipe: GRPORecipe, rendered: Prompts, warnings: list[str]) -> None:

@@ -14,6 +14,7 @@ FRAC_REWARD_ZERO_STD = "frac_reward_zero_std"  # groups whose rewards are all eq
 REFILLED_GROUPS = "dynamic_sampling/refilled"  # groups that were replaced by fresh prompts, a count
 
 MEAN_LENGTH = "completions/mean_length"  # tokens, EOS included
+NUM_COMPLETIONS = "completions/number"  # a count; told by the values of a column only
 CLIPPED_RATIO = "completions/clipped_ratio"  # completions cut off at max_completion_length
 REFLECTION_RATE = "reflection/rate"  # completions that question, check or redo their work
 LANGUAGE_CONSISTENCY = "language/consistency"  # share of a completion's words that are of its main language
@@ -40,3 +41,8 @@ TOKENS_PER_SECOND = "tokens_per_second"  # completion tokens that were sampled, 
 def reward_mean(name: str) -> str:
     """Mean of one reward, before its weight, over the completions to which it applies."""
     return f"rewards/{name}/mean"
+
+
+def by_value(column: str, value: object, name: str) -> str:
+    """A metric over the rows whose column has this value, such as domain/helpfulness/reward."""
+    return f"{column}/{value}/{name}"

@@ -52,6 +52,7 @@ def preflight(recipe: GRPORecipe, recipe_path: Path) -> Preflight:
     held_out = read_held_out(recipe.evaluation)
     rewards = _resolve_rewards(recipe, recipe_path.parent, loaded.problems, held_out.problems)
     warnings = [*loaded.warnings, *held_out.warnings, *_suspicions(recipe, loaded.problems, held_out.problems)]
+    warnings += _unrewarded(rewards, loaded.problems)
     return Preflight(loaded.problems, held_out.problems, rewards, [*loaded.notes, *held_out.notes], warnings)
 
 
@@ -126,6 +127,21 @@ def _suspicions(recipe: GRPORecipe, problems: list[Problem], held_out: list[Prob
     shared = sum(_words(problem) in trained_on for problem in held_out)
     if shared:
         warnings.append(f"{shared} of the {len(held_out)} held-out problems are also in the training data: their accuracy proves nothing.")
+    return warnings
+
+
+def _unrewarded(rewards: RewardSet, problems: list[Problem]) -> list[str]:
+    """Rewards whose `where` fits no row, and rows that no reward with a weight applies to."""
+    applying = [rewards.apply_to(problem) for problem in problems]
+    idle = set(rewards.names) - {name for names in applying for name in names}
+    warnings = [f"rewards: {name}: where fits no problem of data, so this reward never applies." for name in rewards.names if name in idle]
+    lost = [problem for problem, names in zip(problems, applying, strict=True) if not any(rewards.weights[name] for name in names)]
+    if lost:
+        where = f" ({lost[0].place})" if lost[0].place else ""
+        warnings.append(
+            f"{len(lost)} of the {len(problems)} problems get no reward with a weight, so nothing is learnt from them; "
+            f"the first is {lost[0].id}{where}: mind the rewards' where."
+        )
     return warnings
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from r1rl.config.schema import DataConfig
+from r1rl.config.schema import DataConfig, SourceConfig
 from r1rl.data import PromptOrder, column_names, load_problems, read_problems
 from r1rl.data.columns import extract_answer
 from r1rl.errors import DataError
@@ -317,3 +317,49 @@ def test_order_refuses_other_data() -> None:
         PromptOrder(8, seed=5, shuffle=True).load_state_dict(state)
     with pytest.raises(DataError, match="seed was 5 and is 6 now"):
         PromptOrder(7, seed=6, shuffle=True).load_state_dict(state)
+
+
+def test_sources_are_mixed_with_columns_of_their_own(tmp_path: Path) -> None:
+    talk = write_jsonl(tmp_path / "talk.jsonl", [{"id": "a", "problem": f"Say {n}.", "kind": "talk"} for n in range(3)] + ["{"])
+    more = write_jsonl(tmp_path / "more.jsonl", [{"id": "a", "problem": "Say more."}])
+    data = DataConfig(
+        source="countdown",
+        arguments={"count": 4},
+        constants={"domain": "reasoning"},
+        mix=[
+            SourceConfig(source=str(talk), limit=2, constants={"domain": "helpfulness"}),
+            SourceConfig(source="countdown", arguments={"count": 4}, constants={"domain": "more"}),
+            SourceConfig(source=str(more)),
+        ],
+    )
+    loaded = read_problems(data, seed=3)
+    assert [problem.columns.get("domain") for problem in loaded.problems] == ["reasoning"] * 4 + ["helpfulness"] * 2 + ["more"] * 4 + [None]
+    assert [problem.problem for problem in loaded.problems[4:6]] == ["Say 0.", "Say 1."]
+    assert loaded.problems[5].columns == {"kind": "talk", "domain": "helpfulness"}
+    identities = [problem.id for problem in loaded.problems]
+    assert len(set(identities)) == 11
+    assert (identities[4], identities[-1]) == ("a", "a-3")
+    # a generator named twice draws other problems, and the first source those that it draws alone
+    first, second = ({problem.problem for problem in loaded.problems[a:b]} for a, b in ((0, 4), (6, 10)))
+    assert first != second
+    assert [p.id for p in load_problems(DataConfig(source="countdown", arguments={"count": 4}), seed=3)] == identities[:4]
+    assert column_names(loaded.problems) == {"problem", "answer", "numbers", "target", "domain", "kind"}
+
+
+def test_rows_skipped_in_any_source_are_told(tmp_path: Path) -> None:
+    paths = [write_jsonl(tmp_path / f"{name}.jsonl", [{"problem": "1", "answer": "1"}, "{"]) for name in "ab"]
+    loaded = read_problems(DataConfig(source=str(paths[0]), mix=[SourceConfig(source=str(paths[1]))]), seed=0)
+    assert loaded.skipped == {"not_json": 2}
+    assert len(loaded.warnings) == 2
+
+
+def test_mistakes_in_a_mixed_source_name_its_key(tmp_path: Path) -> None:
+    rows = str(write_jsonl(tmp_path / "rows.jsonl", [{"problem": "1", "domain": "x"}]))
+    cases = {
+        "data.mix.0.constants.domain": SourceConfig(source=rows, constants={"domain": "y"}),
+        "data.mix.0.constants.target": SourceConfig(source="countdown", constants={"target": 1}),
+        "data.mix.0.where": SourceConfig(source=rows, where={"nothing": 1}),
+        "data.mix.0.arguments": SourceConfig(source=rows, arguments={"count": 1}),
+    }
+    for key, source in cases.items():
+        assert message(DataConfig(source="countdown", arguments={"count": 2}, mix=[source])).startswith(key), key

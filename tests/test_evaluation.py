@@ -175,3 +175,30 @@ def test_contrast_shows_what_was_learnt() -> None:
     assert find_contrast(before, evaluation(answered("other", ("x", 0.0, False)))) is None
     unlearnt = find_contrast(evaluation(answered("a", ("x", None, False))), evaluation(answered("a", ("y", 0.0, False))))
     assert unlearnt is not None and (unlearnt.before_is_correct, unlearnt.after_is_correct) == (False, False)
+
+
+def test_figures_by_the_values_of_a_column(tmp_path: Path) -> None:
+    file = tmp_path / "r.py"
+    file.write_text(REWARDS)
+    configs = [
+        RewardConfig(function=f"{file}:outcome", where={"domain": "reasoning"}),
+        RewardConfig(function=f"{file}:format"),
+    ]
+    by_domain = RewardSet(configs, "outcome", tmp_path, {"problem", "answer", "domain"})
+    script = {
+        0: [("so 4", 2, FinishReason.EOS), ("5", 1, FinishReason.EOS)],
+        1: [("so hello", 4, FinishReason.EOS), ("so bye", 6, FinishReason.EOS)],
+    }
+    prompts = [
+        Prompt(Problem(str(index), "?", "4" if domain == "reasoning" else None, {"domain": domain}), "?", [index])
+        for index, domain in enumerate(["reasoning", "helpfulness"])
+    ]
+    evaluation = evaluate(ScriptedEngine(script), prompts, by_domain, 2, Sampling(max_completion_length=8), 0)
+    figures = json.loads(json.dumps(evaluation.figures()))
+    assert figures["accuracy"]["value"] == 0.5
+    assert figures["num_not_graded"] == 0
+    reasoning, helpful = (figures["by_value"]["domain"][name] for name in ("reasoning", "helpfulness"))
+    assert (reasoning["accuracy"]["value"], reasoning["format_rate"]["value"], reasoning["mean_length"]["value"]) == (0.5, 0.5, 1.5)
+    assert (helpful["accuracy"], helpful["format_rate"]["value"], helpful["num_problems"]) == (None, 1.0, 1)
+    assert helpful["rewards"] == {"outcome": None, "format": {"value": 1.0, "ci95": None}}
+    assert Evaluation.from_json(json.loads(json.dumps(evaluation.as_json()))).problems == evaluation.problems

@@ -371,6 +371,41 @@ def test_reward_that_never_applies_ends_the_run(folder: Path) -> None:
         train(folder, f"rewards=[{{function: {folder}/broken.py:broken}}]", "evaluation.data=null", "outcome=broken")
 
 
+def test_rewards_by_domain_and_their_metrics(folder: Path) -> None:
+    """Two sources, each with its reward; two processes would gather the same sums."""
+    rows = [{"problem": f"Say {n}.", "domain": "helpfulness"} for n in range(64)]
+    (folder / "talk.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    directory = train(
+        folder,
+        "run_name=domains",
+        "max_steps=3",
+        "data.constants={domain: reasoning}",
+        f"data.mix=[{{source: {folder}/talk.jsonl}}]",
+        "evaluation.data.constants={domain: reasoning}",
+        "rollout.num_prompts=8",
+        "rewards.0.where={domain: helpfulness}",
+        "rewards.1.where={domain: reasoning}",
+        "algorithm.dynamic_sampling=true",
+        "algorithm.max_refills=1",
+    )
+    metrics = directory.read_metrics()
+    assert len(metrics) == 3
+    for step in metrics:
+        counts = [step[f"domain/{name}/completions/number"] for name in ("reasoning", "helpfulness")]
+        assert sum(counts) == 32
+        assert all(counts)
+        assert step["domain/reasoning/reward"] == pytest.approx(0.1 * step["rewards/countdown/mean"])
+        assert step["domain/helpfulness/reward"] == pytest.approx(step["rewards/lowercase/mean"])
+        total = sum(count * step[f"domain/{name}/reward"] for count, name in zip(counts, ("reasoning", "helpfulness"), strict=True))
+        assert step["reward"] == pytest.approx(total / 32)
+        assert step["accuracy"] == step["domain/reasoning/accuracy"]
+        assert "domain/helpfulness/accuracy" not in step
+        # groups without an outcome are refilled by their reward, which varies: not all of them every time
+        assert step["dynamic_sampling/refilled"] < 8
+    after = json.loads((directory.evaluations / "after.json").read_text())["figures"]
+    assert after["by_value"]["domain"]["reasoning"]["num_problems"] == 6
+
+
 def test_dynamic_sampling_refills_groups_without_variance(folder: Path) -> None:
     # Countdown answers of a random policy are never right, so every group lacks variance and every refill is used up.
     directory = train(

@@ -137,3 +137,17 @@ def test_warnings_of_the_data_are_passed_on(folder: Path) -> None:
         file.write("{broken\n")
     (warning,) = check().warnings
     assert "1 row skipped (not_json)" in warning
+
+
+def test_rows_without_a_reward_and_rewards_without_a_row_are_told(folder: Path) -> None:
+    found = check("rewards.0.where={level: [1, 2]}", "rewards.1={function: format, where: {level: 9}}")
+    assert len(found.warnings) == 2
+    assert "rewards: format: where fits no problem of data" in found.warnings[0]
+    assert "2 of the 4 problems get no reward with a weight" in found.warnings[1]
+    assert "train.jsonl, line 1" in found.warnings[1]
+
+
+def test_reward_for_a_column_that_only_the_training_data_has(folder: Path) -> None:
+    write_rows(folder / "test.jsonl", [{"problem": "9+9?", "answer": "18"}])
+    with pytest.raises(RewardError, match=r"evaluation.data lacks a column that data has: rewards: accuracy: where.level"):
+        check("rewards.0.where={level: 1}", "evaluation.data={source: test.jsonl}")

@@ -165,6 +165,42 @@ def test_bad_gates_are_refused(module, when, sentence):
         reward_set(config("length"), config("constant", when=when))
 
 
+def test_where_chooses_the_rewards_of_a_row(module):
+    rewards = reward_set(
+        RewardConfig(function="mine.py:as_number", name="rule", where={"domain": "reasoning"}),
+        RewardConfig(function="mine.py:length", name="taste", weight=2.0, where={"domain": ["helpfulness", "harmlessness"]}),
+        config("length", weight=0.1, when={"rule": 1}),
+        outcome="rule",
+        columns={"answer", "problem", "domain"},
+    )
+    result = score(rewards, ["1", "0", "abc", "5", "1"], domain=["reasoning", "reasoning", "helpfulness", "harmlessness", "other"])
+    assert result.by_name == {
+        "rule": [1.0, 0.0, None, None, None],
+        "taste": [None, None, 3.0, 1.0, None],
+        "length": [1.0, None, None, None, None],
+    }
+    assert result.total[:4] == pytest.approx([1.1, 0.0, 6.0, 2.0])
+    assert math.isnan(result.total[4])
+    assert result.outcome == [1.0, 0.0, None, None, None]
+    assert rewards.where_columns == ["domain"]
+    rows = [make_prompt(domain=domain).problem for domain in ("reasoning", "harmlessness", "other")]
+    assert [rewards.has_outcome(row) for row in rows] == [True, False, False]
+    assert [rewards.apply_to(row) for row in rows] == [["rule", "length"], ["taste", "length"], ["length"]]
+
+
+def test_reward_is_not_called_for_rows_outside_its_where(module):
+    """The column `numbers` is missing from the other rows: the function must not see them."""
+    rewards = reward_set(config("empties", where={"domain": "a"}), columns={"answer", "problem", "domain", "numbers"})
+    result = score(rewards, ["x", "y"], domain=["a", "b"], numbers=[[1], None])
+    assert (result.by_name["empties"], result.events) == ([0.0, None], {})
+
+
+@pytest.mark.parametrize("column", ["domian", "answer"])
+def test_where_must_name_a_column(module, column):
+    with pytest.raises(RewardError, match=rf"rewards: length: where.{column}: the data has no such column.*It has: domain"):
+        reward_set(config("length", where={column: "x"}), columns={"answer", "problem", "domain"})
+
+
 def test_outcome_is_the_first_of_the_known_ones_or_the_named_one(module):
     assert reward_set(config("length"), RewardConfig(function="accuracy")).outcome_name == "accuracy"
     assert reward_set(config("length")).outcome_name is None

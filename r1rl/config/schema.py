@@ -25,8 +25,8 @@ class ModelConfig:
 
 
 @dataclass(kw_only=True, slots=True)
-class DataConfig:
-    """Where problems come from."""
+class SourceConfig:
+    """One place where problems come from."""
 
     source: str = required("a hub name, a .jsonl/.parquet/.csv file, or a generator: arithmetic, word_problems, countdown", path="data")
     subset: str | None = option(None, "the hub data set's configuration, such as main")
@@ -38,8 +38,16 @@ class DataConfig:
     )
     arguments: dict[str, Any] = option({}, "the generator's arguments, such as {count: 4096, numbers: [3, 4]}")
     where: dict[str, Any] = option({}, "keep rows whose column has this value or one of these values, such as {level: [3, 4, 5]}")
-    max_prompt_tokens: int | None = option(None, "prompts longer than this are dropped and counted", within=COUNT)
     limit: int | None = option(None, "use only the first so many problems, after where", within=COUNT)
+    constants: dict[str, Any] = option({}, "columns that have one value in all rows of this source, such as {domain: reasoning}")
+
+
+@dataclass(kw_only=True, slots=True)
+class DataConfig(SourceConfig):
+    """Where problems come from: one source, or several mixed."""
+
+    mix: list[SourceConfig] = option([], "further sources, whose rows join these; how many rows each has is its share: see limit, and the generators' count")
+    max_prompt_tokens: int | None = option(None, "prompts longer than this are dropped and counted", within=COUNT)
     shuffle: bool = option(True, "visit the rows in an order drawn from the run's seed")
 
 
@@ -59,8 +67,10 @@ class RewardConfig:
     """One reward function of the recipe."""
 
     function: str = required("a built-in name (accuracy), a module (rewards.my_module:function) or a file (path/to/file.py:function)")
+    name: str | None = option(None, "what metrics, gates and outcome call it; null: the function's name")
     weight: float = option(1.0, "its factor in the total reward; 0 only measures it")
     arguments: dict[str, Any] = option({}, "keyword arguments for the function")
+    where: dict[str, Any] = option({}, "applies only to rows whose column has this value or one of these values, such as {domain: reasoning}")
     when: dict[str, Any] = option({}, "gate: applies only where another reward of this recipe is in a range, such as {accuracy: 0} or {format: {min: 0.5}}")
     timeout: float = option(30.0, "seconds for one batch; rows not scored by then count as not applicable and are reported", within=POSITIVE)
 

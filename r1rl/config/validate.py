@@ -19,11 +19,11 @@ OUTCOME_REWARDS = ("accuracy", "countdown", "code_execution")
 GROUP_BASELINES = ("group", "leave_one_out", "reinforce_plus_plus")
 
 def reward_names(rewards: Sequence[RewardConfig]) -> list[str]:
-    """The names that rewards have in metrics, gates and `outcome`: the function's own; the second `length` is `length_2`."""
+    """The names that rewards have in metrics, gates and `outcome`: the recipe's or the function's; the second `length` is `length_2`."""
     names: list[str] = []
     counts: Counter[str] = Counter()
     for reward in rewards:
-        name = reward.function.rpartition(":")[2]
+        name = reward.name or reward.function.rpartition(":")[2]
         counts[name] += 1
         names.append(name if counts[name] == 1 else f"{name}_{counts[name]}")
     return names

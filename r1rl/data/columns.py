@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from r1rl.config.schema import DataConfig
+from r1rl.config.schema import SourceConfig
 from r1rl.data.rows import BadRow, Row, RowFault, Table
 from r1rl.errors import DataError
 from r1rl.grading.extract import last_box
@@ -31,7 +31,7 @@ class ColumnMap:
     """Those of problem and answer that the recipe does not name, and whose name is not ours."""
 
 
-def resolve_columns(data: DataConfig, table: Table) -> ColumnMap:
+def resolve_columns(data: SourceConfig, table: Table) -> ColumnMap:
     """Find the problem, the answer and every column that the recipe names. Raises DataError for one that does not exist."""
     for ours, theirs in data.columns.items():
         if theirs not in table.columns:
@@ -39,6 +39,11 @@ def resolve_columns(data: DataConfig, table: Table) -> ColumnMap:
     for name in data.where:
         if name not in table.columns:
             raise DataError(f"{table.section}.where: {table.name} has no column {name!r}. It has: {_listed(table.columns)}.")
+    for name in data.constants:
+        if name in (*table.columns, *data.columns, *USUAL_NAMES):
+            raise DataError(
+                f"{table.section}.constants.{name}: {table.name} has a column {name!r} of its own, or columns makes one: leave it out."
+            )
     found = {ours: data.columns.get(ours) or _usual(ours, table.columns) for ours in USUAL_NAMES}
     if found["problem"] is None:
         raise DataError(
@@ -58,12 +63,12 @@ def _listed(columns: list[str]) -> str:
     return ", ".join(columns) or "none"
 
 
-def keeps(row: Row, where: Mapping[str, Any]) -> bool:
-    """True if each column named in `where` has the value, or one of the values, given there.
+def keeps(values: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
+    """True if each column named in `where` has the value, or one of the values, given there; `values` are the row's.
 
     Values are compared as they are and as text, so that `level: 3` also matches a csv's "3".
     """
-    return all(_is_one_of(row.values.get(name), wanted if isinstance(wanted, list) else [wanted]) for name, wanted in where.items())
+    return all(_is_one_of(values.get(name), wanted if isinstance(wanted, list) else [wanted]) for name, wanted in where.items())
 
 
 def _is_one_of(value: Any, wanted: list[Any]) -> bool:

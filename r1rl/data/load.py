@@ -6,13 +6,14 @@ import hashlib
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from r1rl import problems as generators
-from r1rl.config.schema import DataConfig
+from r1rl.config.schema import DataConfig, SourceConfig
 from r1rl.data.columns import USUAL_NAMES, ColumnMap, Fields, fields_of, keeps, resolve_columns
 from r1rl.data.rows import BadRow, Row, Table, read_table
 from r1rl.errors import DataError
+from r1rl.seeds import derive_seed
 from r1rl.types import Problem
 
 SHOWN_BAD_ROWS = 3
@@ -50,6 +51,21 @@ def load_problems(data: DataConfig, seed: int, section: str = "data") -> list[Pr
 
 def read_problems(data: DataConfig, seed: int, section: str = "data") -> LoadedProblems:
     """Like `load_problems`, with the notes and the count of skipped rows beside the problems."""
+    # Each source of a mixture has a seed of its own: one generator named twice would otherwise draw the same problems twice.
+    sources = [(section, data, seed)] + [(f"{section}.mix.{i}", one, derive_seed(seed, "mix", i)) for i, one in enumerate(data.mix)]
+    parts = [_read_source(one, own_seed, key) for key, one, own_seed in sources]
+    if len(parts) == 1:
+        return parts[0]
+    problems = [problem for part in parts for problem in part.problems]
+    return LoadedProblems(
+        problems=[replace(problem, id=own) for problem, own in zip(problems, _distinct(one.id for one in problems), strict=True)],
+        notes=[note for part in parts for note in part.notes],
+        skipped=sum((part.skipped for part in parts), Counter[str]()),
+        warnings=[warning for part in parts for warning in part.warnings],
+    )
+
+
+def _read_source(data: SourceConfig, seed: int, section: str) -> LoadedProblems:
     if data.source in generators.GENERATORS:
         return LoadedProblems(_generate(data, seed, section))
     if data.arguments:
@@ -71,7 +87,7 @@ def read_problems(data: DataConfig, seed: int, section: str = "data") -> LoadedP
         raise DataError(_why_empty(table, data, bad))
     return LoadedProblems(
         problems=[
-            Problem(id=identity, problem=one.problem, answer=one.answer, columns=one.columns, place=f"{table.name}, {one.place}")
+            Problem(identity, one.problem, one.answer, {**one.columns, **data.constants}, place=f"{table.name}, {one.place}")
             for identity, one in zip(_identities(fields), fields, strict=True)
         ],
         notes=_guesses(table, mapping),
@@ -90,33 +106,43 @@ def column_names(problems: Iterable[Problem]) -> set[str]:
     return names
 
 
-def _generate(data: DataConfig, seed: int, section: str) -> list[Problem]:
+def _generate(data: SourceConfig, seed: int, section: str) -> list[Problem]:
     unused = {"subset": data.subset, "revision": data.revision, "columns": data.columns, "where": data.where}
     for key, value in unused.items():
         if value:
             raise DataError(f"{section}.{key} is set, but {section}.source is the generator {data.source}, which has none: leave it out.")
     if data.answer_format != "plain":
         raise DataError(f"{section}.answer_format is {data.answer_format}, but a generator's answers are plain: leave it out.")
-    return generators.generate(data.source, data.split, seed, **data.arguments)[: data.limit]
+    problems = generators.generate(data.source, data.split, seed, **data.arguments)[: data.limit]
+    taken = sorted(set(data.constants) & {"problem", "answer", "id", *(name for problem in problems for name in problem.columns)})
+    if taken:
+        raise DataError(f"{section}.constants.{taken[0]}: the generator {data.source} has a column {taken[0]} of its own: leave it out.")
+    return [replace(problem, columns={**problem.columns, **data.constants}) for problem in problems]
 
 
-def _fields(row: Row | BadRow, mapping: ColumnMap | None, data: DataConfig) -> Fields | BadRow | None:
+def _fields(row: Row | BadRow, mapping: ColumnMap | None, data: SourceConfig) -> Fields | BadRow | None:
     """None for a row that the recipe's `where` leaves out. Only a table without a readable row has no mapping."""
     if isinstance(row, BadRow) or mapping is None:
         return row if isinstance(row, BadRow) else None
-    return fields_of(row, mapping, data.answer_format) if keeps(row, data.where) else None
+    return fields_of(row, mapping, data.answer_format) if keeps(row.values, data.where) else None
 
 
 def _identities(fields: list[Fields]) -> Iterator[str]:
-    """Each problem's id: its own, or a hash of its text and answer, so that it keeps it when rows are added or moved.
+    """Each problem's id: its own, or a hash of its text and answer, so that it keeps it when rows are added or moved."""
+    return _distinct(one.id or hashlib.blake2b(f"{one.problem}\0{one.answer}".encode(), digest_size=8).hexdigest() for one in fields)
 
-    The second problem of the same id gets "-2" at its end.
-    """
+
+def _distinct(identities: Iterable[str]) -> Iterator[str]:
+    """The ids in their order; the second of the same id gets "-2" at its end."""
     seen: Counter[str] = Counter()
-    for one in fields:
-        identity = one.id or hashlib.blake2b(f"{one.problem}\0{one.answer}".encode(), digest_size=8).hexdigest()
-        seen[identity] += 1
-        yield identity if seen[identity] == 1 else f"{identity}-{seen[identity]}"
+    given: set[str] = set()
+    for identity in identities:
+        own = identity
+        while own in given:
+            seen[identity] += 1
+            own = f"{identity}-{seen[identity] + 1}"
+        given.add(own)
+        yield own
 
 
 def _guesses(table: Table, mapping: ColumnMap) -> list[str]:
@@ -141,7 +167,7 @@ def _skipped(table: Table, bad: list[BadRow]) -> list[str]:
     return sentences
 
 
-def _suspicions(table: Table, data: DataConfig, mapping: ColumnMap, fields: list[Fields]) -> list[str]:
+def _suspicions(table: Table, data: SourceConfig, mapping: ColumnMap, fields: list[Fields]) -> list[str]:
     """Answers that are whole solutions: the commonest reason for an accuracy that stays at zero."""
     if data.answer_format != "plain":
         return []
@@ -155,7 +181,7 @@ def _suspicions(table: Table, data: DataConfig, mapping: ColumnMap, fields: list
     return []
 
 
-def _why_empty(table: Table, data: DataConfig, bad: list[BadRow]) -> str:
+def _why_empty(table: Table, data: SourceConfig, bad: list[BadRow]) -> str:
     if bad:
         return " ".join([f"{table.name}: no row is left.", *_skipped(table, bad)])
     if not data.where or not table.columns:

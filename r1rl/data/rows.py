@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from r1rl.config.schema import DataConfig
+from r1rl.config.schema import SourceConfig
 from r1rl.errors import DataError
 from r1rl.problems import GENERATORS
 
@@ -58,7 +58,7 @@ class Table:
     rows: Iterable[Row | BadRow]
 
 
-def read_table(data: DataConfig, section: str = "data") -> Table:
+def read_table(data: SourceConfig, section: str = "data") -> Table:
     """The rows of a file or a hub data set. Raises DataError if it can't be read at all or has no rows."""
     reader = READERS.get(Path(data.source).suffix.lower())
     if reader is not None:
@@ -79,7 +79,7 @@ def _refuse_what_is_no_hub_name(source: str, section: str) -> None:
         raise DataError(f"{section}.source: there is no generator {source}; did you mean {near[0]}?")
 
 
-def _read_file(data: DataConfig, reader: Callable[[Path], Iterator[Row | BadRow]], section: str) -> Table:
+def _read_file(data: SourceConfig, reader: Callable[[Path], Iterator[Row | BadRow]], section: str) -> Table:
     path = Path(data.source).expanduser()
     for key, value in (("subset", data.subset), ("revision", data.revision), ("split", None if data.split == "train" else data.split)):
         if value is not None:
@@ -177,7 +177,7 @@ READERS: dict[str, Callable[[Path], Iterator[Row | BadRow]]] = {
 }
 
 
-def _read_hub(data: DataConfig, section: str) -> Table:
+def _read_hub(data: SourceConfig, section: str) -> Table:
     import datasets
 
     name = "/".join(part for part in (data.source, data.subset) if part) + f" (split {data.split})"
@@ -199,7 +199,7 @@ class HubRows:
             yield Row(f"row {number}", values)
 
 
-def _hub_sentence(data: DataConfig, section: str, error: Exception) -> str:
+def _hub_sentence(data: SourceConfig, section: str, error: Exception) -> str:
     reason = " ".join(str(error).split())
     reason = reason.rstrip(".") if len(reason) <= 300 else reason[:300] + " .."
     called = f"{data.source!r} ({f'subset {data.subset}, ' if data.subset else ''}split {data.split})"

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from dataclasses import asdict
 
 from r1rl.evaluation.record import AnsweredProblem, Evaluation, SampledAnswer
+from r1rl.language import consistency
 from r1rl.reflection import reflects
 from r1rl.rewards import RewardResult, RewardSet
 from r1rl.rollout import RolloutEngine
@@ -40,12 +41,12 @@ def evaluate(
         if progress is not None:
             progress(len(pending), len(prompts))
     pending.sort(key=lambda pair: pair[0].index)
-    answered = [_answered(prompts[group.index], group, scoring.result()) for group, scoring in pending]
+    answered = [_answered(prompts[group.index], group, scoring.result(), rewards) for group, scoring in pending]
     problems = answered if gather is None else gather(answered)
     return Evaluation(problems, num_samples, seed, asdict(sampling))
 
 
-def _answered(prompt: Prompt, group: CompletionGroup, result: RewardResult) -> AnsweredProblem:
+def _answered(prompt: Prompt, group: CompletionGroup, result: RewardResult, rewards: RewardSet) -> AnsweredProblem:
     samples = [
         SampledAnswer(
             text=completion.text,
@@ -54,8 +55,18 @@ def _answered(prompt: Prompt, group: CompletionGroup, result: RewardResult) -> A
             outcome=result.outcome[row],
             rewards={name: values[row] for name, values in result.by_name.items()},
             reflects=reflects(completion.text),
+            language=consistency(completion.text),
         )
         for row, completion in enumerate(group.completions)
     ]
     problem = prompt.problem
-    return AnsweredProblem(problem.id, problem.problem, problem.answer, prompt.text, samples, dict(result.events))
+    return AnsweredProblem(
+        id=problem.id,
+        problem=problem.problem,
+        answer=problem.answer,
+        prompt=prompt.text,
+        samples=samples,
+        events=dict(result.events),
+        has_outcome=rewards.has_outcome(problem),
+        values={column: str(problem.columns.get(column)) for column in rewards.where_columns},
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
@@ -28,6 +28,8 @@ class SampledAnswer:
     """The outcome reward; None if it could not be told (a timeout, an unreadable gold answer), which is not "wrong"."""
     rewards: dict[str, float | None]
     reflects: bool
+    language: float | None = None
+    """The share of the words that are in the completion's main language; None without words."""
 
     @property
     def is_correct(self) -> bool:
@@ -46,6 +48,10 @@ class AnsweredProblem:
     samples: list[SampledAnswer]
     events: dict[str, int] = field(default_factory=dict)
     """Counts of the rewards, such as "grading/timeout"."""
+    has_outcome: bool = True
+    """Whether answers can be right or wrong: False where the outcome reward's `where` leaves the problem out."""
+    values: dict[str, str] = field(default_factory=dict)
+    """The problem's values of the columns that the rewards' `where` names, such as {"domain": "helpfulness"}."""
 
     @property
     def num_graded(self) -> int:
@@ -80,10 +86,23 @@ class Evaluation:
     def figures(self) -> dict[str, Any]:
         """JSON values. A figure with an interval is {"value": ..., "ci95": [low, high] or None}; absent ones are None.
 
-        accuracy, pass_at_<k>, mean_length (tokens), reflection_rate, truncated_rate, format_rate; intervals are over
-        problems. accuracy_ci95_same_problems is over the samples of these problems only (see r1rl.evaluation.intervals).
-        num_not_graded counts samples without an outcome; they are in no accuracy.
+        accuracy, pass_at_<k>, mean_length (tokens), reflection_rate, truncated_rate, format_rate, language_consistency; intervals
+        are over problems. accuracy_ci95_same_problems is over the samples of these problems only (see r1rl.evaluation.intervals).
+        num_not_graded counts samples that should have an outcome and have none; they are in no accuracy. `rewards` has the mean of
+        each reward over the rows to which it applies. Where the recipe's rewards have a `where`, `by_value` has the same figures
+        for each value of its columns: by_value["domain"]["helpfulness"].
         """
+        by_value: dict[str, dict[str, list[AnsweredProblem]]] = {}
+        for problem in self.problems:
+            for column, value in problem.values.items():
+                by_value.setdefault(column, {}).setdefault(value, []).append(problem)
+        parts = {
+            column: {value: replace(self, problems=own)._figures() for value, own in sorted(values.items())}
+            for column, values in sorted(by_value.items())
+        }
+        return {**self._figures(), **({"by_value": parts} if parts else {})}
+
+    def _figures(self) -> dict[str, Any]:
         graded = self.graded()
         means = [problem.accuracy for problem in graded]
         same = over_samples(means, [problem.num_graded for problem in graded])
@@ -93,7 +112,7 @@ class Evaluation:
         return {
             "num_problems": len(self.problems),
             "num_samples": self.num_samples,
-            "num_not_graded": sum(len(problem.samples) - problem.num_graded for problem in self.problems),
+            "num_not_graded": sum(len(problem.samples) - problem.num_graded for problem in self.problems if problem.has_outcome),
             "accuracy": rate_estimate(means),
             "accuracy_ci95_same_problems": None if same is None else list(same),
             **{f"pass_at_{k}": rate_estimate(self._pass_at(k)) for k in powers_of_two(self.num_samples)},
@@ -101,6 +120,8 @@ class Evaluation:
             "reflection_rate": rate_estimate(self._per_problem(lambda sample: float(sample.reflects))),
             "truncated_rate": rate_estimate(self._per_problem(lambda sample: float(sample.finish_reason == "length"))),
             "format_rate": rate_estimate(self._per_problem(_well_formed)),
+            "language_consistency": rate_estimate(self._per_problem(lambda sample: sample.language)),
+            "rewards": {name: mean_estimate(self._per_problem(_reward_of(name))) for name in self._reward_names()},
             "events": dict(sorted(events.items())),
         }
 
@@ -127,6 +148,9 @@ class Evaluation:
         """Each problem's mean of a value over its samples; samples and problems without it are left out."""
         known = ([v for sample in problem.samples if (v := value(sample)) is not None] for problem in self.problems)
         return [fmean(values) for values in known if values]
+
+    def _reward_names(self) -> list[str]:
+        return list(dict.fromkeys(name for problem in self.problems for sample in problem.samples for name in sample.rewards))
 
     def _pass_at(self, k: int) -> list[float]:
         """Each problem's pass@k, over the problems with at least k graded samples."""
@@ -155,6 +179,10 @@ def _learnt(pair: tuple[AnsweredProblem, AnsweredProblem]) -> tuple[bool, bool, 
     has_wrong = any(not sample.is_correct for sample in old.samples)
     shows_reflection = any(sample.is_correct and sample.reflects for sample in new.samples)
     return has_wrong and new.num_correct > 0, shows_reflection, new.num_correct - old.num_correct
+
+
+def _reward_of(name: str) -> Callable[[SampledAnswer], float | None]:
+    return lambda sample: sample.rewards.get(name)
 
 
 def _well_formed(sample: SampledAnswer) -> float | None:

@@ -30,8 +30,8 @@ class ScoredGroup:
     rewards: RewardResult
 
     def outcome_spread(self) -> float:
-        """Largest minus smallest outcome (accuracy) in the group; 0 when fewer than two are known."""
-        known = [value for value in self.rewards.outcome if value is not None]
+        """Largest minus smallest outcome (accuracy) in the group, or reward where no outcome is known; 0 with fewer than two."""
+        known = [value for value in self.rewards.outcome if value is not None] or [value for value in self.rewards.total if value == value]
         return max(known) - min(known) if known else 0.0
 
 

@@ -14,17 +14,23 @@ from r1rl import metric_names as names
 from r1rl.config.schema import GRPORecipe
 from r1rl.grpo.collect import Collected, ScoredGroup
 from r1rl.language import consistency
-from r1rl.metric_names import reward_mean
+from r1rl.metric_names import by_value, reward_mean
 from r1rl.monitor.metrics import MetricAccumulator
 from r1rl.monitor.progress import ShownCompletion
 from r1rl.reflection import reflects
 
 
 def step_metrics(recipe: GRPORecipe, collected: Collected, seconds: dict[str, float], accelerator: Accelerator) -> dict[str, float]:
-    """The metrics of the rollout and the rewards, over all processes. `seconds` are those of the slowest process."""
+    """The metrics of the rollout and the rewards, over all processes. `seconds` are those of the slowest process.
+
+    Some are also told by the values of the columns that the rewards' `where` names: domain/helpfulness/reward.
+    """
     accumulator = MetricAccumulator()
+    columns = sorted({column for reward in recipe.rewards for column in reward.where})
     for group in collected.groups:
         _add_group(accumulator, group, recipe.algorithm.variance_tolerance)
+        for column in columns:
+            _add_by_value(accumulator, group, column)
     accumulator.count_all(collected.events)
     for name, spent in collected.reward_seconds.items():
         accumulator.maximum(f"rewards/{name}/seconds", spent)
@@ -51,6 +57,23 @@ def _add_group(accumulator: MetricAccumulator, group: ScoredGroup, tolerance: fl
     accumulator.add_values(names.CLIPPED_RATIO, [float(completion.is_truncated) for completion in group.completions])
     accumulator.add_values(names.REFLECTION_RATE, [float(reflects(completion.text)) for completion in group.completions])
     accumulator.add_values(names.LANGUAGE_CONSISTENCY, [consistency(completion.text) for completion in group.completions])
+
+
+def _add_by_value(accumulator: MetricAccumulator, group: ScoredGroup, column: str) -> None:
+    """The group's figures among those of the rows that have the same value in a column."""
+    value = group.prompt.problem.columns.get(column)
+
+    def add(name: str, values: Iterable[float | None]) -> None:
+        accumulator.add_values(by_value(column, value, name), values)
+
+    totals = [total for total in group.rewards.total if total == total]
+    add(names.REWARD, totals)
+    add(names.REWARD_STD, [statistics.stdev(totals) if len(totals) > 1 else 0.0])
+    add(names.ACCURACY, group.rewards.outcome)
+    add(names.MEAN_LENGTH, [len(completion.token_ids) for completion in group.completions])
+    add(names.CLIPPED_RATIO, [float(completion.is_truncated) for completion in group.completions])
+    add(names.LANGUAGE_CONSISTENCY, [consistency(completion.text) for completion in group.completions])
+    accumulator.count(by_value(column, value, names.NUM_COMPLETIONS), len(group.completions))
 
 
 def completion_rows(groups: Iterable[ScoredGroup], advantages_PG: Tensor) -> list[dict[str, Any]]:

@@ -30,6 +30,7 @@ LINES = (
     Line("length (tokens)", "mean_length", percent=False),
     Line("reflect", "reflection_rate"),
     Line("well-formed", "format_rate"),
+    Line("one language", "language_consistency"),
     Line("cut off", "truncated_rate"),
 )
 

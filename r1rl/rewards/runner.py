@@ -11,13 +11,14 @@ from pathlib import Path
 
 from r1rl.config.schema import RewardConfig
 from r1rl.config.validate import OUTCOME_REWARDS, reward_names
+from r1rl.data.columns import keeps
 from r1rl.errors import RewardError
 from r1rl.rewards.call import Report, RewardCaller
-from r1rl.rewards.contract import RewardBatch, RewardResult
+from r1rl.rewards.contract import PROBLEM_COLUMNS, RewardBatch, RewardResult
 from r1rl.rewards.gates import Condition, open_rows, order_by_dependency, parse_gate
 from r1rl.rewards.loader import LoadedReward, load_reward, nearest
 from r1rl.rewards.signature import match_signature
-from r1rl.types import Completion, Prompt
+from r1rl.types import Completion, Problem, Prompt
 
 
 class RewardSet:
@@ -32,6 +33,10 @@ class RewardSet:
         if not any(self.weights.values()):
             raise RewardError("rewards: no reward has a weight other than 0, so there is nothing to learn from.")
         self._modules = [reward.module for reward in loaded]
+        self._where = {name: config.where for name, config in zip(self.names, configs, strict=True)}
+        self._check_where(columns)
+        self.where_columns = sorted({column for where in self._where.values() for column in where})
+        """The columns that decide which rewards a row gets, such as `domain`: metrics are told by their values."""
         self._gates: dict[str, list[Condition]] = {}
         self._callers: dict[str, RewardCaller] = {}
         for name, config, reward in zip(self.names, configs, loaded, strict=True):
@@ -74,6 +79,24 @@ class RewardSet:
             if callable(close) and getattr(close, "__module__", None) == module.__name__:
                 close()
 
+    def apply_to(self, problem: Problem) -> list[str]:
+        """The rewards whose `where` takes in the problem."""
+        return [name for name in self.names if keeps(problem.columns, self._where[name])]
+
+    def has_outcome(self, problem: Problem) -> bool:
+        """Whether answers to the problem can be right or wrong: an outcome reward applies to it."""
+        return self.outcome_name is not None and keeps(problem.columns, self._where[self.outcome_name])
+
+    def _check_where(self, columns: set[str]) -> None:
+        for name, where in self._where.items():
+            for column in where:
+                if column not in columns or column in PROBLEM_COLUMNS:
+                    own = sorted(columns - set(PROBLEM_COLUMNS))
+                    raise RewardError(
+                        f"rewards: {name}: where.{column}: the data has no such column.{nearest(column, own)} "
+                        f"It has: {', '.join(own) or 'none besides problem and answer'}. data.constants can add one."
+                    )
+
     def _make_caller(self, name: str, config: RewardConfig, reward: LoadedReward, columns: set[str]) -> RewardCaller:
         if not config.timeout > 0:
             raise RewardError(f"rewards: {name}: timeout must be more than 0 seconds, not {config.timeout}.")
@@ -95,7 +118,7 @@ class RewardSet:
         seconds = dict.fromkeys(self.names, 0.0)
         tracebacks: dict[str, str] = {}
         for layer in self._layers:
-            rows = {name: open_rows(self._gates[name], values, len(batch)) for name in layer}
+            rows = {name: self._rows(name, values, batch) for name in layer}
             for name, report in self._score_layer(batch, rows, self._outcome(values, batch)).items():
                 for row, value in zip(rows[name], report.values, strict=True):
                     values[name][row] = value
@@ -127,6 +150,11 @@ class RewardSet:
         if errors:
             raise errors[0]
         return reports
+
+    def _rows(self, name: str, values: dict[str, list[float | None]], batch: RewardBatch) -> list[int]:
+        """The rows that a reward scores: its `where` takes them in, and its gates are open."""
+        opened = open_rows(self._gates[name], values, len(batch))
+        return [row for row in opened if keeps(batch.prompts[row].problem.columns, self._where[name])]
 
     def _outcome(self, values: dict[str, list[float | None]], batch: RewardBatch) -> list[float | None]:
         return list(values[self.outcome_name]) if self.outcome_name else [None] * len(batch)
