@@ -15,7 +15,7 @@ import torch
 
 from r1rl import __version__
 
-PACKAGES = ("torch", "transformers", "trl", "datasets", "accelerate", "math-verify", "vllm", "deepspeed")
+PACKAGES = ("torch", "transformers", "trl", "datasets", "accelerate", "math-verify", "peft", "vllm", "deepspeed")
 
 
 def describe_environment(seed: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from config_helpers import load
 
 from r1rl.config.evaluate import BenchmarkConfig
 from r1rl.config.schema import DataConfig
+from r1rl.data.rows import read_table
 from r1rl.errors import DataError, RecipeError
 from r1rl.evaluation.benchmarks import BENCHMARKS, contamination_probe, load_benchmark, select_benchmarks
 
@@ -60,6 +61,25 @@ def test_a_local_file_may_have_the_hubs_columns_or_ours(tmp_path: Path) -> None:
     rows(tmp_path / "gsm8k_test.jsonl", {"problem": "1+1?", "answer": "2"})
     ours = load_benchmark(BENCHMARKS["gsm8k"], str(tmp_path), None, 0).problems[0]
     assert (hub.problem, hub.answer) == (ours.problem, ours.answer) == (BENCHMARKS["gsm8k"].question.replace("{problem}", "1+1?"), "2")
+
+
+def test_a_local_file_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match=r"local_dir: there is no folder .*nowhere \(looked in"):
+        load_benchmark(BENCHMARKS["gsm8k"], str(tmp_path / "nowhere"), None, 0)
+    offline = "data set 'openai/gsm8k'.* can't be loaded.*Without the hub: put the file gsm8k_test.jsonl into a folder and name that"
+    with monkeypatch.context() as patch:
+        patch.setattr("r1rl.data.rows._read_hub", lambda data, section: refuse(data))
+        with pytest.raises(DataError, match=offline):
+            load_benchmark(BENCHMARKS["gsm8k"], str(tmp_path), None, 0)
+    rows(tmp_path / "hub.jsonl", {"question": "1+1?", "answer": "#### 2"})
+    monkeypatch.setattr("r1rl.data.rows._read_hub", lambda data, section: read_table(DataConfig(source=str(tmp_path / "hub.jsonl"))))
+    found = load_benchmark(BENCHMARKS["gsm8k"], str(tmp_path), None, 0)
+    assert found.notes[0] == f"benchmark gsm8k: {tmp_path / 'gsm8k_test.jsonl'} is not there, so openai/gsm8k is read from the hub."
+    assert found.problems[0].answer == "2"
+
+
+def refuse(data: DataConfig) -> Any:
+    raise DataError(f"data set {data.source!r} can't be loaded.")
 
 
 def test_multiple_choice_is_lettered_by_the_problems_id(tmp_path: Path) -> None:
@@ -157,9 +177,11 @@ def test_contradictions(tmp_path: Path, text: str, sentence: str) -> None:
 def test_contamination_probe_cuts_the_problem(tmp_path: Path) -> None:
     path = rows(tmp_path / "p.jsonl", {"id": "long", "problem": "a b c d e f g  h i j", "answer": "1"}, {"problem": "a b c", "answer": "1"})
     config = BenchmarkConfig(name="p", data=DataConfig(source=str(path)), question="Solve: {problem} Now.")
-    probe = contamination_probe(load_benchmark(config, None, None, 0), 0.6)
-    assert probe is not None
+    (probe,) = contamination_probe(load_benchmark(config, None, None, 0), 0.6)
     (problem,) = probe.problems  # three words are too few
+    assert probe.notes == ["p: 1 of 2 problems have fewer than 10 words and are not probed."] and probe.is_probe
     assert (problem.id, problem.problem, problem.answer) == ("long", "a b c d e f", "g h i j")
     assert (probe.config.grading, probe.config.num_samples, probe.config.max_completion_length) == ("continuation", 1, 32)
-    assert contamination_probe(load_benchmark(BENCHMARKS["arithmetic"], None, 8, 0), 0.6) is None
+    arithmetic = load_benchmark(BENCHMARKS["arithmetic"], None, 8, 0)
+    assert contamination_probe(arithmetic, 0.6) == []
+    assert arithmetic.notes == ["arithmetic: 8 of 8 problems have fewer than 10 words and are not probed."]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from tiny_policy import save_tiny_policy
 
 from r1rl import cli
 from r1rl.bundled import PACKAGE
-from r1rl.evaluation.command import sample_seed
+from r1rl.evaluation.answering import sample_seed
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 OWN = [{"id": f"own-{i}", "problem": f"What is {i}+{i}?", "answer": str(2 * i), "solution": f"It is ${2 * i}$."} for i in range(40)]
@@ -270,9 +271,16 @@ def test_contamination_probe_finds_a_model_that_recites(tmp_path: Path) -> None:
 
 def test_a_limit_beyond_the_models_context_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["evaluate", str(small_recipe(tmp_path)), "max_completion_length=250"]) == 2
-    assert "but the model's configuration allows 256. Lower max_completion_length." in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "models: tiny can't hold the prompts and completions:\n  arithmetic: the longest prompt has " in message
+    assert "but the model's configuration allows 256\nmax_completion_length=" in message
+    assert not list(tmp_path.rglob("manifest.json"))
+    fits = int(message.split("max_completion_length=")[1].split()[0])
+    assert cli.main(["evaluate", str(tmp_path / "small.yaml"), f"max_completion_length={fits + 1}"]) == 2
     # Nothing was sampled, so nothing keeps the same folder from being used with another limit.
+    capsys.readouterr()
     assert cli.main(["evaluate", str(tmp_path / "small.yaml"), "max_completion_length=4", "num_problems=2"]) == 0
+    assert re.search(r"tiny: up to \d+ tokens of prompt and 4 of completion \(arithmetic\); the model holds 256\n", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +288,7 @@ def test_a_limit_beyond_the_models_context_is_refused(tmp_path: Path, capsys: py
     [
         ("{path: empty}", "models.0.path: the folder empty has no config.json and no checkpoints"),
         ("{path: runs/none/x}", "models.0.path: there is no folder runs/none/x"),
-        ("{path: adapter}", "models.0.path: adapter holds an adapter without its model"),
+        ("{path: adapter}", "models.0.path: adapter holds a PEFT adapter, but its adapter_config.json names no model"),
         ("{path: run}", "models.0.path: run/checkpoints has no whole checkpoint."),
         ("{path: run, step: 5}", "models.0.step: run has no checkpoint of step 5; it has: none."),
         ("{path: embedded, step: 5}", "models.0.step is set, but embedded is no run directory"),

@@ -43,7 +43,7 @@ LAYERS = {
 
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "trl", "matplotlib", "sympy", "math_verify", "pyarrow")
 QUICK = ("r1rl", "r1rl.types", "r1rl.errors", "r1rl.config.load", "r1rl.cli", "r1rl.help", "r1rl.__main__")
-OPTIONAL = ("vllm", "deepspeed", "wandb", "trackio", "tensorboard")
+OPTIONAL = ("vllm", "peft", "deepspeed", "wandb", "trackio", "tensorboard")
 FOR_REWARDS = ("r1rl.types", "r1rl.errors", "r1rl.grading", "r1rl.tags", "r1rl.language", "r1rl.reflection", "r1rl.sandbox")
 
 

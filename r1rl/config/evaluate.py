@@ -17,9 +17,10 @@ from r1rl.config.schema import DataConfig, EndpointConfig, PromptConfig, Samplin
 class EvaluatedModelConfig:
     """One model of an evaluation."""
 
-    path: str = required('a run directory, a folder with a model, a hub name, or "embedded"', path="any")
+    path: str = required('a run directory, a folder with a model or a PEFT adapter, a hub name, or "embedded"', path="any")
     name: str | None = option(None, "what tables and folders call it; null: the last part of the path")
     revision: str | None = option(None, "the hub revision (branch, tag or commit)")
+    base: str | None = option(None, "of a PEFT adapter, the model that it is merged into; null: the one that its configuration names", path="any")
     step: int | None = option(None, "of a run directory, the checkpoint of this step; null: the newest", within=COUNT_OR_OFF)
     every_step: bool = option(False, "of a run directory, every kept checkpoint and the model that training started from: a curve")
     dtype: Literal["auto", "float32", "bfloat16"] = option("auto", "auto: bfloat16 on a GPU, float32 on a CPU")
@@ -94,6 +95,9 @@ def contradictions(recipe: EvaluateRecipe) -> Iterator[Contradiction]:
             ("num_samples", "sampling.temperature"),
             "sampling.temperature is 0, so that all completions of a problem would be the same: write num_samples: 1",
         )
+    for index in (index for index, model in enumerate(recipe.models) if model.base is not None and model.endpoint is not None):
+        keys = (f"models.{index}.base", f"models.{index}.endpoint")
+        yield keys, f"models.{index} has both base, for an adapter that is loaded here, and endpoint: leave one out"
     for index in (index for index, model in enumerate(recipe.models) if model.every_step and model.step is not None):
         yield (f"models.{index}.step", f"models.{index}.every_step"), f"models.{index} has both step and every_step: leave one out"
     chat_server = recipe.prompt.template == "chat" and any(model.endpoint is not None for model in recipe.models)

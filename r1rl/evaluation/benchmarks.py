@@ -134,6 +134,11 @@ class LoadedBenchmark:
         """The benchmark's name."""
         return self.config.name
 
+    @property
+    def is_probe(self) -> bool:
+        """Whether problems are continued, alone and with greedy decoding, and not answered: the contamination probe."""
+        return self.config.grading == CONTINUATION
+
 
 def select_benchmarks(recipe: EvaluateRecipe) -> list[BenchmarkConfig]:
     """The benchmarks of a recipe with its own samples, limits and question text.
@@ -170,28 +175,38 @@ def load_benchmark(config: BenchmarkConfig, local_dir: str | None, num_problems:
 
     Where `num_problems` leaves some out, the choice is random but always the same, and the benchmark's order is kept.
     """
-    data = _source(config, local_dir)
-    loaded = read_problems(data, fresh_seed if config.name == FRESH else 0, f"benchmark {config.name}")
+    data, notes = _source(config, local_dir)
+    try:
+        loaded = read_problems(data, fresh_seed if config.name == FRESH else 0, f"benchmark {config.name}")
+    except DataError as error:
+        if not config.local or data is not config.data:
+            raise
+        remedy = f"Without the hub: put the file {config.local} into a folder and name that in local_dir (docs/benchmarks.md)."
+        raise DataError(f"{error} {remedy}") from error
     problems = [_lettered(config, problem) for problem in loaded.problems] if config.choices else loaded.problems
     if num_problems is not None and num_problems < len(problems):
         kept = sorted(random.Random(CHOICE_SEED).sample(range(len(problems)), num_problems))
         problems = [problems[place] for place in kept]
     asked = [replace(problem, problem=config.question.replace("{problem}", problem.problem)) for problem in problems]
-    return LoadedBenchmark(replace(config, data=data), asked, [*loaded.notes, *loaded.warnings])
+    return LoadedBenchmark(replace(config, data=data), asked, [*notes, *loaded.notes, *loaded.warnings])
 
 
-def _source(config: BenchmarkConfig, local_dir: str | None) -> DataConfig:
-    """The benchmark's data, or those of its file in `local_dir`, read with the hub's columns if it has them, else with ours."""
+def _source(config: BenchmarkConfig, local_dir: str | None) -> tuple[DataConfig, list[str]]:
+    """The benchmark's data, or those of its file in `local_dir`, read with the hub's columns if it has them, else with ours; and a
+    note if that file is not there. Raises DataError if the folder is not."""
     if not local_dir or not config.local:
-        return config.data
-    path = Path(local_dir) / config.local
+        return config.data, []
+    folder = Path(local_dir).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"local_dir: there is no folder {folder} (looked in {Path.cwd()}).")
+    path = folder / config.local
     if not path.is_file():
-        return config.data
+        return config.data, [f"benchmark {config.name}: {path} is not there, so {config.data.source} is read from the hub."]
     columns = read_table(DataConfig(source=str(path)), f"benchmark {config.name}").columns
     like_hub = config.data.columns.get("problem", "problem") in columns and set(config.data.columns.values()) <= set(columns)
     if like_hub:
-        return replace(config.data, source=str(path), subset=None, split="train", revision=None)
-    return DataConfig(source=str(path), where=config.data.where, limit=config.data.limit)
+        return replace(config.data, source=str(path), subset=None, split="train", revision=None), []
+    return DataConfig(source=str(path), where=config.data.where, limit=config.data.limit), []
 
 
 def _lettered(config: BenchmarkConfig, problem: Problem) -> Problem:
@@ -207,13 +222,16 @@ def _lettered(config: BenchmarkConfig, problem: Problem) -> Problem:
 
 
 PROBE_SUFFIX = "-recited"
+FEWEST_WORDS = 10
+"""Shorter problems can be guessed, and are not probed."""
 
 
-def contamination_probe(benchmark: LoadedBenchmark, share: float) -> LoadedBenchmark | None:
+def contamination_probe(benchmark: LoadedBenchmark, share: float) -> list[LoadedBenchmark]:
     """The benchmark's problems cut off after `share` of their words, to be continued; the rest of the words is the answer.
 
     A model that recites the rest has seen the problem (Wu et al., "Reasoning or memorization?", arXiv 2507.10532, with 60 %).
-    Problems of fewer than ten words are left out; None if all have fewer. The question text around the problem is not shown.
+    Problems of fewer than ten words are left out, which a note says; without any other there is no probe, and the list is empty.
+    The question text around the problem is not shown.
     """
     before, _, after = benchmark.config.question.partition("{problem}")
     cut = []
@@ -221,13 +239,16 @@ def contamination_probe(benchmark: LoadedBenchmark, share: float) -> LoadedBench
         text = problem.problem.removeprefix(before).removesuffix(after)
         words = text.split()
         kept = round(share * len(words))
-        if len(words) >= 10 and 0 < kept < len(words):
+        if len(words) >= FEWEST_WORDS and 0 < kept < len(words):
             cut.append(Problem(problem.id, " ".join(words[:kept]), " ".join(words[kept:]), {}))
+    short = len(benchmark.problems) - len(cut)
+    note = f"{benchmark.name}: {short} of {len(benchmark.problems)} problems have fewer than {FEWEST_WORDS} words and are not probed."
     if not cut:
-        return None
+        benchmark.notes.append(note)
+        return []
     config = replace(
         benchmark.config,
         name=benchmark.name + PROBE_SUFFIX, question="{problem}", grading=CONTINUATION, num_samples=1, group_by=[],
         max_completion_length=max(8 * len(str(problem.answer).split()) for problem in cut),
     )  # fmt: skip
-    return LoadedBenchmark(config, cut)
+    return [LoadedBenchmark(config, cut, [note] if short else [])]

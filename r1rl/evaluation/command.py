@@ -14,35 +14,17 @@ from rich.text import Text
 from transformers.utils.logging import disable_progress_bar
 
 from r1rl.config.evaluate import EvaluateRecipe
-from r1rl.distributed import gather_shares, own_share
 from r1rl.environment import describe_environment
 from r1rl.errors import UserError
+from r1rl.evaluation.answering import evaluate_target
 from r1rl.evaluation.benchmarks import LoadedBenchmark, contamination_probe, load_benchmark, select_benchmarks
-from r1rl.evaluation.endpoint import EndpointSampler
-from r1rl.evaluation.grades import CONTINUATION, GradedProblem, grade_problems
-from r1rl.evaluation.manifest import make_manifest, sampled_differently, weights_version
-from r1rl.evaluation.progress import EvaluationProgress
+from r1rl.evaluation.loading import check_fit, load_config
 from r1rl.evaluation.report import render_report
-from r1rl.evaluation.results import (
-    MANIFEST,
-    RESULT,
-    Comparison,
-    Evaluated,
-    Result,
-    compare_results,
-    find_results,
-    open_folder,
-    read_manifest,
-)
-from r1rl.evaluation.sample_log import Sample, SampleLog
-from r1rl.evaluation.samplers import Request, Sampler, check_loadable, load_engine_sampler
-from r1rl.evaluation.scores import problem_rows, score
+from r1rl.evaluation.results import Comparison, Evaluated, Result, compare_results, find_results, open_folder
 from r1rl.evaluation.tables import print_scores
 from r1rl.evaluation.targets import Target, find_targets
 from r1rl.grading import default_grader
 from r1rl.run_directory import RunDirectory, check_writable
-from r1rl.seeds import derive_seed
-from r1rl.types import Prompt
 
 FILE_WIDTH = 140
 """Columns of what is printed to a file."""
@@ -58,19 +40,19 @@ def run(recipe: EvaluateRecipe | None, recipe_path: Path | None, compare: Sequen
     disable_progress_bar()
     chosen = select_benchmarks(recipe)
     targets = find_targets(recipe.models)
-    for target in targets:
-        check_loadable(target)
+    for target in (target for target in targets if target.config.endpoint is None):
+        load_config(target)
     check_writable(recipe.output_dir)
     folder, before = open_folder(recipe.output_dir, recipe.run_name)
     recipe = replace(recipe, fresh_seed=fresh_seed(recipe, before))
     loaded = [load_benchmark(config, recipe.local_dir, recipe.num_problems, recipe.fresh_seed or 0) for config in chosen]
     if recipe.contamination_probe:
-        probes = [contamination_probe(benchmark, recipe.contamination_probe) for benchmark in loaded]
-        loaded += [probe for probe in probes if probe is not None]
+        loaded += [probe for benchmark in loaded for probe in contamination_probe(benchmark, recipe.contamination_probe)]
+    notes = [*(f"note: {note}" for benchmark in loaded for note in benchmark.notes), *check_lengths(targets, recipe, loaded)]
     accelerator = Accelerator()
     if accelerator.is_main_process:
-        for note in (note for benchmark in loaded for note in benchmark.notes):
-            console.print(Text(f"note: {note}"), soft_wrap=True)
+        for note in notes:
+            console.print(Text(note), soft_wrap=True)
         RunDirectory(folder).write_start(recipe, describe_environment(recipe.seed))
     try:
         evaluated = [one for target in targets for one in evaluate_target(target, recipe, loaded, folder, accelerator, console)]
@@ -89,6 +71,12 @@ def run(recipe: EvaluateRecipe | None, recipe_path: Path | None, compare: Sequen
     accelerator.end_training()
 
 
+def check_lengths(targets: Sequence[Target], recipe: EvaluateRecipe, benchmarks: Sequence[LoadedBenchmark]) -> list[str]:
+    """What there is to tell about lengths, before a model is loaded. The checkpoints of one run are alike; a server does not tell."""
+    alike = {target.run or target.label: target for target in reversed(targets) if target.config.endpoint is None}
+    return [check_fit(target, recipe.prompt, benchmarks) for target in reversed(alike.values())]
+
+
 def make_console() -> Console:
     """Where there is no terminal, wide enough for the tables."""
     console = Console(highlight=False)
@@ -101,88 +89,6 @@ def fresh_seed(recipe: EvaluateRecipe, before: Mapping[str, Any] | None) -> int:
         return recipe.fresh_seed
     earlier = (before or {}).get("fresh_seed")
     return int(earlier) if isinstance(earlier, int) else int(datetime.now(UTC).strftime("%Y%m%d"))
-
-
-def evaluate_target(
-    target: Target, recipe: EvaluateRecipe, benchmarks: Sequence[LoadedBenchmark], folder: Path, accelerator: Accelerator, console: Console
-) -> list[Evaluated]:
-    """One model on all benchmarks."""
-    sampler: Sampler
-    commit = None
-    if target.config.endpoint is not None:
-        sampler = EndpointSampler(target.config.endpoint, target.path, recipe)
-    else:
-        sampler, commit = load_engine_sampler(target, recipe, accelerator.device)
-    weights = weights_version(target, commit)
-    evaluated = []
-    for benchmark in benchmarks:
-        place = folder / target.label / benchmark.name
-        prompts = sampler.render(benchmark.problems, raw=benchmark.config.grading == CONTINUATION)
-        manifest = make_manifest(recipe, benchmark, target, prompts, sampler.describe(), weights)
-        claim(place, manifest, accelerator)
-        problems = answer(sampler, benchmark, prompts, recipe.seed, place, accelerator, console, target.label)
-        figures = score(problems, benchmark.config.num_samples, benchmark.config.max_completion_length)
-        result = Result(manifest, figures, problem_rows(problems))
-        if accelerator.is_main_process:
-            RunDirectory(place).write_json(place / RESULT, result.as_json())
-        evaluated.append(Evaluated(result, problems, target.run, target.step))
-    return evaluated
-
-
-def claim(place: Path, manifest: dict[str, Any], accelerator: Accelerator) -> None:
-    """Write the manifest of the completions to come. Raises UserError if completions are there that were sampled in another way."""
-    earlier = read_manifest(place)
-    has_completions = bool(SampleLog(place, accelerator.process_index).read())
-    reasons = sampled_differently(earlier, manifest) if earlier is not None and has_completions else []
-    if reasons:
-        listed = "\n".join(f"  {reason}" for reason in reasons)
-        raise UserError(
-            f"{place} holds completions that were sampled in another way (then and now):\n{listed}\n"
-            "Choose another run_name, or remove that folder."
-        )
-    accelerator.wait_for_everyone()  # everyone has read the old one
-    if accelerator.is_main_process:
-        RunDirectory(place).write_json(place / MANIFEST, manifest)
-    accelerator.wait_for_everyone()
-
-
-def answer(
-    sampler: Sampler,
-    benchmark: LoadedBenchmark,
-    prompts: Sequence[Prompt],
-    seed: int,
-    place: Path,
-    accelerator: Accelerator,
-    console: Console,
-    label: str,
-) -> list[GradedProblem]:
-    """Sample the completions that the log lacks, each from its own seed, and grade all. Every process gets all problems."""
-    config = benchmark.config
-    own = own_share(accelerator, prompts)
-    log = SampleLog(place, accelerator.process_index)
-    kept = log.read()
-    accelerator.wait_for_everyone()  # everyone has read before anyone writes
-    requests = [
-        Request(prompt, index, sample_seed(seed, benchmark.name, prompt.problem.id, index))
-        for prompt in own
-        for index in range(config.num_samples)
-    ]
-    missing = [request for request in requests if (request.prompt.problem.id, request.sample) not in kept]
-    title = f"{label}, {benchmark.name}"
-    progress = EvaluationProgress(console, title, len(requests) - len(missing), len(requests), accelerator.is_main_process)
-    with log, progress:
-        raw = config.grading == CONTINUATION
-        for sample in sampler.sample(missing, config.max_completion_length, raw) if missing else ():
-            log.append(sample)
-            kept[sample.key] = sample
-            progress.advance()
-    samples: list[list[Sample]] = [[kept[prompt.problem.id, index] for index in range(config.num_samples)] for prompt in own]
-    return gather_shares(accelerator, grade_problems(config, own, samples))
-
-
-def sample_seed(seed: int, benchmark: str, problem: str, sample: int) -> int:
-    """The seed of one completion: it does not depend on which other ones are sampled, in which order, or by how many processes."""
-    return derive_seed(seed, "evaluate", benchmark, problem, sample)
 
 
 def compare_with_first(evaluated: Sequence[Evaluated], force: bool) -> tuple[list[Comparison], list[str]]:

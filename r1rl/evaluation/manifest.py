@@ -12,6 +12,7 @@ from r1rl import __version__, grading
 from r1rl.bundled import bundled_path
 from r1rl.config.evaluate import BenchmarkConfig, EvaluateRecipe
 from r1rl.environment import describe_environment
+from r1rl.evaluation import adapters
 from r1rl.evaluation.benchmarks import LoadedBenchmark
 from r1rl.evaluation.grades import CONTINUATION
 from r1rl.evaluation.targets import Target
@@ -28,9 +29,9 @@ def make_manifest(
     target: Target,
     prompts: Sequence[Prompt],
     sampler: Mapping[str, Any],
-    weights: str,
+    weights: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The manifest of one score. `measured` is what must agree for two scores to be comparable."""
+    """The manifest of one score. `measured` is what must agree for two scores to be comparable; `weights` is `model_weights`'."""
     config = benchmark.config
     raw = config.grading == CONTINUATION
     return {
@@ -53,10 +54,10 @@ def make_manifest(
         },
         "model": {
             "label": target.label,
-            "path": target.path,
+            "path": target.path if target.adapter is None else target.adapter.path,
             "revision": target.config.revision,
             "step": target.step,
-            "weights": weights,
+            **weights,
             "eos_token_ids": sampler["eos_token_ids"],
         },
         "seed": recipe.seed,
@@ -106,15 +107,27 @@ def grader_version(config: BenchmarkConfig) -> str:
     return f"{__version__}+{digest(file.read_text(encoding='utf-8') for file in files)}"
 
 
-def weights_version(target: Target, commit: str | None) -> str:
-    """The hub commit, or a hash of the weight files of a folder; a server does not tell."""
+def model_weights(target: Target, commit: str | None) -> dict[str, Any]:
+    """"weights": which weights were evaluated; of an adapter its own, with those of its model under "base".
+
+    `commit` is the hub commit that the model was loaded from, None for a folder. A server does not tell.
+    """
     if target.config.endpoint is not None:
-        return "unknown: behind a server"
-    folder = Path(target.path)
+        return {"weights": "unknown: behind a server"}
+    adapter = target.adapter
+    if adapter is None:
+        return {"weights": _version(target.path, commit)}
+    base = {"path": target.path, "revision": target.revision, "weights": _version(target.path, commit)}
+    return {"weights": _version(adapter.path, adapter.commit), "base": base}
+
+
+def _version(path: str, commit: str | None) -> str:
+    """The hub commit, or a hash of the weight files of a folder; of an adapter its configuration too, which has the scale."""
+    folder = Path(path)
     if not folder.is_dir():
         return f"commit {commit}"
     joined = hashlib.blake2b(digest_size=16)
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
-        with path.open("rb") as file:
-            joined.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob(adapters.CONFIG)]):
+        with file.open("rb") as content:
+            joined.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
     return joined.hexdigest()

@@ -12,6 +12,7 @@ from r1rl import models
 from r1rl.checkpoint_folders import CHECKPOINTS, checkpoint_path, step_of, whole_checkpoints
 from r1rl.config.evaluate import EvaluatedModelConfig
 from r1rl.errors import RecipeError
+from r1rl.evaluation.adapters import Adapter, find_adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +22,20 @@ class Target:
     label: str
     """What tables and folders call it."""
     path: str
-    """A folder or a hub name, as transformers takes it; with an endpoint the model's name at the server."""
+    """A folder or a hub name, as transformers takes it; of an adapter the model that it belongs to; with an endpoint the model's name
+    at the server."""
     config: EvaluatedModelConfig
     run: str | None = None
     """The name that the checkpoints of one run have in common."""
     step: int | None = None
     """The training step, for the curve; None for what is no checkpoint of a run."""
+    adapter: Adapter | None = None
+    """What is merged into the model; None for a whole model."""
+
+    @property
+    def revision(self) -> str | None:
+        """The hub revision of `path`."""
+        return self.config.revision if self.adapter is None else self.adapter.base_revision
 
 
 def find_targets(configs: list[EvaluatedModelConfig]) -> list[Target]:
@@ -48,13 +57,28 @@ def _targets(config: EvaluatedModelConfig, key: str) -> list[Target]:
     if config.every_step or config.step is not None:
         word = "every_step" if config.every_step else "step"
         raise RecipeError(f"{key}.{word} is set, but {config.path} is no run directory (it has no checkpoints folder).")
-    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        raise RecipeError(f"{key}.path: {folder} holds an adapter without its model: merge it into the model first (merge_and_unload).")
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise RecipeError(f"{key}.path: the folder {folder} has no config.json and no checkpoints, so it holds no model.")
     if not folder.is_dir() and (config.path.count("/") > 1 or config.path.startswith((".", "/", "~"))):
         raise RecipeError(f"{key}.path: there is no folder {folder} in {Path.cwd()}, and no hub name (OWNER/NAME) looks like this.")
-    return [Target(name, str(folder) if folder.is_dir() else config.path, config)]
+    path = str(folder) if folder.is_dir() else config.path
+    adapter = find_adapter(path, config.revision, config.base, key)
+    if adapter is not None:
+        return [Target(name, _base_of(adapter, key), config, adapter=adapter)]
+    if config.base is not None:
+        raise RecipeError(f"{key}.base is set, but {config.path} is no PEFT adapter: leave base out.")
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise RecipeError(f"{key}.path: the folder {folder} has no config.json and no checkpoints, so it holds no model.")
+    return [Target(name, path, config)]
+
+
+def _base_of(adapter: Adapter, key: str) -> str:
+    """What transformers loads for the model that an adapter belongs to. Raises RecipeError if it can't be there."""
+    path = models.resolve(adapter.base)
+    if _is_lost_folder(path):
+        raise RecipeError(
+            f"{key}.path: the adapter {adapter.path} belongs to {adapter.base}, which is no folder here and no hub name (OWNER/NAME): "
+            f"write where that model is in {key}.base."
+        )
+    return path
 
 
 def _of_run(config: EvaluatedModelConfig, run: Path, name: str, key: str) -> list[Target]:
@@ -82,5 +106,8 @@ def _start_of(run: Path) -> str | None:
         resolved = models.resolve(str(path))
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, RecipeError):
         return None
-    is_lost_folder = not Path(resolved).is_dir() and (resolved.count("/") != 1 or resolved.startswith("."))
-    return None if is_lost_folder else resolved
+    return None if _is_lost_folder(resolved) else resolved
+
+
+def _is_lost_folder(path: str) -> bool:
+    return not Path(path).is_dir() and (path.count("/") != 1 or path.startswith((".", "/", "~")))
