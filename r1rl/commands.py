@@ -96,6 +96,21 @@ COMMANDS = {
             many_processes=True,
         ),
         Command(
+            name="generate",
+            summary="completions of problems from any model, as data for training",
+            explanation=(
+                "Samples num_samples completions of every problem from a model that is loaded here or from a server, with few-shot "
+                "demonstrations or a verification round if asked for. The same command goes on where it was interrupted."
+            ),
+            examples=(
+                "r1rl generate recipes/rejection/qwen2.5-7b_generate.yaml",
+                "r1rl generate recipes/rejection/qwen2.5-7b_generate.yaml model.path=runs/mine num_samples=8 data.limit=1000",
+                "accelerate launch --num_processes 8 -m r1rl generate recipes/rejection/qwen2.5-7b_generate.yaml",
+            ),
+            target="r1rl.stages.generate:run",
+            many_processes=True,
+        ),
+        Command(
             name="pretrain",
             summary="a small base model from scratch on synthetic maths text",
             explanation="Trains a tokenizer and a small decoder; this is how the embedded base model was made.",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1rl.config.schema import PromptConfig
+from r1rl.demonstrations import text_before, turns_before
 from r1rl.errors import RecipeError
 from r1rl.types import Problem, Prompt
 
@@ -47,6 +48,9 @@ class PromptTemplate:
         elif config.system is not None:
             raise RecipeError(f"prompt.system is set, but the template {config.template} has no system message: use prompt.template: chat.")
         self._text = "" if self._is_chat else template_text(config.template)
+        self._before = "" if self._is_chat else text_before(config, self._ask)
+        self._turns = turns_before(config) if self._is_chat else []
+        self._check_turns()
         self._first_ids = [] if self._is_chat else ids_before_text(tokenizer)
 
     def render(self, problem: Problem) -> Prompt:
@@ -72,11 +76,27 @@ class PromptTemplate:
     def _render_text(self, problem: str) -> tuple[str, str]:
         """The whole text and the part at its end that is the prefill."""
         if not self._is_chat:
-            return self._text.replace(PLACEHOLDER, problem) + self.config.prefill, self.config.prefill
-        messages = [{"role": "user", "content": problem}]
+            return self._before + self._ask(problem) + self.config.prefill, self.config.prefill
+        messages = [*self._turns, {"role": "user", "content": problem}]
         if self.config.system is not None:
             messages.insert(0, {"role": "system", "content": self.config.system})
         return _with_prefill(_apply_chat(self.tokenizer, messages, add_generation_prompt=True), self.config.prefill)
+
+    def _ask(self, problem: str) -> str:
+        """The text template around a problem."""
+        return self._text.replace(PLACEHOLDER, problem)
+
+    def _check_turns(self) -> None:
+        """Some chat templates leave the thoughts of earlier turns out, so that a demonstration would show none."""
+        if not self._turns:
+            return
+        shown = _apply_chat(self.tokenizer, [*self._turns, {"role": "user", "content": _MARK}], add_generation_prompt=True)
+        lost = next((turn["content"] for turn in self._turns if turn["content"] not in shown), None)
+        if lost is not None:
+            raise RecipeError(
+                f"prompt.demonstrations: the chat template does not show all of a demonstration ({lost[:60]!r}): it leaves parts of "
+                "earlier turns out, as templates of reasoning models do. Use a text template for few-shot prompts."
+            )
 
 
 def template_text(name: str) -> str:

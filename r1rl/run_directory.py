@@ -149,6 +149,10 @@ class RunDirectory:
         self.write_json(path, record)
         return path
 
+    def write_rows(self, path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+        """A .jsonl file of any length, replaced in one move; rows are written as they come."""
+        self._write(path, map(_json_line, rows))
+
     def write_summary(self, figures: Mapping[str, Any]) -> None:
         """summary.json: the final figures, machine-readable."""
         self.write_json(self.summary_path, figures)
@@ -157,13 +161,13 @@ class RunDirectory:
         """A JSON file, replaced in one move."""
         self._write(path, json.dumps(_finite(dict(value)), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
-    def _write(self, path: Path, text: str) -> None:
+    def _write(self, path: Path, text: str | Iterable[str]) -> None:
         partial = path.with_name(f".{path.name}.partial")
         with _disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             # A lone surrogate in a text becomes its JSON escape.
             with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(text)
+                file.writelines([text] if isinstance(text, str) else text)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)

@@ -69,7 +69,7 @@ def test_flags_and_overrides_mix(words: list[str], resume: str | None, overrides
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["xyz", "recipe.yaml"], "there is no command xyz; the commands are check, grpo, evaluate, pretrain."),
+        (["xyz", "recipe.yaml"], f"there is no command xyz; the commands are {', '.join(cli.COMMANDS)}."),
         (["grp", "recipe.yaml"], "there is no command grp; did you mean grpo?"),
         (["grpo"], "r1rl grpo needs a recipe, such as: r1rl grpo recipes/zero_rl/tiny.yaml."),
         (["grpo", "recipe.yaml", "--resum"], "r1rl grpo has no flag --resum; did you mean --resume?"),

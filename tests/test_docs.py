@@ -22,6 +22,7 @@ PAGES = sorted(
 SETTINGS = {
     "grpo": {"run_name": "x", "data": {"source": "countdown"}, "rewards": [{"function": "countdown"}]},
     "evaluate": {"run_name": "x", "models": [{"path": "embedded"}], "benchmarks": ["countdown"]},
+    "generate": {"run_name": "x", "data": {"source": "countdown"}},
 }
 
 
@@ -34,7 +35,7 @@ def yaml_blocks() -> list[Any]:
     for page in PAGES:
         for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", text_of(page), re.S | re.M)):
             if page.name != "algorithms.md":  # its block has one recipe after another; test_algorithms_doc.py reads it
-                found.append(pytest.param(block, id=f"{page.relative_to(ROOT)}-{number}"))
+                found.append(pytest.param(block, page.stem, id=f"{page.relative_to(ROOT)}-{number}"))
     return found
 
 
@@ -48,10 +49,11 @@ def commands() -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("block", yaml_blocks())
-def test_yaml_blocks_are_parts_of_valid_recipes(block: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("block", "page"), yaml_blocks())
+def test_yaml_blocks_are_parts_of_valid_recipes(block: str, page: str, tmp_path: Path) -> None:
+    """A page that is called like a command has parts of its recipes."""
     part = yaml.safe_load(block)
-    command = "evaluate" if part.keys() & {"define", "benchmarks"} else "grpo"
+    command = page if page in SETTINGS else "evaluate" if part.keys() & {"define", "benchmarks"} else "grpo"
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(SETTINGS[command] | part), encoding="utf-8")
     recipe = load_recipe(command, tmp_path / "recipe.yaml")
     assert all(getattr(recipe, key) for key in part)

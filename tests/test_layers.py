@@ -25,7 +25,8 @@ LAYERS = {
         "r1rl.types", "r1rl.errors", "r1rl.config", "r1rl.bundled", "r1rl.seeds", "r1rl.metric_names", "r1rl.checkpoint_folders",
     ),
     (1, "text"): (
-        "r1rl.prompts", "r1rl.grading", "r1rl.tags", "r1rl.language", "r1rl.language_words", "r1rl.reflection", "r1rl.problems",
+        "r1rl.prompts", "r1rl.demonstrations",
+        "r1rl.grading", "r1rl.tags", "r1rl.language", "r1rl.language_words", "r1rl.reflection", "r1rl.problems",
         "r1rl.models", "r1rl.sandbox",
     ),
     (1, "maths"): (

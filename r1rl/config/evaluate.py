@@ -10,21 +10,16 @@ from typing import Literal
 from r1rl.config.fields import option, required, section
 from r1rl.config.intervals import COUNT, COUNT_OR_OFF, NOT_NEGATIVE, Interval
 from r1rl.config.issues import Contradiction
-from r1rl.config.schema import DataConfig, EndpointConfig, PromptConfig, SamplingConfig
+from r1rl.config.schema import DataConfig, PromptConfig, SampledModelConfig, SamplingConfig
 
 
 @dataclass(kw_only=True, slots=True)
-class EvaluatedModelConfig:
+class EvaluatedModelConfig(SampledModelConfig):
     """One model of an evaluation."""
 
     path: str = required('a run directory, a folder with a model or a PEFT adapter, a hub name, or "embedded"', path="any")
     name: str | None = option(None, "what tables and folders call it; null: the last part of the path")
-    revision: str | None = option(None, "the hub revision (branch, tag or commit)")
-    base: str | None = option(None, "of a PEFT adapter, the model that it is merged into; null: the one that its configuration names", path="any")
-    step: int | None = option(None, "of a run directory, the checkpoint of this step; null: the newest", within=COUNT_OR_OFF)
     every_step: bool = option(False, "of a run directory, every kept checkpoint and the model that training started from: a curve")
-    dtype: Literal["auto", "float32", "bfloat16"] = option("auto", "auto: bfloat16 on a GPU, float32 on a CPU")
-    endpoint: EndpointConfig | None = option(None, "sample from a server; null: load the model here")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -15,6 +15,7 @@ import yaml
 from r1rl.config.build import build_recipe
 from r1rl.config.evaluate import EvaluateRecipe
 from r1rl.config.fields import PathKind
+from r1rl.config.generate import GenerateRecipe
 from r1rl.config.issues import Issues
 from r1rl.config.nodes import Node, RecipeDumper, apply_override, find, parse
 from r1rl.config.pretrain import PretrainRecipe
@@ -22,7 +23,13 @@ from r1rl.config.schema import GRPORecipe
 from r1rl.config.validate import contradictions
 from r1rl.errors import RecipeError
 
-RECIPES: dict[str, type] = {"check": GRPORecipe, "grpo": GRPORecipe, "evaluate": EvaluateRecipe, "pretrain": PretrainRecipe}
+RECIPES: dict[str, type] = {
+    "check": GRPORecipe,
+    "grpo": GRPORecipe,
+    "evaluate": EvaluateRecipe,
+    "generate": GenerateRecipe,
+    "pretrain": PretrainRecipe,
+}
 """The recipe that each command reads."""
 
 DATA_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")

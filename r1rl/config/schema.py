@@ -58,6 +58,7 @@ class PromptConfig:
     template: str = option("r1_zero", "r1_zero, plain, chat, none, or a path to a text file that contains {problem}", path="any")
     prefill: str = option("", 'text put after the template as the policy\'s first words, such as "<think>"; counted as its own by the rewards')
     system: str | None = option(None, "system message; chat template only")
+    demonstrations: str | None = option(None, "few-shot: a .jsonl file of {problem, completion} that stand, answered, before every problem", path="any")
     stop: list[str] = option([], 'strings that end a completion, such as ["</answer>"]; kept in the text')
     eos_token_ids: list[int] = option([], "token ids that end a completion; empty: those of the model's generation config and tokenizer")
 
@@ -202,6 +203,18 @@ class EndpointConfig:
     concurrency: int = option(16, "requests under way at once", within=COUNT)
     timeout: float = option(600.0, "seconds for one completion", within=POSITIVE)
     retries: int = option(5, "further attempts after a refusal for load (429), a server error or a lost connection", within=COUNT_OR_OFF)
+
+
+@dataclass(kw_only=True, slots=True)
+class SampledModelConfig:
+    """A model that only writes: nothing trains it."""
+
+    path: str = option("embedded", 'a run directory, a folder with a model or a PEFT adapter, a hub name, or "embedded"', path="any")
+    revision: str | None = option(None, "the hub revision (branch, tag or commit)")
+    base: str | None = option(None, "of a PEFT adapter, the model that it is merged into; null: the one that its configuration names", path="any")
+    step: int | None = option(None, "of a run directory, the checkpoint of this step; null: the newest", within=COUNT_OR_OFF)
+    dtype: Literal["auto", "float32", "bfloat16"] = option("auto", "auto: bfloat16 on a GPU, float32 on a CPU")
+    endpoint: EndpointConfig | None = option(None, "sample from a server; null: load the model here")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from r1rl.config import evaluate, pretrain
+from r1rl.config import evaluate, generate, pretrain
 from r1rl.config.evaluate import EvaluateRecipe
+from r1rl.config.generate import GenerateRecipe
 from r1rl.config.issues import Contradiction
 from r1rl.config.pretrain import PretrainRecipe
 from r1rl.config.schema import GRPORecipe, OptimizerConfig, PromptConfig, RewardConfig
@@ -159,6 +160,7 @@ def _optimizer(optimizer: OptimizerConfig) -> Iterator[Contradiction]:
 OF_RECIPE: dict[type, Callable[[Any], Iterator[Contradiction]]] = {
     GRPORecipe: _grpo,
     EvaluateRecipe: evaluate.contradictions,
+    GenerateRecipe: generate.contradictions,
     PretrainRecipe: pretrain.contradictions,
 }
 """What each kind of recipe checks besides the sections that several have."""

@@ -17,14 +17,16 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
-from r1rl.config.evaluate import EvaluateRecipe
 from r1rl.config.schema import EndpointConfig
+from r1rl.demonstrations import text_before, turns_before
 from r1rl.errors import UserError
 from r1rl.evaluation.sample_log import Sample
-from r1rl.evaluation.samplers import Request
+from r1rl.evaluation.samplers import Request, SamplingRecipe
 from r1rl.prompts import CHAT, PLACEHOLDER, template_text
 from r1rl.types import Problem, Prompt
 
+REFUSED_ROW = (400, 413, 422, 451)
+"""What a server answers to a request that it will not take as it is, such as a prompt that is too long for the model."""
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)
 FIRST_WAIT = 0.5
 """Seconds before the second attempt; doubled for each further one, with up to half of it added at random."""
@@ -32,29 +34,49 @@ LONGEST_WAIT = 60.0
 SHOWN_CHARACTERS = 300
 
 
+class RequestRefused(UserError):
+    """The server will not take this request; others it may."""
+
+
 class EndpointSampler:
     """See `r1rl.evaluation.samplers.Sampler`."""
 
-    def __init__(self, endpoint: EndpointConfig, model: str, recipe: EvaluateRecipe) -> None:
+    def __init__(self, endpoint: EndpointConfig, model: str, recipe: SamplingRecipe, keep_going: bool = False) -> None:
+        """`keep_going`: requests that the server refuses are left out and noted in `refusals`, instead of ending the run."""
         self.endpoint = endpoint
         self.model = model
         self.recipe = recipe
         self.is_chat = recipe.prompt.template == CHAT
-        self._template = "" if self.is_chat else template_text(recipe.prompt.template) + recipe.prompt.prefill
+        self.context: int | None = None
+        self.keep_going = keep_going
+        self.refusals: list[str] = []
+        self._template = "" if self.is_chat else template_text(recipe.prompt.template)
+        self._before = "" if self.is_chat else text_before(recipe.prompt, self._ask)
+        self._turns = turns_before(recipe.prompt) if self.is_chat else []
 
     def render(self, problems: Sequence[Problem], raw: bool = False) -> list[Prompt]:
         """See `Sampler`. The server has the tokenizer, so the prompts have no token ids."""
         if raw or self.is_chat:
             return [Prompt(problem, problem.problem, []) for problem in problems]
         prefill = self.recipe.prompt.prefill
-        return [Prompt(problem, self._template.replace(PLACEHOLDER, problem.problem), [], prefill) for problem in problems]
+        return [Prompt(problem, self._before + self._ask(problem.problem) + prefill, [], prefill) for problem in problems]
+
+    def _ask(self, problem: str) -> str:
+        return self._template.replace(PLACEHOLDER, problem)
 
     def sample(self, requests: Sequence[Request], max_completion_length: int, raw: bool = False) -> Iterator[Sample]:
         """See `Sampler`. What was asked for but not begun is dropped when the caller stops."""
         pool = ThreadPoolExecutor(self.endpoint.concurrency)
         try:
             for future in as_completed([pool.submit(self._one, request, max_completion_length, raw) for request in requests]):
-                yield future.result()
+                try:
+                    sample = future.result()
+                except RequestRefused as refusal:
+                    if not self.keep_going:
+                        raise
+                    self.refusals.append(str(refusal))
+                else:
+                    yield sample
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -94,7 +116,7 @@ class EndpointSampler:
         if not self.is_chat:
             return {**body, "prompt": request.prompt.text}
         system = [{"role": "system", "content": prompt.system}] if prompt.system is not None else []
-        return {**body, "messages": [*system, {"role": "user", "content": request.prompt.text}]}
+        return {**body, "messages": [*system, *self._turns, {"role": "user", "content": request.prompt.text}]}
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
         """The server's answer. Raises UserError when it refuses the request, or after the last attempt."""
@@ -112,6 +134,8 @@ class EndpointSampler:
                     return json.load(response)
             except urllib.error.HTTPError as error:
                 problem = f"status {error.code}: {error.read(SHOWN_CHARACTERS).decode(errors='replace').strip()}"
+                if error.code in REFUSED_ROW:
+                    raise RequestRefused(f"{url} refuses the request ({problem}).") from error
                 if error.code not in RETRIED:
                     raise UserError(f"{url} refuses the request ({problem}).") from error
             except (OSError, http.client.HTTPException, ValueError) as error:

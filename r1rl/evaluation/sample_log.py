@@ -7,7 +7,8 @@ processes. One line is one completion; a line that was cut off by a crash is dro
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -78,6 +79,38 @@ class SampleLog:
             for sample in _samples(path.read_bytes().split(b"\n")[:-1]):
                 found.setdefault(sample.key, sample)
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class SampleIndex:
+    """Where each completion stands in the files of a folder, for logs that are too large to hold at once."""
+
+    places: dict[tuple[str, int], tuple[Path, int]]
+    """From a sample's key to its file and the byte at which its line starts."""
+
+    @classmethod
+    def of(cls, folder: Path) -> SampleIndex:
+        """All whole lines of all processes' files; of two for the same key, the first one in the order of the files."""
+        places: dict[tuple[str, int], tuple[Path, int]] = {}
+        for path in sorted(folder.glob(PATTERN)):
+            start = 0
+            with path.open("rb") as file:
+                for line in file:
+                    for sample in _samples([line] if line.endswith(b"\n") else []):
+                        places.setdefault(sample.key, (path, start))
+                    start += len(line)
+        return cls(places)
+
+    def read(self, keys: Iterable[tuple[str, int]]) -> Iterator[Sample]:
+        """The completions of these keys, which must be there, in this order."""
+        with ExitStack() as files:
+            opened: dict[Path, IO[bytes]] = {}
+            for key in keys:
+                path, start = self.places[key]
+                if path not in opened:
+                    opened[path] = files.enter_context(path.open("rb"))
+                opened[path].seek(start)
+                yield from _samples([opened[path].readline()])
 
 
 def _samples(lines: Iterable[bytes]) -> Iterable[Sample]:

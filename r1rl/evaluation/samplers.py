@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from r1rl.config.evaluate import EvaluateRecipe
-from r1rl.config.schema import PromptConfig
+from r1rl.config.schema import PromptConfig, SamplingConfig
 from r1rl.errors import UserError
 from r1rl.evaluation.limits import find_cuts
 from r1rl.evaluation.loading import context_of, load_model, load_tokenizer, misfit
@@ -31,8 +30,20 @@ class Request:
     seed: int
 
 
+class SamplingRecipe(Protocol):
+    """What a sampler reads of a recipe, whichever command's it is."""
+
+    prompt: PromptConfig
+    sampling: SamplingConfig
+    engine: Literal["auto", "native", "transformers"]
+    max_rows: int
+
+
 class Sampler(Protocol):
     """Writes completions, each from its request's seed alone, in whatever order they finish."""
+
+    context: int | None
+    """The longest sequence, in tokens, that is known to fit; None where it is not known."""
 
     def render(self, problems: Sequence[Problem], raw: bool = False) -> list[Prompt]:
         """The prompts of problems in the recipe's template; `raw`: the problem's text and nothing else."""
@@ -54,7 +65,7 @@ class EngineSampler:
         self,
         engine: RolloutEngine,
         tokenizer: PreTrainedTokenizerBase,
-        recipe: EvaluateRecipe,
+        recipe: SamplingRecipe,
         eos_token_ids: tuple[int, ...],
         dtype: torch.dtype,
         context: int | None,
@@ -116,7 +127,7 @@ class EngineSampler:
         return {"engine": self.engine.name, "dtype": str(self.dtype).removeprefix("torch."), "eos_token_ids": list(self.eos_token_ids)}
 
 
-def load_engine_sampler(target: Target, recipe: EvaluateRecipe, device: torch.device) -> tuple[EngineSampler, str | None]:
+def load_engine_sampler(target: Target, recipe: SamplingRecipe, device: torch.device) -> tuple[EngineSampler, str | None]:
     """The sampler of a model, and the hub commit that it was loaded from (None for a folder). Raises UserError if it can't be loaded."""
     wanted = target.config.dtype
     half = wanted == "bfloat16" or (wanted == "auto" and device.type == "cuda")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import yaml
@@ -11,6 +11,7 @@ import yaml
 from r1rl import models
 from r1rl.checkpoint_folders import CHECKPOINTS, checkpoint_path, step_of, whole_checkpoints
 from r1rl.config.evaluate import EvaluatedModelConfig
+from r1rl.config.schema import SampledModelConfig
 from r1rl.errors import RecipeError
 from r1rl.evaluation.adapters import Adapter, find_adapter
 
@@ -45,6 +46,15 @@ def find_targets(configs: list[EvaluatedModelConfig]) -> list[Target]:
         if count > 1:
             raise RecipeError(f"models: two of them are called {label}: give them different names (name: ...).")
     return targets
+
+
+def find_target(config: SampledModelConfig, key: str) -> Target:
+    """The one model behind a section of a recipe, `key` being its name there: of a run directory the newest checkpoint or that of a step.
+
+    Raises RecipeError for a path without a model.
+    """
+    settings = {entry.name: getattr(config, entry.name) for entry in fields(config)}
+    return _targets(EvaluatedModelConfig(**settings), key)[0]
 
 
 def _targets(config: EvaluatedModelConfig, key: str) -> list[Target]:
