@@ -38,7 +38,7 @@ from r1rl.environment import describe_environment
 from r1rl.errors import DataError, UserError
 from r1rl.evaluation.endpoint import EndpointSampler
 from r1rl.evaluation.loading import load_config
-from r1rl.evaluation.manifest import differences, digest, weights_version
+from r1rl.evaluation.manifest import differences, digest, model_weights
 from r1rl.evaluation.progress import EvaluationProgress
 from r1rl.evaluation.results import read_manifest
 from r1rl.evaluation.sample_log import SampleIndex, SampleLog
@@ -154,12 +154,12 @@ def _alone(folder: Path, is_main: bool) -> Iterator[None]:
         yield
 
 
-def load_sampler(job: Job, target: Target) -> tuple[Sampler, str]:
-    """Who writes, and a version of its weights."""
+def load_sampler(job: Job, target: Target) -> tuple[Sampler, dict[str, Any]]:
+    """Who writes, and which weights it has."""
     if target.config.endpoint is not None:
-        return EndpointSampler(target.config.endpoint, target.path, job.recipe, keep_going=True), f"{target.path} behind a server"
+        return EndpointSampler(target.config.endpoint, target.path, job.recipe, keep_going=True), {"weights": f"{target.path} behind a server"}
     sampler, commit = load_engine_sampler(target, job.recipe, job.accelerator.device)
-    return sampler, weights_version(target, commit) if job.accelerator.is_main_process else ""
+    return sampler, model_weights(target, commit) if job.accelerator.is_main_process else {}
 
 
 def without_demonstrations(recipe: GenerateRecipe, sampler: Sampler) -> Sampler:
@@ -173,13 +173,15 @@ def without_demonstrations(recipe: GenerateRecipe, sampler: Sampler) -> Sampler:
     return EndpointSampler(sampler.endpoint, sampler.model, bare, sampler.keep_going)
 
 
-def manifest_of(job: Job, target: Target, problems: list[Problem], first: Round, sampler: Sampler, weights: str) -> dict[str, Any]:
+def manifest_of(
+    job: Job, target: Target, problems: list[Problem], first: Round, sampler: Sampler, weights: dict[str, Any]
+) -> dict[str, Any]:
     """All that a completion depends on. `num_samples` is not among it: more samples can be added to those that are there."""
     recipe, described = job.recipe, sampler.describe()
     demonstrations = read_demonstrations(recipe.prompt.demonstrations) if recipe.prompt.demonstrations else []
     prompts = first.prompts([(problem.id, 0) for problem in problems])
     return {
-        "model": {"weights": weights, "revision": target.config.revision, **described},
+        "model": {**weights, "revision": target.config.revision, **described},
         "problems": digest(f"{problem.id}\0{problem.problem}\0{problem.answer}" for problem in problems),
         "prompts": digest(prompt.text for prompt in prompts),
         "prompt": {**asdict(recipe.prompt), "demonstrations": digest(f"{one.problem}\0{one.completion}" for one in demonstrations)},
