@@ -157,7 +157,8 @@ def _alone(folder: Path, is_main: bool) -> Iterator[None]:
 def load_sampler(job: Job, target: Target) -> tuple[Sampler, dict[str, Any]]:
     """Who writes, and which weights it has."""
     if target.config.endpoint is not None:
-        return EndpointSampler(target.config.endpoint, target.path, job.recipe, keep_going=True), {"weights": f"{target.path} behind a server"}
+        server = EndpointSampler(target.config.endpoint, target.path, job.recipe, keep_going=True)
+        return server, {"weights": f"{target.path} behind a server"}
     sampler, commit = load_engine_sampler(target, job.recipe, job.accelerator.device)
     return sampler, model_weights(target, commit) if job.accelerator.is_main_process else {}
 
