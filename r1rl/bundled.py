@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -19,3 +20,26 @@ def bundled_path(name: Literal["rewards", "recipes"]) -> Path:
     if installed.is_dir():
         return installed
     raise UserError(f"This installation of r1rl has no {name} folder (looked in {checkout / name} and {installed}): install it again.")
+
+
+def find_recipe(name: str) -> Path:
+    """The recipe's file: in the working directory, else among the bundled recipes (`recipes/zero_rl/tiny.yaml`, `zero_rl/tiny`)."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    bundled = bundled_path("recipes")
+    inside = name.removeprefix("recipes/")
+    for candidate in (bundled / inside, bundled / f"{inside}.yaml"):
+        if not path.is_absolute() and candidate.is_file():
+            return candidate
+    known = sorted(f"recipes/{file.relative_to(bundled)}" for file in bundled.rglob("*.yaml") if file.parent.name != "accelerate")
+    if path.is_dir():
+        raise UserError(f"{name} is a folder; name a recipe file in it.")
+    here = [str(path.with_name(file)) for file in get_close_matches(path.name, _yaml_files(path.parent), n=3, cutoff=0.8)]
+    near = here or get_close_matches(name, known, n=3) or [recipe for recipe in known if path.stem and path.stem in recipe]
+    listing = f"{'near it' if near else 'the bundled ones'}: {', '.join(near or known)}"
+    raise UserError(f"there is no recipe {name} here or among the bundled ones; {listing}.")
+
+
+def _yaml_files(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir() if file.suffix in (".yaml", ".yml")) if folder.is_dir() else []

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from r1rl import __version__
-from r1rl.bundled import bundled_path
+from r1rl.bundled import find_recipe
 from r1rl.commands import COMMANDS, Command, Flag
 from r1rl.config.load import load_recipe
 from r1rl.errors import UserError
@@ -85,7 +85,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _run(command: Command, recipe: Any, path: Path | None, flags: dict[str, Any]) -> None:
     module, function = command.target.split(":")
-    getattr(importlib.import_module(module), function)(recipe, path, **flags)
+    getattr(importlib.import_module(module), function)(recipe, path, **{name.replace("-", "_"): value for name, value in flags.items()})
 
 
 def _command(name: str) -> Command:
@@ -139,26 +139,3 @@ def _values(command: Command, flag: Flag, waiting: list[str]) -> list[str]:
 
 def _is_override(word: str) -> bool:
     return bool(OVERRIDE.match(word)) and not Path(word).is_file()
-
-
-def find_recipe(name: str) -> Path:
-    """The recipe's file: in the working directory, else among the bundled recipes (`recipes/zero_rl/tiny.yaml`, `zero_rl/tiny`)."""
-    path = Path(name)
-    if path.is_file():
-        return path
-    bundled = bundled_path("recipes")
-    inside = name.removeprefix("recipes/")
-    for candidate in (bundled / inside, bundled / f"{inside}.yaml"):
-        if not path.is_absolute() and candidate.is_file():
-            return candidate
-    known = sorted(f"recipes/{file.relative_to(bundled)}" for file in bundled.rglob("*.yaml") if file.parent.name != "accelerate")
-    if path.is_dir():
-        raise UserError(f"{name} is a folder; name a recipe file in it.")
-    here = [str(path.with_name(file)) for file in get_close_matches(path.name, _yaml_files(path.parent), n=3, cutoff=0.8)]
-    near = here or get_close_matches(name, known, n=3) or [recipe for recipe in known if path.stem and path.stem in recipe]
-    listing = f"{'near it' if near else 'the bundled ones'}: {', '.join(near or known)}"
-    raise UserError(f"there is no recipe {name} here or among the bundled ones; {listing}.")
-
-
-def _yaml_files(folder: Path) -> list[str]:
-    return sorted(file.name for file in folder.iterdir() if file.suffix in (".yaml", ".yml")) if folder.is_dir() else []

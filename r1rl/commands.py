@@ -117,5 +117,17 @@ COMMANDS = {
             examples=("r1rl pretrain recipes/pretrain/tiny.yaml",),
             target="r1rl.stages.pretrain:run",
         ),
+        Command(
+            name="pipeline",
+            summary="a chain of stages, such as the whole DeepSeek-R1 recipe, that goes on where it stopped",
+            explanation=(
+                "Runs the stages of a recipe in the order of their needs. A finished stage whose inputs (settings, data, weights, rewards) "
+                "are unchanged is skipped; a changed one and those that depend on it run again, and what they had left is set aside; one "
+                "that was interrupted goes on. STAGE.key=value overrides a key of a stage's recipe."
+            ),
+            examples=("r1rl pipeline PIPELINE.yaml --dry-run", "r1rl pipeline PIPELINE.yaml r1_zero.max_steps=100"),
+            target="r1rl.pipeline.command:run",
+            flags=(Flag("dry-run", "yes", "show what would run, why, and what it costs; run nothing"),),
+        ),
     )
 }

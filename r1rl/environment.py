@@ -11,8 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from r1rl import __version__
 
 PACKAGES = ("torch", "transformers", "trl", "datasets", "accelerate", "math-verify", "peft", "vllm", "deepspeed")
@@ -20,6 +18,8 @@ PACKAGES = ("torch", "transformers", "trl", "datasets", "accelerate", "math-veri
 
 def describe_environment(seed: int) -> dict[str, Any]:
     """JSON values: versions, git revision, hardware, command line, time (UTC) and seed."""
+    import torch  # here, so that what only asks for the revision starts without it
+
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,

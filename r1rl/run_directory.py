@@ -161,6 +161,10 @@ class RunDirectory:
         """A JSON file, replaced in one move."""
         self._write(path, json.dumps(_finite(dict(value)), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
+    def write_text(self, path: Path, text: str) -> None:
+        """A text file, replaced in one move."""
+        self._write(path, text)
+
     def _write(self, path: Path, text: str | Iterable[str]) -> None:
         partial = path.with_name(f".{path.name}.partial")
         with _disk_errors(path):

@@ -23,6 +23,7 @@ SETTINGS = {
     "grpo": {"run_name": "x", "data": {"source": "countdown"}, "rewards": [{"function": "countdown"}]},
     "evaluate": {"run_name": "x", "models": [{"path": "embedded"}], "benchmarks": ["countdown"]},
     "generate": {"run_name": "x", "data": {"source": "countdown"}},
+    "pipeline": {},
 }
 
 

@@ -37,7 +37,7 @@ LAYERS = {
         "r1rl.data", "r1rl.rewards", "r1rl.grpo.batching", "r1rl.grpo.logprobs", "r1rl.rollout", "r1rl.checkpoint", "r1rl.monitor",
         "r1rl.run_directory", "r1rl.environment", "r1rl.distributed", "r1rl.launch", "r1rl.optimization",
     ),
-    (3, "jobs"): ("r1rl.preflight", "r1rl.check", "r1rl.training_run", "r1rl.grpo", "r1rl.stages", "r1rl.evaluation"),
+    (3, "jobs"): ("r1rl.preflight", "r1rl.check", "r1rl.training_run", "r1rl.grpo", "r1rl.stages", "r1rl.evaluation", "r1rl.pipeline"),
     (4, "commands"): ("r1rl.commands", "r1rl.help", "r1rl.cli", "r1rl.__main__"),
 }  # fmt: skip
 """By prefix; the longest one that fits counts, so r1rl.grpo stands for what r1rl.grpo.* does not name."""

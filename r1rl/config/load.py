@@ -18,6 +18,7 @@ from r1rl.config.fields import PathKind
 from r1rl.config.generate import GenerateRecipe
 from r1rl.config.issues import Issues
 from r1rl.config.nodes import Node, RecipeDumper, apply_override, find, parse
+from r1rl.config.pipeline import PipelineRecipe, apply_stage_override
 from r1rl.config.pretrain import PretrainRecipe
 from r1rl.config.schema import GRPORecipe
 from r1rl.config.validate import contradictions
@@ -29,6 +30,7 @@ RECIPES: dict[str, type] = {
     "evaluate": EvaluateRecipe,
     "generate": GenerateRecipe,
     "pretrain": PretrainRecipe,
+    "pipeline": PipelineRecipe,
 }
 """The recipe that each command reads."""
 
@@ -48,7 +50,8 @@ def load_recipe(command: str, path: str | Path, overrides: Sequence[str] = ()) -
     if overrides and root.value is None:
         root = Node({}, root.where)
     for override in overrides:
-        apply_override(root, override, issues)
+        if command != "pipeline" or not apply_stage_override(root, override, issues):
+            apply_override(root, override, issues)
     recipe = build_recipe(RECIPES[command], root, issues)
     _note_contradictions(recipe, root, issues)
     issues.raise_if_any()

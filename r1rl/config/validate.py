@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from r1rl.config import evaluate, generate, pretrain
+from r1rl.config import evaluate, generate, pipeline, pretrain
 from r1rl.config.evaluate import EvaluateRecipe
 from r1rl.config.generate import GenerateRecipe
 from r1rl.config.issues import Contradiction
+from r1rl.config.pipeline import PipelineRecipe
 from r1rl.config.pretrain import PretrainRecipe
 from r1rl.config.schema import GRPORecipe, OptimizerConfig, PromptConfig, RewardConfig
 
@@ -162,5 +163,6 @@ OF_RECIPE: dict[type, Callable[[Any], Iterator[Contradiction]]] = {
     EvaluateRecipe: evaluate.contradictions,
     GenerateRecipe: generate.contradictions,
     PretrainRecipe: pretrain.contradictions,
+    PipelineRecipe: pipeline.contradictions,
 }
 """What each kind of recipe checks besides the sections that several have."""
