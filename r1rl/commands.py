@@ -44,6 +44,7 @@ class Command:
 
 
 TINY = "recipes/zero_rl/tiny.yaml"
+DISTILL = "recipes/distill/qwen2.5-7b_to_1.5b_math.yaml"
 
 COMMANDS = {
     command.name: command
@@ -72,6 +73,22 @@ COMMANDS = {
                 "accelerate launch --config_file recipes/accelerate/fsdp2.yaml -m r1rl grpo recipes/zero_rl/qwen2.5-math-7b_math.yaml",
             ),
             target="r1rl.grpo.run:run",
+            flags=(Flag("resume", "latest", "go on from the run's last checkpoint, or from the checkpoint folder VALUE"),),
+            many_processes=True,
+        ),
+        Command(
+            name="distill",
+            summary="a student learns a teacher's token distribution",
+            explanation=(
+                "Each step compares student and teacher at every token of completions that the student samples (on-policy), of completions "
+                "from a file (off-policy), or of both, and makes the student's distribution more like the teacher's. docs/distillation.md."
+            ),
+            examples=(
+                f"r1rl distill {DISTILL}",
+                f"r1rl distill {DISTILL} divergence.kind=jsd divergence.beta=0.5",
+                f"r1rl distill {DISTILL} --resume",
+            ),
+            target="r1rl.distill.run:run",
             flags=(Flag("resume", "latest", "go on from the run's last checkpoint, or from the checkpoint folder VALUE"),),
             many_processes=True,
         ),

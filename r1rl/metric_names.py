@@ -31,6 +31,15 @@ LOGPROB_DIFF_MEAN = "sampler/logprob_diff_mean"  # |trainer - sampler|, over tok
 LOGPROB_DIFF_MAX = "sampler/logprob_diff_max"  # its maximum
 CAPPED_SHARE = "sampler/capped_mean"  # tokens whose importance weight was capped
 
+LOSS = "loss"  # distillation: what is minimised, over completion tokens as the recipe weighs them
+LOSS_ON_POLICY = "loss/on_policy"  # its divergence, per token of completions that the student wrote
+LOSS_OFF_POLICY = "loss/off_policy"  # ... of those from the file
+FORWARD_KL = "divergence/forward_kl"  # KL(teacher || student), nats per completion token, whichever divergence is trained
+REVERSE_KL = "divergence/reverse_kl"  # KL(student || teacher)
+JSD = "divergence/jsd"  # Jensen-Shannon divergence with beta 1/2: at most ln 2
+AGREEMENT = "agreement"  # completion tokens at which student and teacher have the same likeliest token
+TEACHER_ENTROPY = "teacher/entropy"  # nats per completion token; ENTROPY is the student's
+
 TIME_ROLLOUT = "time/rollout"  # seconds of the slowest process, as all times
 TIME_REWARD = "time/reward"
 TIME_UPDATE = "time/update"

@@ -1,11 +1,14 @@
-"""AdamW and its learning-rate schedule, as a recipe's `optimizer` section describes them."""
+"""AdamW and its learning-rate schedule, as a recipe's `optimizer` section describes them, and an optimizer step of many passes."""
 
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 
 from r1rl.config.schema import OptimizerConfig
 
@@ -45,3 +48,25 @@ def restore_schedule(optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_
     schedule._last_lr = [peak * factor(schedule.last_epoch) for peak, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
     for group, rate in zip(optimizer.param_groups, schedule.get_last_lr(), strict=True):
         group["lr"] = rate
+
+
+def exchange_gradients(accelerator: Accelerator, policy: torch.nn.Module, last: bool) -> AbstractContextManager[None]:
+    """Around one of several passes: replicated models exchange gradients in the `last` only; sharded ones in each, to keep them sharded."""
+    replicated = accelerator.distributed_type in (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+    return accelerator.no_sync(policy) if replicated and not last else nullcontext()
+
+
+def clip_and_step(
+    accelerator: Accelerator,
+    policy: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    max_norm: float,
+) -> float:
+    """Clip and step; returns the gradient norm before clipping. A gradient that is not finite is thrown away. `max_norm` 0: no clipping."""
+    norm = float(accelerator.clip_grad_norm_(policy.parameters(), max_norm if max_norm > 0 else math.inf))
+    if math.isfinite(norm):
+        optimizer.step()
+    optimizer.zero_grad()
+    schedule.step()
+    return norm

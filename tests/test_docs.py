@@ -21,6 +21,7 @@ PAGES = sorted(
 )
 SETTINGS = {
     "grpo": {"run_name": "x", "data": {"source": "countdown"}, "rewards": [{"function": "countdown"}]},
+    "distill": {"run_name": "x", "teacher": {"path": "embedded"}, "data": {"source": "countdown"}},
     "evaluate": {"run_name": "x", "models": [{"path": "embedded"}], "benchmarks": ["countdown"]},
     "generate": {"run_name": "x", "data": {"source": "countdown"}},
     "pipeline": {},
@@ -54,7 +55,8 @@ def commands() -> list[Any]:
 def test_yaml_blocks_are_parts_of_valid_recipes(block: str, page: str, tmp_path: Path) -> None:
     """A page that is called like a command has parts of its recipes."""
     part = yaml.safe_load(block)
-    command = page if page in SETTINGS else "evaluate" if part.keys() & {"define", "benchmarks"} else "grpo"
+    by_keys = "evaluate" if part.keys() & {"define", "benchmarks"} else "distill" if "teacher" in part else "grpo"
+    command = page if page in SETTINGS else by_keys
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(SETTINGS[command] | part), encoding="utf-8")
     recipe = load_recipe(command, tmp_path / "recipe.yaml")
     assert all(getattr(recipe, key) for key in part)
@@ -77,7 +79,7 @@ def test_dotted_keys_links_and_files_exist(page: Path) -> None:
     text = text_of(page)
     known = {key.name for recipe in RECIPES.values() for key in recipe_keys(recipe)}
     sections = {name.partition(".")[0] for name in known if "." in name} - {"model"}  # model.generate is transformers' method
-    dotted = re.findall(r"`([a-z_]+\.[a-z_.0-9]+[a-z])(?:: [^`]*)?`", text)
+    dotted = [name for name in re.findall(r"`([a-z_]+\.[a-z_.0-9]+[a-z])(?:: [^`]*)?`", text) if not name.endswith(".jsonl")]
     assert [name for name in dotted if name.partition(".")[0] in sections and name not in known] == []
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
     assert [link for link in links if not (page.parent / link).exists()] == []

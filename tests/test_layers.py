@@ -31,13 +31,15 @@ LAYERS = {
     ),
     (1, "maths"): (
         "r1rl.sampling", "r1rl.grpo.advantages", "r1rl.grpo.aggregation", "r1rl.grpo.kl", "r1rl.grpo.loss_metrics",
-        "r1rl.grpo.losses",
+        "r1rl.grpo.losses", "r1rl.distill.divergences",
     ),
     (2, "components"): (
         "r1rl.data", "r1rl.rewards", "r1rl.grpo.batching", "r1rl.grpo.logprobs", "r1rl.rollout", "r1rl.checkpoint", "r1rl.monitor",
         "r1rl.run_directory", "r1rl.environment", "r1rl.distributed", "r1rl.launch", "r1rl.optimization",
     ),
-    (3, "jobs"): ("r1rl.preflight", "r1rl.check", "r1rl.training_run", "r1rl.grpo", "r1rl.stages", "r1rl.evaluation", "r1rl.pipeline"),
+    (3, "jobs"): (
+        "r1rl.preflight", "r1rl.check", "r1rl.training_run", "r1rl.grpo", "r1rl.distill", "r1rl.stages", "r1rl.evaluation", "r1rl.pipeline",
+    ),
     (4, "commands"): ("r1rl.commands", "r1rl.help", "r1rl.cli", "r1rl.__main__"),
 }  # fmt: skip
 """By prefix; the longest one that fits counts, so r1rl.grpo stands for what r1rl.grpo.* does not name."""

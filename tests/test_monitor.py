@@ -145,7 +145,7 @@ def test_completions_are_no_markup() -> None:
     shown = console()
     text = "<think> [bold]2 + 3[/bold] [/think] \\boxed{5}"
     progress = ProgressDisplay(10, console=shown)
-    progress.show_completions(7, [ShownCompletion("Add [red]them", "5", text, 1.1, 1.0, "eos")])
+    progress.show_completions(7, [ShownCompletion("Add [red]them", "5", text, "reward 1.100, outcome 1", "eos")])
     assert all(part in output(shown) for part in ("step 7", "Add [red]them", "answer: 5", text, "reward 1.100, outcome 1, ended by eos"))
 
 
@@ -155,7 +155,7 @@ def test_long_completions_lose_their_middle() -> None:
     assert short.startswith("a" * 1000 + "\n") and short.endswith("answer")
     assert "1506 characters left out" in short
     assert shorten("short", 5) == "short"
-    assert completion_panel("t", ShownCompletion("p", None, text, 0.0, None, "length")) is not None
+    assert completion_panel("t", ShownCompletion("p", None, text, "reward 0.000", "length")) is not None
 
 
 def test_durations() -> None:

@@ -13,7 +13,7 @@ from r1rl.commands import COMMANDS
 from r1rl.config.load import dump_recipe, load_recipe
 
 RECIPES = bundled_path("recipes")
-COMMAND_OF_FOLDER = {"zero_rl": "grpo", "evaluate": "evaluate", "pretrain": "pretrain"}
+COMMAND_OF_FOLDER = {"zero_rl": "grpo", "distill": "distill", "evaluate": "evaluate", "pretrain": "pretrain"}
 FILES = sorted(file for file in RECIPES.rglob("*.yaml") if file.parent.name != "accelerate")
 ZERO_RL = sorted((RECIPES / "zero_rl").glob("*.yaml"))
 

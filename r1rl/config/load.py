@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from r1rl.config.build import build_recipe
+from r1rl.config.distill import DistillRecipe
 from r1rl.config.evaluate import EvaluateRecipe
 from r1rl.config.fields import PathKind
 from r1rl.config.generate import GenerateRecipe
@@ -27,6 +28,7 @@ from r1rl.errors import RecipeError
 RECIPES: dict[str, type] = {
     "check": GRPORecipe,
     "grpo": GRPORecipe,
+    "distill": DistillRecipe,
     "evaluate": EvaluateRecipe,
     "generate": GenerateRecipe,
     "pretrain": PretrainRecipe,

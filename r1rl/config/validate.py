@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from r1rl.config import evaluate, generate, pipeline, pretrain
+from r1rl.config import distill, evaluate, generate, pipeline, pretrain
+from r1rl.config.distill import DistillRecipe
 from r1rl.config.evaluate import EvaluateRecipe
 from r1rl.config.generate import GenerateRecipe
 from r1rl.config.issues import Contradiction
 from r1rl.config.pipeline import PipelineRecipe
 from r1rl.config.pretrain import PretrainRecipe
-from r1rl.config.schema import GRPORecipe, OptimizerConfig, PromptConfig, RewardConfig
+from r1rl.config.schema import EvaluationConfig, GRPORecipe, OptimizerConfig, PromptConfig, RewardConfig
 
 OUTCOME_REWARDS = ("accuracy", "countdown", "code_execution")
 """Rewards that say whether an answer is right; the first of the recipe's is its outcome when `outcome` is null."""
@@ -41,6 +42,8 @@ def contradictions(recipe: Any) -> Iterator[Contradiction]:
             yield from _prompt(section)
         if isinstance(section, OptimizerConfig):
             yield from _optimizer(section)
+        if isinstance(section, EvaluationConfig):
+            yield from _evaluation(section)
     yield from OF_RECIPE[type(recipe)](recipe)
 
 
@@ -48,7 +51,6 @@ def _grpo(recipe: GRPORecipe) -> Iterator[Contradiction]:
     yield from _rewards(recipe)
     yield from _rollout(recipe)
     yield from _algorithm(recipe)
-    yield from _evaluation(recipe)
 
 
 def _prompt(prompt: PromptConfig) -> Iterator[Contradiction]:
@@ -139,8 +141,7 @@ def _algorithm(recipe: GRPORecipe) -> Iterator[Contradiction]:
         )
 
 
-def _evaluation(recipe: GRPORecipe) -> Iterator[Contradiction]:
-    evaluation = recipe.evaluation
+def _evaluation(evaluation: EvaluationConfig) -> Iterator[Contradiction]:
     if evaluation.every_steps and evaluation.data is None:
         yield (
             ("evaluation.every_steps", "evaluation.data"),
@@ -160,6 +161,7 @@ def _optimizer(optimizer: OptimizerConfig) -> Iterator[Contradiction]:
 
 OF_RECIPE: dict[type, Callable[[Any], Iterator[Contradiction]]] = {
     GRPORecipe: _grpo,
+    DistillRecipe: distill.contradictions,
     EvaluateRecipe: evaluate.contradictions,
     GenerateRecipe: generate.contradictions,
     PretrainRecipe: pretrain.contradictions,

@@ -104,9 +104,12 @@ def shown_completions(groups: Iterable[ScoredGroup], count: int) -> list[ShownCo
             problem=group.prompt.problem.problem,
             answer=group.prompt.problem.answer,
             text=group.prompt.prefill + group.completions[0].text,
-            reward=group.rewards.total[0],
-            outcome=group.rewards.outcome[0],
+            verdict=_verdict(group.rewards.total[0], group.rewards.outcome[0]),
             finish_reason=group.completions[0].finish_reason.value,
         )
         for group in list(groups)[:count]
     ]
+
+
+def _verdict(reward: float, outcome: float | None) -> str:
+    return f"reward {reward:.3f}" if outcome is None else f"reward {reward:.3f}, outcome {outcome:g}"

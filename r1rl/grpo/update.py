@@ -16,12 +16,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
 from r1rl import metric_names as names
@@ -32,6 +30,7 @@ from r1rl.grpo.batching import MicroBatch, TrainBatch, collect_token_values, fil
 from r1rl.grpo.logprobs import EntropyMode
 from r1rl.grpo.loss_metrics import LossMetrics
 from r1rl.grpo.losses import policy_loss
+from r1rl.optimization import clip_and_step, exchange_gradients
 
 
 class PolicyUpdate:
@@ -75,7 +74,8 @@ class PolicyUpdate:
             micro_batches = make_micro_batches(batch, rows[needed_B[rows]].tolist(), self.recipe.update)
             parts += self._accumulate(batch, micro_batches, weights_B, progress)
             learning_rate = float(self.schedule.get_last_lr()[0])
-            norms.append(self._optimizer_step())
+            max_norm = self.recipe.optimizer.max_grad_norm
+            norms.append(clip_and_step(self.accelerator, self.policy, self.optimizer, self.schedule, max_norm))
         return self._metrics(parts, norms, learning_rate, needed_B)
 
     def _minibatches(self, num_sequences: int) -> Iterator[Tensor]:
@@ -93,7 +93,7 @@ class PolicyUpdate:
         work += [(filler(batch), torch.zeros_like(weights_B))] * (passes - len(micro_batches))
         parts = []
         for done, (micro_batch, weights) in enumerate(work, start=1):
-            with self._synchronise(done == passes):
+            with exchange_gradients(self.accelerator, self.policy, last=done == passes):
                 on_device = move(micro_batch, self.accelerator.device)
                 inputs = move(loss_inputs(batch, micro_batch, weights), self.accelerator.device)
                 logprobs_N, entropy_N = self.policy(on_device.input_ids_RT, on_device.predictors_N, on_device.targets_N, self.entropy)
@@ -103,21 +103,6 @@ class PolicyUpdate:
             parts.append(metrics)
             progress(done, passes)
         return parts
-
-    def _synchronise(self, last: bool) -> AbstractContextManager[None]:
-        """Replicated models exchange gradients in the last pass only; sharded ones in every pass, to keep them sharded."""
-        replicated = self.accelerator.distributed_type in (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
-        return self.accelerator.no_sync(self.policy) if replicated and not last else nullcontext()
-
-    def _optimizer_step(self) -> float:
-        """Clip and step; returns the gradient norm before clipping. A gradient that is not finite is thrown away."""
-        max_norm = self.recipe.optimizer.max_grad_norm
-        norm = float(self.accelerator.clip_grad_norm_(self.policy.parameters(), max_norm if max_norm > 0 else math.inf))
-        if math.isfinite(norm):
-            self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.schedule.step()
-        return norm
 
     def _with_fixed_logprobs(self, batch: TrainBatch, needed_B: Tensor) -> TrainBatch:
         """The batch with the logprobs that stay the same during its optimizer steps, as far as the objective needs them.

@@ -68,8 +68,8 @@ class ShownCompletion:
     problem: str
     answer: str | None
     text: str
-    reward: float
-    outcome: float | None
+    verdict: str
+    """What is said of it, such as "reward 1.100, outcome 1"."""
     finish_reason: str
 
 
@@ -158,15 +158,14 @@ class ProgressDisplay:
 
 
 def completion_panel(title: str, shown: ShownCompletion) -> Panel:
-    """A completion with its problem and reward. Nothing in it is taken as markup."""
-    outcome = "" if shown.outcome is None else f", outcome {shown.outcome:g}"
+    """A completion with its problem and what is said of it. Nothing in it is taken as markup."""
     body = Text.assemble(
         (shown.problem.strip(), "bold"),
         "\n",
         (f"answer: {shown.answer}\n\n" if shown.answer is not None else "\n", "dim"),
         shorten(shown.text, SHOWN_CHARACTERS),
     )
-    subtitle = Text(f"reward {shown.reward:.3f}{outcome}, ended by {shown.finish_reason}")
+    subtitle = Text(f"{shown.verdict}, ended by {shown.finish_reason}")
     return Panel(body, title=Text(title), subtitle=subtitle, title_align="left", subtitle_align="left", border_style="dim")
 
 

@@ -1,0 +1,81 @@
+"""Student and teacher side by side, without ever holding the logits of a whole batch.
+
+Each decoder runs without its language-model head; only the hidden states before completion tokens go through the heads, a chunk of
+them at a time, through both. Each chunk is checkpointed: the backward pass computes its logits again, the student's and the
+teacher's, so memory never holds more than one chunk's.
+
+Legend: R rows and T positions of a micro-batch, N completion tokens, C tokens of a chunk, D and E hidden sizes of student and teacher,
+V ids that are compared, K figures of `r1rl.distill.divergences.STATISTICS`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from r1rl.config.distill import DivergenceConfig
+from r1rl.distill.divergences import compare, divergence, statistics
+from r1rl.grpo.logprobs import LogitHead
+
+
+class Teacher:
+    """The frozen teacher. Not a module: nothing that trains, saves or shards the student may find its parameters."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model.requires_grad_(False).eval()
+        self.head = LogitHead(model)
+
+    @torch.no_grad()
+    def states(self, input_ids_RT: Tensor, predictors_N: Tensor) -> Tensor:
+        """Its hidden states [N, E] before the completion tokens, in its own precision."""
+        with torch.autocast(input_ids_RT.device.type, enabled=False):
+            return states(self.model, input_ids_RT, predictors_N)
+
+    @torch.no_grad()
+    def logits(self, hidden_CE: Tensor) -> Tensor:
+        """Its logits of these states, over its whole vocabulary."""
+        with torch.autocast(hidden_CE.device.type, enabled=False):
+            return self.head(hidden_CE)
+
+
+class StudentForward(nn.Module):
+    """The student as a module whose forward pass gives divergences, so that DDP's and accelerate's hooks on `forward` apply."""
+
+    def __init__(self, model: PreTrainedModel, config: DivergenceConfig, shared: int, chunk: int) -> None:
+        """`shared`: ids that are compared; `chunk`: completion tokens whose logits exist at the same time."""
+        super().__init__()
+        self.model = model
+        self._no_split_modules = model._no_split_modules  # the layers that FSDP wraps one by one
+        self.config = config
+        self.shared = shared
+        self.chunk = chunk
+
+    def forward(self, input_ids_RT: Tensor, predictors_N: Tensor, teacher_NE: Tensor, teacher: Teacher) -> tuple[Tensor, Tensor]:
+        """The divergence [N] from the teacher, whose states `teacher_NE` are, and the statistics [N, K], which have no gradient."""
+        hidden_ND = states(self.model, input_ids_RT, predictors_N)
+        head = LogitHead(self.model)
+        chunks = []
+        for hidden_CD, teacher_CE in zip(hidden_ND.split(self.chunk), teacher_NE.split(self.chunk), strict=True):
+            if torch.is_grad_enabled():
+                chunks.append(checkpoint(self._compare, head, hidden_CD, teacher, teacher_CE, use_reentrant=False))
+            else:
+                chunks.append(self._compare(head, hidden_CD, teacher, teacher_CE))
+        divergences, figures = zip(*chunks, strict=True)
+        return torch.cat(divergences), torch.cat(figures)
+
+    def _compare(self, head: LogitHead, hidden_CD: Tensor, teacher: Teacher, teacher_CE: Tensor) -> tuple[Tensor, Tensor]:
+        pair = compare(head(hidden_CD), teacher.logits(teacher_CE), self.config.temperature, self.shared)
+        divergence_C = divergence(pair, self.config)
+        # Last, and without gradient: the recomputation in the backward pass ends before it gets here.
+        return divergence_C, statistics(pair)
+
+
+def states(model: PreTrainedModel, input_ids_RT: Tensor, predictors_N: Tensor) -> Tensor:
+    """The decoder's last hidden states at the places `predictors_N` of the R * T positions [N, D].
+
+    There is no attention mask: under causal attention no token sees the padding to its right.
+    """
+    hidden_RTD = model.get_decoder()(input_ids=input_ids_RT, use_cache=False).last_hidden_state
+    return hidden_RTD.flatten(0, 1).index_select(0, predictors_N)

@@ -1,0 +1,67 @@
+"""What can be known about a distill recipe before a model is loaded: its problems, its completions, its rewards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from r1rl.config.distill import DistillRecipe
+from r1rl.data import LoadedProblems, column_names
+from r1rl.distill.completions import LoadedCompletions, WrittenCompletion, read_completions
+from r1rl.errors import UserError
+from r1rl.preflight import check_model_folder, check_trackers, read_held_out, read_section
+from r1rl.prompts import CHAT, template_text
+from r1rl.rewards import RewardSet
+from r1rl.run_directory import check_writable
+from r1rl.types import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class DistillPreflight:
+    """What a run starts from. The rewards hold worker processes: call `close()` when done."""
+
+    problems: list[Problem]
+    """For the student to answer."""
+    completions: list[WrittenCompletion]
+    """From the file."""
+    evaluation_problems: list[Problem]
+    rewards: RewardSet | None
+    messages: list[str] = field(default_factory=list)
+    """Sentences about what was assumed and what may be a mistake."""
+
+    def close(self) -> None:
+        """End the rewards' processes."""
+        if self.rewards is not None:
+            self.rewards.close()
+
+
+def preflight(recipe: DistillRecipe, recipe_path: Path) -> DistillPreflight:
+    """Load the data, resolve the rewards and check everything else that needs no model.
+
+    Raises a UserError with the file, the key and the remedy at the first thing that can't work.
+    """
+    check_writable(recipe.output_dir)
+    check_model_folder(recipe.model.path)
+    check_model_folder(recipe.teacher.path, "teacher.path")
+    check_trackers(recipe.logging)
+    if recipe.prompt.template != CHAT:
+        template_text(recipe.prompt.template)
+    asked = LoadedProblems([]) if recipe.data is None else read_section(recipe.data, recipe.seed, "data")
+    written = LoadedCompletions([]) if recipe.completions is None else read_completions(recipe.completions, recipe.seed)
+    held_out = read_held_out(recipe.evaluation)
+    rewards = None
+    if held_out.problems:
+        rewards = RewardSet(recipe.rewards, recipe.outcome, recipe_path.parent, column_names(held_out.problems))
+    messages = [message for part in (asked, written, held_out) for message in (*part.notes, *part.warnings)]
+    return DistillPreflight(asked.problems, written.rows, held_out.problems, rewards, messages)
+
+
+def check_processes(recipe: DistillRecipe, num_processes: int) -> None:
+    """Refuse a step that can't be shared out evenly among the processes, each kind of its prompts by itself."""
+    answered = recipe.on_policy_prompts
+    for what, count in (("that the student answers", answered), ("with completions from the file", recipe.rollout.num_prompts - answered)):
+        if count % num_processes:
+            raise UserError(
+                f"a step has {count} prompts {what} (on_policy {recipe.on_policy:g} of rollout.num_prompts {recipe.rollout.num_prompts}), "
+                f"which {num_processes} processes do not divide: change one of the two, or start another number of processes."
+            )

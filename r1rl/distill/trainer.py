@@ -1,0 +1,108 @@
+"""Distillation: one step of it.
+
+For a batch of prompts x with completions y, student p_S (theta) and frozen teacher p_T (GKD, arXiv 2306.13649, algorithm 1):
+
+    (x, y):   y ~ p_S(. | x) for a share lambda of the prompts, from a file for the others            sources
+    L(theta) = sum_b sum_t w_b D( p_T(. | x_b, y_b<t) || p_S(. | x_b, y_b<t) )                       forward, divergences
+    theta <- AdamW(theta, grad L)        D's gradient alone: none flows through the sampling of y
+
+D is the forward or reverse KL divergence or the generalised JSD over the whole shared vocabulary; w_b makes it a mean over tokens, or
+over the tokens of each completion and then over completions. docs/distillation.md has the choices.
+
+Legend: B sequences of this process, N completion tokens of a micro-batch, E the teacher's hidden size, K figures of STATISTICS.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from r1rl.checkpoint import TrainingState
+from r1rl.config.distill import DistillRecipe
+from r1rl.distill.batches import TrainSequence, make_micro_batches
+from r1rl.distill.divergences import STATISTICS, sequence_weights
+from r1rl.distill.report import Update, step_metrics
+from r1rl.distill.setup import DistillParts
+from r1rl.distributed import max_over_processes, reduce_max, reduce_sum
+from r1rl.optimization import clip_and_step, exchange_gradients
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """One step: its metrics (the same in every process), and this process's sequences with their divergence per token [B]."""
+
+    metrics: dict[str, float]
+    sequences: list[TrainSequence]
+    divergence_B: Tensor
+
+
+class DistillTrainer:
+    """Runs distillation steps. It owns the step's order and its clock; everything that does work is in `DistillParts`."""
+
+    def __init__(self, recipe: DistillRecipe, parts: DistillParts, state: TrainingState) -> None:
+        self.recipe = recipe
+        self.parts = parts
+        self.state = state
+        self.seconds: dict[str, float] = {}
+
+    def step(self) -> StepResult:
+        """One step; the equation is above."""
+        self.seconds = {}
+        started = time.perf_counter()
+        with self._timed("rollout"):
+            sequences = self.parts.order.take(self.state.step)
+        with self._timed("update"):
+            update = self.update(sequences)
+        self.seconds["step"] = time.perf_counter() - started
+        self.state.step += 1
+        self.state.order = self.parts.order.state_dict()
+        self.state.seconds += self.seconds["step"]
+        lengths_B = torch.tensor([len(one.completion_ids) for one in sequences])
+        metrics = step_metrics(sequences, update, self._slowest_seconds(), self.parts.accelerator)
+        return StepResult(metrics, sequences, update.divergence_B / lengths_B)
+
+    def update(self, sequences: list[TrainSequence]) -> Update:
+        """One optimizer step on these sequences and those of the other processes."""
+        parts, accelerator, device = self.parts, self.parts.accelerator, self.parts.accelerator.device
+        lengths_B = torch.tensor([len(one.completion_ids) for one in sequences])
+        tokens, count = reduce_sum(accelerator, torch.tensor([int(lengths_B.sum()), len(sequences)])).tolist()
+        weights_B = sequence_weights(lengths_B, tokens, count, self.recipe.divergence).to(device)
+        divergence_B = torch.zeros(len(sequences), dtype=torch.float64, device=device)
+        statistics_K = torch.zeros(len(STATISTICS), dtype=torch.float64, device=device)
+        micro_batches = make_micro_batches(sequences, self.recipe.update)
+        # Every process makes the same number of passes, because models synchronise in them; a further one has weight 0.
+        passes = max_over_processes(accelerator, len(micro_batches))
+        for done in range(1, passes + 1):
+            is_own = done <= len(micro_batches)
+            batch = micro_batches[done - 1 if is_own else -1].on(device)
+            with exchange_gradients(accelerator, parts.policy, last=done == passes):
+                teacher_NE = parts.teacher.states(batch.input_ids_RT, batch.predictors_N)
+                divergence_N, statistics_NK = parts.policy(batch.input_ids_RT, batch.predictors_N, teacher_NE, parts.teacher)
+                loss = (weights_B[batch.sequence_N] * divergence_N).sum() * float(is_own)
+                # Wrappers average the gradients of the processes; the weights are those of a sum.
+                accelerator.backward(loss * accelerator.num_processes)
+            if is_own:
+                divergence_B.index_add_(0, batch.sequence_N, divergence_N.detach().double())
+                statistics_K += statistics_NK.double().sum(0)
+            parts.display.phase("update", done, passes)
+        learning_rate = float(parts.schedule.get_last_lr()[0])
+        norm = clip_and_step(accelerator, parts.policy, parts.optimizer, parts.schedule, self.recipe.optimizer.max_grad_norm)
+        return Update(divergence_B.cpu(), weights_B.cpu(), statistics_K.cpu(), norm, learning_rate)
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds[phase] = time.perf_counter() - started
+
+    def _slowest_seconds(self) -> dict[str, float]:
+        """Each phase's time in the slowest process: what a step costs."""
+        values = reduce_max(self.parts.accelerator, torch.tensor(list(self.seconds.values()), dtype=torch.float64))
+        return dict(zip(self.seconds, values.tolist(), strict=True))
