@@ -48,6 +48,8 @@ def preflight(recipe: GRPORecipe, recipe_path: Path) -> Preflight:
     check_trackers(recipe.logging)
     if recipe.prompt.template != CHAT:
         template_text(recipe.prompt.template)
+    if recipe.rollout.engine == "vllm":
+        check_vllm()
     loaded = read_section(recipe.data, recipe.seed, "data")
     held_out = read_held_out(recipe.evaluation)
     rewards = _resolve_rewards(recipe, recipe_path.parent, loaded.problems, held_out.problems)
@@ -68,6 +70,14 @@ def check_model_folder(path: str, key: str = "model.path") -> None:
         raise RecipeError(f"{key}: the folder {folder} has no config.json, so it holds no model that transformers can load.")
     if not folder.is_dir() and not can_be_hub_name:
         raise RecipeError(f"{key}: there is no folder {folder} in {Path.cwd()}, and no hub name (OWNER/NAME) looks like this.")
+
+
+def check_vllm() -> None:
+    """The engine vllm needs its package and a GPU."""
+    if importlib.util.find_spec("vllm") is None:
+        raise RecipeError(
+            "rollout.engine is vllm, which is not installed: pip install 'r1rl[vllm]', or write engine: auto, which needs no other package."
+        )
 
 
 def check_trackers(logging: LoggingConfig) -> None:

@@ -77,10 +77,22 @@ class RewardConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class VLLMConfig:
+    """vLLM as the rollout engine."""
+
+    mode: Literal["colocate", "server"] = option("colocate", "colocate: on the training GPUs, asleep during the update; server: one that was started with vllm serve")
+    server_url: str = option("http://localhost:8000", "server: where it listens")
+    server_timeout: float = option(240.0, "server: seconds to wait for it at the start", within=POSITIVE)
+    tensor_parallel_size: int = option(1, "colocate: GPUs that share one copy of the model; divides the number of processes", within=COUNT)
+    gpu_memory_share: float = option(0.3, "colocate: share of a GPU's memory for vLLM's weights and cache", within=Interval(above=0, below=1))
+
+
+@dataclass(kw_only=True, slots=True)
 class RolloutConfig:
     """How completions are sampled."""
 
-    engine: Literal["auto", "native", "transformers"] = option("auto", "native: r1rl's engine on the policy's own weights; transformers: model.generate, the reference")
+    engine: Literal["auto", "native", "transformers", "vllm"] = option("auto", "native: r1rl's engine on the policy's own weights; transformers: model.generate, the reference; vllm: needs the extra vllm and a GPU")
+    vllm: VLLMConfig = section(VLLMConfig, "engine: vllm only")
     num_prompts: int = option(32, "P: prompts per optimizer batch, over all processes", within=COUNT)
     num_generations: int = option(8, "G: completions per prompt", within=COUNT)
     max_completion_length: int = option(1024, "tokens", within=COUNT)

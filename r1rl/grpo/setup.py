@@ -88,8 +88,9 @@ def build_parts(
         start = load_policy(recipe.model) if checkpoint else model
         reference = PolicyForward(frozen_copy(start, dtype, accelerator.device), sampling, recipe.update.logprob_chunk)
     nn.Module.to(model, accelerator.device)
-    sharded = accelerator.distributed_type is DistributedType.FSDP
-    engine = build_engine(recipe.rollout.engine, model, tokenizer, recipe.rollout.max_rows, dtype, sharded)
+    engine = make_engine(recipe.rollout, model, tokenizer, accelerator, dtype)
+    # vLLM's arithmetic is not the trainer's, in any precision.
+    sampler_is_exact = dtype is torch.float32 and recipe.rollout.engine != "vllm"
     optimizer = make_optimizer(forward, recipe.optimizer)
     policy, optimizer = accelerator.prepare(forward, optimizer)
     steps = recipe.max_steps * recipe.algorithm.num_iterations * recipe.algorithm.num_minibatches
@@ -110,8 +111,20 @@ def build_parts(
         collector=Collector(recipe, engine, checked.rewards, sampling, display.phase),
         optimizer=optimizer,
         schedule=schedule,
-        update=PolicyUpdate(recipe, accelerator, policy, reference, optimizer, schedule, sampler_is_exact=dtype is torch.float32),
+        update=PolicyUpdate(recipe, accelerator, policy, reference, optimizer, schedule, sampler_is_exact),
     )
+
+
+def make_engine(
+    rollout: RolloutConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, accelerator: Accelerator, dtype: torch.dtype
+) -> RolloutEngine:
+    """The engine that the recipe asks for; it reads the policy, so it must be made before the policy is sharded."""
+    if rollout.engine == "vllm":
+        from r1rl.rollout.vllm import VLLMEngine
+
+        return VLLMEngine(model, tokenizer, accelerator, rollout.vllm, rollout.max_rows)
+    sharded = accelerator.distributed_type is DistributedType.FSDP
+    return build_engine(rollout.engine, model, tokenizer, rollout.max_rows, dtype, sharded)
 
 
 def make_sampling(

@@ -56,7 +56,7 @@ def build_engine(
     if name == "transformers":
         return ReferenceEngine(model, tokenizer, max_rows, dtype, "the recipe asks for it", sharded)
     if name not in ("auto", "native"):
-        raise UserError(f"rollout.engine: {name!r} is unknown; choose auto, native or transformers.")
+        raise UserError(f"rollout.engine: {name!r} is unknown; choose auto, native or transformers; r1rl grpo also knows vllm.")
     try:
         reason = "the recipe asks for it" if name == "native" else "its logits agree with the model's own forward"
         return NativeEngine(model, tokenizer, max_rows, dtype, reason, sharded=sharded)
