@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from r1rl import cli
+
 Reply = Callable[[str, dict[str, Any]], str | int | dict[str, Any]]
 """From a path and a request to the text of the completion, an error status, or the whole answer."""
 
@@ -81,3 +83,12 @@ def write_recipe(path: Path, url: str, *benchmarks: str, extra: str = "") -> Pat
         encoding="utf-8",
     )
     return path
+
+
+def evaluate_scripted(tmp_path: Path, benchmark: str, reply: Reply, *overrides: str, extra: str = "") -> dict[str, Any]:
+    """The figures of a scripted model on one benchmark; the whole path from the command line on."""
+    with serving(reply) as server:
+        recipe = write_recipe(tmp_path / "r.yaml", server.url, benchmark, extra=extra)
+        assert cli.main(["evaluate", str(recipe), *overrides]) == 0
+    (figures,) = json.loads((tmp_path / "runs/proof/summary.json").read_text(encoding="utf-8"))["scores"]
+    return figures

@@ -9,112 +9,27 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from evaluate_helpers import completion, serving, write_jsonl, write_recipe
+from evaluate_helpers import completion, evaluate_scripted, serving, write_jsonl, write_recipe
 from tiny_policy import save_tiny_policy
 
 from r1rl import cli
 from r1rl.bundled import PACKAGE
-from r1rl.evaluation.answering import sample_seed
 
-SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
-OWN = [{"id": f"own-{i}", "problem": f"What is {i}+{i}?", "answer": str(2 * i), "solution": f"It is ${2 * i}$."} for i in range(40)]
-FILES = {"math500": "math500.jsonl", "aime24": "aime24.jsonl", "gsm8k": "gsm8k_test.jsonl"}
+OWN = [{"id": f"own-{i}", "problem": f"What is {i}+{i}?", "answer": str(2 * i)} for i in range(40)]
 
 
-def rows_of(name: str) -> list[dict[str, Any]]:
-    if name == "own":
-        return OWN
-    if not SHARED.is_dir():
-        pytest.skip("needs the benchmark files")
-    return [json.loads(line) for line in (SHARED / FILES[name]).read_text(encoding="utf-8").splitlines()]
-
-
-def evaluate(tmp_path: Path, name: str, reply: Callable[[str, dict[str, Any]], Any], *overrides: str) -> dict[str, Any]:
-    """The figures of a scripted model; the whole path from the command line on."""
+def evaluate(tmp_path: Path, reply: Callable[[str, dict[str, Any]], Any], *overrides: str) -> dict[str, Any]:
+    """The figures of a scripted model on OWN."""
     own = write_jsonl(tmp_path / "own.jsonl", OWN)
-    with serving(reply) as server:
-        recipe = write_recipe(tmp_path / "r.yaml", server.url, str(own) if name == "own" else name, extra=f"local_dir: {SHARED}\n")
-        assert cli.main(["evaluate", str(recipe), "num_samples=1", *overrides]) == 0
-    (figures,) = json.loads((tmp_path / "runs/proof/summary.json").read_text(encoding="utf-8"))["scores"]
-    return figures
-
-
-@pytest.mark.parametrize("name", ["own", *FILES])
-def test_gold_solutions_score_100_percent(tmp_path: Path, name: str) -> None:
-    rows = rows_of(name)
-    script = {row["problem"].strip(): f"{row['solution']}\nThe answer is \\boxed{{{row['answer']}}}." for row in rows}
-    figures = evaluate(tmp_path, name, lambda path, body: script[body["prompt"]])
-    assert figures["num_problems"] == len(rows)
-    assert figures["outcomes"]["correct"] == len(rows)
-    assert figures["accuracy"]["value"] == 1.0
-
-
-@pytest.mark.parametrize("name", ["own", *FILES])
-def test_shuffled_solutions_score_0_percent(tmp_path: Path, name: str) -> None:
-    rows = rows_of(name)
-    others = {}
-    for place, row in enumerate(rows):
-        turned = rows[place + 1 :] + rows[:place]
-        # "x=5" is right where the gold answer is 5.
-        others[row["problem"].strip()] = next(other for other in turned if other["answer"] != row["answer"] and "=" not in other["answer"])
-    script = {problem: f"{row['solution']}\nThe answer is \\boxed{{{row['answer']}}}." for problem, row in others.items()}
-    figures = evaluate(tmp_path, name, lambda path, body: script[body["prompt"]])
-    assert figures["outcomes"] == {**dict.fromkeys(figures["outcomes"], 0), "wrong": len(rows)}
-    assert figures["accuracy"]["value"] == 0.0
-
-
-def test_labelled_outputs_score_their_labels(tmp_path: Path) -> None:
-    """100 MATH problems with 8 real outputs each. Two problems' labels are wrong: 4:30 p.m. and 10{,}000 are the gold answers."""
-    path = SHARED / "outputs_qwen_math100x8.jsonl"
-    if not path.is_file():
-        pytest.skip("needs the labelled outputs")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    by_problem: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        by_problem.setdefault(row["id"].rpartition("-")[0], []).append(row)
-    data = [{"id": identity, "problem": own[0]["problem"], "answer": own[0]["answer"]} for identity, own in by_problem.items()]
-    write_jsonl(tmp_path / "labelled.jsonl", data)
-    # The seed of a request tells which of a problem's completions it asks for.
-    script = {
-        (own[0]["problem"].strip(), sample_seed(0, "labelled", identity, index) % 2**31): row["solution"]
-        for identity, own in by_problem.items()
-        for index, row in enumerate(own)
-    }
-    with serving(lambda path, body: script[body["prompt"], body["seed"]]) as server:
-        recipe = write_recipe(tmp_path / "r.yaml", server.url, str(tmp_path / "labelled.jsonl"))
-        assert cli.main(["evaluate", str(recipe), "num_samples=8"]) == 0
-    result = json.loads((tmp_path / "runs/proof/scripted/labelled/result.json").read_text(encoding="utf-8"))
-    graded = {row["id"]: round(8 * row["accuracy"]) for row in result["problems"]}
-    labelled = {identity: sum(bool(row["qwen_score"]) for row in own) for identity, own in by_problem.items()}
-    assert {identity for identity in graded if graded[identity] != labelled[identity]} == {"qwenmath100-3", "qwenmath100-72"}
-    labelled |= {"qwenmath100-3": 8, "qwenmath100-72": labelled["qwenmath100-72"] + 1}
-    assert graded == labelled
-    assert result["figures"]["accuracy"]["value"] == pytest.approx(sum(labelled.values()) / 800)
-
-
-def test_labelled_gsm8k_outputs_score_their_labels(tmp_path: Path) -> None:
-    """Two real outputs for each of 1,319 problems, in the form "A: 34". No wrong one may pass; of the 1,028 right ones, lenient
-    reading takes the number elsewhere in three."""
-    path = SHARED / "outputs_gsm8k_gpt3.jsonl"
-    if not path.is_file():
-        pytest.skip("needs the labelled outputs")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    write_jsonl(tmp_path / "labelled.jsonl", [{"id": row["id"], "problem": row["id"], "answer": row["answer"]} for row in rows])
-    script = {row["id"]: row["solution"] for row in rows}
-    with serving(lambda path, body: script[body["prompt"]]) as server:
-        define = "define: [{name: outputs, data: {source: labelled.jsonl}, grading: lenient}]\n"
-        recipe = write_recipe(tmp_path / "r.yaml", server.url, "outputs", extra=define)
-        assert cli.main(["evaluate", str(recipe), "num_samples=1"]) == 0
-    result = json.loads((tmp_path / "runs/proof/scripted/outputs/result.json").read_text(encoding="utf-8"))
-    right = {row["id"] for row in result["problems"] if row["accuracy"]}
-    labelled = {row["id"] for row in rows if row["is_correct"]}
-    assert right <= labelled and len(labelled - right) <= 3
+    return evaluate_scripted(tmp_path, str(own), reply, "num_samples=1", *overrides)
 
 
 def folder_of(tmp_path: Path) -> Path:
@@ -125,20 +40,20 @@ def test_an_interrupted_evaluation_samples_only_what_is_missing(tmp_path: Path, 
     def reply(path: str, body: dict[str, Any]) -> str:
         return f"\\boxed{{{body['seed'] % 7}}}"
 
-    whole = evaluate(tmp_path, "own", reply, "num_samples=3")
+    whole = evaluate(tmp_path, reply, "num_samples=3")
     log = folder_of(tmp_path) / "samples-00000.jsonl"
     lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
     assert len(lines) == 120
     log.write_text("".join(lines[:50]) + lines[50][:30], encoding="utf-8")
     asked: list[Any] = []
-    again = evaluate(tmp_path, "own", lambda path, body: asked.append(body["prompt"]) or reply(path, body), "num_samples=3")
+    again = evaluate(tmp_path, lambda path, body: asked.append(body["prompt"]) or reply(path, body), "num_samples=3")
     assert len(asked) == 70 and again == whole
     assert sorted(log.read_text(encoding="utf-8").splitlines(keepends=True)) == sorted(lines)
     assert "120 completions, 50 of them from before" in capsys.readouterr().out
 
 
 def test_completions_of_other_settings_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluate(tmp_path, "own", lambda path, body: "\\boxed{2}")
+    evaluate(tmp_path, lambda path, body: "\\boxed{2}")
     recipe = str(tmp_path / "r.yaml")
     capsys.readouterr()
     assert cli.main(["evaluate", recipe, "sampling.temperature=0.9", "seed=3"]) == 2
@@ -219,6 +134,65 @@ def test_the_score_at_a_lower_limit_is_that_of_a_run_with_this_limit(tmp_path: P
     assert long["by_limit"][0]["accuracy"] == short["accuracy"] != long["accuracy"]
     assert long["by_limit"][-1]["accuracy"] == long["accuracy"]
     assert long["by_limit"][0]["truncated"] == short["rates"]["truncated"] > 0.0
+
+
+@pytest.mark.slow
+def test_many_kills_at_random_moments(tmp_path: Path) -> None:
+    """A server that kills the evaluation somewhere among its next requests, again and again, from two processes too."""
+    moments = random.Random(5)
+    state: dict[str, Any] = {"process": None, "left": 0}
+    counted = threading.Lock()
+
+    def reply(path: str, body: dict[str, Any]) -> str:
+        time.sleep(0.005)
+        with counted:
+            state["left"] -= 1
+            if state["process"] is not None and state["left"] <= 0:
+                kill_family(state["process"].pid)
+                state["process"] = None
+        return f"\\boxed{{{body['seed'] % 3}}} {body['seed']}"
+
+    write_jsonl(tmp_path / "own.jsonl", OWN)
+    kept: set[tuple[str, int]] = set()
+    with serving(reply) as server:
+        recipe = write_recipe(tmp_path / "r.yaml", server.url, str(tmp_path / "own.jsonl"))
+        for kill in range(6):
+            launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "r1rl"] if kill % 3 == 2 else ["r1rl"]
+            state["left"], before = moments.randrange(1, 50), len(server.requests)
+            command = [*run(recipe, *launcher), "num_samples=8"]
+            environment = {**ENVIRONMENT, "ACCELERATE_USE_CPU": "true"}
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            state["process"] = process = subprocess.Popen(command, env=environment, **quiet)
+            assert process.wait(timeout=120) != 0 and state["process"] is None, "it was to be killed in the middle"
+            asked = [(body["prompt"], body["seed"]) for _, body in server.requests[before:]]
+            assert len(set(asked)) == len(asked) and not set(asked) & kept, "sampled again although it was in the log"
+            lines = [json.loads(line) for file in folder_of(tmp_path).glob("samples-*.jsonl") for line in whole_lines(file)]
+            texts = {row["id"]: row["problem"] for row in OWN}
+            kept = {(texts[line["problem"]], line["seed"] % 2**31) for line in lines}
+            assert len(kept) == len(lines)
+        assert 0 < len(kept) < 320
+        assert cli.main(["evaluate", str(recipe), "num_samples=8"]) == 0
+        assert len(server.requests) - 320 <= 6 * 2 * 16  # twice only what was under way: 16 requests of each process
+        assert cli.main(["evaluate", str(recipe), "num_samples=8", "run_name=whole"]) == 0
+    killed, whole = (json.loads((tmp_path / f"runs/{name}/summary.json").read_text("utf-8"))["scores"] for name in ("proof", "whole"))
+    assert killed == whole
+    logs = [
+        sorted(line for file in (tmp_path / f"runs/{name}/scripted/own").glob("samples-*.jsonl") for line in whole_lines(file))
+        for name in ("proof", "whole")
+    ]
+    assert logs[0] == logs[1] and len(logs[0]) == 320
+
+
+def kill_family(pid: int) -> None:
+    """SIGKILL for a process and all that it started, which a launcher puts into sessions of their own."""
+    parent = psutil.Process(pid)
+    family = [*parent.children(recursive=True), parent]
+    for one in family:
+        one.kill()
+
+
+def whole_lines(file: Path) -> list[str]:
+    return file.read_text(encoding="utf-8").split("\n")[:-1]
 
 
 @pytest.mark.slow
