@@ -61,6 +61,7 @@ BENCHMARKS: dict[str, BenchmarkConfig] = {
             "math",
             DataConfig(
                 source="DigitalLearningGmbH/MATH-lighteval", subset="default", split="test",
+                revision="0530c78699ea5e8eb5530600900e1f328b48acad",
                 columns={"problem": "problem", "answer": "solution"}, answer_format="boxed",
             ),
             "math_test.jsonl", 1, 4096, ["level", "type"],
@@ -99,7 +100,7 @@ BENCHMARKS: dict[str, BenchmarkConfig] = {
         BenchmarkConfig(
             name="gpqa_diamond",
             data=DataConfig(
-                source="Idavidrein/gpqa", subset="gpqa_diamond", split="train",
+                source="Idavidrein/gpqa", subset="gpqa_diamond", split="train", revision="633f5ee89ab8ad4522a9f850766b73f62147ffdd",
                 columns={"problem": "Question", "answer": "Correct Answer"},
             ),
             choices=["Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3"],
