@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, extract_model_from_parallel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r1rl.checkpoint_folders import checkpoint_path, whole_checkpoints
@@ -98,10 +98,11 @@ class Checkpointer:
         return path
 
     def _save_model(self, path: Path, policy: torch.nn.Module, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        # get_state_dict gathers shards; its keys are those of `policy`, which holds the model as its attribute `model`.
+        # get_state_dict gathers shards; its keys are those of `policy`, which is the model or a module that holds it.
         weights = self.accelerator.get_state_dict(policy)
         if self.accelerator.is_main_process:
-            prefix = "model."
+            place = next(name for name, module in extract_model_from_parallel(policy).named_modules() if module is model)
+            prefix = f"{place}." if place else ""
             weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
             model.save_pretrained(path, state_dict=weights)
             tokenizer.save_pretrained(path)

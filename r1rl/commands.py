@@ -128,17 +128,20 @@ COMMANDS = {
             many_processes=True,
         ),
         Command(
-            name="select",
-            summary="the completions that are worth learning from: graded, filtered, without duplicates, with a report",
+            name="sft",
+            summary="supervised fine-tuning on demonstrations, such as cold-start or rejection-sampled chains of thought",
             explanation=(
-                "Grades completions from files, such as r1rl generate writes, and runs the recipe's steps in a fixed order. Leaves the "
-                "selected rows, the problems with their pass rates, and what each step removed."
+                "Trains what follows the prompt, rendered by the same template as in RL and evaluation, and the token that ends a "
+                "completion. Rows that can't be used are counted by reason. The same run directory, --resume and held-out problems as grpo."
             ),
             examples=(
-                "r1rl select recipes/rejection/qwen2.5-7b_select.yaml",
-                "r1rl select recipes/rejection/qwen2.5-7b_select.yaml sources.0.path=runs/mine/completions.jsonl per_problem=2",
+                "r1rl sft recipes/cold_start/qwen2.5-7b_sft.yaml model.path=runs/mine data.source=selected.jsonl",
+                "r1rl sft recipes/cold_start/qwen2.5-7b_sft.yaml --resume",
+                "accelerate launch --config_file recipes/accelerate/fsdp2.yaml -m r1rl sft recipes/cold_start/qwen2.5-7b_sft.yaml",
             ),
-            target="r1rl.stages.select.command:run",
+            target="r1rl.stages.sft:run",
+            flags=(Flag("resume", "latest", "go on from the run's last checkpoint, or from the checkpoint folder VALUE"),),
+            many_processes=True,
         ),
         Command(
             name="pretrain",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
+
+from r1rl.errors import UserError
 
 T = TypeVar("T")
 
@@ -26,6 +28,21 @@ def gather_shares(accelerator: Accelerator, share: Sequence[T]) -> list[T]:
     shares: list[list[T]] = gather_object([list(share)])
     longest = max(len(one) for one in shares)
     return [one[place] for place in range(longest) for one in shares if place < len(one)]
+
+
+def from_main_process(accelerator: Accelerator, make: Callable[[], T]) -> T:
+    """What `make` returns in the main process, on every process; a UserError that it raises there is raised everywhere."""
+    made: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            made[0] = make()
+        except UserError as error:
+            made[1] = error
+    if accelerator.num_processes > 1:
+        broadcast_object_list(made)
+    if made[1] is not None:
+        raise made[1]
+    return made[0]
 
 
 def reduce_sum(accelerator: Accelerator, values: Tensor) -> Tensor:

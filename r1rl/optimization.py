@@ -27,14 +27,15 @@ def make_optimizer(policy: torch.nn.Module, config: OptimizerConfig) -> torch.op
 def learning_rate_factor(step: int, total_steps: int, config: OptimizerConfig) -> float:
     """The learning rate of optimizer step `step` (from 0) as a share of its peak.
 
-    Warm-up is linear and never zero: step s of w has (s + 1) / w. After it, `linear` and `cosine` fall to zero at `total_steps`.
+    Warm-up is linear and never zero: step s of w has (s + 1) / w. After it, `linear` and `cosine` fall to `final_share` at `total_steps`.
     """
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     if config.schedule == "constant":
         return 1.0
     progress = min(1.0, (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps))
-    return 1.0 - progress if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
+    shape = 1.0 - progress if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
+    return config.final_share + (1.0 - config.final_share) * shape
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, total_steps: int, config: OptimizerConfig) -> torch.optim.lr_scheduler.LambdaLR:

@@ -20,13 +20,12 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import torch
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r1rl.checkpoint import Checkpointer, TrainingState, read_training_state
 from r1rl.checkpoint_folders import find_checkpoint, set_aside_after
 from r1rl.config.schema import CheckpointConfig, EvaluationConfig, LoggingConfig
-from r1rl.distributed import gather_shares, max_over_processes, own_share
+from r1rl.distributed import from_main_process, gather_shares, max_over_processes, own_share
 from r1rl.environment import describe_environment
 from r1rl.errors import UserError
 from r1rl.evaluation.evaluate import evaluate
@@ -50,9 +49,13 @@ class RunRecipe(Protocol):
     output_dir: str
     seed: int
     max_steps: int
-    evaluation: EvaluationConfig
     checkpoint: CheckpointConfig
     logging: LoggingConfig
+
+    @property
+    def evaluation(self) -> EvaluationConfig:
+        """Held-out problems; a recipe may have more settings for them."""
+        ...
 
 
 class DataOrder(Protocol):
@@ -116,17 +119,8 @@ class Trainer(Protocol[Result_co]):
 
 def open_run(recipe: RunRecipe, resume: str | None, accelerator: Accelerator) -> tuple[RunDirectory, Path | None]:
     """The run directory (a new one, or that of the run to resume) and the checkpoint to go on from."""
-    chosen: list[Any] = [None, None]
-    if accelerator.is_main_process:
-        try:
-            chosen = list(choose_directory(recipe, resume))
-        except UserError as error:
-            chosen = [error, None]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(chosen)
-    if isinstance(chosen[0], UserError):
-        raise chosen[0]
-    return RunDirectory(chosen[0]), chosen[1]
+    path, checkpoint = from_main_process(accelerator, lambda: choose_directory(recipe, resume))
+    return RunDirectory(path), checkpoint
 
 
 def choose_directory(recipe: RunRecipe, resume: str | None) -> tuple[Path, Path | None]:

@@ -24,8 +24,8 @@ SETTINGS = {
     "distill": {"run_name": "x", "teacher": {"path": "embedded"}, "data": {"source": "countdown"}},
     "evaluate": {"run_name": "x", "models": [{"path": "embedded"}], "benchmarks": ["countdown"]},
     "generate": {"run_name": "x", "data": {"source": "countdown"}},
+    "sft": {"run_name": "x", "data": {"source": "rows.jsonl"}},
     "pipeline": {},
-    "select": {"run_name": "x", "sources": [{"path": "completions.jsonl"}]},
 }
 
 

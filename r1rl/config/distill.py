@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from r1rl.config.fields import option, required, section
+from r1rl.config.held_out import scoring_contradictions
 from r1rl.config.intervals import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Interval
 from r1rl.config.issues import Contradiction
 from r1rl.config.schema import (
@@ -84,16 +85,7 @@ def contradictions(recipe: DistillRecipe) -> Iterator[Contradiction]:
     """Values of the recipe that contradict each other."""
     yield from _sources(recipe)
     yield from _divergence(recipe.divergence)
-    if recipe.evaluation.data is not None and not recipe.rewards:
-        yield (
-            ("evaluation.data", "rewards"),
-            "evaluation.data is set, but no reward scores its answers: write rewards, such as [{function: accuracy}]",
-        )
-    if recipe.rewards and recipe.evaluation.data is None:
-        yield (
-            ("rewards", "evaluation.data"),
-            "rewards only score held-out answers here, and there are no held-out problems: write evaluation.data, or leave rewards out",
-        )
+    yield from scoring_contradictions(recipe.rewards, recipe.evaluation)
 
 
 def _sources(recipe: DistillRecipe) -> Iterator[Contradiction]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from r1rl.config.fields import option, required, section
-from r1rl.config.intervals import COUNT, COUNT_OR_OFF, NOT_NEGATIVE, POSITIVE, Interval
+from r1rl.config.intervals import COUNT, COUNT_OR_OFF, NOT_NEGATIVE, POSITIVE, SHARE, Interval
 
 
 @dataclass(kw_only=True, slots=True)
@@ -28,7 +28,7 @@ class ModelConfig:
 class SourceConfig:
     """One place where problems come from."""
 
-    source: str = required("a hub name, a .jsonl/.parquet/.csv file, or a generator: arithmetic, word_problems, countdown, small_talk", path="data")
+    source: str = required("a hub name, a .jsonl/.parquet/.csv file, or a generator: arithmetic, word_problems, countdown", path="data")
     subset: str | None = option(None, "the hub data set's configuration, such as main")
     split: str = option("train", "the split to read; generators have train and test, which never share a problem")
     revision: str | None = option(None, "the hub data set's revision")
@@ -138,6 +138,7 @@ class OptimizerConfig:
     learning_rate: float = option(1e-6, "peak learning rate", within=POSITIVE)
     schedule: Literal["constant", "linear", "cosine"] = option("constant", "after the warm-up")
     warmup_steps: int = option(0, "optimizer steps from 0 to the peak", within=COUNT_OR_OFF)
+    final_share: float = option(0.0, "linear and cosine end at this share of the peak", within=SHARE)
     weight_decay: float = option(0.0, "decoupled, on matrices only", within=NOT_NEGATIVE)
     betas: list[float] = option([0.9, 0.999], "AdamW's moment decays")
     epsilon: float = option(1e-8, "AdamW's epsilon", within=POSITIVE)

@@ -35,10 +35,10 @@ def resolve_columns(data: SourceConfig, table: Table) -> ColumnMap:
     """Find the problem, the answer and every column that the recipe names. Raises DataError for one that does not exist."""
     for ours, theirs in data.columns.items():
         if theirs not in table.columns:
-            raise DataError(f"{table.section}.columns.{ours}: {table.name} has no column {theirs!r}. It has: {_listed(table.columns)}.")
+            raise DataError(f"{table.section}.columns.{ours}: {table.name} has no column {theirs!r}. It has: {listed(table.columns)}.")
     for name in data.where:
         if name not in table.columns:
-            raise DataError(f"{table.section}.where: {table.name} has no column {name!r}. It has: {_listed(table.columns)}.")
+            raise DataError(f"{table.section}.where: {table.name} has no column {name!r}. It has: {listed(table.columns)}.")
     for name in data.constants:
         if name in (*table.columns, *data.columns, *USUAL_NAMES):
             raise DataError(
@@ -47,7 +47,7 @@ def resolve_columns(data: SourceConfig, table: Table) -> ColumnMap:
     found = {ours: data.columns.get(ours) or _usual(ours, table.columns) for ours in USUAL_NAMES}
     if found["problem"] is None:
         raise DataError(
-            f"{table.name} has no column named {' or '.join(USUAL_NAMES['problem'])}. It has: {_listed(table.columns)}. "
+            f"{table.name} has no column named {' or '.join(USUAL_NAMES['problem'])}. It has: {listed(table.columns)}. "
             f"Say which one is the problem, in {table.section}: columns: {{problem: ...}}."
         )
     guessed = tuple(ours for ours in ("problem", "answer") if ours not in data.columns and found[ours] not in (None, ours))
@@ -59,7 +59,8 @@ def _usual(ours: str, columns: list[str]) -> str | None:
     return next((name for name in USUAL_NAMES[ours] if name in columns), None)
 
 
-def _listed(columns: list[str]) -> str:
+def listed(columns: list[str]) -> str:
+    """The columns of a table, for messages."""
     return ", ".join(columns) or "none"
 
 
@@ -89,12 +90,12 @@ class Fields:
 
 def fields_of(row: Row, mapping: ColumnMap, answer_format: AnswerFormat) -> Fields | BadRow:
     """The row's problem and answer, and all its other columns under their own names and those that the recipe gives them."""
-    problem = _text(row, mapping.problem)
+    problem = cell_text(row, mapping.problem)
     if isinstance(problem, BadRow):
         return problem
     answer: str | None = None
     if mapping.answer is not None:
-        found = _text(row, mapping.answer)
+        found = cell_text(row, mapping.answer)
         if isinstance(found, BadRow):
             return found
         answer = extract_answer(found, answer_format)
@@ -106,7 +107,7 @@ def fields_of(row: Row, mapping: ColumnMap, answer_format: AnswerFormat) -> Fiel
     return Fields(None if identity is None else str(identity), problem, answer, columns, row.place)
 
 
-def _text(row: Row, column: str) -> str | BadRow:
+def cell_text(row: Row, column: str) -> str | BadRow:
     """A column's value as text; numbers become text, a list of one element stands for that element."""
     value = row.values.get(column)
     if isinstance(value, list) and len(value) == 1:

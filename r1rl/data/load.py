@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from r1rl import problems as generators
@@ -92,7 +92,7 @@ def _read_source(data: SourceConfig, seed: int, section: str) -> LoadedProblems:
         ],
         notes=_guesses(table, mapping),
         skipped=Counter(row.fault.value for row in bad),
-        warnings=_skipped(table, bad) + _suspicions(table, data, mapping, fields),
+        warnings=skipped_sentences(table.name, bad) + _suspicions(table, data, mapping, fields),
     )
 
 
@@ -154,7 +154,7 @@ def _guesses(table: Table, mapping: ColumnMap) -> list[str]:
     return notes
 
 
-def _skipped(table: Table, bad: list[BadRow]) -> list[str]:
+def skipped_sentences(name: str, bad: Sequence[BadRow]) -> list[str]:
     """One sentence for each kind of bad row, with the first few."""
     by_fault: dict[str, list[BadRow]] = defaultdict(list)
     for row in bad:
@@ -163,7 +163,7 @@ def _skipped(table: Table, bad: list[BadRow]) -> list[str]:
     for fault, rows in sorted(by_fault.items()):
         shown = "; ".join(f"{row.place}: {row.detail}" for row in rows[:SHOWN_BAD_ROWS])
         more = f"; and {len(rows) - SHOWN_BAD_ROWS} more" if len(rows) > SHOWN_BAD_ROWS else ""
-        sentences.append(f"{table.name}: {len(rows)} {'row' if len(rows) == 1 else 'rows'} skipped ({fault}): {shown}{more}.")
+        sentences.append(f"{name}: {len(rows)} {'row' if len(rows) == 1 else 'rows'} skipped ({fault}): {shown}{more}.")
     return sentences
 
 
@@ -183,7 +183,7 @@ def _suspicions(table: Table, data: SourceConfig, mapping: ColumnMap, fields: li
 
 def _why_empty(table: Table, data: SourceConfig, bad: list[BadRow]) -> str:
     if bad:
-        return " ".join([f"{table.name}: no row is left.", *_skipped(table, bad)])
+        return " ".join([f"{table.name}: no row is left.", *skipped_sentences(table.name, bad)])
     if not data.where or not table.columns:
         return f"{table.name} has no rows."
     values = {name: Counter(str(row.values.get(name)) for row in table.rows if isinstance(row, Row)) for name in data.where}

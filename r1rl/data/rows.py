@@ -26,6 +26,11 @@ class RowFault(StrEnum):
     MISSING_VALUE = "missing_value"
     NOT_TEXT = "not_text"
     NO_ANSWER_FOUND = "no_answer_found"
+    # of rows to imitate:
+    NOT_ONE_TURN = "not_one_turn"  # a conversation of other turns than one question and one answer
+    TRUNCATED = "truncated"  # a completion that its length limit cut off
+    OTHER_PREFILL = "other_prefill"  # a text that does not begin with the recipe's prefill
+    TOO_LONG = "too_long"  # more tokens than the recipe allows
 
 
 @dataclass(frozen=True, slots=True)

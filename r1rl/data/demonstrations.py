@@ -1,0 +1,171 @@
+"""Demonstrations: problems and the texts that a model is to answer with, as `r1rl generate` and `r1rl select` write them.
+
+A row has one of three forms:
+
+    problem, completion      the prompt is rendered with the recipe's template
+    prompt, completion       the prompt is rendered already
+    messages                 a conversation of one user turn and one assistant turn, as in OpenR1-Math-220k
+
+With the first two, `prefill` is what was put before the completion as the model's own first words, and a `finish_reason` of length
+says that the completion was cut off, so that its end is not one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from r1rl.config.schema import SourceConfig
+from r1rl.config.sft import DemonstrationsConfig
+from r1rl.data.columns import cell_text, keeps, listed
+from r1rl.data.load import skipped_sentences
+from r1rl.data.rows import BadRow, Row, RowFault, Table, read_table
+from r1rl.errors import DataError
+from r1rl.types import FinishReason
+
+OUR_COLUMNS = ("problem", "prompt", "completion", "prefill", "finish_reason", "messages")
+PROBLEM_NAMES = ("problem", "question")
+"""The problem's usual names, tried in this order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """One text to imitate."""
+
+    problem: str | None
+    """None where the prompt is rendered already."""
+    prompt: str | None
+    """The rendered prompt; None where there is a problem to render."""
+    text: str
+    """All that follows the prompt; with a problem, the prefill is a part of it."""
+    place: str
+    """Where the row stands, for messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedDemonstrations:
+    """The demonstrations, and what a user should know about how they were read."""
+
+    name: str
+    """What messages call the data."""
+    demonstrations: list[Demonstration]
+    bad: list[BadRow] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_demonstrations(data: DemonstrationsConfig, section: str = "data") -> LoadedDemonstrations:
+    """The demonstrations of a recipe's data section. Raises DataError if the source can't be read, a column is missing, no row is left."""
+    table = read_table(_as_source(data), section)
+    if not table.columns:
+        raise DataError(_why_empty(table, data, [row for row in table.rows if isinstance(row, BadRow)]))
+    columns = find_columns(data, table)
+    loaded = LoadedDemonstrations(table.name, [], notes=_notes(columns, table))
+    for row in table.rows:
+        if isinstance(row, Row) and not keeps(row.values, data.where):
+            continue
+        found = row if isinstance(row, BadRow) else demonstration_of(row, columns)
+        if isinstance(found, BadRow):
+            loaded.bad.append(found)
+            continue
+        loaded.demonstrations.append(found)
+        if len(loaded.demonstrations) == data.limit:
+            break
+    if not loaded.demonstrations:
+        raise DataError(_why_empty(table, data, loaded.bad))
+    return loaded
+
+
+def find_columns(data: DemonstrationsConfig, table: Table) -> dict[str, str]:
+    """Our columns that the table has, and their names there. Raises DataError for one that is missing."""
+    for ours, theirs in data.columns.items():
+        if ours not in OUR_COLUMNS:
+            raise DataError(f"{table.section}.columns.{ours}: a demonstration has no such column; it has {', '.join(OUR_COLUMNS)}.")
+        if theirs not in table.columns:
+            raise DataError(f"{table.section}.columns.{ours}: {table.name} has no column {theirs!r}. It has: {listed(table.columns)}.")
+    for name in data.where:
+        if name not in table.columns:
+            raise DataError(f"{table.section}.where: {table.name} has no column {name!r}. It has: {listed(table.columns)}.")
+    found = {ours: ours for ours in OUR_COLUMNS if ours in table.columns}
+    problem = next((name for name in PROBLEM_NAMES if name in table.columns), None)
+    found |= {} if problem is None else {"problem": problem}
+    found |= data.columns
+    if "messages" in found and ("messages" in data.columns or "completion" not in found):
+        return {"messages": found["messages"]}
+    missing = None
+    if "completion" not in found:
+        missing = "completion (or messages)"
+    elif not found.keys() & {"problem", "prompt"}:
+        missing = "problem (or prompt)"
+    if missing is not None:
+        raise DataError(
+            f"{table.name} has no column named {missing}. It has: {listed(table.columns)}. "
+            f"Say which one it is, in {table.section}: columns: {{{missing.split()[0]}: ...}}."
+        )
+    renders = "prompt" not in data.columns and "problem" in found
+    return {ours: theirs for ours, theirs in found.items() if ours not in ("messages", "prompt" if renders else "problem")}
+
+
+def demonstration_of(row: Row, columns: Mapping[str, str]) -> Demonstration | BadRow:
+    """The demonstration of one row."""
+    if "messages" in columns:
+        return _conversation(row, columns["messages"])
+    subject = cell_text(row, columns["problem"]) if "problem" in columns else _exact_text(row, columns["prompt"])
+    completion = _exact_text(row, columns["completion"])
+    for found in (subject, completion):
+        if isinstance(found, BadRow):
+            return found
+    if "finish_reason" in columns and row.values.get(columns["finish_reason"]) == FinishReason.LENGTH:
+        return BadRow(row.place, RowFault.TRUNCATED, "the completion was cut off at its length limit")
+    if "problem" not in columns:
+        return Demonstration(None, str(subject), str(completion), row.place)
+    prefill = row.values.get(columns["prefill"]) if "prefill" in columns else None
+    if prefill is not None and not isinstance(prefill, str):
+        return BadRow(row.place, RowFault.NOT_TEXT, f"column {columns['prefill']!r} holds a {type(prefill).__name__}, not text")
+    return Demonstration(str(subject), None, (prefill or "") + str(completion), row.place)
+
+
+def _conversation(row: Row, column: str) -> Demonstration | BadRow:
+    """The user's and the assistant's text. A system message before them is left out: the recipe has its own, or none."""
+    messages = row.values.get(column)
+    if not isinstance(messages, list) or not all(isinstance(one, dict) and isinstance(one.get("content"), str) for one in messages):
+        return BadRow(row.place, RowFault.NOT_ONE_TURN, f"column {column!r} is not a list of messages with role and content")
+    turns = [one for one in messages if one.get("role") != "system"]
+    if [one.get("role") for one in turns] != ["user", "assistant"]:
+        roles = ", ".join(str(one.get("role")) for one in messages)
+        return BadRow(row.place, RowFault.NOT_ONE_TURN, f"the turns are {roles}; one of the user and one of the assistant are needed")
+    problem, text = (one["content"] for one in turns)
+    if not problem.strip() or not text.strip():
+        return BadRow(row.place, RowFault.MISSING_VALUE, f"an empty message in column {column!r}")
+    return Demonstration(problem.strip(), None, text, row.place)
+
+
+def _exact_text(row: Row, column: str) -> str | BadRow:
+    """A column's text with its white space, which is trained like any other."""
+    value = row.values.get(column)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return BadRow(row.place, RowFault.MISSING_VALUE, f"no value in column {column!r}")
+    if not isinstance(value, str):
+        return BadRow(row.place, RowFault.NOT_TEXT, f"column {column!r} holds a {type(value).__name__}, not text")
+    return value
+
+
+def _as_source(data: DemonstrationsConfig) -> SourceConfig:
+    """The same table, as the section that tables are read from."""
+    return SourceConfig(source=data.source, subset=data.subset, split=data.split, revision=data.revision)
+
+
+def _notes(columns: Mapping[str, str], table: Table) -> list[str]:
+    if "prompt" in columns:
+        return [
+            f"{table.name}: column {columns['prompt']!r} is taken as the whole prompt, so prompt.template is not applied to it. "
+            f"If it is the bare problem, write {table.section}.columns: {{problem: {columns['prompt']}}}."
+        ]
+    if columns.get("problem", "problem") != "problem":
+        return [f"{table.name}: column {columns['problem']!r} is the problem."]
+    return []
+
+
+def _why_empty(table: Table, data: DemonstrationsConfig, bad: list[BadRow]) -> str:
+    if bad:
+        return " ".join([f"{table.name}: no demonstration is left.", *skipped_sentences(table.name, bad)])
+    return f"{table.name} has no rows{f' with {data.where}' if data.where and table.columns else ''}."

@@ -1,0 +1,265 @@
+"""`r1rl sft`: supervised fine-tuning on demonstrations, with the loss of TRL's SFTTrainer on what follows the prompt.
+
+    L = - 1 / N  sum over the N trained tokens of a step of  log pi(token | everything before it in its demonstration)
+
+The prompt is rendered by the template of the recipe's `prompt` section, as RL and evaluation do; the token that ends a completion is
+trained. docs/sft.md tells about the data and the choices.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from datasets import Dataset, load_from_disk
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
+from trl import SFTConfig, SFTTrainer
+
+from r1rl import metric_names as names
+from r1rl import models
+from r1rl.checkpoint import TrainingState
+from r1rl.config.held_out import SampledEvaluationConfig
+from r1rl.config.sft import SFTRecipe
+from r1rl.data import PromptOrder, build_prompts, column_names
+from r1rl.data.demonstrations import read_demonstrations
+from r1rl.distributed import from_main_process
+from r1rl.grpo.setup import load_policy, load_tokenizer, make_accelerator
+from r1rl.monitor.curves import Panel
+from r1rl.monitor.progress import Column, ProgressDisplay, ShownCompletion
+from r1rl.optimization import make_optimizer, make_schedule
+from r1rl.preflight import check_model_folder, check_trackers, read_held_out
+from r1rl.prompts import CHAT, PromptTemplate, resolve_eos_token_ids, template_text
+from r1rl.rewards import RewardSet
+from r1rl.rollout import RolloutEngine, build_engine
+from r1rl.run_directory import RunDirectory, check_writable
+from r1rl.sampling import Sampling
+from r1rl.stages.sft_rows import make_rows, parts_of, trained_end
+from r1rl.stages.trl_steps import TRLStep, TRLSteps, check_batch, trl_arguments
+from r1rl.training_run import TrainingRun, open_run, starting_state
+from r1rl.types import Problem, Prompt
+
+COLUMNS = (
+    Column("loss", names.LOSS, "{:.4f}"),
+    Column("token accuracy", names.TOKEN_ACCURACY, "{:.1%}"),
+    Column("entropy", names.ENTROPY, "{:.3f}"),
+    Column("grad norm", names.GRAD_NORM, "{:.2f}"),
+    Column("tokens/s", names.TOKENS_PER_SECOND, "{:,.0f}"),
+    Column("step time", names.TIME_STEP, "{:.2f} s"),
+)
+PANELS = (
+    Panel("Loss (nats per token)", names.LOSS),
+    Panel("Tokens that the model finds likeliest", names.TOKEN_ACCURACY, percent=True),
+    Panel("Accuracy on held-out problems", "", "accuracy", percent=True, absent="no held-out problems"),
+    Panel("Length of held-out answers (tokens)", "", "mean_length", absent="no held-out problems"),
+    Panel("Entropy (nats per token)", names.ENTROPY),
+    Panel("Gradient norm", names.GRAD_NORM),
+)
+
+
+@dataclass
+class SFTParts:
+    """Everything that a run works with; see `r1rl.training_run.RunParts`."""
+
+    accelerator: Accelerator
+    display: ProgressDisplay
+    tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel
+    policy: nn.Module
+    engine: RolloutEngine
+    sampling: Sampling
+    evaluation_prompts: list[Prompt]
+    rewards: RewardSet | None
+    order: PromptOrder
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LambdaLR
+    trainer: SFTTrainer
+    rows: Dataset
+
+
+def run(recipe: SFTRecipe, recipe_path: Path, resume: str | None = None) -> None:
+    """`r1rl sft`. `resume`: "latest", or a checkpoint folder of the run. Raises UserError before the model is loaded."""
+    disable_progress_bar()  # of loading and saving models: the run has a bar of its own
+    held_out, rewards = preflight(recipe, recipe_path)
+    try:
+        recipe = replace(recipe, model=replace(recipe.model, path=models.pinned(recipe.model.path)))
+        accelerator = make_accelerator(recipe.model, recipe.logging, recipe.output_dir)
+        check_batch(recipe.batch_size, recipe.micro_batch_size, accelerator.num_processes)
+        tokenizer = load_tokenizer(recipe.model.path, recipe.model.revision)
+        made: list[Dataset] = []
+
+        def read() -> tuple[int, list[str]]:
+            rows, sentences = make_rows(recipe, read_demonstrations(recipe.data), tokenizer)
+            made.append(rows)
+            return len(rows), sentences
+
+        num_rows, sentences = from_main_process(accelerator, read)
+        recipe = replace(recipe, max_steps=recipe.max_steps or math.ceil(recipe.epochs * num_rows / recipe.batch_size))
+        directory, checkpoint = open_run(recipe, resume, accelerator)
+        rows = share_rows(accelerator, made, directory.path / "rows")
+        state = starting_state(checkpoint)
+        display = ProgressDisplay(
+            recipe.max_steps, state.step, columns=COLUMNS, live=recipe.logging.live, enabled=accelerator.is_main_process
+        )
+        for sentence in sentences:
+            display.message(sentence)
+        parts = build_parts(recipe, held_out, rewards, accelerator, display, tokenizer, rows, checkpoint, directory)
+        SFTRun(recipe, parts, state, directory, checkpoint).train()
+    finally:
+        if rewards is not None:
+            rewards.close()
+
+
+def preflight(recipe: SFTRecipe, recipe_path: Path) -> tuple[list[Problem], RewardSet | None]:
+    """Check what needs neither tokenizer nor demonstrations; the held-out problems and what scores them (None: there are none)."""
+    check_writable(recipe.output_dir)
+    check_model_folder(recipe.model.path)
+    check_trackers(recipe.logging)
+    if recipe.prompt.template != CHAT:
+        template_text(recipe.prompt.template)
+    held_out = read_held_out(recipe.evaluation).problems
+    if not held_out:
+        return [], None
+    return held_out, RewardSet(recipe.rewards, recipe.outcome, recipe_path.parent, column_names(held_out))
+
+
+def share_rows(accelerator: Accelerator, made: list[Dataset], folder: Path) -> Dataset:
+    """The rows that the main process made, in every process: read from a file of it, so that they are in memory once."""
+    if accelerator.num_processes == 1:
+        return made[0]
+    if accelerator.is_main_process:
+        made[0].save_to_disk(str(folder))
+    accelerator.wait_for_everyone()
+    rows = load_from_disk(str(folder))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        shutil.rmtree(folder)  # the mapped memory stays
+    return rows
+
+
+def build_parts(
+    recipe: SFTRecipe,
+    held_out: list[Problem],
+    rewards: RewardSet | None,
+    accelerator: Accelerator,
+    display: ProgressDisplay,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    checkpoint: Path | None,
+    directory: RunDirectory,
+) -> SFTParts:
+    """Load the model (from `checkpoint` when a run goes on) and connect everything."""
+    model = load_policy(recipe.model, checkpoint)
+    ending = resolve_eos_token_ids(recipe.prompt, tokenizer, model.generation_config)
+    end = trained_end(recipe.prompt, recipe.model, tokenizer)
+    if model.generation_config is not None and end is not None:
+        # Whoever generates with the checkpoint stops where it was taught to stop.
+        model.generation_config.eos_token_id = [end, *(one for one in ending if one != end)]
+    prompts = build_prompts(held_out, PromptTemplate(recipe.prompt, tokenizer), None)[0] if held_out else []
+    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+    nn.Module.to(model, accelerator.device)
+    # Before the trainer is made: it gives the model a forward pass of its own, which a copy for the rollout would not have.
+    sharded = accelerator.distributed_type is DistributedType.FSDP
+    engine = build_engine(recipe.evaluation.engine, model, tokenizer, recipe.evaluation.max_rows, dtype, sharded)
+    trainer = make_trainer(recipe, model, tokenizer, rows, accelerator, directory)
+    policy, optimizer = accelerator.prepare(model, make_optimizer(model, recipe.optimizer))
+    return SFTParts(
+        accelerator=accelerator,
+        display=display,
+        tokenizer=tokenizer,
+        model=model,
+        policy=policy,
+        engine=engine,
+        sampling=make_sampling(recipe.evaluation, tuple(ending), tuple(recipe.prompt.stop)),
+        evaluation_prompts=prompts,
+        rewards=rewards,
+        order=PromptOrder(len(rows), recipe.seed, recipe.data.shuffle),
+        optimizer=optimizer,
+        schedule=make_schedule(optimizer, recipe.max_steps, recipe.optimizer),
+        trainer=trainer,
+        rows=rows,
+    )
+
+
+def make_trainer(
+    recipe: SFTRecipe,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    accelerator: Accelerator,
+    directory: RunDirectory,
+) -> SFTTrainer:
+    """TRL's trainer, for its collation, loss and metrics. The rows are prepared: it neither tokenizes nor cuts them."""
+    prepared = {"packing": recipe.packing, "max_length": recipe.max_length, "dataset_kwargs": {"skip_prepare_dataset": True}}
+    arguments = trl_arguments(SFTConfig, accelerator, str(directory.path), **prepared)
+    return SFTTrainer(model=model, args=arguments, train_dataset=rows, processing_class=tokenizer)
+
+
+def make_sampling(evaluation: SampledEvaluationConfig, eos_token_ids: tuple[int, ...], stop: tuple[str, ...]) -> Sampling:
+    """How held-out answers are drawn."""
+    drawn = evaluation.sampling
+    return Sampling(
+        max_completion_length=evaluation.max_completion_length,
+        temperature=drawn.temperature,
+        top_p=drawn.top_p,
+        top_k=drawn.top_k,
+        min_p=drawn.min_p,
+        repetition_penalty=drawn.repetition_penalty,
+        eos_token_ids=eos_token_ids,
+        stop=stop,
+    )
+
+
+class SFTRun(TrainingRun[TRLStep]):
+    """A run from its first (or next) step to its summary."""
+
+    panels = PANELS
+
+    def __init__(self, recipe: SFTRecipe, parts: SFTParts, state: TrainingState, directory: RunDirectory, checkpoint: Path | None) -> None:
+        steps = TRLSteps(
+            parts.trainer,
+            parts.accelerator,
+            parts.policy,
+            parts.optimizer,
+            parts.schedule,
+            parts.rows,
+            parts.order,
+            state,
+            batch_size=recipe.batch_size,
+            micro_batch_size=recipe.micro_batch_size,
+            max_grad_norm=recipe.optimizer.max_grad_norm,
+            length_of=lambda row: len(row["input_ids"]),
+            progress=parts.display.phase,
+        )
+        super().__init__(recipe, parts, steps, state, directory, checkpoint)
+        self.sft_recipe = recipe
+        self.rows = parts.rows
+
+    def greeting(self) -> str:
+        recipe = self.sft_recipe
+        row = f"a row holds up to {recipe.max_length} tokens of demonstrations" if recipe.packing else "a row is a demonstration"
+        return (
+            f"{self.directory.path}: {self.parts.model.num_parameters() / 1e6:.1f}M parameters on {self.accelerator.device}, "
+            f"{self.accelerator.num_processes} process(es); {len(self.rows)} rows ({row}); {recipe.max_steps} steps of "
+            f"{recipe.batch_size} rows, {recipe.max_steps * recipe.batch_size / len(self.rows):.2f} passes."
+        )
+
+    def completion_rows(self, result: TRLStep) -> list[dict[str, Any]]:
+        """What the step trained: each demonstration with its special tokens, cut where the loss begins."""
+        decode = self.parts.tokenizer.decode
+        return [
+            {"slot": place, "prompt": decode(prompt), "completion": decode(trained), "num_tokens": len(trained)}
+            for place, row in result.rows
+            for prompt, trained in parts_of(row)
+        ]
+
+    def shown_completions(self, result: TRLStep) -> list[ShownCompletion]:
+        shown = self.completion_rows(result)[: self.recipe.logging.show_completions]
+        return [ShownCompletion(one["prompt"], None, one["completion"], "a demonstration", "eos") for one in shown]

@@ -1,0 +1,184 @@
+"""Optimizer steps whose loss is computed by a trainer of TRL; the run around them is r1rl's own.
+
+TRL's SFTTrainer and RewardTrainer bring collation, loss and its metrics. The order of the data, accumulation over micro-batches and
+processes, clipping and the step are done here, so that a run goes on exactly where it was, whatever the number of processes:
+
+    rows of step s = the next `batch_size` ones of the run's order; process r of W takes every W-th of them
+    gradient       = that of the mean over all trained tokens (SFT) or pairs (reward model) of the step
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from datasets import Dataset
+from torch import nn
+from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
+
+from r1rl import metric_names as names
+from r1rl.checkpoint import TrainingState
+from r1rl.data import PromptOrder
+from r1rl.distributed import max_over_processes, own_share, reduce_sum
+from r1rl.errors import UserError
+
+TRL_METRICS = {
+    "entropy": names.ENTROPY,
+    "mean_token_accuracy": names.TOKEN_ACCURACY,
+    "accuracy": names.PAIR_ACCURACY,
+    "margin": names.PAIR_MARGIN,
+}
+"""Those of TRL's metrics that are kept, and what they are called here."""
+
+
+Arguments = TypeVar("Arguments", SFTConfig, RewardConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class TRLStep:
+    """What a step leaves."""
+
+    metrics: dict[str, float]
+    rows: list[tuple[int, dict[str, Any]]]
+    """This process's rows and their places in the step."""
+
+
+class TRLSteps:
+    """Does the steps of a run and counts them in its `state`."""
+
+    def __init__(
+        self,
+        trainer: SFTTrainer | RewardTrainer,
+        accelerator: Accelerator,
+        policy: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+        rows: Dataset,
+        order: PromptOrder,
+        state: TrainingState,
+        *,
+        batch_size: int,
+        micro_batch_size: int,
+        max_grad_norm: float,
+        length_of: Callable[[Mapping[str, Any]], int],
+        progress: Callable[[str, int, int], None],
+    ) -> None:
+        """`policy`, `optimizer`: as accelerate prepared them. `length_of`: the tokens of a row."""
+        self.trainer = trainer
+        self.accelerator = accelerator
+        self.policy = policy
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.rows = rows
+        self.order = order
+        self.state = state
+        self.batch_size = batch_size
+        self.micro_batch_size = micro_batch_size
+        self.max_grad_norm = max_grad_norm
+        self.length_of = length_of
+        self.progress = progress
+        trainer.accelerator = accelerator  # the one that prepared the policy
+
+    def step(self) -> TRLStep:
+        """One optimizer step on the next `batch_size` rows. A gradient that is not finite is thrown away and counted."""
+        started = time.perf_counter()
+        places = own_share(self.accelerator, list(enumerate(self.order.take(self.batch_size))))
+        own = [(place, self.rows[index]) for place, index in places]
+        loss = self._accumulate([row for _, row in sorted(own, key=lambda pair: self.length_of(pair[1]))])
+        learning_rate = float(self.schedule.get_last_lr()[0])
+        norm = self._update()
+        tokens = sum(self.length_of(row) for _, row in own)
+        sums = reduce_sum(self.accelerator, torch.tensor([loss, float(tokens)], dtype=torch.float64)).tolist()
+        seconds = max_over_processes(self.accelerator, int(1e6 * (time.perf_counter() - started))) / 1e6
+        self.state.step += 1
+        self.state.order = self.order.state_dict()
+        self.state.seconds += seconds
+        metrics = {
+            names.LOSS: sums[0] / self.accelerator.num_processes,
+            **self._trl_metrics(),
+            names.LEARNING_RATE: learning_rate,
+            names.SKIPPED_UPDATES: float(not math.isfinite(norm)),
+            names.TOKENS: sums[1],
+            names.TIME_STEP: seconds,
+            names.TOKENS_PER_SECOND: sums[1] / seconds,
+        }
+        if math.isfinite(norm):
+            metrics[names.GRAD_NORM] = norm
+        return TRLStep(metrics, own)
+
+    def _accumulate(self, rows: list[dict[str, Any]]) -> float:
+        """Forward and backward of this process's rows, short ones first; returns the sum of their losses, as TRL scales them."""
+        chunks = [rows[start : start + self.micro_batch_size] for start in range(0, len(rows), self.micro_batch_size)]
+        batches: list[dict[str, Any]] = [self.trainer.data_collator(chunk) for chunk in chunks]
+        trained = None
+        if "labels" in batches[0]:  # the loss is a sum over tokens, divided by all that the step trains in all processes
+            trained = sum(batch["labels"].ne(-100).sum() for batch in batches)
+            trained = reduce_sum(self.accelerator, torch.as_tensor(trained)).to(self.accelerator.device)
+        # What TRL divides a loss by that is a mean over the micro-batch.
+        self.trainer.current_gradient_accumulation_steps = 1 if trained is not None else len(batches)
+        losses = []
+        for done, batch in enumerate(batches, start=1):
+            with self._synchronise(done == len(batches)):
+                losses.append(self.trainer.training_step(self.policy, batch, trained))
+            self.progress("update", done, len(batches))
+        return float(torch.stack(losses).sum())
+
+    def _synchronise(self, last: bool) -> AbstractContextManager[None]:
+        """Replicated models exchange gradients in the last pass only; sharded ones in every pass, to keep them sharded."""
+        replicated = self.accelerator.distributed_type in (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+        return self.accelerator.no_sync(self.policy) if replicated and not last else nullcontext()
+
+    def _update(self) -> float:
+        """Clip and step; returns the gradient's norm before clipping."""
+        limit = self.max_grad_norm if self.max_grad_norm > 0 else math.inf
+        norm = float(self.accelerator.clip_grad_norm_(self.policy.parameters(), limit))
+        if math.isfinite(norm):
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.schedule.step()
+        return norm
+
+    def _trl_metrics(self) -> dict[str, float]:
+        """The means over the micro-batches, which TRL has taken over the processes."""
+        collected = self.trainer._metrics["train"]
+        values = {ours: sum(collected[theirs]) / len(collected[theirs]) for theirs, ours in TRL_METRICS.items() if collected.get(theirs)}
+        collected.clear()
+        return values
+
+
+def check_batch(batch_size: int, micro_batch_size: int, num_processes: int) -> None:
+    """Refuse a batch that can't be shared out evenly among the processes."""
+    unit = num_processes * micro_batch_size
+    if batch_size % unit:
+        raise UserError(
+            f"batch_size is {batch_size}, which {num_processes} processes x micro_batch_size {micro_batch_size} do not divide: "
+            f"make it a multiple of {unit}, or start another number of processes."
+        )
+
+
+def trl_arguments(kind: type[Arguments], accelerator: Accelerator, output_dir: str, **settings: Any) -> Arguments:
+    """What a trainer of TRL is told: to compute as accelerate was set up here, and to leave everything else alone."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # 5.23 has a new name for gradient_checkpointing; 5.17 has only this one
+        arguments = kind(
+            output_dir=output_dir,
+            bf16=accelerator.mixed_precision == "bf16",
+            use_cpu=accelerator.device.type == "cpu",
+            accelerator_config={"use_configured_state": True},
+            gradient_checkpointing=False,  # the model was loaded with it where the recipe says so
+            remove_unused_columns=False,
+            report_to=[],
+            disable_tqdm=True,
+            **settings,
+        )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # further GPUs of the machine are for further processes
+    arguments.mixed_precision = accelerator.mixed_precision  # not that of the launcher, where the recipe says otherwise
+    return arguments
