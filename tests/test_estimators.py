@@ -227,6 +227,20 @@ def test_paired_interval_covers_the_difference_and_is_narrower_than_an_unpaired_
     assert np.mean([one.standard_error for one in found]) < 0.75 * unpaired
 
 
+def test_differences_that_are_all_equal_are_not_certain() -> None:
+    # Nothing solved by either on 60 problems: t(59) = 2.000995, w = t^2 / (60 + t^2) = 4.003983 / 64.003983 = 0.0625583.
+    none = paired_difference([0.0] * 60, [0.0] * 60)
+    assert (none.difference, none.standard_error) == (0.0, 0.0) and not none.is_significant
+    assert none.ci95 == pytest.approx((-0.0625583, 0.0625583), abs=1e-6)
+    # All solved by the second alone: at worst a share w of all problems the other way round.
+    every = paired_difference([0.0] * 60, [1.0] * 60)
+    assert every.ci95 == pytest.approx((1 - 2 * 0.0625583, 1.0), abs=1e-6) and every.is_significant
+    assert not paired_difference([0.0] * 2, [1.0] * 2).is_significant
+    # 0.7 - 0.6 and 0.4 - 0.3 differ by rounding alone.
+    rounded = paired_difference([0.6, 0.3, 0.6], [0.7, 0.4, 0.7])
+    assert rounded.ci95 is not None and rounded.ci95[1] - rounded.ci95[0] > 0.1
+
+
 def test_paired_difference_by_hand() -> None:
     # differences 0.5, 0.5, 0, 0.5: mean 0.375, variance 0.0625, standard error 0.125, t(3) = 3.182446
     found = paired_difference([0.0, 0.5, 0.5, 0.25], [0.5, 1.0, 0.5, 0.75])
@@ -234,5 +248,6 @@ def test_paired_difference_by_hand() -> None:
     assert found.ci95 == pytest.approx((0.375 - 0.125 * 3.1824463, 0.375 + 0.125 * 3.1824463), abs=1e-6)
     assert not found.is_significant
     assert paired_difference([0.0, 0.1, 0.0, 0.1], [0.9, 1.0, 1.0, 1.0]).is_significant
+    assert paired_difference([0.5], [1.0]).ci95 is None and math.isnan(paired_difference([0.5], [1.0]).standard_error)
     with pytest.raises(ValueError, match="the same problems"):
         paired_difference([1.0], [1.0, 0.0])

@@ -74,7 +74,7 @@ def test_compare_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFix
     capsys.readouterr()
     assert cli.main(["evaluate", "--compare", first, second]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "own: model-b minus model-a is +100.0 points, 95 % interval +100.0 to +100.0 (paired over 40 problems)" in out
+    assert "own: model-b minus model-a is +100.0 points, 95 % interval +81.4 to +100.0 (paired over 40 problems)" in out
     assert cli.main(["evaluate", "--compare", first]) == 2
     assert "--compare needs 2 values" in capsys.readouterr().err
 

@@ -176,10 +176,18 @@ def test_the_script_filters_and_turns_pages(page: str) -> None:
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
-@pytest.mark.parametrize(("fragment", "shown", "counted"), [("", 20, "90 of 90"), ("#outcome=wrong&model=base", 6, "6 of 90")])
-def test_page_in_a_real_browser(page: str, tmp_path: Path, fragment: str, shown: int, counted: str) -> None:
+@pytest.mark.parametrize(
+    ("fragment", "script", "shown", "counted"),
+    [
+        ("", "", 20, "90 of 90"),
+        ("#outcome=wrong&model=base", "", 6, "6 of 90"),
+        ("#outcome=timeout", "document.querySelectorAll('button.problem')[2].click();", 15, "15 of 90"),
+    ],
+    ids=["all", "filtered", "problem"],
+)
+def test_page_in_a_real_browser(page: str, tmp_path: Path, fragment: str, script: str, shown: int, counted: str) -> None:
     file = tmp_path / "report.html"
-    file.write_text(page, encoding="utf-8")
+    file.write_text(page.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
     profile = f"--user-data-dir={tmp_path / 'profile'}"
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom", profile]
     done = subprocess.run([str(BROWSER), *options, file.as_uri() + fragment], capture_output=True, text=True, check=True, timeout=120)

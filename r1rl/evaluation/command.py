@@ -102,7 +102,8 @@ def compare_with_first(evaluated: Sequence[Evaluated], force: bool) -> tuple[lis
                 comparisons.append(compare_results(earlier, one.result, force))
             except UserError as error:
                 refusals.append(str(error))
-    return comparisons, refusals
+    order = list(first)
+    return sorted(comparisons, key=lambda comparison: order.index(comparison.benchmark)), refusals
 
 
 def finish(

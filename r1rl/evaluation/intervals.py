@@ -41,6 +41,8 @@ from statistics import NormalDist, fmean, variance
 from typing import Any
 
 LEVEL = 0.95
+EQUAL = 1e-12
+"""Differences of rates that are no further apart than this are equal; the rest is rounding."""
 Z_95 = NormalDist().inv_cdf(0.5 + LEVEL / 2)
 
 Interval = tuple[float, float]
@@ -136,16 +138,24 @@ def mean_estimate(problem_means: Sequence[float]) -> dict[str, Any] | None:
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> PairedDifference:
-    """Mean of second - first over problems, with Student's interval on the per-problem differences.
+    """Mean of second - first rate over problems, with Student's interval on the per-problem differences.
 
     `first[i]` and `second[i]` are the means of the two models on problem i. Pairing takes the problems' difficulty out of
-    the variance. Raises ValueError if the lengths differ or there is no problem.
+    the variance. Where all differences are equal no variance was seen, which N problems can't tell from a little: then up to a share w
+    of all problems may differ in any other way, w being the upper end of Wilson's interval for 0 of N. Raises ValueError if the
+    lengths differ or there is no problem.
     """
     if len(first) != len(second) or not first:
         raise ValueError(f"the paired difference needs the same problems for both models: {len(first)} and {len(second)} given")
     differences = [b - a for a, b in zip(first, second, strict=True)]
-    error = math.sqrt(variance(differences) / len(differences)) if len(differences) > 1 else math.nan
-    return PairedDifference(fmean(differences), error, of_mean(differences), len(differences))
+    count, mean = len(differences), fmean(differences)
+    if count < 2:
+        return PairedDifference(mean, math.nan, None, count)
+    if max(differences) - min(differences) < EQUAL:
+        unseen = over_problems([0.0] * count)
+        share = unseen[1] if unseen is not None else 1.0
+        return PairedDifference(mean, 0.0, (mean - share * (1 + mean), mean + share * (1 - mean)), count)
+    return PairedDifference(mean, math.sqrt(variance(differences) / count), of_mean(differences), count)
 
 
 @lru_cache(maxsize=256)

@@ -178,7 +178,7 @@ def problems(evaluated: Sequence[Evaluated]) -> str:
         rows = [
             [
                 f'<button type="button" class="problem" data-benchmark="{escape(benchmark)}">{escape(identity)}</button>',
-                escape(_beginning(texts[identity])),
+                f'<span class="text">{escape(_beginning(texts[identity]))}</span>',
                 *(_tally(own.get(identity)) for own in by_id),
             ]
             for identity in shown
