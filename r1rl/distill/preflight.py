@@ -9,7 +9,7 @@ from r1rl.config.distill import DistillRecipe
 from r1rl.data import LoadedProblems, column_names
 from r1rl.distill.completions import LoadedCompletions, WrittenCompletion, read_completions
 from r1rl.errors import UserError
-from r1rl.preflight import check_model_folder, check_trackers, read_held_out, read_section
+from r1rl.preflight import check_model_folder, check_trackers, check_vllm, read_held_out, read_section
 from r1rl.prompts import CHAT, template_text
 from r1rl.rewards import RewardSet
 from r1rl.run_directory import check_writable
@@ -46,6 +46,8 @@ def preflight(recipe: DistillRecipe, recipe_path: Path) -> DistillPreflight:
     check_trackers(recipe.logging)
     if recipe.prompt.template != CHAT:
         template_text(recipe.prompt.template)
+    if recipe.rollout.engine == "vllm":
+        check_vllm()
     asked = LoadedProblems([]) if recipe.data is None else read_section(recipe.data, recipe.seed, "data")
     written = LoadedCompletions([]) if recipe.completions is None else read_completions(recipe.completions, recipe.seed)
     held_out = read_held_out(recipe.evaluation)

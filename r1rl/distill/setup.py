@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -21,12 +20,12 @@ from r1rl.distill.sources import Sources
 from r1rl.distill.vocabulary import SharedTokens, shared_tokens
 from r1rl.errors import DataError, UserError
 from r1rl.grpo.logprobs import PolicyForward
-from r1rl.grpo.setup import first_sentence, load_policy, load_tokenizer, make_sampling
+from r1rl.grpo.setup import first_sentence, load_policy, load_tokenizer, make_engine, make_sampling
 from r1rl.monitor.progress import ProgressDisplay
 from r1rl.optimization import make_optimizer, make_schedule
 from r1rl.prompts import PromptTemplate
 from r1rl.rewards import RewardSet
-from r1rl.rollout import RolloutEngine, build_engine
+from r1rl.rollout import RolloutEngine
 from r1rl.sampling import Sampling
 from r1rl.types import Problem, Prompt
 
@@ -89,8 +88,7 @@ def build_parts(
     prompts, dropped = _prompts(recipe, checked.problems, template, size)
     rows = _rows(recipe, checked, tokenizer, sampling, size)
     nn.Module.to(model, accelerator.device)
-    sharded = accelerator.distributed_type is DistributedType.FSDP
-    engine = build_engine(recipe.rollout.engine, model, tokenizer, recipe.rollout.max_rows, dtype, sharded)
+    engine = make_engine(recipe.rollout, model, tokenizer, accelerator, dtype)
     forward = StudentForward(model, recipe.divergence, size, recipe.update.logit_chunk)
     optimizer = make_optimizer(forward, recipe.optimizer)
     policy, optimizer = accelerator.prepare(forward, optimizer)
