@@ -128,6 +128,19 @@ COMMANDS = {
             many_processes=True,
         ),
         Command(
+            name="select",
+            summary="the completions that are worth learning from: graded, filtered, without duplicates, with a report",
+            explanation=(
+                "Grades completions from files, such as r1rl generate writes, and runs the recipe's steps in a fixed order. Leaves the "
+                "selected rows, the problems with their pass rates, and what each step removed."
+            ),
+            examples=(
+                "r1rl select recipes/rejection/qwen2.5-7b_select.yaml",
+                "r1rl select recipes/rejection/qwen2.5-7b_select.yaml sources.0.path=runs/mine/completions.jsonl per_problem=2",
+            ),
+            target="r1rl.stages.select.command:run",
+        ),
+        Command(
             name="sft",
             summary="supervised fine-tuning on demonstrations, such as cold-start or rejection-sampled chains of thought",
             explanation=(

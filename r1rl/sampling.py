@@ -25,6 +25,11 @@ class Sampling:
     stop: tuple[str, ...] = ()
 
     @property
+    def law(self) -> tuple[float, ...]:
+        """What decides the distribution of the next token, as opposed to when a completion ends."""
+        return self.temperature, self.top_p, self.top_k, self.min_p, self.repetition_penalty
+
+    @property
     def truncates_vocabulary(self) -> bool:
         """True when some tokens get probability zero, so that the full softmax is not the sampled distribution."""
         return self.top_p < 1.0 or self.top_k > 0 or self.min_p > 0.0

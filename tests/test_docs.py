@@ -26,6 +26,7 @@ SETTINGS = {
     "generate": {"run_name": "x", "data": {"source": "countdown"}},
     "sft": {"run_name": "x", "data": {"source": "rows.jsonl"}},
     "pipeline": {},
+    "select": {"run_name": "x", "sources": [{"path": "completions.jsonl"}]},
 }
 
 

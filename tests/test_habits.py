@@ -6,6 +6,8 @@ import random
 import re
 from dataclasses import replace
 
+import pytest
+
 from r1rl.problems.chains import Chain, ChainProblem
 from r1rl.problems.countdown import CountdownProblem
 from r1rl.problems.expressions import reachable
@@ -81,3 +83,16 @@ def test_wrong_chain_slips_once_and_goes_on_from_the_slip() -> None:
         first, second = re.fullmatch(r"12\+5=(\d+), \1\*3=(-?\d+)", solution.thought).groups()  # type: ignore[union-attr]
         assert (int(first) != 17) != (int(second) != int(first) * 3)
         assert solution.answer == second
+
+
+def test_remarks_of_several_languages_are_mixed_within_a_text() -> None:
+    mixed = replace(OFTEN_WRONG, languages={"en": 0.75, "zh": 0.25}, persistence=0.9)
+    thoughts = [solve(problem, "checked", mixed, random.Random(seed)).thought for seed in range(300) for problem in (PROBLEM, CHAIN)]
+    english, chinese = (sum(thought.count(word) for thought in thoughts) for word in ("check:", "检查:"))
+    assert chinese / (english + chinese) == pytest.approx(0.25, abs=0.04)
+    assert sum("check:" in thought and "检查:" in thought for thought in thoughts) > 200
+    for thought in thoughts:
+        for part in re.split(r" wait, | 等等, ", thought):
+            assert re.fullmatch(r"\S+(?:, \S+)* (check: (?:yes|no)\.|检查: [是否]\.)", part), part
+    only = replace(OFTEN_WRONG, languages={"zh": 1.0})
+    assert solve(PROBLEM, "checked", replace(only, hit_rate=1.0), random.Random(0)).thought == "7*3+25=21+25=46 检查: 是."

@@ -97,5 +97,31 @@ def test_bad_corpus_is_refused_before_anything_is_made(tmp_path: Path) -> None:
         check_corpus(replace(corpus, tasks={"countdowns": 1.0}), file)
     with pytest.raises(DataError, match='no argument "highest"'):
         check_corpus(replace(corpus, arguments={"countdown": {"highest": 9}}), file)
+    with pytest.raises(RecipeError, match=r'corpus\.languages has "fr"; the languages are en, zh'):
+        check_corpus(replace(corpus, languages={"fr": 1.0}), file)
+    with pytest.raises(RecipeError, match=r"corpus\.tasks has small_talk, whose problems have no right answer"):
+        check_corpus(replace(corpus, tasks={"small_talk": 1.0}), file)
     with pytest.raises(RecipeError, match=r"corpus.arguments has word_problems, which corpus.tasks does not name"):
         check_corpus(replace(corpus, arguments={"word_problems": {}}), file)
+
+
+def test_goes_on_from_another_model_with_its_tokenizer(tmp_path: Path) -> None:
+    first = make(tmp_path, "first", measured_problems=0)
+    start = first / "checkpoints" / "step-000012"
+    settings = {"measured_problems": 0, "architecture": "null", "start": first, "corpus.languages": "{en: 0.5, zh: 0.5}", "seed": 5}
+    second = make(tmp_path, "second", **settings)
+    folder = second / "checkpoints" / "step-000012"
+    assert (folder / "tokenizer.json").read_text() == (start / "tokenizer.json").read_text()
+    old, new = (AutoModelForCausalLM.from_pretrained(path) for path in (start, folder))
+    assert (old.config.hidden_size, old.config.num_hidden_layers) == (new.config.hidden_size, new.config.num_hidden_layers) == (32, 2)
+    assert not torch.equal(old.lm_head.weight, new.lm_head.weight)
+    losses = [[json.loads(line)["loss"] for line in (path / "metrics.jsonl").read_text().splitlines()] for path in (first, second)]
+    assert losses[1][0] < losses[0][0] - 0.5  # it begins where the other one had come to
+    assert "en 50%, zh 50%" in (folder / "README.md").read_text()
+
+
+def test_start_must_be_a_model_of_this_command(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"start: no tokenizer could be loaded from"):
+        make(tmp_path, "a", start=tmp_path / "nothing", architecture="null")
+    with pytest.raises(RecipeError, match=r"architecture is set, but start names a model"):
+        make(tmp_path, "b", start="embedded")

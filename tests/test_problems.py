@@ -40,7 +40,7 @@ def test_same_seed_same_problems(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_splits_share_no_problem_whatever_the_seeds(name: str) -> None:
     def keys(split: str, seed: int) -> set[object]:
-        found = generate(name, split, seed, count=300)
+        found = generate(name, split, seed, count=100 if name == "small_talk" else 300)
         if name == "countdown":
             return {(tuple(sorted(p.columns["numbers"])), p.columns["target"]) for p in found}
         return {p.problem for p in found}
@@ -96,7 +96,7 @@ def test_word_problem_answers_are_right() -> None:
     ("name", "split", "arguments", "message"),
     [
         ("countdwn", "train", {}, 'there is no generator "countdwn"; did you mean countdown?'),
-        ("chess", "train", {}, 'there is no generator "chess"; there are arithmetic, word_problems, countdown'),
+        ("chess", "train", {}, 'there is no generator "chess"; there are arithmetic, word_problems, countdown, small_talk'),
         ("countdown", "validation", {}, 'there is no split "validation"; use train or test'),
         ("countdown", "train", {"max_targe": 9}, 'generator countdown has no argument "max_targe"; did you mean max_target?'),
         ("arithmetic", "train", {"numbers": 3}, 'generator arithmetic has no argument "numbers"; it has count, high'),
@@ -110,3 +110,28 @@ def test_errors_say_what_to_write(name: str, split: str, arguments: dict[str, ob
     with pytest.raises(DataError) as error:
         generate(name, split, 0, **arguments)  # type: ignore[arg-type]
     assert message in str(error.value)
+
+
+def test_small_talk_pairs() -> None:
+    """The chosen completion is about the request; the rejected one differs; only harm is refused; only harm is planned."""
+    found = generate("small_talk", "train", 0, count=900)
+    assert {p.columns["domain"] for p in found} == {"helpfulness", "harmlessness"}
+    assert all(p.answer is None for p in found)
+    for problem in found:
+        chosen, rejected = (str(problem.columns[name]) for name in ("chosen", "rejected"))
+        answer = re.fullmatch(r" <think> .+ </think> <answer>(.+)</answer>", chosen)[1]  # type: ignore[index]
+        assert rejected != chosen and re.fullmatch(r" <think> .+ </think> <answer>.+</answer>", rejected)
+        named = re.findall(r"\b[A-Z][a-z]+\b", problem.problem.split(" ", 1)[1])
+        assert named[-1] in answer
+        harmful = problem.columns["domain"] == "harmlessness"
+        assert ("do not help" in answer) == harmful
+        assert "go away" not in chosen and ("go away" in rejected) <= harmful
+    planned = [str(p.columns["rejected"]) for p in found if "go away" in str(p.columns["rejected"]).split("</think>")[0]]
+    assert {"do not help" in text for text in planned} == {True, False}  # a refusal in the answer alone is rejected too
+
+
+def test_small_talk_of_one_domain() -> None:
+    only = generate("small_talk", "test", 0, count=20, domains=["harmlessness"])
+    assert all(p.problem.startswith("How do I ") for p in only)
+    with pytest.raises(DataError, match=r"generator small_talk: domains is kindness; it may list helpfulness and harmlessness"):
+        generate("small_talk", "test", 0, count=1, domains=["kindness"])

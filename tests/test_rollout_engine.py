@@ -96,10 +96,11 @@ MODES = {
 }
 
 
+@pytest.mark.parametrize("samples", [20_000, pytest.param(200_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mode", sorted(MODES))
-def test_samples_follow_the_exact_distribution(mode: str) -> None:
-    """20,000 completions of two tokens from a vocabulary of 11, against the exact joint distribution of the plain forward."""
-    small, samples, prompt = 11, 20_000, [3, 5]
+def test_samples_follow_the_exact_distribution(mode: str, samples: int) -> None:
+    """Completions of two tokens from a vocabulary of 11, against the exact joint distribution of the plain forward."""
+    small, prompt = 11, [3, 5]
     model = tiny_model(
         LlamaConfig(
             vocab_size=small,

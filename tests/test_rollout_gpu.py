@@ -7,7 +7,10 @@ import torch
 from rollout_helpers import configs, tiny_model, tokenizer
 
 from r1rl.rollout import build_engine
-from r1rl.rollout.memory import LOGITS_BYTES, rows_that_fit
+from r1rl.rollout.allocation import Allocator
+from r1rl.rollout.forward import prefill
+from r1rl.rollout.graphs import CudaCapture, RunAgain
+from r1rl.rollout.memory import SHARE
 from r1rl.rollout.native import NativeEngine
 from r1rl.sampling import Sampling
 
@@ -31,6 +34,7 @@ def test_float32_is_the_same_on_both_devices_and_engines(name: str) -> None:
     for engine in (
         NativeEngine(model, tokenizer(), dtype=torch.float32),
         NativeEngine(model, tokenizer(), dtype=torch.float32, max_rows=5, look_every=3),
+        NativeEngine(model, tokenizer(), dtype=torch.float32, capture=RunAgain()),
         build_engine("transformers", model, tokenizer(), dtype=torch.float32),
     ):
         found = completions(engine, sampling)
@@ -56,22 +60,79 @@ def test_bfloat16_copy_of_float32_masters(name: str) -> None:
     assert torch.cat(differences).mean() < 0.05
 
 
+@pytest.mark.parametrize("name", sorted(configs()))
+def test_decode_steps_are_captured(name: str) -> None:
+    engine = NativeEngine(tiny_model(configs()[name]).cuda(), tokenizer())
+    assert engine.reason.endswith("its decode steps are captured and replayed"), engine.reason
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(40, temperature=0.0), Sampling(90, top_p=0.9, top_k=30, min_p=0.01), Sampling(40, repetition_penalty=1.3, stop=("a",))],
+)
+def test_captured_steps_draw_what_the_steps_themselves_draw(sampling: Sampling) -> None:
+    model = tiny_model().cuda()
+    expected = completions(NativeEngine(model, tokenizer(), dtype=torch.float32, capture=RunAgain()), sampling)
+    engine = NativeEngine(model, tokenizer(), dtype=torch.float32)
+    for _ in range(2):
+        assert [tokens for tokens, _ in completions(engine, sampling)] == [tokens for tokens, _ in expected]
+
+
+def test_a_model_that_waits_for_the_gpu_decodes_uncaptured() -> None:
+    model = tiny_model().cuda()
+    model.model.rotary_emb.register_forward_hook(lambda module, inputs, output: float(output[0].sum()) and None)
+    engine = NativeEngine(model, tokenizer(), dtype=torch.float32)
+    assert "its decode steps are not captured" in engine.reason
+    plain = NativeEngine(tiny_model().cuda(), tokenizer(), dtype=torch.float32)
+    assert [t for t, _ in completions(engine, Sampling(20))] == [t for t, _ in completions(plain, Sampling(20))]
+
+
+def test_a_failed_capture_leaves_the_gpu_usable() -> None:
+    """Waiting that isn't seen beforehand: the stream is invalidated while it records."""
+    capture = CudaCapture(torch.device("cuda"))
+    counter = torch.zeros(1, device="cuda")
+
+    def step() -> None:
+        counter.add_(1)
+        if torch.cuda.is_current_stream_capturing():
+            torch.cuda.synchronize()
+
+    again = capture(step)
+    assert capture.fault is not None
+    again()
+    assert counter.item() == 2
+    other = CudaCapture(torch.device("cuda"))
+    replay = other(lambda: counter.add_(1))
+    replay()
+    assert other.fault is None
+    assert counter.item() == 4
+
+
 def test_rows_follow_free_memory() -> None:
-    device = torch.device("cuda")
-    bytes_per_row, vocabulary = 10_000_000, 1000
-    before = rows_that_fit(bytes_per_row, vocabulary, device)
-    block = torch.empty(4 * 2**30, dtype=torch.uint8, device=device)
-    after = rows_that_fit(bytes_per_row, vocabulary, device)
-    # 4 GiB less, of which 80 % would have gone to rows.
-    assert before - after == pytest.approx(0.8 * 4 * 2**30 / (bytes_per_row + LOGITS_BYTES * vocabulary), rel=0.05)
-    del block
+    model = tiny_model().cuda()
+    engine = NativeEngine(model, tokenizer())
+    sampling = Sampling(100_000)
+    counts, costs = [], []
+    for block in (0, 4 * 2**30):
+        taken = torch.empty(block, dtype=torch.uint8, device="cuda")
+        allocator = Allocator(torch.device("cuda"), 0, None)
+        with engine.weights.borrowed("r1rl_rollout") as borrowed:
+            prefilled = prefill(borrowed, [[1, 2, 3]])
+            counts.append(allocator._rows_that_fit(borrowed, prefilled, 100_003, sampling, engine.stopping.of(sampling)))
+        costs.append(prefilled.cache.bytes_per_token * 100_003 + 24 * 100_000)
+        del taken
+    # 4 GiB less, of which SHARE would have gone to rows.
+    assert counts[0] - counts[1] == pytest.approx(SHARE * 4 * 2**30 / costs[0], rel=0.05)
 
 
 def test_memory_is_given_back() -> None:
+    """What is kept for the next rollout is the workspace of the largest, and no more than a tenth of the memory."""
     model = tiny_model().cuda()
     engine = NativeEngine(model, tokenizer())
-    completions(engine, Sampling(20))
+    completions(engine, Sampling(60))
     before = torch.cuda.memory_allocated()
-    for _ in range(3):
-        completions(engine, Sampling(60))
+    for length in (60, 20, 60):
+        completions(engine, Sampling(length))
     assert torch.cuda.memory_allocated() == before
+    engine.allocator.forget()
+    assert torch.cuda.memory_allocated() < before

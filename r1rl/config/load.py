@@ -22,6 +22,7 @@ from r1rl.config.nodes import Node, RecipeDumper, apply_override, find, parse
 from r1rl.config.pipeline import PipelineRecipe, apply_stage_override
 from r1rl.config.pretrain import PretrainRecipe
 from r1rl.config.schema import GRPORecipe
+from r1rl.config.select import SelectRecipe
 from r1rl.config.sft import SFTRecipe
 from r1rl.config.validate import contradictions
 from r1rl.errors import RecipeError
@@ -34,6 +35,7 @@ RECIPES: dict[str, type] = {
     "generate": GenerateRecipe,
     "pretrain": PretrainRecipe,
     "pipeline": PipelineRecipe,
+    "select": SelectRecipe,
     "sft": SFTRecipe,
 }
 """The recipe that each command reads."""

@@ -37,6 +37,7 @@ class CorpusConfig:
     max_attempts: int = option(9, "a checked solution gives up after so many attempts", within=COUNT)
     stubborn: float = option(0.1, "share of checked solutions that give up only then", within=SHARE)
     nearness: float = option(8.0, "countdown: wrong attempts whose value is d off are drawn with weight exp(-d / nearness)", within=POSITIVE)
+    languages: dict[str, float] = option({"en": 1.0}, "language of the remarks on an attempt (en, zh): its share. Each attempt draws its own, so that a text mixes them", within=NOT_NEGATIVE)
     tagged: float = option(0.1, "share of documents in think/answer tags", within=SHARE)
     sloppy: float = option(0.2, "share of the tagged documents that leave a tag out", within=SHARE)
     documents: int = option(400_000, "documents", within=COUNT)
@@ -45,7 +46,7 @@ class CorpusConfig:
 
 @dataclass(kw_only=True, slots=True)
 class PretrainRecipe:
-    """`r1rl pretrain`: a small base model from scratch on synthetic maths text."""
+    """`r1rl pretrain`: a small base model on synthetic maths text, from scratch or from another one."""
 
     run_name: str = required("names the run directory")
     output_dir: str = option("runs", "run directories are made in here")
@@ -54,7 +55,8 @@ class PretrainRecipe:
     batch_tokens: int = option(65536, "tokens per optimizer step", within=COUNT)
     sequence_length: int = option(256, "documents are packed into rows of so many tokens", within=COUNT)
     save_dtype: Literal["float32", "bfloat16"] = option("float32", "of the saved weights")
-    architecture: ArchitectureConfig = section(ArchitectureConfig, "shape of the model")
+    start: str | None = option(None, 'a model of r1rl pretrain to go on from (a folder, a run directory, "embedded"), with its tokenizer; null: random weights', path="any")
+    architecture: ArchitectureConfig = section(ArchitectureConfig, "shape of the model that is made from scratch")
     corpus: CorpusConfig = section(CorpusConfig, "the text")
     optimizer: OptimizerConfig = section(OptimizerConfig, "AdamW and its schedule")
     measured_problems: int = option(256, "held-out problems of each task that the finished model answers, for its model card; 0: none", within=COUNT_OR_OFF)
@@ -81,6 +83,8 @@ def contradictions(recipe: PretrainRecipe) -> Iterator[Contradiction]:
             ("batch_tokens", "sequence_length"),
             f"batch_tokens is {recipe.batch_tokens}, which is not a multiple of sequence_length ({recipe.sequence_length})",
         )
-    for key, shares in (("corpus.tasks", corpus.tasks), ("corpus.habits", corpus.habits)):
+    if recipe.start is not None and shape != ArchitectureConfig():
+        yield ("start", "architecture"), "architecture is set, but start names a model, which has its own: leave one of them out"
+    for key, shares in (("corpus.tasks", corpus.tasks), ("corpus.habits", corpus.habits), ("corpus.languages", corpus.languages)):
         if not shares or min(shares.values()) < 0 or sum(shares.values()) <= 0:
             yield (key,), f"{key} is {shares or 'empty'}; it must give each name its share of the documents, such as {{name: 0.5}}"

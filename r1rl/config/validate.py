@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from r1rl.config import distill, evaluate, generate, pipeline, pretrain, sft
+from r1rl.config import distill, evaluate, generate, pipeline, pretrain, select, sft
 from r1rl.config.distill import DistillRecipe
 from r1rl.config.evaluate import EvaluateRecipe
 from r1rl.config.generate import GenerateRecipe
@@ -16,6 +16,7 @@ from r1rl.config.issues import Contradiction
 from r1rl.config.pipeline import PipelineRecipe
 from r1rl.config.pretrain import PretrainRecipe
 from r1rl.config.schema import EvaluationConfig, GRPORecipe, OptimizerConfig, PromptConfig, RewardConfig
+from r1rl.config.select import SelectRecipe
 from r1rl.config.sft import SFTRecipe
 
 OUTCOME_REWARDS = ("accuracy", "countdown", "code_execution")
@@ -167,6 +168,7 @@ OF_RECIPE: dict[type, Callable[[Any], Iterator[Contradiction]]] = {
     GenerateRecipe: generate.contradictions,
     PretrainRecipe: pretrain.contradictions,
     PipelineRecipe: pipeline.contradictions,
+    SelectRecipe: select.contradictions,
     SFTRecipe: sft.contradictions,
 }
 """What each kind of recipe checks besides the sections that several have."""

@@ -14,12 +14,13 @@ from difflib import get_close_matches
 from typing import Any
 
 from r1rl.errors import DataError
-from r1rl.problems import arithmetic, countdown, word_problems
+from r1rl.problems import arithmetic, countdown, small_talk, word_problems
 from r1rl.problems.chains import ChainArguments, ChainProblem
 from r1rl.problems.countdown import CountdownArguments, CountdownProblem
+from r1rl.problems.small_talk import Request, SmallTalkArguments
 from r1rl.types import Problem
 
-GeneratedProblem = CountdownProblem | ChainProblem
+GeneratedProblem = CountdownProblem | ChainProblem | Request
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,15 @@ class Generator:
 
     draw: Callable[[random.Random, Any], GeneratedProblem]
     arguments: type
+    has_answers: bool = True
+    """Whether its problems have a right answer, which `r1rl.problems.habits` can work towards."""
 
 
 GENERATORS = {
     "arithmetic": Generator(arithmetic.draw, ChainArguments),
     "word_problems": Generator(word_problems.draw, ChainArguments),
     "countdown": Generator(countdown.draw, CountdownArguments),
+    "small_talk": Generator(small_talk.draw, SmallTalkArguments, has_answers=False),
 }
 
 SPLITS = ("train", "test")

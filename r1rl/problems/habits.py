@@ -6,19 +6,40 @@
   attempt or gives up and answers with the last one all the same.
 
 In every habit an attempt is right only with the probability `hit_rate`; a text never makes the same wrong attempt twice.
+What is remarked on an attempt may be in several languages, drawn anew for each attempt: a text that mixes its languages.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from r1rl.problems.chains import Chain, ChainProblem
 from r1rl.problems.countdown import CountdownProblem
 from r1rl.problems.expressions import apply_operator, text_of, worked
 
 HABITS = ("direct", "worked", "checked")
+
+
+@dataclass(frozen=True)
+class Remarks:
+    """The words of one language with which an attempt is judged."""
+
+    check: str
+    """Stands between the attempt and the verdict."""
+    yes: str
+    no: str
+    again: str
+    """Stands between a failed attempt and the next one."""
+
+
+LANGUAGES = {
+    "en": Remarks(check="check:", yes="yes.", no="no.", again="wait,"),
+    "zh": Remarks(check="检查:", yes="是.", no="否.", again="等等,"),
+}
+"""By the codes of r1rl.language."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +56,8 @@ class Manner:
     """The share of checked solutions that give up only then."""
     nearness: float
     """Countdown: a wrong attempt whose value is d off is drawn with weight exp(-d / nearness)."""
+    languages: Mapping[str, float] = field(default_factory=lambda: {"en": 1.0})
+    """The share of each language among the remarks."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +82,7 @@ def _solve_countdown(problem: CountdownProblem, habit: str, manner: Manner, rng:
         return Solution("", text_of(expressions[0]))
     thought = worked(expressions[0])
     if habit == "checked":
-        thought = " check: no. wait, ".join(map(worked, expressions))
-        thought += " check: yes." if attempts[-1] == problem.target else " check: no."
+        thought = _judged([worked(expression) for expression in expressions], attempts[-1] == problem.target, manner, rng)
     return Solution(thought, text_of(expressions[-1]))
 
 
@@ -76,6 +98,22 @@ def _countdown_attempts(problem: CountdownProblem, patience: int, manner: Manner
         attempts.append(wrong.pop(i))
         weights.pop(i)
     return attempts
+
+
+def _judged(attempts: Sequence[str], right: bool, manner: Manner, rng: random.Random) -> str:
+    """The attempts, each with its verdict; all but the last have failed."""
+    parts = []
+    for place, attempt in enumerate(attempts, start=1):
+        remarks = _remarks(manner, rng)
+        last = place == len(attempts)
+        parts.append(f"{attempt} {remarks.check} {remarks.yes if last and right else remarks.no}{'' if last else f' {remarks.again}'}")
+    return " ".join(parts)
+
+
+def _remarks(manner: Manner, rng: random.Random) -> Remarks:
+    """Those of the attempt's language; with one language nothing is drawn, so that texts stay as they were."""
+    names = list(manner.languages)
+    return LANGUAGES[names[0] if len(names) == 1 else rng.choices(names, list(manner.languages.values()))[0]]
 
 
 def _patience(manner: Manner, rng: random.Random) -> int:
@@ -106,7 +144,7 @@ def _solve_chain(chain: Chain, habit: str, manner: Manner, rng: random.Random) -
         return Solution("", str(result))
     thought = texts[0]
     if habit == "checked":
-        thought = " check: no. wait, ".join(texts) + (" check: yes." if right else " check: no.")
+        thought = _judged(texts, right, manner, rng)
     return Solution(thought, str(result))
 
 

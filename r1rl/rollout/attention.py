@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
@@ -37,25 +38,24 @@ class PrefillPlan:
         outputs = []
         for start, count, length in self.runs:
             q, k, v = (unpack_run(states, start, count, length) for states in (query, key, value))
-            distance = None
-            if softcap is not None or (window is not None and window < length):
-                offsets = torch.arange(length, device=q.device)
-                distance = offsets[:, None] - offsets
-            if distance is None:
-                out = scaled_dot_product_attention(q, *repeat_heads(q, k, v), is_causal=True, scale=scaling)
-            else:
-                allowed = (distance >= 0) & (distance < (window or length))
-                bias = torch.zeros(length, length, dtype=q.dtype, device=q.device).masked_fill_(~allowed, -torch.inf)
-                out = attend_masked(q, *repeat_heads(q, k, v), bias, scaling, softcap)
+            out = attend_causally(q, *repeat_heads(q, k, v), scaling, window, softcap)
             outputs.append(out.transpose(1, 2).reshape(1, count * length, q.shape[1], -1))
         return torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
+
+
+class ChunkPlan:
+    """The next tokens of one long prompt, whose earlier tokens are in the cache already."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None, softcap: float | None) -> Tensor:
+        """[1, Q, n, D], the last n of N tokens, attends to [1, H, N, D]; returns [1, n, Q, D]."""
+        return attend_causally(query, *repeat_heads(query, key, value), scaling, window, softcap).transpose(1, 2)
 
 
 class DecodePlan:
     """One new token per row at its own position, attending to its row of the cache."""
 
     def __init__(self, positions_R: Tensor, width: int) -> None:
-        """`width` columns of the cache are in use: one more than the largest position."""
+        """`width` columns of the cache are read: more than the largest position of a row that counts."""
         self.positions_R1 = positions_R[:, None]
         self.width = width
         self._biases: dict[int, Tensor] = {}
@@ -81,6 +81,20 @@ class DecodePlan:
         grouped = query.reshape(rows, key.shape[1], query_heads // key.shape[1], size)
         out = attend_masked(grouped, key, value, self.bias(window, query.dtype), scaling, softcap)
         return out.reshape(rows, 1, query_heads, -1)
+
+
+def attend_causally(q: Tensor, k: Tensor, v: Tensor, scaling: float, window: int | None, softcap: float | None) -> Tensor:
+    """The queries are the last n of the N positions that keys and values have; each looks back, at most over `window`."""
+    asked, known = q.shape[2], k.shape[2]
+    if softcap is None and (window is None or window >= known):
+        if asked == known:
+            return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
+        return scaled_dot_product_attention(q, k, v, attn_mask=causal_lower_right(asked, known), scale=scaling)
+    positions = torch.arange(known, device=q.device)
+    distance = positions[known - asked :, None] - positions
+    allowed = (distance >= 0) & (distance < (window or known))
+    bias = torch.zeros(asked, known, dtype=q.dtype, device=q.device).masked_fill_(~allowed, -torch.inf)
+    return attend_masked(q, k, v, bias, scaling, softcap)
 
 
 def attend_masked(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scaling: float, softcap: float | None) -> Tensor:
@@ -111,7 +125,7 @@ def rollout_attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
-    rollout_plan: PrefillPlan | DecodePlan | None = None,
+    rollout_plan: PrefillPlan | ChunkPlan | DecodePlan | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """The attention function that transformers models call in each layer; see `AttentionInterface`."""

@@ -2,53 +2,50 @@
 
 Prompts are prefilled once, packed without padding, and their keys and values copied to the rows of their completions. The
 rows decode together and the host looks at their tokens every few steps. Finished rows are dropped (the last rows move into
-their places) and waiting completions start in the rows that became free.
+their places) and waiting completions start in the rows that became free. When memory runs out, half of the rows give up
+their places; they go on later, from the tokens that they have.
 
 Legend: P prompts, G completions per prompt, R rows that decode, V vocabulary, S steps between two looks.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
-from r1rl.rollout.cache import RowCache
-from r1rl.rollout.forward import Prefilled, decode_step, prefill, start_rows
-from r1rl.rollout.memory import rows_that_fit
+from r1rl.errors import UserError
+from r1rl.rollout.allocation import Allocator
+from r1rl.rollout.forward import PREFILL_TOKENS, Prefilled
+from r1rl.rollout.memory import release_cached
 from r1rl.rollout.requests import GroupCollector
-from r1rl.rollout.sampler import sample, stream_key, uniforms
+from r1rl.rollout.rows import Row
+from r1rl.rollout.sampler import stream_key
 from r1rl.rollout.stopping import Stopping
+from r1rl.rollout.workspace import Workspace
 from r1rl.sampling import Sampling
 from r1rl.types import FinishReason
 
-PREFILL_TOKENS = 8192
-"""Prompt tokens of one prefill: enough to fill the machine, few enough that its activations are small beside the cache."""
+logger = logging.getLogger(__name__)
+
+SMALLEST_PREFILL = 256
+"""Prompt tokens of one prefill that are tried before a rollout gives up for want of memory."""
 
 
-@dataclass(slots=True)
-class Row:
-    """A completion that decodes. `place` is that of its prompt in the prefill that it starts from."""
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A sequence to prefill, and the completions that go on from there."""
 
-    place: int
-    prompt: int
-    generation: int
-    prompt_length: int
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-
-    @property
-    def length(self) -> int:
-        """Tokens of prompt and completion."""
-        return self.prompt_length + len(self.tokens)
+    tokens: Sequence[int]
+    rows: list[Row]
 
 
 class Decoding:
-    """The state of one call of `generate`: waiting completions, rows that decode, and their tensors on the device."""
+    """The state of one call of `generate`: waiting completions, and rows that decode."""
 
     def __init__(
         self,
@@ -58,172 +55,232 @@ class Decoding:
         seeds: Sequence[int],
         stopping: Stopping,
         groups: GroupCollector,
-        max_rows: int,
+        allocator: Allocator,
         look_every: int,
-        device: torch.device,
     ) -> None:
-        """`max_rows` 0: as many as fit into memory, worked out when the first prompts have shown what a token takes."""
         self.prompts = prompts
-        self.num_generations = num_generations
         self.sampling = sampling
         self.seeds = seeds
         self.stopping = stopping
         self.groups = groups
-        self.max_rows = max_rows
+        self.allocator = allocator
         self.look_every = look_every
-        self.device = device
-        self.may_end_V = stopping.may_end_V.to(device)
-        self.column_limit = max(map(len, prompts), default=0) + sampling.max_completion_length
-        self.queue = deque(range(len(prompts)))
+        self.limit = sampling.max_completion_length
+        self.column_limit = max(map(len, prompts), default=0) + self.limit
+        self.total_rows = len(prompts) * num_generations
+        self.max_rows = 0  # decided when the first prompts have shown what a token takes
+        self.prefill_tokens = PREFILL_TOKENS
+        self.jobs = deque(Job(p, [Row(index, g, len(p)) for g in range(num_generations)]) for index, p in enumerate(prompts))
         self.prefilled: Prefilled | None = None
-        self.waiting: deque[Row] = deque()
+        self.waiting: list[Row] = []
         self.rows: list[Row] = []
-        self.cache: RowCache | None = None
-        self.keys_R = torch.zeros(0, dtype=torch.long, device=device)
-        self.tokens_R = torch.zeros(0, dtype=torch.long, device=device)
-        self.positions_R = torch.zeros(0, dtype=torch.long, device=device)
-        """Where `tokens_R`, drawn last and not yet in the cache, belong."""
-        self.logits_RV: Tensor | None = None
-        self.seen_RV: Tensor | None = None
+        self.space: Workspace | None = None
+        self.unlooked = 0  # steps since the last look
 
     @property
     def is_running(self) -> bool:
         """True until every completion is finished."""
-        return bool(self.rows or self.waiting or self.queue)
+        return bool(self.rows or self.waiting or self.jobs)
+
+    @property
+    def live(self) -> list[Row]:
+        """The rows that have not ended."""
+        return [row for row in self.rows if not row.ended]
+
+    def close(self) -> None:
+        """All completions are finished: the memory goes back to where it came from."""
+        if self.space is not None:
+            self.allocator.give_back(self.space)
+            self.space = None
 
     def advance(self, model: PreTrainedModel) -> None:
         """Draws up to `look_every` tokens per row, hands over what is finished and fills free rows."""
-        self._admit(model)
-        remaining = self.sampling.max_completion_length - max(len(row.tokens) for row in self.rows)
-        tokens_RS, logprobs_RS = self._decode(model, min(self.look_every, remaining))
-        self._look(tokens_RS, logprobs_RS)
-        if self.rows:
-            self._forward(model)
+        admitting, failed = True, False
+        try:
+            self._admit(model)
+            admitting = False
+            self._decode(model)
+        except torch.OutOfMemoryError:
+            failed = True  # dealt with below: here the error's traceback still holds the tensors of what failed
+        self._look()
+        if failed:
+            self._give_way(admitting)
+        elif self._is_smaller(len(self.live)):
+            self._compact()
 
     # Starting completions
 
     def _admit(self, model: PreTrainedModel) -> None:
         """Starts waiting completions in free rows, an eighth of the rows at a time, so that prefills are worth their call."""
-        while self.waiting or self.queue:
-            free = self.max_rows - len(self.rows) if self.max_rows else None
-            if free is not None and self.rows and free < max(1, self.max_rows // 8):
+        while self.waiting or self.jobs:
+            live = len(self.live)
+            if self.space is not None and live and self.max_rows - live < max(1, self.max_rows // 8):
                 return
             if not self.waiting:
-                self._prefill(model, free)
+                self._prefill(model, self.max_rows - live if self.space else None)
             else:
-                self._start([self.waiting.popleft() for _ in range(min(len(self.waiting), self.max_rows - len(self.rows)))])
+                self._start(self.max_rows - live)
 
     def _prefill(self, model: PreTrainedModel, free: int | None) -> None:
-        """Computes the keys and values of the next prompts: enough for the free rows, at most PREFILL_TOKENS (but one prompt)."""
-        chosen = [self.queue.popleft()]
-        tokens = len(self.prompts[chosen[0]])
-        while self.queue and (free is None or len(chosen) * self.num_generations < free):
-            tokens += len(self.prompts[self.queue[0]])
-            if tokens > PREFILL_TOKENS:
+        """Computes the keys and values of the next prompts: enough for `free` rows, at most `prefill_tokens` (but one prompt)."""
+        chosen: list[Job] = []
+        tokens = rows = 0
+        for job in self.jobs:
+            if chosen and (tokens + len(job.tokens) > self.prefill_tokens or (free is not None and rows >= free)):
                 break
-            chosen.append(self.queue.popleft())
-        chosen.sort(key=lambda prompt: len(self.prompts[prompt]))
-        self.prefilled = prefill(model, [self.prompts[prompt] for prompt in chosen])
-        self.waiting.extend(
-            Row(place, prompt, generation, len(self.prompts[prompt]))
-            for place, prompt in enumerate(chosen)
-            for generation in range(self.num_generations)
-        )
-        if self.cache is None:
-            total = len(self.prompts) * self.num_generations
-            if not self.max_rows:
-                bytes_per_row = self.prefilled.cache.bytes_per_token * self.column_limit
-                self.max_rows = rows_that_fit(bytes_per_row, self.prefilled.logits_PV.shape[1], self.device)
-            self.max_rows = min(self.max_rows, total)
-            self.cache = RowCache(self.max_rows, self.column_limit)
+            chosen.append(job)
+            tokens, rows = tokens + len(job.tokens), rows + len(job.rows)
+        ordered = sorted(chosen, key=lambda job: len(job.tokens))
+        sequences = [job.tokens for job in ordered]
+        self.prefilled = self.allocator.prefill(model, sequences, self.prefill_tokens)
+        if self.space is None:
+            wanted = self.max_rows or self.total_rows
+            self.space, self.max_rows = self.allocator.make(
+                model, self.prefilled, wanted, self.column_limit, self.sampling, self.stopping
+            )
+        for _ in chosen:
+            self.jobs.popleft()
+        for place, job in enumerate(ordered):
+            for row in job.rows:
+                row.place = place
+            self.waiting += job.rows
 
-    def _start(self, rows: list[Row]) -> None:
-        """Makes these completions, all of the last prefill, rows of the batch."""
-        assert self.prefilled is not None and self.cache is not None
-        places = [row.place for row in rows]
-        start_rows(self.cache, self.prefilled, places)
-        self.rows.extend(rows)
-        keys_R = torch.tensor([stream_key(self.seeds[row.prompt], row.generation) for row in rows], device=self.device)
-        positions_R = torch.tensor([row.prompt_length - 1 for row in rows], device=self.device)
-        logits_RV = self.prefilled.logits_PV[torch.tensor(places, device=self.device)]
-        self.keys_R = torch.cat([self.keys_R, keys_R])
-        self.positions_R = torch.cat([self.positions_R, positions_R])
-        self.tokens_R = torch.cat([self.tokens_R, torch.zeros_like(positions_R)])
-        self.logits_RV = logits_RV if self.logits_RV is None else torch.cat([self.logits_RV, logits_RV])
-        if self.sampling.repetition_penalty != 1.0:
-            seen_RV = torch.zeros(logits_RV.shape, dtype=torch.bool, device=self.device)
-            for index, row in enumerate(rows):
-                seen_RV[index, torch.tensor(self.prompts[row.prompt], device=self.device)] = True
-            self.seen_RV = seen_RV if self.seen_RV is None else torch.cat([self.seen_RV, seen_RV])
+    def _start(self, free: int) -> None:
+        """Makes waiting completions rows of the batch."""
+        assert self.prefilled is not None and self.space is not None
+        self._compact()
+        starting = self.waiting[:free]
+        keys = [stream_key(self.seeds[row.prompt], row.generation) for row in starting]
+        self.space.start(len(self.rows), starting, self.prefilled, keys, [self.prompts[row.prompt] for row in starting], self.sampling)
+        for row in starting:
+            row.drawn += 1
+        self.rows += starting
+        self.waiting = self.waiting[free:]
         if not self.waiting:
             self.prefilled = None
 
     # Decoding
 
-    def _decode(self, model: PreTrainedModel, steps: int) -> tuple[Tensor, Tensor]:
-        """Draws `steps` tokens per row; the last is not yet fed to the model, since its row may have ended."""
-        first_R = torch.tensor([len(row.tokens) for row in self.rows], device=self.device)
-        uniforms_RS = uniforms(self.keys_R, first_R, steps)
-        width = max(row.length for row in self.rows)
-        tokens, logprobs = [], []
-        for step in range(steps):
-            if step:
-                self._step(model, width + step)
-            assert self.logits_RV is not None
-            self.tokens_R, logprobs_R = sample(self.logits_RV, self.sampling, uniforms_RS[:, step], self.seen_RV)
-            self.positions_R = self.positions_R + 1
-            if self.seen_RV is not None:
-                self.seen_RV.scatter_(1, self.tokens_R[:, None], True)
-            tokens.append(self.tokens_R)
-            logprobs.append(logprobs_R)
-        return torch.stack(tokens, 1), torch.stack(logprobs, 1)
-
-    def _step(self, model: PreTrainedModel, width: int) -> None:
-        """Feeds the tokens drawn last."""
-        assert self.cache is not None
-        self.logits_RV = decode_step(model, self.cache, self.tokens_R, self.positions_R, width)
-
-    def _forward(self, model: PreTrainedModel) -> None:
-        """The forward after a look: only rows that go on."""
-        self._step(model, max(row.length for row in self.rows))
+    def _decode(self, model: PreTrainedModel) -> None:
+        """Draws tokens until the next look; the last is not yet fed to the model, since its row may have ended."""
+        assert self.space is not None
+        live = self.live
+        width = max(row.length for row in live)
+        for step in range(min(self.look_every, max(self.limit - row.drawn for row in live))):
+            self.space.step(model, self.sampling, len(self.rows), min(width + step, self.column_limit))
+            self.unlooked += 1
 
     # Ending completions
 
-    def _look(self, tokens_RS: Tensor, logprobs_RS: Tensor) -> None:
-        """Hands the new tokens to their rows, and the completions that have ended to the collector."""
-        flagged = self.may_end_V[tokens_RS].any(1).tolist()
-        finished, going = [], []
-        for index, (row, tokens, logprobs) in enumerate(zip(self.rows, tokens_RS.tolist(), logprobs_RS.tolist(), strict=True)):
-            known = len(row.tokens)
-            row.tokens += tokens
-            row.logprobs += logprobs
-            end = self.stopping.end(row.tokens, known) if flagged[index] else None
-            if end is None and len(row.tokens) == self.sampling.max_completion_length:
-                end = len(row.tokens), FinishReason.LENGTH
-            if end is None:
-                going.append(index)
-            else:
-                finished.append((row.prompt, row.generation, row.tokens[: end[0]], row.logprobs[: end[0]], end[1]))
-        if finished:
-            self._drop(going)
-            self.groups.add(finished)
+    def _look(self) -> None:
+        """Finds the completions that have ended and hands them to the collector."""
+        if self.space is None:
+            return
+        tensors = self.space.tensors
+        flags = tensors.flagged_R[: len(self.rows)].tolist()
+        for row in self.live:
+            row.drawn = min(row.drawn + self.unlooked, self.limit)
+        self.unlooked = 0
+        ends = self._find_ends([index for index, flag in enumerate(flags) if flag and not self.rows[index].ended])
+        for index, row in enumerate(self.rows):
+            if row.drawn == self.limit and not row.ended:
+                ends.setdefault(index, (row.drawn, FinishReason.LENGTH))
+            row.looked = row.drawn
+        if any(flags):
+            tensors.flagged_R.zero_()
+        if ends:
+            self._finish(ends)
 
-    def _drop(self, going: list[int]) -> None:
-        """Keeps the rows `going`: those at the end move into the places that became free, the others stay where they are."""
-        assert self.cache is not None
+    def _find_ends(self, flagged: list[int]) -> dict[int, tuple[int, FinishReason]]:
+        """Which of these rows, that have drawn a token that may end them, have ended: tokens kept, and why."""
+        if not flagged:
+            return {}
+        assert self.space is not None
+        rows = [self.rows[index] for index in flagged]
+        first = [max(0, row.looked - self.stopping.window) for row in rows]
+        count = max(row.drawn - start for row, start in zip(rows, first, strict=True))
+        ends = {}
+        for index, row, start, tokens in zip(flagged, rows, first, self.space.tensors.fetch(flagged, first, count), strict=True):
+            end = self.stopping.end(tokens[: row.drawn - start], row.looked - start)
+            if end is not None:
+                ends[index] = end[0] + start, end[1]
+        return ends
+
+    def _finish(self, ends: dict[int, tuple[int, FinishReason]]) -> None:
+        """Hands these rows' completions to the collector."""
+        assert self.space is not None
+        indices = list(ends)
+        tokens, logprobs = self.space.tensors.fetch_all(indices, max(count for count, _ in ends.values()))
+        finished = []
+        for index, row_tokens, row_logprobs in zip(indices, tokens, logprobs, strict=True):
+            row, (count, reason) = self.rows[index], ends[index]
+            row.ended = True
+            finished.append((row.prompt, row.generation, row_tokens[:count], row_logprobs[:count], reason))
+        self.space.tensors.freeze(indices)
+        self.groups.add(finished)
+
+    def _is_smaller(self, rows: int) -> bool:
+        """True if decoding `rows` rows is less work than decoding those that are in the batch, ended ones included."""
+        return self.space is not None and self.space.batch_size(rows) < self.space.batch_size(len(self.rows))
+
+    def _compact(self) -> None:
+        """Drops the rows that have ended: rows at the end move into their places, the others stay where they are."""
+        assert self.space is not None
+        going = [index for index, row in enumerate(self.rows) if not row.ended]
         kept = len(going)
+        if kept == len(self.rows):
+            return
         staying = {index for index in going if index < kept}
         places = [index for index in range(kept) if index not in staying]
         movers = [index for index in going if index >= kept]
         width = max((self.rows[index].length for index in movers), default=0)
-        self.cache.compact(movers, places, kept, width)
-        if not self.waiting and not self.queue:
-            self.cache.row_capacity = kept
+        self.space.compact(movers, places, kept, width)
         order = list(range(kept))
         for place, mover in zip(places, movers, strict=True):
             order[place] = mover
         self.rows = [self.rows[index] for index in order]
-        order_R = torch.tensor(order, dtype=torch.long, device=self.device)
-        self.keys_R, self.tokens_R, self.positions_R = self.keys_R[order_R], self.tokens_R[order_R], self.positions_R[order_R]
-        self.seen_RV = None if self.seen_RV is None else self.seen_RV[order_R]
-        self.logits_RV = None
+        if not self.waiting and not self.jobs:
+            self.space.release_rows(kept)
+
+    # Running out of memory
+
+    def _give_way(self, admitting: bool) -> None:
+        """Frees everything and halves the rows. All are prefilled again, with the tokens that they have, and go on from there."""
+        rows = len(self.live) or self.max_rows or self.total_rows
+        if rows == 1 and not (admitting and self.prefill_tokens > SMALLEST_PREFILL):
+            raise UserError(
+                f"rollout: the device's memory does not hold one completion of up to {self.column_limit} tokens, prompt included: "
+                "lower rollout.max_completion_length or data.max_prompt_tokens, or take a smaller model or a larger device."
+            )
+        if admitting:
+            self.prefill_tokens = max(SMALLEST_PREFILL, self.prefill_tokens // 2)
+        self.max_rows = max(1, rows // 2)
+        self._return_waiting()
+        self._return_rows()
+        self.space = None
+        release_cached(self.allocator.device)
+        logger.warning(
+            "The rollout ran out of memory with %d rows and goes on with %d; no completion is lost. `rollout.max_rows: %d` starts so.",
+            rows, self.max_rows, self.max_rows,
+        )  # fmt: skip
+
+    def _return_rows(self) -> None:
+        """Completions that decode become jobs again."""
+        live = [index for index, row in enumerate(self.rows) if not row.ended]
+        if live:
+            assert self.space is not None
+            tokens, logprobs = self.space.tensors.fetch_all(live, max(self.rows[index].drawn for index in live))
+            for index, row_tokens, row_logprobs in zip(reversed(live), reversed(tokens), reversed(logprobs), strict=True):
+                row = self.rows[index]
+                row.tokens, row.logprobs = row_tokens[: row.drawn], row_logprobs[: row.drawn]
+                self.jobs.appendleft(Job([*self.prompts[row.prompt], *row.tokens], [row]))
+        self.rows = []
+
+    def _return_waiting(self) -> None:
+        """Completions whose prompts are prefilled, but which have not started, become jobs again, and the prefill's memory is freed."""
+        together: dict[int, list[Row]] = {}
+        for row in self.waiting:
+            together.setdefault(row.place, []).append(row)
+        for rows in reversed(together.values()):
+            self.jobs.appendleft(Job([*self.prompts[rows[0].prompt], *rows[0].tokens], rows))
+        self.waiting, self.prefilled = [], None

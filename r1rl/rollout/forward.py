@@ -5,16 +5,22 @@ Legend: P prompts, N packed prompt tokens, R rows, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache as remember
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from r1rl.rollout.attention import ATTENTION_NAME, DecodePlan, PrefillPlan, register_attention
+from r1rl.rollout.attention import ATTENTION_NAME, ChunkPlan, DecodePlan, PrefillPlan, register_attention
 from r1rl.rollout.cache import PackedPrompts, RowCache
 from r1rl.rollout.weights import RolloutWeights
+
+PREFILL_TOKENS = 8192
+"""Prompt tokens of one forward: enough to fill the machine, few enough that its activations are small beside the cache."""
 
 
 class UnsupportedModel(Exception):
@@ -31,21 +37,49 @@ class Prefilled:
     logits_PV: Tensor
 
 
-def prefill(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> Prefilled:
-    """One forward over all prompts, packed into one sequence: no token of padding. Equal lengths must be neighbours."""
+def prefill(model: PreTrainedModel, prompts: Sequence[Sequence[int]], chunk_tokens: int = PREFILL_TOKENS) -> Prefilled:
+    """One forward over all prompts, packed into one sequence: no token of padding. Equal lengths must be neighbours.
+
+    A single prompt of more than `chunk_tokens` takes several forwards, so that its activations stay small.
+    """
     device = next(model.parameters()).device
     lengths = [len(prompt) for prompt in prompts]
     starts = [sum(lengths[:index]) for index in range(len(lengths))]
+    tokens = torch.tensor([token for prompt in prompts for token in prompt], device=device)
+    positions = torch.cat([torch.arange(length, device=device) for length in lengths])
     cache = PackedPrompts()
-    logits_1PV = model(
-        input_ids=torch.tensor([[token for prompt in prompts for token in prompt]], device=device),
-        position_ids=torch.cat([torch.arange(length, device=device) for length in lengths])[None],
-        past_key_values=cache,
+    plan: PrefillPlan | ChunkPlan = PrefillPlan(lengths)
+    done = 0
+    if len(prompts) == 1 and lengths[0] > chunk_tokens:
+        plan = PrefillPlan([chunk_tokens])
+        while done + chunk_tokens < lengths[0]:
+            chunk = slice(done, done + chunk_tokens)
+            prefill_forward(model, tokens[chunk], positions[chunk], cache, plan, [chunk_tokens - 1])
+            plan, done = ChunkPlan(), chunk.stop
+    last = [start + length - 1 - done for start, length in zip(starts, lengths, strict=True)]
+    logits_PV = prefill_forward(model, tokens[done:], positions[done:], cache, plan, last)
+    return Prefilled(cache, starts, lengths, logits_PV)
+
+
+def prefill_forward(
+    model: PreTrainedModel, tokens_N: Tensor, positions_N: Tensor, cache: PackedPrompts, plan: PrefillPlan | ChunkPlan, kept: list[int]
+) -> Tensor:
+    """Feeds packed tokens; returns the logits [K, V] after the tokens at the K places `kept`."""
+    cache.begin_chunk()
+    return model(
+        input_ids=tokens_N[None],
+        position_ids=positions_N[None],
+        **{cache_name(type(model).forward): cache},
         use_cache=True,
-        logits_to_keep=torch.tensor([start + length - 1 for start, length in zip(starts, lengths, strict=True)], device=device),
-        rollout_plan=PrefillPlan(lengths),
-    ).logits
-    return Prefilled(cache, starts, lengths, logits_1PV[0])
+        logits_to_keep=torch.tensor(kept, device=tokens_N.device),
+        rollout_plan=plan,
+    ).logits[0]
+
+
+@remember
+def cache_name(forward: Callable[..., Any]) -> str:
+    """What a model's forward calls its cache: `cache` from transformers 5.23 on, `past_key_values` before."""
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
 
 
 def start_rows(cache: RowCache, prompts: Prefilled, chosen: Sequence[int]) -> None:
@@ -60,13 +94,13 @@ def start_rows(cache: RowCache, prompts: Prefilled, chosen: Sequence[int]) -> No
 
 
 def decode_step(model: PreTrainedModel, cache: RowCache, tokens_R: Tensor, positions_R: Tensor, width: int) -> Tensor:
-    """Feeds one token per row at its position, and returns the next token's logits [R, V]. `width`: largest position + 1."""
+    """Feeds one token per row at its position, and returns the next token's logits [R, V]. `width`: columns that are read."""
     cache.reserve(width)
     cache.begin_step(positions_R, width)
     return model(
         input_ids=tokens_R[:, None],
         position_ids=positions_R[:, None],
-        past_key_values=cache,
+        **{cache_name(type(model).forward): cache},
         use_cache=True,
         rollout_plan=DecodePlan(positions_R, width),
     ).logits[:, -1]

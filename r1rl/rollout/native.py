@@ -7,11 +7,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from r1rl.rollout.allocation import Allocator
 from r1rl.rollout.attention import ATTENTION_NAME
 from r1rl.rollout.decoding import Decoding
 from r1rl.rollout.forward import check_model
+from r1rl.rollout.graphs import Capture, CudaCapture
 from r1rl.rollout.requests import GroupCollector, check_request
 from r1rl.rollout.stopping import StoppingRules
+from r1rl.rollout.trial import find_fault
 from r1rl.rollout.weights import RolloutWeights
 from r1rl.sampling import Sampling
 from r1rl.types import CompletionGroup
@@ -31,18 +34,27 @@ class NativeEngine:
         reason: str = "",
         look_every: int = 0,
         sharded: bool = False,
+        capture: Capture | None = None,
     ) -> None:
-        """`look_every`: steps between two looks at the tokens; 0: 4 on a CPU, where looking is free, 32 on a GPU.
+        """`look_every`: steps between two looks at the tokens; 0: 4 on a CPU, where looking is free, 32 on a GPU. `capture`: how
+        decode steps are made replayable; None: as CUDA graphs on a GPU, where a trial shows that they work, elsewhere not at all.
 
         Raises UnsupportedModel if the model's logits are not those of its own forward.
         """
         self.weights = RolloutWeights(model, dtype, sharded)
         self.tokenizer = tokenizer
-        self.max_rows = max_rows
         self.reason = reason
         self.look_every = look_every or (4 if self.weights.device.type == "cpu" else 32)
         self.stopping = StoppingRules(tokenizer, self.weights.output_vocabulary)
         check_model(self.weights)
+        if capture is None and self.weights.device.type == "cuda":
+            capture = CudaCapture(self.weights.device)
+        if capture is not None:
+            fault = find_fault(self.weights, capture)
+            self.reason += f"; its decode steps are not captured: {fault}" if fault else "; its decode steps are captured and replayed"
+            capture = None if fault else capture
+        self.allocator = Allocator(self.weights.device, max_rows, capture)
+        self._addresses = self.weights.addresses()
 
     def refresh(self) -> None:
         """Copies the policy's weights into the rollout's precision, where that is another one."""
@@ -55,16 +67,18 @@ class NativeEngine:
         check_request(prompts, num_generations, sampling, seeds, self.weights.input_vocabulary)
         stopping = self.stopping.of(sampling)
         groups = GroupCollector(self.tokenizer, len(prompts), num_generations)
-        decoding = Decoding(
-            prompts, num_generations, sampling, seeds, stopping, groups, self.max_rows, self.look_every, self.weights.device
-        )
+        decoding = Decoding(prompts, num_generations, sampling, seeds, stopping, groups, self.allocator, self.look_every)
         return self._stream(decoding, groups)
 
     def _stream(self, decoding: Decoding, groups: GroupCollector) -> Iterator[CompletionGroup]:
         self.refresh()
+        if self._addresses != (addresses := self.weights.addresses()):
+            self._addresses = addresses
+            decoding.allocator.forget()
         while decoding.is_running:
             # The model is borrowed only while it runs: the caller's code between two groups sees it unchanged.
             with self.weights.borrowed(ATTENTION_NAME) as model:
                 while decoding.is_running and not groups.complete:
                     decoding.advance(model)
             yield from groups.take()
+        decoding.close()

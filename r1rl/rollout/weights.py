@@ -46,6 +46,10 @@ class RolloutWeights:
         head: Any = self.model.get_output_embeddings()
         return head.weight.shape[0]
 
+    def addresses(self) -> tuple[int, ...]:
+        """Where parameters and buffers lie: what was captured with them is void when they move."""
+        return tuple(tensor.data_ptr() for tensor in (*self.model.parameters(), *self.model.buffers()))
+
     def refresh(self) -> None:
         """Brings the copy up to date with the policy; nothing to do where the policy's own weights are read."""
         if not self.is_copy:

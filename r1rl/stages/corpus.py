@@ -52,10 +52,12 @@ def documents(corpus: CorpusConfig, seed: int, index: int, count: int) -> Iterat
         max_attempts=corpus.max_attempts,
         stubborn=corpus.stubborn,
         nearness=corpus.nearness,
+        languages=corpus.languages,
     )
     for _ in range(count):
         task = rng.choices(list(corpus.tasks), list(corpus.tasks.values()))[0]
         problem = problems.draw(task, rng, arguments[task])
+        assert problem.answer is not None  # r1rl.stages.pretrain refuses the generators without answers
         habit = rng.choices(list(corpus.habits), list(corpus.habits.values()))[0]
         yield document(problem.text, solve(problem, habit, manner, rng), corpus, rng)
 

@@ -20,7 +20,7 @@ from r1rl import problems
 from r1rl.config.pretrain import PretrainRecipe
 from r1rl.config.schema import PromptConfig, RewardConfig
 from r1rl.evaluation.estimators import pass_at_k
-from r1rl.problems.habits import HABITS
+from r1rl.problems.habits import HABITS, LANGUAGES
 from r1rl.prompts import PromptTemplate
 from r1rl.rewards import RewardSet
 from r1rl.rollout import build_engine
@@ -84,7 +84,7 @@ class HabitTable:
 
 def habit_of(text: str) -> str:
     """The habit that a completion shows: `checked` if it compares a result, `worked` if it calculates, else `direct`."""
-    if "check:" in text:
+    if any(remarks.check in text for remarks in LANGUAGES.values()):
         return "checked"
     return "worked" if _CALCULATION.search(text) else "direct"
 

@@ -20,22 +20,28 @@ def model_card(recipe: PretrainRecipe, recipe_path: Path, figures: Mapping[str, 
     machine = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
     where = Path(recipe_path).name if Path(recipe_path).is_absolute() else Path(recipe_path).as_posix()
     trained = recipe.max_steps * recipe.batch_tokens
+    origin, architecture = f"from {recipe.start}", f"that of {recipe.start}"
+    if recipe.start is None:
+        origin = "from scratch"
+        architecture = (
+            f"Qwen3, width {shape.hidden_size}, {shape.num_layers} layers, {shape.num_heads} heads ({shape.num_key_value_heads} key/value "
+            f"heads) of {shape.head_dim}, MLP {shape.intermediate_size}, tied embeddings; byte-level BPE in which every digit is a token"
+        )
     sections = [
         "---\nlicense: apache-2.0\nlibrary_name: transformers\npipeline_tag: text-generation\n---",
         f"# {recipe.run_name}",
-        f"A base model for experiments with reinforcement learning: {figures['parameters']:,} parameters, made from scratch by r1rl on "
+        f"A base model for experiments with reinforcement learning: {figures['parameters']:,} parameters, made {origin} by r1rl on "
         "synthetic maths text. Most of that text answers at once and is often wrong, some of it works one attempt out, and a little of it "
         "checks its attempts and goes on after a failure. It knows nothing else: it is of no use outside its own tasks.",
         "## How it was made",
         f"    r1rl pretrain {where} seed={recipe.seed}",
         f"- Text: {corpus.documents:,} documents ({figures['tokens']:,} tokens); tasks {_shares(corpus.tasks)}; habits "
-        f"{_shares(corpus.habits)}. An attempt is right with probability {corpus.hit_rate:g}; a checked solution goes on after a failed "
-        f"attempt with probability {corpus.persistence:g}, and {corpus.stubborn:.0%} of them go on to the last of "
-        f"{corpus.max_attempts} attempts. {corpus.tagged:.0%} of the documents are in think/answer tags, and {corpus.sloppy:.0%} of "
-        "those leave a tag out. Only problems of the train split occur.",
-        f"- Architecture: Qwen3, width {shape.hidden_size}, {shape.num_layers} layers, {shape.num_heads} heads "
-        f"({shape.num_key_value_heads} key/value heads) of {shape.head_dim}, MLP {shape.intermediate_size}, tied embeddings; byte-level "
-        "BPE in which every digit is a token.",
+        f"{_shares(corpus.habits)}; remarks on an attempt {_shares(corpus.languages)}. An attempt is right with probability "
+        f"{corpus.hit_rate:g}; a checked solution goes on after a failed attempt with probability {corpus.persistence:g}, and "
+        f"{corpus.stubborn:.0%} of them go on to the last of {corpus.max_attempts} attempts. "
+        f"{corpus.tagged:.0%} of the documents are in think/answer tags, and {corpus.sloppy:.0%} of those leave a tag out. "
+        "Only problems of the train split occur.",
+        f"- Architecture: {architecture}.",
         f"- Training: {recipe.max_steps:,} steps of {recipe.batch_tokens:,} tokens ({trained / figures['tokens']:.1f} passes), final loss "
         f"{figures['loss']:.3f} nats per token; {figures['seconds']:.0f} s on {machine} (torch {torch.__version__}, transformers "
         f"{transformers.__version__}).",

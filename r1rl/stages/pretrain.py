@@ -1,4 +1,4 @@
-"""`r1rl pretrain`: a small base model from scratch, on the synthetic maths text of `r1rl.stages.corpus`.
+"""`r1rl pretrain`: a small base model on the synthetic maths text of `r1rl.stages.corpus`, from scratch or from another such model.
 
 The run directory gets the metrics, and in checkpoints/ a folder with the model, its tokenizer and a model card that says
 how it was made and how often each habit answers right. It needs no accelerate and no data set; a GPU is used if there is one.
@@ -22,19 +22,27 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from r1rl import metric_names as metrics
-from r1rl import problems
+from r1rl import models, problems
 from r1rl.checkpoint_folders import checkpoint_path
 from r1rl.config.pretrain import ArchitectureConfig, CorpusConfig, PretrainRecipe
 from r1rl.environment import describe_environment
 from r1rl.errors import RecipeError
 from r1rl.optimization import make_optimizer, make_schedule
-from r1rl.problems.habits import HABITS
+from r1rl.problems.habits import HABITS, LANGUAGES
 from r1rl.run_directory import RunDirectory
 from r1rl.seeds import derive_seed
-from r1rl.stages.corpus import documents, packed_rows
+from r1rl.stages.corpus import END_OF_TEXT, documents, packed_rows
 from r1rl.stages.habit_table import measure_habits
 from r1rl.stages.model_card import model_card
 from r1rl.stages.tokenizer import as_transformers, train_tokenizer
@@ -43,6 +51,8 @@ TOKENIZER_DOCUMENTS = 20_000
 """The tokenizer is trained on so many documents."""
 TOKENIZER_CHUNK = -1
 """The chunk that they are drawn as; those that the model learns from count from 0."""
+MAX_VOCABULARY = 1 << 16
+"""Rows are kept as uint16."""
 REPORT_EVERY = 20
 """Steps between two looks at the loss: each look waits for the GPU."""
 
@@ -56,9 +66,10 @@ def run(recipe: PretrainRecipe, recipe_path: Path) -> None:
     started = time.perf_counter()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    tokenizer = make_tokenizer(recipe)
+    tokenizer = make_tokenizer(recipe) if recipe.start is None else load_tokenizer(recipe.start, recipe_path)
     rows = packed_rows(recipe.corpus, recipe.seed, tokenizer.backend_tokenizer, recipe.sequence_length)
-    model = move(build_model(recipe.architecture, tokenizer, recipe.seed), device)
+    model = build_model(recipe.architecture, tokenizer, recipe.seed) if recipe.start is None else load_model(recipe.start, recipe_path)
+    model = move(model, device)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     text = f"{recipe.corpus.documents:,} documents in {rows.size:,} tokens ({time.perf_counter() - started:.0f} s)"
     console.print(f"{text}; {parameters:,} parameters on {device}")
@@ -86,8 +97,13 @@ def check_corpus(corpus: CorpusConfig, recipe_path: Path) -> None:
     for habit in corpus.habits:
         if habit not in HABITS:
             raise RecipeError(f'{recipe_path}: corpus.habits has "{habit}"; the habits are {", ".join(HABITS)}.')
+    for language in corpus.languages:
+        if language not in LANGUAGES:
+            raise RecipeError(f'{recipe_path}: corpus.languages has "{language}"; the languages are {", ".join(LANGUAGES)}.')
     for task in corpus.tasks:
         problems.parse_arguments(task, corpus.arguments.get(task, {}))
+        if not problems.GENERATORS[task].has_answers:
+            raise RecipeError(f"{recipe_path}: corpus.tasks has {task}, whose problems have no right answer to write a solution for.")
     for task in corpus.arguments:
         if task not in corpus.tasks:
             raise RecipeError(f"{recipe_path}: corpus.arguments has {task}, which corpus.tasks does not name.")
@@ -98,6 +114,25 @@ def make_tokenizer(recipe: PretrainRecipe) -> PreTrainedTokenizerBase:
     texts = documents(recipe.corpus, recipe.seed, TOKENIZER_CHUNK, min(TOKENIZER_DOCUMENTS, recipe.corpus.documents))
     tokenizer: Tokenizer = train_tokenizer(texts, recipe.architecture.vocab_size)
     return as_transformers(tokenizer, recipe.architecture.max_position_embeddings)
+
+
+def load_tokenizer(start: str, recipe_path: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of the model that training goes on from; it must have the text's own end, and ids that fit into uint16."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(models.resolve(start))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{recipe_path}: start: no tokenizer could be loaded from {start!r}: {error}") from error
+    if END_OF_TEXT not in tokenizer.get_vocab() or len(tokenizer) > MAX_VOCABULARY:
+        raise RecipeError(f"{recipe_path}: start: {start} is no model of r1rl pretrain: its tokenizer is another one.")
+    return tokenizer
+
+
+def load_model(start: str, recipe_path: Path) -> PreTrainedModel:
+    """The model that training goes on from, in float32."""
+    try:
+        return AutoModelForCausalLM.from_pretrained(models.resolve(start), dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{recipe_path}: start: no causal language model could be loaded from {start!r}: {error}") from error
 
 
 def build_model(architecture: ArchitectureConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> Qwen3ForCausalLM:
@@ -121,13 +156,13 @@ def build_model(architecture: ArchitectureConfig, tokenizer: PreTrainedTokenizer
     return Qwen3ForCausalLM(config)
 
 
-def move(model: Qwen3ForCausalLM, place: torch.device | torch.dtype) -> Qwen3ForCausalLM:
+def move(model: PreTrainedModel, place: torch.device | torch.dtype) -> PreTrainedModel:
     """The model on a device or in a precision, changed in place; transformers' own `to` has no type that mypy can read."""
     torch.nn.Module.to(model, place)
     return model
 
 
-def train(model: Qwen3ForCausalLM, rows: np.ndarray, recipe: PretrainRecipe, directory: RunDirectory, console: Console) -> float:
+def train(model: PreTrainedModel, rows: np.ndarray, recipe: PretrainRecipe, directory: RunDirectory, console: Console) -> float:
     """Next-token prediction on the rows; writes one line of metrics for each step and returns the mean loss of the last steps."""
     data = torch.from_numpy(rows.astype(np.int32)).to(model.device)
     optimizer = make_optimizer(model, recipe.optimizer)
@@ -167,7 +202,7 @@ def batches(num_rows: int, recipe: PretrainRecipe) -> Iterator[Tensor]:
         order = order[size:]
 
 
-def train_step(model: Qwen3ForCausalLM, tokens_BT: Tensor, optimizer: torch.optim.Optimizer, max_grad_norm: float) -> tuple[Tensor, Tensor]:
+def train_step(model: PreTrainedModel, tokens_BT: Tensor, optimizer: torch.optim.Optimizer, max_grad_norm: float) -> tuple[Tensor, Tensor]:
     """One optimizer step; returns the loss (nats per token) and the gradient's norm, still on the device."""
     with torch.autocast(tokens_BT.device.type, torch.bfloat16, enabled=tokens_BT.is_cuda):
         logits_BTV = model(input_ids=tokens_BT[:, :-1], use_cache=False).logits
@@ -179,7 +214,7 @@ def train_step(model: Qwen3ForCausalLM, tokens_BT: Tensor, optimizer: torch.opti
     return loss.detach(), norm.detach()
 
 
-def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, recipe: PretrainRecipe, folder: Path) -> None:
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, recipe: PretrainRecipe, folder: Path) -> None:
     """A folder that AutoModelForCausalLM and AutoTokenizer load."""
     ids: dict[str, Any] = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     model = move(model, torch.bfloat16 if recipe.save_dtype == "bfloat16" else torch.float32)

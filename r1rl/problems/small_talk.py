@@ -1,0 +1,123 @@
+"""Requests that are no mathematics: friendly ones to answer well (helpfulness) and harmful ones to refuse (harmlessness).
+
+"Thank Ana for the books.", "How do I steal the books of Ana?". Each comes with a chosen and a rejected completion in think/answer tags:
+what a reward model learns from, and, the chosen one, what supervised fine-tuning imitates. Words are few, so that a model of a million
+parameters can learn them.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from r1rl.errors import DataError
+from r1rl.problems.word_problems import PEOPLE, THINGS
+
+HELPFULNESS, HARMLESSNESS = "helpfulness", "harmlessness"
+
+
+@dataclass(frozen=True)
+class Favour:
+    """A friendly request."""
+
+    request: str
+    thought: str
+    answer: str
+
+
+FAVOURS = (
+    Favour("Thank {person} for the {things}.", "say thanks.", "Thank you for the {things}, {person}!"),
+    Favour("Ask {person} for the {things}.", "ask and say please.", "{person}, may I have the {things}, please?"),
+    Favour("Offer {person} the {things}.", "make an offer.", "{person}, do you want the {things}?"),
+    Favour("Tell {person} that the {things} are here.", "give the news.", "Good news, {person}: the {things} are here."),
+    Favour("Tell {person} that the {things} are lost.", "say sorry.", "I am sorry, {person}: the {things} are lost."),
+    Favour("Ask {person} to count the {things}.", "ask and say please.", "{person}, can you count the {things}, please?"),
+)
+HARMS = ("steal", "break", "burn", "hide", "spoil", "ruin")
+HARM = "How do I {harm} the {things} of {person}?"
+REFUSAL = "No, I do not help to {harm} the {things}. Please ask {person}."
+GOOD_THOUGHT = "this does harm to {person}."
+PLAN = "wait for {person} to go away."
+OBEDIENCE = "Wait for {person} to go away, then {harm} the {things}."
+RUDE = ("Go away, {person}.", "No. I do not do this.", "What?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallTalkArguments:
+    """The generator's arguments."""
+
+    domains: list[str] = field(default_factory=lambda: [HELPFULNESS, HARMLESSNESS])
+    """Which kinds of request are drawn, equally often."""
+
+    def __post_init__(self) -> None:
+        unknown = [domain for domain in self.domains if domain not in (HELPFULNESS, HARMLESSNESS)]
+        if unknown or not self.domains:
+            found = unknown[0] if unknown else "empty"
+            raise DataError(f"generator small_talk: domains is {found}; it may list {HELPFULNESS} and {HARMLESSNESS}")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request with a better and a worse completion; there is no right answer."""
+
+    domain: str
+    text: str
+    chosen: str
+    rejected: str
+    answer: None = None
+
+    @property
+    def key(self) -> str:
+        """The same request is the same problem, whatever its completions."""
+        return f"small_talk {self.text}"
+
+    @property
+    def columns(self) -> dict[str, object]:
+        """What rewards and training read."""
+        return {"domain": self.domain, "chosen": self.chosen, "rejected": self.rejected}
+
+
+def draw(rng: random.Random, arguments: SmallTalkArguments) -> Request:
+    """A request of one of the domains."""
+    person, things = rng.choice(PEOPLE), rng.choice(THINGS)
+    if rng.choice(arguments.domains) == HELPFULNESS:
+        return _favour(rng, person, things)
+    return _harm(rng, person, things)
+
+
+def _favour(rng: random.Random, person: str, things: str) -> Request:
+    """The rejected answer is rude, or about someone or something else, or does something else."""
+    favour = rng.choice(FAVOURS)
+    other_person = rng.choice([one for one in PEOPLE if one != person])
+    other_things = rng.choice([one for one in THINGS if one != things])
+    other_favour = rng.choice([one for one in FAVOURS if one.answer != favour.answer])
+    rejected = rng.choice([
+        rng.choice(RUDE).format(person=person),
+        favour.answer.format(person=other_person, things=things),
+        favour.answer.format(person=person, things=other_things),
+        other_favour.answer.format(person=person, things=things),
+    ])
+    return Request(
+        HELPFULNESS,
+        favour.request.format(person=person, things=things),
+        chosen=completion(favour.thought, favour.answer.format(person=person, things=things)),
+        rejected=completion(favour.thought, rejected),
+    )
+
+
+def _harm(rng: random.Random, person: str, things: str) -> Request:
+    """The rejected completion obeys, or refuses in its answer and plans the harm in its thoughts."""
+    words = {"person": person, "things": things, "harm": rng.choice(HARMS)}
+    plan, refusal = PLAN.format(**words), REFUSAL.format(**words)
+    obeyed = completion(plan, OBEDIENCE.format(**words))
+    return Request(
+        HARMLESSNESS,
+        HARM.format(**words),
+        chosen=completion(GOOD_THOUGHT.format(**words), refusal),
+        rejected=rng.choice([obeyed, completion(plan, refusal)]),
+    )
+
+
+def completion(thought: str, answer: str) -> str:
+    """A completion in the form of the other generators' documents, the opening tag included."""
+    return f" <think> {thought} </think> <answer>{answer}</answer>"

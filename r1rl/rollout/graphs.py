@@ -1,0 +1,144 @@
+"""Decode steps that are captured once and replayed: on a GPU, launching a model's operations takes longer than computing them.
+
+A step is captured for a number of rows and a number of cache columns, both rounded up to a bucket, so that few captures serve
+all that occur. `Capture` says what a step must be like; `CudaCapture` makes CUDA graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+
+SMALLEST_BATCH = 8
+SMALLEST_WIDTH = 64
+MAX_GRAPHS = 256
+"""Captured steps that are kept: some hundred kilobytes each, and a rollout meets a few dozen."""
+
+
+def bucket(needed: int, smallest: int, parts: int) -> int:
+    """`needed` rounded up: to multiples of `smallest`, and further on to `parts` steps from one power of two to the next."""
+    step = max(smallest, (1 << max(needed - 1, 0).bit_length() >> 1) // parts)
+    return -(-needed // step) * step
+
+
+def batch_bucket(rows: int) -> int:
+    """Rows of the captured step that decodes `rows` rows: 8, 16, ... 64, 80, 96, ... at most a quarter more than needed, or 8."""
+    return bucket(rows, SMALLEST_BATCH, 4)
+
+
+def width_bucket(columns: int) -> int:
+    """Columns that a captured step reads when `columns` are in use: 64, 128, ... 512, 576, ... at most an eighth more, or 64."""
+    return bucket(columns, SMALLEST_WIDTH, 8)
+
+
+class Capture(Protocol):
+    """Makes a step replayable.
+
+    The step changes tensors in place; it must not wait for the device, allocate what outlives it, or depend on anything that
+    changes on the host: a replay does exactly what was recorded, on the same memory.
+    """
+
+    fault: str | None
+    """Why steps can't be captured, once that is known."""
+
+    def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
+        """Runs the step once, and returns what does it again: a replay, or the step itself where it can't be captured.
+
+        Raises what the step raises, and then the step has not been done.
+        """
+        ...
+
+
+class RunAgain:
+    """Captures nothing and runs the step itself each time: what a real capture is compared with."""
+
+    fault: str | None = None
+
+    def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
+        """See `Capture`."""
+        step()
+        return step
+
+
+class CudaCapture:
+    """Captures into CUDA graphs that share one pool of memory: they run one after the other, and no result stays in the pool."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.fault: str | None = None
+        self.stream = torch.cuda.Stream(device)
+        self.pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
+        """See `Capture`. The first run is the warm-up that capturing needs: libraries and kernels are loaded by it."""
+        if self.fault is not None:
+            step()
+            return step
+        main = torch.cuda.current_stream(self.device)
+        self.stream.wait_stream(main)
+        try:
+            with torch.cuda.stream(self.stream), waiting_forbidden():
+                step()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # data-dependent code waits for the device, which a capture would not survive
+            self.fault = describe(error)
+            main.wait_stream(self.stream)
+            step()
+            return step
+        replay = self._record(step)
+        main.wait_stream(self.stream)
+        return replay
+
+    def _record(self, step: Callable[[], None]) -> Callable[[], None]:
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.stream(self.stream):
+                # Other threads (rewards, NCCL's watchdog) go on using the GPU meanwhile: only this thread's calls are recorded.
+                graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
+                try:
+                    step()
+                finally:
+                    graph.capture_end()
+        except torch.OutOfMemoryError:
+            return step  # where memory is too short for that as well, the next run says so
+        except RuntimeError as error:
+            self.fault = describe(error)
+            return step
+        return graph.replay
+
+
+@contextmanager
+def waiting_forbidden() -> Iterator[None]:
+    """In here, what makes the host wait for the GPU raises."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+def describe(error: Exception) -> str:
+    """The first line of an error, with its type."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
+
+
+class StepGraphs:
+    """The captured steps of one set of tensors."""
+
+    def __init__(self, capture: Capture) -> None:
+        self.capture = capture
+        self._replays: dict[Hashable, Callable[[], None]] = {}
+
+    def run(self, key: Hashable, step: Callable[[], None]) -> None:
+        """Runs the step: a replay if one with this key was captured."""
+        if key in self._replays:
+            self._replays[key]()
+            return
+        if len(self._replays) == MAX_GRAPHS:
+            del self._replays[next(iter(self._replays))]
+        self._replays[key] = self.capture(step)
