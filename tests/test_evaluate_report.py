@@ -83,7 +83,7 @@ def test_page_is_whole_and_needs_no_network(page: str) -> None:
         assert f"<h2>{title}</h2>" in page
     assert "Contamination probe" not in page
     assert page.count('class="problem"') == 6  # one line for each problem, with all models
-    assert '>1/5 <span class="note">(1 wrong, 1 no answer, 1 malformed, 1 timeout; 1 truncated)</span>' in page
+    assert '>1/5<div class="note">1 wrong, 1 no answer, 1 malformed, 1 timeout; 1 truncated</div>' in page
     assert "My &lt;report&gt;" in page and "bench&lt;mark&gt;: run-1 minus base is +" in page
     rows = json.loads(outline.data)
     assert len(rows) == 3 * 6 * 5

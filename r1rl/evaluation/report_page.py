@@ -17,7 +17,7 @@ p.lead, .note { color: var(--soft); margin: .2rem 0 1rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .35rem .7rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: middle;
   white-space: nowrap; }
-td span.text { white-space: normal; }
+td div { white-space: normal; min-width: 9rem; } td div.text { min-width: 16rem; } td div.note { margin: 0; }
 td.number, th.number { text-align: right; white-space: nowrap; }
 svg { display: block; max-width: 100%; height: auto; } svg text { font: 11px system-ui, sans-serif; fill: var(--soft); }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(330px, 1fr)); gap: 1.2rem; }

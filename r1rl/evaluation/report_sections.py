@@ -177,14 +177,14 @@ def problems(evaluated: Sequence[Evaluated]) -> str:
         shown = sorted(texts, key=lambda identity: solved[identity])[:MAX_PROBLEMS]
         rows = [
             [
-                f'<button type="button" class="problem" data-benchmark="{escape(benchmark)}">{escape(identity)}</button>',
-                f'<span class="text">{escape(_beginning(texts[identity]))}</span>',
+                f'<button type="button" class="problem" data-benchmark="{escape(benchmark)}">{escape(identity)}</button>'
+                f'<div class="text">{escape(_beginning(texts[identity]))}</div>',
                 *(_tally(own.get(identity)) for own in by_id),
             ]
             for identity in shown
         ]
         count = f"{len(texts)} problems" if len(shown) == len(texts) else f"the {len(shown)} hardest of {len(texts)} problems"
-        table = _table(["problem", "", *(escape(one.result.model) for one in ones)], rows, 2)
+        table = _table(["problem", *(escape(one.result.model) for one in ones)], rows, 1)
         blocks.append(f"<details><summary>{escape(f'{benchmark}: {count}')}</summary>{table}</details>")
     note = "Right completions of each problem, and how the others ended. A click on a problem shows its completions below."
     return _note(note) + "".join(blocks)
@@ -200,13 +200,13 @@ def manifests(results: Sequence[Result]) -> str:
 
 
 def _tally(row: Mapping[str, Any] | None) -> str:
-    """"3/4", and what the others were: "1/4 (2 wrong, 1 no answer)"."""
+    """"1/4", and below it what the others were: "2 wrong, 1 no answer"."""
     if row is None:
         return "-"
     outcomes = Counter(row["outcomes"])
     others = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in outcomes.items() if name != "correct")
     cut = f"; {row['truncated']} truncated" if row["truncated"] else ""
-    return f"{outcomes['correct']}/{outcomes.total()}" + (f' <span class="note">({others}{cut})</span>' if others else "")
+    return f"{outcomes['correct']}/{outcomes.total()}" + (f'<div class="note">{others}{cut}</div>' if others else "")
 
 
 def _ks(result: Result) -> list[int]:
