@@ -16,6 +16,7 @@ import pytest
 from r1rl.config.schema import DataConfig, SourceConfig
 from r1rl.data import PromptOrder, column_names, load_problems, read_problems
 from r1rl.data.columns import extract_answer
+from r1rl.data.rows import Row, read_table
 from r1rl.errors import DataError
 
 ROWS = [
@@ -363,3 +364,15 @@ def test_mistakes_in_a_mixed_source_name_its_key(tmp_path: Path) -> None:
     }
     for key, source in cases.items():
         assert message(DataConfig(source="countdown", arguments={"count": 2}, mix=[source])).startswith(key), key
+
+
+def test_generator_as_a_table() -> None:
+    """What commands read that take rows as they are, such as r1rl select."""
+    source = SourceConfig(source="small_talk", split="test", arguments={"count": 5, "domains": ["helpfulness"]})
+    table = read_table(source)
+    assert table.columns == ["problem", "domain", "chosen", "rejected"]
+    rows = list(table.rows)
+    assert len(rows) == 5
+    assert all(isinstance(row, Row) and row.values["domain"] == "helpfulness" for row in rows)
+    assert rows == list(read_table(source).rows)
+    assert read_table(SourceConfig(source="countdown")).columns == ["problem", "answer", "numbers", "target"]

@@ -13,7 +13,7 @@ from typing import Any
 
 from r1rl.config.schema import SourceConfig
 from r1rl.errors import DataError
-from r1rl.problems import GENERATORS
+from r1rl.problems import GENERATORS, generate
 
 
 class RowFault(StrEnum):
@@ -64,12 +64,26 @@ class Table:
 
 
 def read_table(data: SourceConfig, section: str = "data") -> Table:
-    """The rows of a file or a hub data set. Raises DataError if it can't be read at all or has no rows."""
+    """The rows of a file, a hub data set or a generator. Raises DataError if it can't be read at all or has no rows.
+
+    A generator's rows are the same every time (seed 0); `r1rl.data.load` draws a run's problems from the run's seed.
+    """
+    if data.source in GENERATORS:
+        return _read_generator(data, section)
     reader = READERS.get(Path(data.source).suffix.lower())
     if reader is not None:
         return _read_file(data, reader, section)
     _refuse_what_is_no_hub_name(data.source, section)
     return _read_hub(data, section)
+
+
+def _read_generator(data: SourceConfig, section: str) -> Table:
+    drawn = generate(data.source, data.split, 0, **data.arguments)
+    rows = [
+        Row(f"row {number}", {"problem": one.problem, **({} if one.answer is None else {"answer": one.answer}), **one.columns})
+        for number, one in enumerate(drawn)
+    ]
+    return Table(f"{data.source} ({data.split})", section, list(rows[0].values), rows)
 
 
 def _refuse_what_is_no_hub_name(source: str, section: str) -> None:

@@ -41,6 +41,8 @@ class GradedSample:
     reflects: bool
     language: float | None
     """The share of the words that are in the completion's main language; None without words."""
+    well_formed: bool = False
+    """Full marks of the format reward: thoughts in think tags, then an answer in answer tags, and nothing else."""
     outcome_at: dict[int, str] = field(default_factory=dict)
     """The outcome at each lower token limit that would have cut the completion; empty where that can't be told."""
 
@@ -106,9 +108,10 @@ def grade_problems(config: BenchmarkConfig, prompts: Sequence[Prompt], samples: 
             extracted=extracted,
             reflects=reflects(sample.text),
             language=consistency(sample.text),
+            well_formed=_is_well_formed(prompt, sample),
             outcome_at={limit: next(outcomes) for limit, _ in sample.cuts},
         )
-        for (_, sample), (outcome, extracted) in zip(pairs, verdicts[: len(pairs)], strict=True)
+        for (prompt, sample), (outcome, extracted) in zip(pairs, verdicts[: len(pairs)], strict=True)
     )
     problems = []
     for prompt, own in zip(prompts, samples, strict=True):
@@ -147,16 +150,21 @@ def _grade_answers(pairs: Pairs, mode: str) -> Verdicts:
     return verdicts
 
 
-@lru_cache(maxsize=1)
-def _countdown_reward() -> Callable[..., Any]:
-    return load_reward("countdown", Path()).function
+@lru_cache(maxsize=2)
+def _reward(name: str) -> Callable[..., Any]:
+    """A built-in reward, whose rule is the same here and in training."""
+    return load_reward(name, Path()).function
+
+
+def _is_well_formed(prompt: Prompt, sample: Sample) -> bool:
+    return bool(_reward("format")([sample.text], prompt.prefill) == [1.0])
 
 
 def _grade_countdown(prompt: Prompt, sample: Sample) -> tuple[str, str | None]:
     """The countdown reward has the rule, and its event is the outcome; it reads the answer tag, as here."""
     columns = prompt.problem.columns
     events: Counter[str] = Counter()
-    _countdown_reward()([sample.text], [columns.get("numbers")], [columns.get("target")], prompt.prefill, events=events)
+    _reward("countdown")([sample.text], [columns.get("numbers")], [columns.get("target")], prompt.prefill, events=events)
     (event,) = events
     return event.removeprefix("grading/"), answer_tag(answer_region(sample.text, prompt.prefill) or "", prompt.prefill)
 

@@ -21,6 +21,8 @@ def score(problems: Sequence[GradedProblem], num_samples: int, max_completion_le
     accuracy_undecided_as_wrong: the same with every undecided completion counted as not right, a lower bound.
     pass_at_<k>, cons_at_<k>: expectations over k of the n completions (r1rl.evaluation.estimators).
     outcomes: completions by outcome; rates: shares of all completions. extraction_failure_rate is no_answer + malformed.
+    readability: well_formed, the share of completions in exact think/answer tags, and language_consistency, the share of a completion's
+    words that are in its main language (completions without words have none); means over problems of means over completions.
     by: the accuracy within each value of the benchmark's group_by columns.
     by_limit: what a token limit of "limit" would have given, the same completions cut off there and graded again: "accuracy", and
     "truncated", the share that is cut. "is_lower_bound": some were cut at a place that is not known, and count as not right.
@@ -50,6 +52,10 @@ def score(problems: Sequence[GradedProblem], num_samples: int, max_completion_le
             "undecided": _share(samples, lambda sample: not sample.is_decided),
         },
         "mean_tokens": mean_estimate([fmean(sample.tokens for sample in problem.samples) for problem in problems]),
+        "readability": {
+            "well_formed": rate_estimate([fmean(float(sample.well_formed) for sample in problem.samples) for problem in problems]),
+            "language_consistency": _language_consistency(problems),
+        },
         "correct": _portrait([sample for sample in samples if sample.is_correct]),
         "wrong": _portrait([sample for sample in samples if sample.is_decided and not sample.is_correct]),
         "by": _by_group(decided),
@@ -86,6 +92,11 @@ def _cons_at(problems: Sequence[GradedProblem], k: int) -> dict[str, Any] | None
 
 def _share(samples: Sequence[GradedSample], condition: Callable[[GradedSample], bool]) -> float:
     return fmean(float(condition(sample)) for sample in samples)
+
+
+def _language_consistency(problems: Sequence[GradedProblem]) -> dict[str, Any] | None:
+    known = ([sample.language for sample in problem.samples if sample.language is not None] for problem in problems)
+    return rate_estimate([fmean(shares) for shares in known if shares])
 
 
 def _portrait(samples: Sequence[GradedSample]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ def print_scores(console: Console, results: Sequence[Result], comparisons: Seque
     if scored:
         console.print(score_table(scored))
         console.print(trouble_table(scored))
+        console.print(readability_table(scored))
         console.print(portrait_table(scored))
     if probes:
         console.print(probe_table(probes))
@@ -56,6 +57,16 @@ def trouble_table(results: Sequence[Result]) -> Table:
     for result in results:
         rates = result.figures["rates"]
         shares = (f"{100 * rates[name]:.1f} %" for name in ("wrong", "no_answer", "malformed", "undecided", "truncated"))
+        table.add_row(Text(result.benchmark), Text(result.model), *shares)
+    return table
+
+
+def readability_table(results: Sequence[Result]) -> Table:
+    """Whether the completions can be read; results of earlier versions have no such figures."""
+    table = _table("Readability (95 % intervals over problems)", "well-formed", "in one language")
+    for result in results:
+        figures = result.figures.get("readability", {})
+        shares = (format_estimate(figures.get(name), percent=True) for name in ("well_formed", "language_consistency"))
         table.add_row(Text(result.benchmark), Text(result.model), *shares)
     return table
 
