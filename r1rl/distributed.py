@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -66,3 +67,15 @@ def _reduce(accelerator: Accelerator, values: Tensor, operation: torch.distribut
     moved = values.to(accelerator.device, copy=True)
     torch.distributed.all_reduce(moved, op=operation)
     return moved.to(values.device)
+
+
+def leave_together(accelerator: Accelerator) -> None:
+    """The end of a job: trackers are closed, and nobody leaves while another still needs its connections.
+
+    Gloo's threads let go of the last exchange shortly after it, for which they need the interpreter. A process that tears the group
+    down at once, holding the interpreter, waits for them forever; so it pauses for a moment.
+    """
+    accelerator.wait_for_everyone()
+    if accelerator.num_processes > 1:
+        time.sleep(0.2)
+    accelerator.end_training()

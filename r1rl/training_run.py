@@ -25,7 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from r1rl.checkpoint import Checkpointer, TrainingState, read_training_state
 from r1rl.checkpoint_folders import find_checkpoint, set_aside_after
 from r1rl.config.schema import CheckpointConfig, EvaluationConfig, LoggingConfig
-from r1rl.distributed import from_main_process, gather_shares, max_over_processes, own_share
+from r1rl.distributed import from_main_process, gather_shares, leave_together, max_over_processes, own_share
 from r1rl.environment import describe_environment
 from r1rl.errors import UserError
 from r1rl.evaluation.evaluate import evaluate
@@ -215,8 +215,7 @@ class TrainingRun(ABC, Generic[Result]):
             self._finish()
         elif self.accelerator.is_main_process:
             self.display.message(f"Stopped after step {self.state.step}; everything is saved. Go on with the same command and --resume.")
-        self.accelerator.wait_for_everyone()  # a process that left earlier would take the connections of the others with it
-        self.accelerator.end_training()
+        leave_together(self.accelerator)
         if stopping:
             raise KeyboardInterrupt
 

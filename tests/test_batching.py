@@ -1,4 +1,4 @@
-"""Micro-batches: every mask pinned element by element, and the gradient of a whole batch however it is cut."""
+"""Batches and micro-batches: every mask pinned element by element, and the gradient of a whole batch however it is cut."""
 
 from __future__ import annotations
 
@@ -13,24 +13,16 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from r1rl.config.schema import AlgorithmConfig, UpdateConfig
 from r1rl.grpo.aggregation import count_trained, loss_weights, sequences_needed, trained_sequences
-from r1rl.grpo.batching import (
-    PASS_OVERHEAD,
-    TrainBatch,
-    build_train_batch,
-    collect_token_values,
-    cut_rows,
-    filler,
-    lay_out,
-    loss_inputs,
-    make_micro_batches,
-    move,
-)
+from r1rl.grpo.batching import TrainBatch, build_train_batch, collect_token_values, loss_inputs, move
+from r1rl.grpo.costs import PassCosts
 from r1rl.grpo.logprobs import PolicyForward
 from r1rl.grpo.losses import policy_loss
+from r1rl.grpo.packing import PASS_OVERHEAD, Layout, cut_rows, filler, lay_out_padded, make_micro_batches
 from r1rl.sampling import Sampling
 from r1rl.types import Completion, FinishReason
 
 EOS = 9
+PADDED = Layout(packed=False, shares_prompts=False, costs=PassCosts(1.0, 0.1, 0.001))
 
 
 def completion(token_ids: list[int], reason: FinishReason = FinishReason.EOS) -> Completion:
@@ -54,7 +46,7 @@ def test_train_batch_element_by_element():
 
 
 def test_layout_element_by_element():
-    micro_batch = lay_out(small_batch(), [2, 0, 1])
+    micro_batch = lay_out_padded(small_batch(), [2, 0, 1])
     # prompt 1 2 3 | 7 EOS, prompt 1 2 | 4 5 EOS, prompt 3 | 6; the last token of each is predicted but predicts nothing
     assert micro_batch.input_ids_RT.tolist() == [[1, 2, 3, 7], [1, 2, 4, 5], [3, 0, 0, 0]]
     assert micro_batch.targets_N.tolist() == [7, EOS, 4, 5, EOS, 6]
@@ -70,7 +62,7 @@ def test_layout_element_by_element():
 def test_the_trained_tokens_are_the_completions_with_eos_and_nothing_else():
     batch = small_batch()
     trained = []
-    for micro_batch in make_micro_batches(batch, range(3), UpdateConfig(micro_batch_tokens=8)):
+    for micro_batch in make_micro_batches(batch, range(3), PADDED, UpdateConfig(micro_batch_tokens=8)):
         trained += zip(micro_batch.tokens_N.tolist(), micro_batch.targets_N.tolist(), strict=True)
         given = micro_batch.input_ids_RT.flatten()[micro_batch.predictors_N].tolist()
         for row, sequence in enumerate(micro_batch.sequences):
@@ -85,7 +77,7 @@ def test_the_trained_tokens_are_the_completions_with_eos_and_nothing_else():
 def test_loss_inputs_follow_the_rows():
     batch = small_batch()
     batch = replace(batch, old_logprobs_K=torch.arange(6.0), reference_logprobs_K=torch.arange(6.0) + 10)
-    inputs = loss_inputs(batch, lay_out(batch, [2, 0]), torch.tensor([0.1, 0.2, 0.3]))
+    inputs = loss_inputs(batch, lay_out_padded(batch, [2, 0]), torch.tensor([0.1, 0.2, 0.3]))
     assert inputs.advantages_R.tolist() == [0.5, 1.0]
     assert inputs.weights_R.tolist() == pytest.approx([0.3, 0.1])
     assert inputs.old_logprobs_N.tolist() == [4, 5, 0, 1, 2]
@@ -95,7 +87,7 @@ def test_loss_inputs_follow_the_rows():
 
 def test_token_values_return_to_their_places():
     batch = small_batch()
-    micro_batches = make_micro_batches(batch, [2, 0], UpdateConfig(micro_batch_tokens=4))
+    micro_batches = make_micro_batches(batch, [2, 0], PADDED, UpdateConfig(micro_batch_tokens=4))
     assert len(micro_batches) == 2
     found = collect_token_values(batch, micro_batches, [micro_batch.targets_N for micro_batch in micro_batches])
     assert found[[0, 1, 2, 4, 5]].tolist() == [4, 5, EOS, 7, EOS]
@@ -107,7 +99,7 @@ def test_inputs_are_not_changed():
     before = copy.deepcopy((prompts, completions, advantages))
     batch = build_train_batch(prompts, completions, advantages)
     snapshot = {item.name: copy.deepcopy(getattr(batch, item.name)) for item in fields(batch)}
-    for micro_batch in make_micro_batches(batch, range(2), UpdateConfig()):
+    for micro_batch in make_micro_batches(batch, range(2), PADDED, UpdateConfig()):
         inputs = loss_inputs(batch, micro_batch, torch.ones(2))
         for record in (micro_batch, inputs):
             for item in fields(record):
@@ -135,8 +127,8 @@ def test_input_that_does_not_match_is_refused(prompts, completions, message):
 
 def test_completions_without_tokens_are_in_no_micro_batch():
     batch = build_train_batch([[1], [2]], [completion([]), completion([5])], torch.zeros(2))
-    assert [micro_batch.sequences for micro_batch in make_micro_batches(batch, range(2), UpdateConfig())] == [(1,)]
-    assert filler(batch).sequences == (1,)
+    assert [micro_batch.sequences for micro_batch in make_micro_batches(batch, range(2), PADDED, UpdateConfig())] == [(1,)]
+    assert filler(batch, PADDED).sequences == (1,)
 
 
 # ------------------------------------------------------------------------------------------------------------------------ cutting
@@ -173,7 +165,7 @@ def test_cuts_are_the_cheapest_within_the_limits(seed):
 
 def test_token_budget_is_respected_and_long_sequences_go_alone():
     batch = build_train_batch([[1] * 4] * 6, [completion([2] * length) for length in (30, 3, 3, 8, 8, 2)], torch.zeros(6))
-    micro_batches = make_micro_batches(batch, range(6), UpdateConfig(micro_batch_tokens=24))
+    micro_batches = make_micro_batches(batch, range(6), PADDED, UpdateConfig(micro_batch_tokens=24))
     assert micro_batches[0].sequences == (0,)
     assert micro_batches[0].num_tokens == 33  # longer than the budget
     assert all(micro_batch.num_tokens <= 24 for micro_batch in micro_batches[1:])
@@ -210,7 +202,7 @@ def step_gradient(
     counts = count_trained(batch.lengths_B, trained)
     weights = loss_weights(batch.lengths_B, trained, counts, counts, config, 12)
     needed = sequences_needed(batch.advantages_B, trained, config) if leave_out else torch.ones(batch.num_sequences, dtype=torch.bool)
-    micro_batches = make_micro_batches(batch, needed.nonzero()[:, 0].tolist(), update)
+    micro_batches = make_micro_batches(batch, needed.nonzero()[:, 0].tolist(), PADDED, update)
     total = 0.0
     for micro_batch in micro_batches:
         entropy = "gradient" if config.entropy_coefficient else "none"
@@ -254,7 +246,7 @@ def test_a_filler_reaches_every_parameter_and_adds_nothing(level):
     batch, policy = random_batch(3), PolicyForward(tiny_model(), Sampling(max_completion_length=12), 64)
     unknown = torch.full_like(batch.old_logprobs_K, torch.nan)
     batch = replace(batch, old_logprobs_K=unknown, reference_logprobs_K=unknown, sampler_logprobs_K=unknown)
-    micro_batch = filler(batch)
+    micro_batch = filler(batch, PADDED)
     shortest = min(len(prompt) + length for prompt, length in zip(batch.prompt_ids, batch.lengths_B.tolist(), strict=True))
     assert micro_batch.num_tokens == shortest - 1
     logprobs, entropies = policy(micro_batch.input_ids_RT, micro_batch.predictors_N, micro_batch.targets_N, "gradient")
@@ -269,7 +261,7 @@ def test_a_filler_reaches_every_parameter_and_adds_nothing(level):
 
 def test_padding_has_no_effect():
     batch, policy = random_batch(4), PolicyForward(tiny_model(), Sampling(max_completion_length=12), 64)
-    micro_batch = lay_out(batch, range(8))
+    micro_batch = lay_out_padded(batch, range(8))
     padding = torch.ones_like(micro_batch.input_ids_RT, dtype=torch.bool)
     for row, sequence in enumerate(micro_batch.sequences):
         padding[row, : len(batch.prompt_ids[sequence]) + int(batch.lengths_B[sequence]) - 1] = False
@@ -281,7 +273,7 @@ def test_padding_has_no_effect():
 
 def test_move_keeps_the_values():
     batch = small_batch()
-    micro_batch = lay_out(batch, [0, 1])
+    micro_batch = lay_out_padded(batch, [0, 1])
     inputs = loss_inputs(batch, micro_batch, torch.ones(3))
     for record in (micro_batch, inputs):
         moved = move(record, torch.device("cpu"))

@@ -34,7 +34,8 @@ LAYERS = {
         "r1rl.grpo.losses", "r1rl.distill.divergences",
     ),
     (2, "components"): (
-        "r1rl.data", "r1rl.rewards", "r1rl.grpo.batching", "r1rl.grpo.logprobs", "r1rl.rollout", "r1rl.checkpoint", "r1rl.monitor",
+        "r1rl.data", "r1rl.rewards", "r1rl.grpo.batching", "r1rl.grpo.packed_attention", "r1rl.grpo.costs", "r1rl.grpo.packing",
+        "r1rl.grpo.layout", "r1rl.grpo.balance", "r1rl.grpo.logprobs", "r1rl.rollout", "r1rl.checkpoint", "r1rl.monitor",
         "r1rl.run_directory", "r1rl.environment", "r1rl.distributed", "r1rl.launch", "r1rl.optimization",
     ),
     (3, "jobs"): (

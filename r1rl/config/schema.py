@@ -149,6 +149,10 @@ class OptimizerConfig:
 class UpdateConfig:
     """How a batch is cut up for the forward and backward passes. No value here changes the gradient."""
 
+    layout: Literal["auto", "packed", "padded"] = option(
+        "auto", "packed: sequences one after the other, without padding; padded: a row each; auto: packed where that gives what the model's plain forward gives"
+    )
+    share_prompts: bool = option(True, "compute a prompt once for the completions of its group; packed layout only")
     micro_batch_tokens: int = option(16384, "tokens per forward pass, padding included", within=COUNT)
     micro_batch_sequences: int | None = option(None, "at most so many sequences per forward pass", within=COUNT)
     logprob_chunk: int = option(4096, "completion tokens whose logits exist at the same time", within=COUNT)

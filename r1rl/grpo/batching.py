@@ -1,15 +1,11 @@
-"""From completions to micro-batches: what one forward pass sees, and which of its tokens are trained.
+"""From completions to what a forward pass and the loss see of them.
 
     batch = build_train_batch(prompts, completions, advantages)           the sequences of this process, on the CPU
-    micro_batches = make_micro_batches(batch, rows, config.update)        rows that share a forward pass
+    micro_batches = make_micro_batches(batch, rows, layout, config)       r1rl.grpo.packing: sequences that share a forward pass
     inputs = loss_inputs(batch, micro_batch, weights)                     what the loss must know about its tokens
 
-Only completion tokens are trained, the EOS token included; the prompt is context, and padding is neither. A row of a micro-batch is
-prompt + completion without its last token, which predicts nothing. The forward pass and the loss meet a micro-batch as flat completion
-tokens (`predictors_N`, `targets_N`) and never see rows or padding: another layout of `input_ids_RT` changes nothing for them.
-
-Rows are cut from the sequences sorted by length, so that the padding and the number of passes are as small as they can be. The same
-sequences always give the same micro-batches. No choice here changes the gradient.
+Only completion tokens are trained, the EOS token included; the prompt is context. The forward pass and the loss meet a micro-batch as
+flat completion tokens (`predictors_N`, `targets_N`), whatever lies around them.
 
 Legend: B sequences of the batch, K completion tokens of the batch, R rows and T positions of a micro-batch, N its completion tokens.
 """
@@ -23,14 +19,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from r1rl.config.schema import UpdateConfig
 from r1rl.grpo.losses import LossInputs
+from r1rl.grpo.packed_attention import RowsPlan, VarlenPlan
 from r1rl.types import Completion
 
 Record = TypeVar("Record", "MicroBatch", LossInputs)
-
-PASS_OVERHEAD = 256
-"""What a forward and backward pass costs besides its tokens, in tokens: padding a little is cheaper than another pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +53,23 @@ class MicroBatch:
     """Some sequences of a `TrainBatch`, laid out for one forward pass."""
 
     sequences: tuple[int, ...]
-    """Row r holds sequence `sequences[r]` of the batch."""
+    """Sequences of the batch, in the order of their completion tokens here; "row" r of the loss is `sequences[r]`."""
     input_ids_RT: Tensor
-    """Padded on the right; what the padding holds has no effect."""
+    """Padded: a row per sequence, padded on the right with anything. Packed: one row, [1, T], without padding."""
     predictors_N: Tensor
     """The place in the R * T positions whose hidden state predicts each completion token."""
     targets_N: Tensor
-    """The completion tokens, row after row."""
+    """The completion tokens, sequence after sequence."""
     sequence_N: Tensor
     """The row of each completion token."""
     lengths_R: Tensor
     """Completion tokens per row."""
     tokens_N: Tensor
     """The place of each completion token among the flat values of the batch. Stays on the CPU, where the batch is."""
+    positions_RT: Tensor | None = None
+    """Packed: the position of each token in its sequence."""
+    plan: VarlenPlan | RowsPlan | None = None
+    """Packed: which tokens belong together."""
 
     @property
     def num_tokens(self) -> int:
@@ -113,73 +110,6 @@ def build_train_batch(
     )
 
 
-def make_micro_batches(batch: TrainBatch, rows: Sequence[int], config: UpdateConfig) -> list[MicroBatch]:
-    """Micro-batches that hold each sequence of `rows` once, the longest first. Sequences without completion tokens are left out."""
-    completion_lengths = batch.lengths_B.tolist()
-    rows = [row for row in rows if completion_lengths[row] > 0]
-    lengths = [len(batch.prompt_ids[row]) + completion_lengths[row] - 1 for row in rows]
-    return [lay_out(batch, [rows[place] for place in places]) for places in cut_rows(lengths, config)]
-
-
-def filler(batch: TrainBatch) -> MicroBatch:
-    """The shortest sequence, alone. With weights of 0 it changes nothing: it is for a process that has fewer micro-batches than
-    others and must still take part in a pass that synchronises gradients."""
-    lengths = batch.lengths_B.tolist()
-    rows = [row for row in range(batch.num_sequences) if lengths[row] > 0]
-    return lay_out(batch, [min(rows, key=lambda row: len(batch.prompt_ids[row]) + lengths[row])])
-
-
-def cut_rows(lengths: Sequence[int], config: UpdateConfig) -> list[list[int]]:
-    """Places in `lengths`, grouped: padded tokens + PASS_OVERHEAD per group are minimal among all cuts of the sorted lengths.
-
-    A group's rows times its longest row stay within `micro_batch_tokens`, and its rows within `micro_batch_sequences`; a sequence
-    that is longer than the budget goes alone.
-    """
-    order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
-    most_rows = config.micro_batch_sequences or len(order)
-    cost = [0.0] + [float("inf")] * len(order)
-    cut = [0] * (len(order) + 1)
-    for end in range(1, len(order) + 1):
-        for start in range(end - 1, max(-1, end - 1 - most_rows), -1):
-            tokens = (end - start) * lengths[order[start]]
-            if tokens > config.micro_batch_tokens and end - start > 1:
-                break  # a start further left has more and longer rows
-            if cost[start] + tokens + PASS_OVERHEAD < cost[end]:
-                cost[end], cut[end] = cost[start] + tokens + PASS_OVERHEAD, start
-    groups: list[list[int]] = []
-    end = len(order)
-    while end > 0:
-        groups.append(order[cut[end] : end])
-        end = cut[end]
-    return groups[::-1]
-
-
-def lay_out(batch: TrainBatch, rows: Sequence[int]) -> MicroBatch:
-    """One row per sequence, padded on the right."""
-    index_R = torch.tensor(rows, dtype=torch.int64)
-    lengths_R = batch.lengths_B[index_R]
-    prompt_lengths_R = torch.tensor([len(batch.prompt_ids[row]) for row in rows], dtype=torch.int64)
-    width = int((prompt_lengths_R + lengths_R).max()) - 1
-    input_ids_RT = torch.zeros(len(rows), width, dtype=torch.int64)
-    for place, row in enumerate(rows):
-        prompt = batch.prompt_ids[row]
-        start, length = int(batch.starts_B[row]), int(batch.lengths_B[row])
-        input_ids_RT[place, : len(prompt)] = torch.tensor(prompt, dtype=torch.int64)
-        input_ids_RT[place, len(prompt) : len(prompt) + length - 1] = batch.completion_ids_K[start : start + length - 1]
-    sequence_N = torch.repeat_interleave(torch.arange(len(rows)), lengths_R)
-    within_N = torch.arange(int(lengths_R.sum())) - (lengths_R.cumsum(0) - lengths_R)[sequence_N]
-    tokens_N = batch.starts_B[index_R][sequence_N] + within_N
-    return MicroBatch(
-        sequences=tuple(rows),
-        input_ids_RT=input_ids_RT,
-        predictors_N=sequence_N * width + prompt_lengths_R[sequence_N] - 1 + within_N,
-        targets_N=batch.completion_ids_K[tokens_N],
-        sequence_N=sequence_N,
-        lengths_R=lengths_R,
-        tokens_N=tokens_N,
-    )
-
-
 def loss_inputs(batch: TrainBatch, micro_batch: MicroBatch, weights_B: Tensor) -> LossInputs:
     """What the loss needs for this micro-batch; `weights_B` is `r1rl.grpo.aggregation.loss_weights`, or zeros for a filler."""
     index_R = torch.tensor(micro_batch.sequences, dtype=torch.int64)
@@ -217,6 +147,11 @@ def move(record: Record, device: torch.device) -> Record:
         tensor = tensor.pin_memory() if device.type == "cuda" and tensor.device.type == "cpu" else tensor
         return tensor.to(device, non_blocking=True)
 
-    values = {item.name: getattr(record, item.name) for item in fields(record) if item.name != "tokens_N"}
-    moved: dict[str, Any] = {name: send(value) for name, value in values.items() if isinstance(value, Tensor)}
+    moved: dict[str, Any] = {}
+    for item in fields(record):
+        value = getattr(record, item.name)
+        if isinstance(value, Tensor) and item.name != "tokens_N":
+            moved[item.name] = send(value)
+        elif isinstance(value, VarlenPlan | RowsPlan):
+            moved[item.name] = value.sent_by(send)
     return replace(record, **moved)

@@ -3,14 +3,15 @@
     logprob_n = log softmax(process_logits(head(h_n)))[o_n]        H_n = - sum_v p_nv log p_nv
 
 The decoder runs without its language-model head; only hidden states that predict a completion token go through the head, `chunk` of
-them at a time. Each chunk is checkpointed: the backward pass computes its logits again, so memory never holds more than one
-chunk's. The distribution is `r1rl.sampling.process_logits`', the one that was sampled: temperature, top-k, top-p, min-p. The sampled
-token itself always stays in the support.
+them at a time. Every chunk but the last is checkpointed: the backward pass computes its logits again, so memory never holds more than
+one chunk's. (The last chunk's are still there when the backward pass begins with them.) The distribution is
+`r1rl.sampling.process_logits`', the one that was sampled: temperature, top-k, top-p, min-p. The sampled token itself always stays in
+the support.
 
 Any causal language model of transformers whose logits are its output embedding of the decoder's last state, up to what `LogitHead`
 knows of: scaling (Granite, Cohere, Falcon-H1) and soft capping (Gemma). `PolicyForward.verify` finds out whether that is so.
 
-Legend: R rows and T positions of a micro-batch, M = R * T, N completion tokens, D hidden size, V vocabulary.
+Legend: R rows and T positions of a micro-batch, N completion tokens, C of a chunk, D hidden size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from r1rl.errors import UserError
+from r1rl.grpo.packed_attention import RowsPlan, VarlenPlan
 from r1rl.sampling import Sampling, process_logits
 
 EntropyMode = Literal["none", "value", "gradient"]
@@ -66,14 +68,23 @@ class PolicyForward(nn.Module):
         self.chunk = chunk
 
     def forward(
-        self, input_ids_RT: Tensor, predictors_N: Tensor, targets_N: Tensor, entropy: EntropyMode = "none"
+        self,
+        input_ids_RT: Tensor,
+        predictors_N: Tensor,
+        targets_N: Tensor,
+        entropy: EntropyMode = "none",
+        positions_RT: Tensor | None = None,
+        plan: VarlenPlan | RowsPlan | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Float32 logprobs [N] of the targets and their entropies [N], or None.
 
-        `input_ids_RT` is padded on the right; `predictors_N` are the places in its R * T positions whose states predict
-        `targets_N`. There is no attention mask: under causal attention no token sees the padding to its right.
+        `predictors_N` are the places in the R * T positions of `input_ids_RT` whose states predict `targets_N`. Without a plan the
+        rows are padded on the right, and there is no attention mask: under causal attention no token sees the padding to its
+        right. With a plan (`r1rl.grpo.packed_attention`) they are packed, inside `packed_attention_in(model)`.
         """
-        return completion_logprobs(self.model, input_ids_RT, predictors_N, targets_N, self.sampling, self.chunk, entropy)
+        hidden_RTD = hidden_states(self.model, input_ids_RT, positions_RT, plan)
+        hidden_ND = hidden_RTD.flatten(0, 1).index_select(0, predictors_N)
+        return head_logprobs(LogitHead(self.model), hidden_ND, targets_N, self.sampling, self.chunk, entropy)
 
     @torch.no_grad()
     def verify(self) -> None:
@@ -94,33 +105,22 @@ class PolicyForward(nn.Module):
             )
 
 
-def hidden_states(model: PreTrainedModel, input_ids_RT: Tensor) -> Tensor:
+def hidden_states(
+    model: PreTrainedModel, input_ids_RT: Tensor, positions_RT: Tensor | None = None, plan: VarlenPlan | RowsPlan | None = None
+) -> Tensor:
     """The decoder's last hidden states [R, T, D]."""
-    return model.get_decoder()(input_ids=input_ids_RT, use_cache=False).last_hidden_state
-
-
-def completion_logprobs(
-    model: PreTrainedModel,
-    input_ids_RT: Tensor,
-    predictors_N: Tensor,
-    targets_N: Tensor,
-    sampling: Sampling,
-    chunk: int,
-    entropy: EntropyMode = "none",
-) -> tuple[Tensor, Tensor | None]:
-    """What `PolicyForward.forward` returns; gradients flow to the model's parameters unless they are switched off."""
-    hidden_ND = hidden_states(model, input_ids_RT).flatten(0, 1).index_select(0, predictors_N)
-    return head_logprobs(LogitHead(model), hidden_ND, targets_N, sampling, chunk, entropy)
+    packed = {} if plan is None else {"position_ids": positions_RT, "packed_plan": plan}
+    return model.get_decoder()(input_ids=input_ids_RT, use_cache=False, **packed).last_hidden_state
 
 
 def head_logprobs(
     head: LogitHead, hidden_ND: Tensor, targets_N: Tensor, sampling: Sampling, chunk: int, entropy: EntropyMode
 ) -> tuple[Tensor, Tensor | None]:
-    """Logprobs and entropies of N states, `chunk` at a time, each checkpointed when gradients are on."""
+    """Logprobs and entropies of N states, `chunk` at a time; when gradients are on, all but the last chunk are checkpointed."""
     logprobs, entropies = [], []
-    for hidden_CD, targets_C in zip(hidden_ND.split(chunk), targets_N.split(chunk), strict=True):
-        arguments = (head, hidden_CD, targets_C, sampling, entropy)
-        if torch.is_grad_enabled():
+    for first in range(0, targets_N.shape[0], chunk):
+        arguments = (head, hidden_ND[first : first + chunk], targets_N[first : first + chunk], sampling, entropy)
+        if torch.is_grad_enabled() and first + chunk < targets_N.shape[0]:
             logprobs_C, entropy_C = checkpoint(_chunk_logprobs, *arguments, use_reentrant=False)
         else:
             logprobs_C, entropy_C = _chunk_logprobs(*arguments)
@@ -132,21 +132,20 @@ def head_logprobs(
 def _chunk_logprobs(
     head: LogitHead, hidden_CD: Tensor, targets_C: Tensor, sampling: Sampling, entropy: EntropyMode
 ) -> tuple[Tensor, Tensor | None]:
-    logits_CV = process_logits(head(hidden_CD), sampling, keep_B=targets_C)
-    log_total_C = logits_CV.logsumexp(dim=-1)
-    logprobs_C = logits_CV.gather(-1, targets_C[:, None]).squeeze(-1) - log_total_C
+    logprobs_CV = process_logits(head(hidden_CD), sampling, keep_B=targets_C).log_softmax(dim=-1)
+    logprobs_C = logprobs_CV.gather(-1, targets_C[:, None]).squeeze(-1)
     if entropy == "none":
         return logprobs_C, None
     if entropy == "gradient":
-        return logprobs_C, _entropy(logits_CV, log_total_C, sampling)
+        return logprobs_C, _entropy(logprobs_CV, sampling)
     # Last, and without gradient: the recomputation in the backward pass ends before it gets here.
     with torch.no_grad():
-        return logprobs_C, _entropy(logits_CV, log_total_C, sampling)
+        return logprobs_C, _entropy(logprobs_CV, sampling)
 
 
-def _entropy(logits_CV: Tensor, log_total_C: Tensor, sampling: Sampling) -> Tensor:
+def _entropy(logprobs_CV: Tensor, sampling: Sampling) -> Tensor:
     """Entropy in nats [C]; tokens outside the support have probability 0 and add nothing."""
-    probabilities_CV = (logits_CV - log_total_C[:, None]).exp()
+    probabilities_CV = logprobs_CV.exp()
     if sampling.truncates_vocabulary:
-        logits_CV = logits_CV.masked_fill(logits_CV == -torch.inf, 0.0)
-    return log_total_C - (probabilities_CV * logits_CV).sum(dim=-1)
+        logprobs_CV = logprobs_CV.masked_fill(logprobs_CV == -torch.inf, 0.0)
+    return -(probabilities_CV * logprobs_CV).sum(dim=-1)

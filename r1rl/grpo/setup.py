@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,9 +15,12 @@ from r1rl import models
 from r1rl.checkpoint import REPLICATED
 from r1rl.config.schema import GRPORecipe, LoggingConfig, ModelConfig, PromptConfig, RolloutConfig
 from r1rl.data import PromptOrder, build_prompts
+from r1rl.distributed import max_over_processes
 from r1rl.errors import UserError
 from r1rl.grpo.collect import Collector
+from r1rl.grpo.layout import choose_layout
 from r1rl.grpo.logprobs import PolicyForward
+from r1rl.grpo.packing import Layout
 from r1rl.grpo.update import PolicyUpdate
 from r1rl.monitor.progress import ProgressDisplay
 from r1rl.optimization import make_optimizer, make_schedule
@@ -88,6 +91,9 @@ def build_parts(
         start = load_policy(recipe.model) if checkpoint else model
         reference = PolicyForward(frozen_copy(start, dtype, accelerator.device), sampling, recipe.update.logprob_chunk)
     nn.Module.to(model, accelerator.device)
+    layout = agreed_layout(accelerator, choose_layout(model, recipe.update, dtype))
+    if layout.reason:
+        display.message(layout.reason)
     engine = make_engine(recipe.rollout, model, tokenizer, accelerator, dtype)
     # vLLM's arithmetic is not the trainer's, in any precision.
     sampler_is_exact = dtype is torch.float32 and recipe.rollout.engine != "vllm"
@@ -111,7 +117,17 @@ def build_parts(
         collector=Collector(recipe, engine, checked.rewards, sampling, display.phase),
         optimizer=optimizer,
         schedule=schedule,
-        update=PolicyUpdate(recipe, accelerator, policy, reference, optimizer, schedule, sampler_is_exact),
+        update=PolicyUpdate(
+            recipe,
+            accelerator,
+            policy,
+            reference,
+            [model] if reference is None else [model, reference.model],
+            layout,
+            optimizer,
+            schedule,
+            sampler_is_exact,
+        ),
     )
 
 
@@ -125,6 +141,14 @@ def make_engine(
         return VLLMEngine(model, tokenizer, accelerator, rollout.vllm, rollout.max_rows)
     sharded = accelerator.distributed_type is DistributedType.FSDP
     return build_engine(rollout.engine, model, tokenizer, rollout.max_rows, dtype, sharded)
+
+
+def agreed_layout(accelerator: Accelerator, own: Layout) -> Layout:
+    """Packed where every process can, so that all of them make the same passes."""
+    some_pad = max_over_processes(accelerator, int(not own.packed))
+    if own.packed and some_pad:
+        return replace(own, packed=False, shares_prompts=False, reason="Sequences are padded, because another process can't pack them.")
+    return own
 
 
 def make_sampling(

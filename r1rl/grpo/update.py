@@ -1,13 +1,15 @@
 """The update phase: optimizer steps on the sequences of one rollout.
 
+    every minibatch: its sequences shared out among the processes             r1rl.grpo.balance
+                     and cut into passes                                      r1rl.grpo.packing
     old and reference logprobs, once per rollout, where they are needed
-    for each of num_iterations passes, for each of num_minibatches minibatches:
-        weights of the tokens, from counts over all processes             r1rl.grpo.aggregation
-        for each micro-batch: logprobs, loss, backward                    r1rl.grpo.logprobs, r1rl.grpo.losses
+    for each of num_iterations passes over the rollout, for each of num_minibatches minibatches:
+        for each micro-batch: logprobs, loss, backward                        r1rl.grpo.logprobs, r1rl.grpo.losses
         clip, step, schedule
 
-Sequences that can't change the gradient are neither forwarded nor counted twice; every process makes the same number of passes,
-because sharded and replicated models synchronise in them.
+Sequences that can't change the gradient are not forwarded. Every process makes the same number of passes, because sharded and
+replicated models synchronise in them. The host waits for the device once per optimizer step (is the gradient finite?) and once for the
+metrics.
 
 Legend: B sequences of this process, K their completion tokens.
 """
@@ -15,22 +17,38 @@ Legend: B sequences of this process, K their completion tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from r1rl import metric_names as names
 from r1rl.config.schema import GRPORecipe
 from r1rl.distributed import max_over_processes, reduce_max, reduce_sum
 from r1rl.grpo.aggregation import count_trained, loss_weights, sequences_needed, trained_sequences
-from r1rl.grpo.batching import MicroBatch, TrainBatch, collect_token_values, filler, loss_inputs, make_micro_batches, move
+from r1rl.grpo.balance import share_out
+from r1rl.grpo.batching import MicroBatch, TrainBatch, collect_token_values, loss_inputs, move
+from r1rl.grpo.layout import packed_attention_in
 from r1rl.grpo.logprobs import EntropyMode
 from r1rl.grpo.loss_metrics import LossMetrics
 from r1rl.grpo.losses import policy_loss
+from r1rl.grpo.packing import Layout, filler, make_micro_batches
 from r1rl.optimization import clip_and_step, exchange_gradients
+
+
+@dataclass(frozen=True, slots=True)
+class Minibatch:
+    """The part of this process in one optimizer step."""
+
+    weights_B: Tensor
+    """`r1rl.grpo.aggregation.loss_weights`; 0 for the sequences of other minibatches."""
+    micro_batches: list[MicroBatch]
+    passes: int
+    """Of the process that makes most; 1 at least, so that Adam's moments decay as with any zero gradient."""
 
 
 class PolicyUpdate:
@@ -42,15 +60,20 @@ class PolicyUpdate:
         accelerator: Accelerator,
         policy: nn.Module,
         reference: nn.Module | None,
+        models: Sequence[PreTrainedModel],
+        layout: Layout,
         optimizer: torch.optim.Optimizer,
         schedule: torch.optim.lr_scheduler.LRScheduler,
         sampler_is_exact: bool,
     ) -> None:
-        """`sampler_is_exact`: the rollout engine computes the same logprobs as the trainer, so they can stand for the old ones."""
+        """`models`: those inside policy and reference. `sampler_is_exact`: the rollout engine computes the same logprobs as the
+        trainer, so they can stand for the old ones."""
         self.recipe = recipe
         self.accelerator = accelerator
         self.policy = policy
         self.reference = reference
+        self.models = models
+        self.layout = layout
         self.optimizer = optimizer
         self.schedule = schedule
         self.sampler_is_exact = sampler_is_exact
@@ -58,51 +81,73 @@ class PolicyUpdate:
 
     def run(self, batch: TrainBatch, progress: Callable[[int, int], None] = lambda done, total: None) -> dict[str, float]:
         """Every optimizer step on one rollout; returns the metrics of the loss, means over all its steps and processes."""
+        with packed_attention_in(*self.models) if self.layout.packed else nullcontext():
+            return self._run(batch, progress)
+
+    def _run(self, batch: TrainBatch, progress: Callable[[int, int], None]) -> dict[str, float]:
         algorithm = self.recipe.algorithm
+        batch, rows_of = share_out(self.accelerator, batch, algorithm, self.layout)
         trained_B = trained_sequences(batch.lengths_B, batch.truncated_B, algorithm)
         needed_B = sequences_needed(batch.advantages_B, trained_B, algorithm)
+        minibatches = self._minibatches(batch, rows_of, trained_B, needed_B)
         batch = self._with_fixed_logprobs(batch, needed_B)
-        rollout_counts = reduce_sum(self.accelerator, count_trained(batch.lengths_B, trained_B))
         parts: list[LossMetrics] = []
         norms: list[float] = []
-        for rows in self._minibatches(batch.num_sequences):
-            counts = reduce_sum(self.accelerator, count_trained(batch.lengths_B[rows], trained_B[rows]))
-            weights_B = torch.zeros_like(batch.advantages_B)
-            weights_B[rows] = loss_weights(
-                batch.lengths_B[rows], trained_B[rows], counts, rollout_counts, algorithm, self.recipe.rollout.max_completion_length
-            )
-            micro_batches = make_micro_batches(batch, rows[needed_B[rows]].tolist(), self.recipe.update)
-            parts += self._accumulate(batch, micro_batches, weights_B, progress)
-            learning_rate = float(self.schedule.get_last_lr()[0])
-            max_norm = self.recipe.optimizer.max_grad_norm
-            norms.append(clip_and_step(self.accelerator, self.policy, self.optimizer, self.schedule, max_norm))
+        for _ in range(algorithm.num_iterations):
+            for minibatch in minibatches:
+                parts += self._accumulate(batch, minibatch, progress)
+                learning_rate = float(self.schedule.get_last_lr()[0])
+                max_norm = self.recipe.optimizer.max_grad_norm
+                norms.append(clip_and_step(self.accelerator, self.policy, self.optimizer, self.schedule, max_norm))
         return self._metrics(parts, norms, learning_rate, needed_B)
 
-    def _minibatches(self, num_sequences: int) -> Iterator[Tensor]:
-        """Rows of each optimizer step: the same contiguous minibatches in every pass, each a whole number of groups."""
-        for _ in range(self.recipe.algorithm.num_iterations):
-            yield from torch.arange(num_sequences).chunk(self.recipe.algorithm.num_minibatches)
+    def _minibatches(self, batch: TrainBatch, rows_of: Sequence[Tensor], trained_B: Tensor, needed_B: Tensor) -> list[Minibatch]:
+        """The optimizer steps of one pass over the rollout. Counts and numbers of passes are exchanged once for all of them."""
+        own_counts = torch.stack([count_trained(batch.lengths_B[rows], trained_B[rows]) for rows in rows_of])
+        counts = reduce_sum(self.accelerator, own_counts)
+        cut = [self._cut(batch, rows[needed_B[rows]]) for rows in rows_of]
+        passes = reduce_max(self.accelerator, torch.tensor([max(1, len(micro_batches)) for micro_batches in cut])).tolist()
+        minibatches = []
+        for rows, own, most, minibatch_counts in zip(rows_of, cut, passes, counts, strict=True):
+            weights_B = torch.zeros_like(batch.advantages_B)
+            weights_B[rows] = loss_weights(
+                batch.lengths_B[rows],
+                trained_B[rows],
+                minibatch_counts,
+                counts.sum(0),
+                self.recipe.algorithm,
+                self.recipe.rollout.max_completion_length,
+            )
+            # Another process makes more passes: spreading the same work over as many saves this one memory, and a filler.
+            own = self._cut(batch, rows[needed_B[rows]], at_least=most) if len(own) < most else own
+            minibatches.append(Minibatch(weights_B, own, most))
+        return minibatches
 
-    def _accumulate(
-        self, batch: TrainBatch, micro_batches: list[MicroBatch], weights_B: Tensor, progress: Callable[[int, int], None]
-    ) -> list[LossMetrics]:
+    def _cut(self, batch: TrainBatch, rows: Tensor, at_least: int = 0) -> list[MicroBatch]:
+        return make_micro_batches(batch, rows.tolist(), self.layout, self.recipe.update, at_least)
+
+    def _accumulate(self, batch: TrainBatch, minibatch: Minibatch, progress: Callable[[int, int], None]) -> list[LossMetrics]:
         """Forward and backward of a minibatch; the gradients of all processes are then those of the whole minibatch."""
-        passes = max(1, max_over_processes(self.accelerator, len(micro_batches)))
-        # A minibatch without signal still makes one pass, with weight 0: Adam's moments decay as with any zero gradient.
-        work = [(micro_batch, weights_B) for micro_batch in micro_batches]
-        work += [(filler(batch), torch.zeros_like(weights_B))] * (passes - len(micro_batches))
+        work = [(micro_batch, minibatch.weights_B) for micro_batch in minibatch.micro_batches]
+        if len(work) < minibatch.passes:
+            work += [(filler(batch, self.layout), torch.zeros_like(minibatch.weights_B))] * (minibatch.passes - len(work))
         parts = []
-        for done, (micro_batch, weights) in enumerate(work, start=1):
-            with exchange_gradients(self.accelerator, self.policy, last=done == passes):
-                on_device = move(micro_batch, self.accelerator.device)
-                inputs = move(loss_inputs(batch, micro_batch, weights), self.accelerator.device)
-                logprobs_N, entropy_N = self.policy(on_device.input_ids_RT, on_device.predictors_N, on_device.targets_N, self.entropy)
+        for done, (micro_batch, weights_B) in enumerate(work, start=1):
+            with exchange_gradients(self.accelerator, self.policy, last=done == minibatch.passes):
+                inputs = move(loss_inputs(batch, micro_batch, weights_B), self.accelerator.device)
+                logprobs_N, entropy_N = self._forward(self.policy, micro_batch, self.entropy)
                 loss, metrics = policy_loss(logprobs_N, entropy_N, inputs, self.recipe.algorithm)
                 # Wrappers average the gradients of the processes; the weights are those of a sum.
                 self.accelerator.backward(loss * self.accelerator.num_processes)
             parts.append(metrics)
-            progress(done, passes)
+            progress(done, minibatch.passes)
         return parts
+
+    def _forward(self, model: nn.Module, micro_batch: MicroBatch, entropy: EntropyMode) -> tuple[Tensor, Tensor | None]:
+        """Logprobs and entropies of the micro-batch's completion tokens, on the device."""
+        it = move(micro_batch, self.accelerator.device)
+        result: tuple[Tensor, Tensor | None] = model(it.input_ids_RT, it.predictors_N, it.targets_N, entropy, it.positions_RT, it.plan)
+        return result
 
     def _with_fixed_logprobs(self, batch: TrainBatch, needed_B: Tensor) -> TrainBatch:
         """The batch with the logprobs that stay the same during its optimizer steps, as far as the objective needs them.
@@ -122,13 +167,15 @@ class PolicyUpdate:
     @torch.no_grad()
     def _logprobs(self, model: nn.Module, batch: TrainBatch, needed_B: Tensor) -> Tensor:
         """Logprobs [K] of the needed sequences under `model`; NaN elsewhere, which nothing reads."""
-        micro_batches = make_micro_batches(batch, needed_B.nonzero()[:, 0].tolist(), self.recipe.update)
+        micro_batches = self._cut(batch, needed_B.nonzero()[:, 0])
         passes = max_over_processes(self.accelerator, len(micro_batches))
+        work = micro_batches
+        if len(work) < passes:
+            work = work + [filler(batch, self.layout)] * (passes - len(work))
         values = []
-        for micro_batch in micro_batches + [filler(batch)] * (passes - len(micro_batches)):
-            on_device = move(micro_batch, self.accelerator.device)
+        for micro_batch in work:
             with self.accelerator.autocast():
-                values.append(model(on_device.input_ids_RT, on_device.predictors_N, on_device.targets_N, "none")[0])
+                values.append(self._forward(model, micro_batch, "none")[0])
         return collect_token_values(batch, micro_batches, values[: len(micro_batches)])
 
     def _metrics(self, parts: list[LossMetrics], norms: list[float], learning_rate: float, needed_B: Tensor) -> dict[str, float]:
