@@ -6,11 +6,13 @@ A command gives it a trainer, whose `step` does the work, and says in a subclass
         def greeting(self) -> str: ...
         def completion_rows(self, result: StepResult) -> list[dict[str, Any]]: ...
         def shown_completions(self, result: StepResult) -> list[ShownCompletion]: ...
+
+Here is what holds for every one of them. What is measured on held-out data is up to the subclass: `r1rl.held_out_run` samples answers to
+problems.
 """
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -24,22 +26,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r1rl.checkpoint import Checkpointer, TrainingState, read_training_state
 from r1rl.checkpoint_folders import find_checkpoint, set_aside_after
-from r1rl.config.schema import CheckpointConfig, EvaluationConfig, LoggingConfig
-from r1rl.distributed import from_main_process, gather_shares, leave_together, max_over_processes, own_share
+from r1rl.config.schema import CheckpointConfig, LoggingConfig
+from r1rl.distributed import from_main_process, gather_shares, leave_together, max_over_processes
 from r1rl.environment import describe_environment
 from r1rl.errors import UserError
-from r1rl.evaluation.evaluate import evaluate
-from r1rl.evaluation.record import Evaluation, find_contrast
 from r1rl.grpo.interrupt import Interrupt
 from r1rl.monitor.curves import PANELS, Panel, save_curves
 from r1rl.monitor.progress import ProgressDisplay, ShownCompletion, format_seconds
-from r1rl.monitor.summary import before_after_table, side_by_side
-from r1rl.rewards import RewardSet
-from r1rl.rollout import RolloutEngine
 from r1rl.run_directory import RunDirectory
-from r1rl.sampling import Sampling
-from r1rl.seeds import derive_seed
-from r1rl.types import Prompt
 
 
 class RunRecipe(Protocol):
@@ -53,9 +47,16 @@ class RunRecipe(Protocol):
     logging: LoggingConfig
 
     @property
-    def evaluation(self) -> EvaluationConfig:
-        """Held-out problems; a recipe may have more settings for them."""
+    def evaluation(self) -> EvaluationTimes:
+        """When held-out data is looked at; the recipe says more about it."""
         ...
+
+
+class EvaluationTimes(Protocol):
+    """When a run looks at held-out data."""
+
+    every_steps: int
+    at_start: bool
 
 
 class DataOrder(Protocol):
@@ -72,23 +73,15 @@ class DataOrder(Protocol):
 
 
 class RunParts(Protocol):
-    """What every such run works with. `rewards` None: nothing is evaluated."""
+    """What every such run works with."""
 
     accelerator: Accelerator
     display: ProgressDisplay
     tokenizer: PreTrainedTokenizerBase
     model: PreTrainedModel
     policy: torch.nn.Module
-    engine: RolloutEngine
-    sampling: Sampling
-    evaluation_prompts: list[Prompt]
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LambdaLR
-
-    @property
-    def rewards(self) -> RewardSet | None:
-        """Score the held-out answers."""
-        ...
 
     @property
     def order(self) -> DataOrder:
@@ -157,6 +150,8 @@ class TrainingRun(ABC, Generic[Result]):
 
     panels: ClassVar[Sequence[Panel]] = PANELS
     """Of curves.png."""
+    loads_with: ClassVar[str] = "AutoModelForCausalLM"
+    """The class of transformers that loads the checkpoints."""
 
     def __init__(
         self,
@@ -191,6 +186,21 @@ class TrainingRun(ABC, Generic[Result]):
     def shown_completions(self, result: Result) -> list[ShownCompletion]:
         """The completions that people read beside the figures."""
 
+    @abstractmethod
+    def evaluate(self, name: str, during: bool) -> None:
+        """Measure the model as it is on held-out data, if there is any, and keep the figures in `state.evaluations[name]`.
+
+        `during`: between two steps, where less data is to do. Every process calls this.
+        """
+
+    @abstractmethod
+    def summary(self) -> dict[str, Any]:
+        """What summary.json says of the held-out data."""
+
+    @abstractmethod
+    def conclude(self, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
+        """Print what a person wants to see of the held-out data at the end."""
+
     def messages(self, result: Result) -> list[str]:
         """Sentences about what went wrong in a step."""
         return []
@@ -202,7 +212,7 @@ class TrainingRun(ABC, Generic[Result]):
         stopping = False
         with Interrupt(self.display.message) as interrupt, self.display:
             if self.recipe.evaluation.at_start and self.state.step == 0:
-                self._evaluate("before", self.recipe.evaluation.num_problems)
+                self.evaluate("before", during=False)
             while self.state.step < self.recipe.max_steps:
                 result = self.trainer.step()
                 stopping = bool(max_over_processes(self.accelerator, int(interrupt.requested)))
@@ -210,7 +220,7 @@ class TrainingRun(ABC, Generic[Result]):
                 if stopping:
                     break
             else:
-                self._evaluate("after", self.recipe.evaluation.num_problems)
+                self.evaluate("after", during=False)
         if not stopping:
             self._finish()
         elif self.accelerator.is_main_process:
@@ -233,7 +243,7 @@ class TrainingRun(ABC, Generic[Result]):
         every = self.recipe.evaluation.every_steps
         last = step >= self.recipe.max_steps
         if every and step % every == 0 and not last and not stopping:
-            self._evaluate(f"step-{step:06d}", self.recipe.evaluation.during_problems)
+            self.evaluate(f"step-{step:06d}", during=True)
         if stopping or last or (self.recipe.checkpoint.every_steps and step % self.recipe.checkpoint.every_steps == 0):
             parts = self.parts
             self.checkpointer.save(self.state, parts.policy, parts.model, parts.tokenizer, parts.optimizer, parts.schedule)
@@ -244,51 +254,22 @@ class TrainingRun(ABC, Generic[Result]):
             self.directory.write_completions(self.state.step, sorted(rows, key=lambda row: row["slot"]))
             self.display.show_completions(self.state.step, self.shown_completions(result))
 
-    def _evaluate(self, name: str, num_problems: int) -> None:
-        """Answer held-out problems with the policy as it is; keep the figures in the state, the answers in evaluations/."""
-        prompts, rewards = self.parts.evaluation_prompts[:num_problems], self.parts.rewards
-        if not prompts or rewards is None:
-            return
-        evaluation = evaluate(
-            self.parts.engine,
-            own_share(self.accelerator, prompts),
-            rewards,
-            self.recipe.evaluation.num_samples,
-            self.parts.sampling,
-            derive_seed(self.recipe.seed, "held-out"),
-            progress=lambda done, total: self.display.phase("evaluation", done, total),
-            gather=lambda problems: gather_shares(self.accelerator, problems),
-        )
-        self.state.evaluations[name] = {"step": self.state.step, **evaluation.figures()}
-        if self.accelerator.is_main_process:
-            self.directory.write_evaluation(name, evaluation.as_json())
-        accuracy = self.state.evaluations[name]["accuracy"]
-        if accuracy is not None:
-            self.accelerator.log({"evaluation/accuracy": accuracy["value"]}, step=self.state.step)
-
     def _finish(self) -> None:
         """summary.json, curves.png, and what a person wants to see at the end."""
         if not self.accelerator.is_main_process:
             return
         before, after = self.state.evaluations.get("before"), self.state.evaluations.get("after")
-        self.directory.write_summary(summary(self.recipe, self.state))
+        start = {"run_name": self.recipe.run_name, "seed": self.recipe.seed, "steps": self.state.step}
+        self.directory.write_summary({**start, "training_seconds": self.state.seconds, **self.summary()})
         figures = {record["step"]: record for record in self.state.evaluations.values()}
         title = f"{self.recipe.run_name} (seed {self.recipe.seed})"
         save_curves(self.directory.curves_path, self.directory.read_metrics(), figures, title, self.panels)
+        self.conclude(before, after)
         console = self.display.console
-        if after is not None:
-            console.print(before_after_table(before, after))
-        if before is not None and after is not None:
-            contrast = find_contrast(self._read_evaluation("before"), self._read_evaluation("after"))
-            if contrast is not None:
-                console.print(side_by_side(contrast))
         console.print(f"{self.state.step} steps in {format_seconds(self.state.seconds)}. In {self.directory.path}:")
         console.print(
-            "  checkpoints/ (loads with AutoModelForCausalLM), summary.json, curves.png, metrics.jsonl, completions/, evaluations/"
+            f"  checkpoints/ (loads with {self.loads_with}), summary.json, curves.png, metrics.jsonl, completions/, evaluations/"
         )
-
-    def _read_evaluation(self, name: str) -> Evaluation:
-        return Evaluation.from_json(json.loads((self.directory.evaluations / f"{name}.json").read_text(encoding="utf-8")))
 
     def _greet(self) -> None:
         if not self.accelerator.is_main_process:
@@ -305,24 +286,6 @@ class TrainingRun(ABC, Generic[Result]):
         if self.recipe.logging.trackers:
             self.accelerator.project_configuration.logging_dir = str(self.directory.path)
             self.accelerator.init_trackers("r1rl", config=flatten(_as_dict(self.recipe)))
-
-
-def summary(recipe: RunRecipe, state: TrainingState) -> dict[str, Any]:
-    """summary.json: the final figures. Accuracies have their 95 % interval; `evaluations` has every figure with its own."""
-    result: dict[str, Any] = {"run_name": recipe.run_name, "seed": recipe.seed, "steps": state.step, "training_seconds": state.seconds}
-    for moment in ("before", "after"):
-        figures = state.evaluations.get(moment)
-        if figures is not None:
-            result[f"accuracy_{moment}"] = figures["accuracy"]
-            result[f"mean_length_{moment}"] = value_of(figures["mean_length"])
-            result[f"reflection_{moment}"] = value_of(figures["reflection_rate"])
-    result["evaluations"] = state.evaluations
-    return result
-
-
-def value_of(estimate: dict[str, Any] | None) -> float | None:
-    """The value of a figure with an interval."""
-    return None if estimate is None else estimate["value"]
 
 
 def _as_dict(recipe: Any) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from r1rl.distill.report import COLUMNS, PANELS, completion_rows, shown_completi
 from r1rl.distill.setup import DistillParts, build_parts, load_tokenizers
 from r1rl.distill.trainer import DistillTrainer, StepResult
 from r1rl.grpo.setup import make_accelerator
+from r1rl.held_out_run import HeldOutRun
 from r1rl.monitor.progress import ProgressDisplay, ShownCompletion
 from r1rl.run_directory import RunDirectory
-from r1rl.training_run import TrainingRun, open_run, starting_state
+from r1rl.training_run import open_run, starting_state
 
 
 def run(recipe: DistillRecipe, recipe_path: Path, resume: str | None = None) -> None:
@@ -46,7 +47,7 @@ def run(recipe: DistillRecipe, recipe_path: Path, resume: str | None = None) -> 
         checked.close()
 
 
-class DistillRun(TrainingRun[StepResult]):
+class DistillRun(HeldOutRun[StepResult]):
     """A distillation run from its first (or next) step to its summary."""
 
     panels: ClassVar = PANELS

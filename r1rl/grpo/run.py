@@ -15,10 +15,11 @@ from r1rl.errors import UserError
 from r1rl.grpo.report import completion_rows, shown_completions
 from r1rl.grpo.setup import GRPOParts, build_parts, make_accelerator
 from r1rl.grpo.trainer import GRPOTrainer, StepResult
+from r1rl.held_out_run import HeldOutRun
 from r1rl.monitor.progress import ProgressDisplay, ShownCompletion
 from r1rl.preflight import preflight
 from r1rl.run_directory import RunDirectory
-from r1rl.training_run import TrainingRun, open_run, starting_state
+from r1rl.training_run import open_run, starting_state
 
 
 def run(recipe: GRPORecipe, recipe_path: Path, resume: str | None = None) -> None:
@@ -48,7 +49,7 @@ def check_processes(recipe: GRPORecipe, num_processes: int) -> None:
         )
 
 
-class GRPORun(TrainingRun[StepResult]):
+class GRPORun(HeldOutRun[StepResult]):
     """A GRPO run from its first (or next) step to its summary."""
 
     def __init__(

@@ -32,6 +32,7 @@ from r1rl.data import PromptOrder, build_prompts, column_names
 from r1rl.data.demonstrations import read_demonstrations
 from r1rl.distributed import from_main_process
 from r1rl.grpo.setup import load_policy, load_tokenizer, make_accelerator
+from r1rl.held_out_run import HeldOutRun
 from r1rl.monitor.curves import Panel
 from r1rl.monitor.progress import Column, ProgressDisplay, ShownCompletion
 from r1rl.optimization import make_optimizer, make_schedule
@@ -43,7 +44,7 @@ from r1rl.run_directory import RunDirectory, check_writable
 from r1rl.sampling import Sampling
 from r1rl.stages.sft_rows import make_rows, parts_of, trained_end
 from r1rl.stages.trl_steps import TRLStep, TRLSteps, check_batch, trl_arguments
-from r1rl.training_run import TrainingRun, open_run, starting_state
+from r1rl.training_run import open_run, starting_state
 from r1rl.types import Problem, Prompt
 
 COLUMNS = (
@@ -66,7 +67,7 @@ PANELS = (
 
 @dataclass
 class SFTParts:
-    """Everything that a run works with; see `r1rl.training_run.RunParts`."""
+    """Everything that a run works with; see `r1rl.held_out_run.HeldOutParts`."""
 
     accelerator: Accelerator
     display: ProgressDisplay
@@ -217,7 +218,7 @@ def make_sampling(evaluation: SampledEvaluationConfig, eos_token_ids: tuple[int,
     )
 
 
-class SFTRun(TrainingRun[TRLStep]):
+class SFTRun(HeldOutRun[TRLStep]):
     """A run from its first (or next) step to its summary."""
 
     panels = PANELS
