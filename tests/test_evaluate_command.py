@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tiny_policy import save_tiny_policy
 
 from r1rl import cli
 from r1rl.bundled import PACKAGE
+from r1rl.evaluation.loading import load_model
 
 OWN = [{"id": f"own-{i}", "problem": f"What is {i}+{i}?", "answer": str(2 * i)} for i in range(40)]
 
@@ -200,11 +202,29 @@ def test_two_processes_give_the_same_result(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path)
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "r1rl"]
     environment = {**ENVIRONMENT, "ACCELERATE_USE_CPU": "true"}
-    subprocess.run([*run(recipe, *launcher), "run_name=two"], env=environment, check=True, capture_output=True)
+    done = subprocess.run([*run(recipe, *launcher), "run_name=two"], env=environment, check=True, capture_output=True, text=True)
+    assert "tiny, arithmetic (the share of one of 2 processes): 48 completions" in done.stdout
     assert cli.main(["evaluate", str(recipe), "run_name=one"]) == 0
     two, one = outcome(tmp_path / "runs/two"), outcome(tmp_path / "runs/one")
     assert len(list((tmp_path / "runs/two").rglob("samples-*.jsonl"))) == 2
     assert two == one
+
+
+def test_a_models_memory_is_free_before_the_next_one_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[weakref.ref[Any]] = []
+    held: list[int] = []
+
+    def load(*arguments: Any) -> Any:
+        held.append(sum(reference() is not None for reference in alive))
+        model = load_model(*arguments)
+        alive.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr("r1rl.evaluation.samplers.load_model", load)
+    other = save_tiny_policy(tmp_path / "other", seed=1)
+    recipe = str(small_recipe(tmp_path))
+    assert cli.main(["evaluate", recipe, "num_problems=2", "max_completion_length=4", f"models.1={{path: {other}}}"]) == 0
+    assert held == [0, 0]
 
 
 def test_every_step_of_a_run_and_the_model_that_it_started_from(tmp_path: Path) -> None:

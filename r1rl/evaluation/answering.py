@@ -92,7 +92,8 @@ def answer(
         for index in range(config.num_samples)
     ]
     missing = [request for request in requests if (request.prompt.problem.id, request.sample) not in kept]
-    title = f"{label}, {benchmark.name}"
+    others = accelerator.num_processes
+    title = f"{label}, {benchmark.name}" + (f" (the share of one of {others} processes)" if others > 1 else "")
     progress = EvaluationProgress(console, title, len(requests) - len(missing), len(requests), accelerator.is_main_process)
     with log, progress:
         for sample in sampler.sample(missing, config.max_completion_length, benchmark.is_probe) if missing else ():
