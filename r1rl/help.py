@@ -50,12 +50,15 @@ def print_command(command: Command) -> None:
     console.print(Padding(_key_table([key for key in keys if not key.section and section_class(key.hint) is None], shown), (0, 0, 1, 2)))
     for section in keys:
         inner = section_class(section.hint)
-        if inner is None or inner in shown:
+        if inner is None or (inner in shown and section.section):
+            continue
+        prefix = f"{section.name}.0" if is_list(section.hint) else section.name
+        listed = "a list, here its first item" if is_list(section.hint) else ""
+        notes = [section.help, f"the same keys as {shown[inner]}" if inner in shown else listed, _required(section)]
+        console.print(f"[bold]{section.name}[/]: {escape('; '.join(note for note in notes if note))}", soft_wrap=True)
+        if inner in shown:
             continue
         shown[inner] = section.name
-        prefix = f"{section.name}.0" if is_list(section.hint) else section.name
-        notes = [section.help, "a list, here its first item" if is_list(section.hint) else "", _required(section)]
-        console.print(f"[bold]{section.name}[/]: {escape('; '.join(note for note in notes if note))}")
         console.print(Padding(_key_table([key for key in keys if key.section == prefix], shown), (0, 0, 1, 2)))
 
 

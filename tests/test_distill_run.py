@@ -37,7 +37,7 @@ teacher: {{path: {folder}/teacher}}
 on_policy: 0.5
 data: {{source: countdown, arguments: {{count: 64}}}}
 completions: {{source: {folder}/written.jsonl}}
-prompt: {{template: plain}}
+prompt: {{template: plain, prefill: " <think>"}}
 rollout: {{num_prompts: 4, num_generations: 2, max_completion_length: 12}}
 rewards: [{{function: countdown}}]
 optimizer: {{learning_rate: 1.0e-2, epsilon: 1.0e-4}}  # a larger epsilon, so that rounding in tiny gradients is not scaled up
@@ -74,6 +74,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     row = {"prefill": " <think>", "finish_reason": "eos"}
     rows = [{"problem": f"Make {n} from {n}, 1.", "completion": f" {n}*1</think>", **row} for n in range(9)]
     (folder / "written.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "other.jsonl").write_text(json.dumps({"problem": "2+2", "text": "4"}) + "\n")
     (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder))
     return folder
 
@@ -273,7 +274,10 @@ def test_student_that_writes_tokens_which_the_teacher_lacks(folder: Path) -> Non
         (["rewards=[]"], "evaluation.data is set, but no reward scores its answers"),
         (["evaluation.data=null"], "rewards only score held-out answers here, and there are no held-out problems"),
         (["completions.source=absent.jsonl"], "completions.source: there is no file absent.jsonl"),
-        (["completions={source: countdown}"], "completions: countdown has no column named completion. It has: problem, numbers"),
+        (
+            ["completions.source={folder}/other.jsonl"],
+            "{folder}/other.jsonl has no column named completion (or messages). It has: problem, text. Say which one it is, in completions",
+        ),
         (["completions.columns={completion: output}"], "completions.columns.completion: {folder}/written.jsonl has no column 'output'"),
         (["teacher.path=./nowhere"], "teacher.path: there is no folder nowhere"),
     ],
@@ -286,6 +290,7 @@ def test_mistakes_are_told_before_a_model_is_loaded(
         raise AssertionError("a model is loaded")
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", load)
+    overrides = [one.replace("{folder}", str(folder)) for one in overrides]
     assert main(["distill", str(folder / "recipe.yaml"), "run_name=wrong", *overrides]) == 2
     assert sentence.replace("{folder}", str(folder)) in " ".join(capfd.readouterr().err.split())
 

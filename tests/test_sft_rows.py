@@ -12,10 +12,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from r1rl.config.schema import ModelConfig, PromptConfig
 from r1rl.config.sft import DemonstrationsConfig, SFTRecipe
+from r1rl.data.demonstration_tokens import tokenize, trained_end
 from r1rl.data.demonstrations import Demonstration, LoadedDemonstrations
 from r1rl.errors import DataError, RecipeError
 from r1rl.prompts import PromptTemplate, resolve_eos_token_ids
-from r1rl.stages.sft_rows import as_dataset, make_rows, parts_of, tokenize, trained_end
+from r1rl.stages.sft_rows import as_dataset, make_rows, parts_of
 from r1rl.types import Problem
 
 CHAT_TEMPLATE = (

@@ -21,6 +21,7 @@ from r1rl.config.schema import (
     RewardConfig,
     RolloutConfig,
 )
+from r1rl.config.sft import DemonstrationsConfig
 
 
 @dataclass(kw_only=True, slots=True)
@@ -40,6 +41,13 @@ class DivergenceConfig:
     beta: float | None = option(None, "jsd only: the teacher's share of the mixture; small is like forward_kl, near 1 like reverse_kl", within=Interval(above=0, below=1))
     temperature: float = option(1.0, "both distributions are softmax(logits / temperature)", within=POSITIVE)
     aggregation: Literal["tokens", "sequences"] = option("tokens", "tokens: mean over all completion tokens of the step; sequences: mean over the tokens of each completion, then over completions")
+
+
+@dataclass(kw_only=True, slots=True)
+class CompletionsConfig(DemonstrationsConfig):
+    """Completions that were written before the run: rows as r1rl sft reads them."""
+
+    max_length: int = option(4096, "tokens of prompt and completion together; longer rows are left out and counted", within=COUNT)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -63,9 +71,9 @@ class DistillRecipe:
     teacher: TeacherConfig = required("the model that is imitated")
     on_policy: float = option(1.0, "lambda: the share of a step's prompts that the student answers itself; the others come with completions from a file", within=SHARE)
     data: DataConfig | None = option(None, "problems that the student answers; needed if on_policy is above 0")
-    completions: DataConfig | None = option(None, "rows with problem and completion, as r1rl generate and select write them; needed if on_policy is below 1")
-    prompt: PromptConfig = section(PromptConfig, "template, prefill and stop strings; a row of completions that has a prefill keeps its own")
-    rollout: RolloutConfig = section(RolloutConfig, "the step's size, and how the student samples; completions from the file are cut at max_completion_length")
+    completions: CompletionsConfig | None = option(None, "rows with problem and completion, as r1rl generate and select write them; needed if on_policy is below 1")
+    prompt: PromptConfig = section(PromptConfig, "template, prefill and stop strings, for the problems and for the rows of completions")
+    rollout: RolloutConfig = section(RolloutConfig, "the step's size, and how the student samples")
     divergence: DivergenceConfig = section(DivergenceConfig, "what is minimised")
     rewards: list[RewardConfig] = option([], "what scores the held-out answers; nothing is trained on it")
     outcome: str | None = option(None, "the reward that says whether an answer is right; null: the first of accuracy, countdown, code_execution")

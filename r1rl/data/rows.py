@@ -31,6 +31,7 @@ class RowFault(StrEnum):
     TRUNCATED = "truncated"  # a completion that its length limit cut off
     OTHER_PREFILL = "other_prefill"  # a text that does not begin with the recipe's prefill
     TOO_LONG = "too_long"  # more tokens than the recipe allows
+    FOREIGN_TOKEN = "foreign_token"  # a prompt with a token that a teacher does not know
 
 
 @dataclass(frozen=True, slots=True)

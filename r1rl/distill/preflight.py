@@ -7,7 +7,7 @@ from pathlib import Path
 
 from r1rl.config.distill import DistillRecipe
 from r1rl.data import LoadedProblems, column_names
-from r1rl.distill.completions import LoadedCompletions, WrittenCompletion, read_completions
+from r1rl.data.demonstrations import LoadedDemonstrations, read_demonstrations
 from r1rl.errors import UserError
 from r1rl.preflight import check_model_folder, check_trackers, check_vllm, read_held_out, read_section
 from r1rl.prompts import CHAT, template_text
@@ -22,7 +22,7 @@ class DistillPreflight:
 
     problems: list[Problem]
     """For the student to answer."""
-    completions: list[WrittenCompletion]
+    completions: LoadedDemonstrations
     """From the file."""
     evaluation_problems: list[Problem]
     rewards: RewardSet | None
@@ -49,13 +49,13 @@ def preflight(recipe: DistillRecipe, recipe_path: Path) -> DistillPreflight:
     if recipe.rollout.engine == "vllm":
         check_vllm()
     asked = LoadedProblems([]) if recipe.data is None else read_section(recipe.data, recipe.seed, "data")
-    written = LoadedCompletions([]) if recipe.completions is None else read_completions(recipe.completions, recipe.seed)
+    written = LoadedDemonstrations("", []) if recipe.completions is None else read_demonstrations(recipe.completions, "completions")
     held_out = read_held_out(recipe.evaluation)
     rewards = None
     if held_out.problems:
         rewards = RewardSet(recipe.rewards, recipe.outcome, recipe_path.parent, column_names(held_out.problems))
-    messages = [message for part in (asked, written, held_out) for message in (*part.notes, *part.warnings)]
-    return DistillPreflight(asked.problems, written.rows, held_out.problems, rewards, messages)
+    messages = [message for part in (asked, held_out) for message in (*part.notes, *part.warnings)]
+    return DistillPreflight(asked.problems, written, held_out.problems, rewards, messages)
 
 
 def check_processes(recipe: DistillRecipe, num_processes: int) -> None:

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from r1rl import models
 from r1rl.config.distill import DistillRecipe, TeacherConfig
 from r1rl.data import build_prompts
-from r1rl.distill.completions import PreparedCompletions, prepare_completions, usable
+from r1rl.distill.completions import PreparedCompletions, prepare_completions
 from r1rl.distill.forward import StudentForward, Teacher
 from r1rl.distill.preflight import DistillPreflight
 from r1rl.distill.sources import Sources
@@ -81,12 +81,14 @@ def build_parts(
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     teacher = Teacher(load_teacher(recipe.teacher, accelerator.device))
     sampling = make_sampling(recipe.rollout, recipe.prompt, tokenizer, model)
-    for verified in (model, teacher.model):
-        PolicyForward(verified, sampling, recipe.update.logit_chunk).verify()
+    PolicyForward(model, sampling, recipe.update.logit_chunk).verify()
+    PolicyForward(teacher.model, sampling, recipe.update.logit_chunk).verify("teacher.path")
     size = shared.size(logit_width(model), logit_width(teacher.model))
     template = PromptTemplate(recipe.prompt, tokenizer)
     prompts, dropped = _prompts(recipe, checked.problems, template, size)
-    rows = _rows(recipe, checked, tokenizer, sampling, size)
+    rows = PreparedCompletions([], [])
+    if recipe.completions is not None:
+        rows = prepare_completions(recipe, checked.completions, tokenizer, size)
     nn.Module.to(model, accelerator.device)
     engine = make_engine(recipe.rollout, model, tokenizer, accelerator, dtype)
     forward = StudentForward(model, recipe.divergence, size, recipe.update.logit_chunk)
@@ -96,8 +98,8 @@ def build_parts(
         f"Teacher: {teacher.model.num_parameters() / 1e6:.1f}M parameters in {str(teacher.model.dtype).removeprefix('torch.')}; "
         f"{size} token ids are compared (logits: student {logit_width(model)}, teacher {logit_width(teacher.model)}).",
         *([shared.note] if shared.note else []),
-        f"{len(prompts)} problems to answer ({dropped} dropped), {len(rows.rows)} completions from the file "
-        f"({rows.dropped} dropped, {rows.cut} cut).",
+        f"{len(prompts)} problems to answer ({dropped} dropped), {len(rows.rows)} completions from the file.",
+        *rows.messages,
     ]
     return DistillParts(
         accelerator=accelerator,
@@ -110,7 +112,7 @@ def build_parts(
         sampling=sampling,
         evaluation_prompts=template.render_batch(checked.evaluation_problems),
         rewards=checked.rewards,
-        order=Sources(recipe, accelerator, engine, sampling, size, prompts, rows.rows, display.phase),
+        order=Sources(recipe, accelerator, engine, tokenizer, sampling, size, prompts, rows.rows, display.phase),
         optimizer=optimizer,
         schedule=make_schedule(optimizer, recipe.max_steps, recipe.optimizer),
         notes=notes,
@@ -137,16 +139,7 @@ def _prompts(recipe: DistillRecipe, problems: list[Problem], template: PromptTem
     if recipe.data is None:
         return [], 0
     prompts, too_long = build_prompts(problems, template, recipe.data.max_prompt_tokens)
-    known = [prompt for prompt in prompts if usable(prompt, shared, None)]
+    known = [prompt for prompt in prompts if max(prompt.token_ids) < shared]
     if not known:
         raise DataError(f"data: all {len(prompts)} prompts have tokens that only the student's tokenizer has: choose another teacher.")
     return known, too_long + len(prompts) - len(known)
-
-
-def _rows(
-    recipe: DistillRecipe, checked: DistillPreflight, tokenizer: PreTrainedTokenizerBase, sampling: Sampling, shared: int
-) -> PreparedCompletions:
-    if recipe.completions is None:
-        return PreparedCompletions([], 0, 0)
-    limit = recipe.completions.max_prompt_tokens
-    return prepare_completions(checked.completions, recipe.prompt, tokenizer, sampling, shared, limit)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from accelerate import Accelerator
+from transformers import PreTrainedTokenizerBase
 
 from r1rl.config.distill import DistillRecipe
 from r1rl.data import PromptOrder
@@ -21,7 +22,7 @@ from r1rl.distributed import own_share
 from r1rl.rollout import RolloutEngine
 from r1rl.sampling import Sampling
 from r1rl.seeds import derive_seed
-from r1rl.types import Prompt
+from r1rl.types import FinishReason, Problem, Prompt
 
 
 class Sources:
@@ -32,6 +33,7 @@ class Sources:
         recipe: DistillRecipe,
         accelerator: Accelerator,
         engine: RolloutEngine,
+        tokenizer: PreTrainedTokenizerBase,
         sampling: Sampling,
         shared: int,
         prompts: Sequence[Prompt],
@@ -45,6 +47,7 @@ class Sources:
         self.recipe = recipe
         self.accelerator = accelerator
         self.engine = engine
+        self.tokenizer = tokenizer
         self.sampling = sampling
         self.shared = shared
         self.prompts = prompts
@@ -109,4 +112,10 @@ class Sources:
         ]
 
     def _read(self, slot: int, row: PreparedCompletion) -> TrainSequence:
-        return TrainSequence(slot, row.prompt, row.completion_ids, row.text, row.finish_reason, on_policy=False)
+        shown = row.demonstration
+        prompt_ids, completion_ids = row.prompt_ids.tolist(), row.completion_ids.tolist()
+        prompt, text = self.tokenizer.batch_decode([prompt_ids, completion_ids], skip_special_tokens=True)
+        problem = Problem(id=shown.place, problem=shown.problem or prompt, answer=None, place=shown.place)
+        ended = completion_ids[-1] in self.sampling.eos_token_ids
+        reason = FinishReason.EOS if ended else FinishReason.STOP
+        return TrainSequence(slot, Prompt(problem, prompt, prompt_ids), completion_ids, text, reason, on_policy=False)

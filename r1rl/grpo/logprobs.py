@@ -87,8 +87,11 @@ class PolicyForward(nn.Module):
         return head_logprobs(LogitHead(self.model), hidden_ND, targets_N, self.sampling, self.chunk, entropy)
 
     @torch.no_grad()
-    def verify(self) -> None:
-        """Compare our logits with the model's own on a few tokens; raise `UserError` where the architecture computes others."""
+    def verify(self, key: str = "model.path") -> None:
+        """Compare our logits with the model's own on a few tokens; raise `UserError` where the architecture computes others.
+
+        `key`: what names the model in the recipe.
+        """
         was_training = self.model.training
         self.model.eval()
         try:
@@ -100,7 +103,7 @@ class PolicyForward(nn.Module):
             self.model.train(was_training)
         if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
             raise UserError(
-                f"model.path: {type(self.model).__name__} computes its logits in a way that r1rl does not know "
+                f"{key}: {type(self.model).__name__} computes its logits in a way that r1rl does not know "
                 "(more than output embedding, scaling and soft capping), so its logprobs would be wrong: use another model"
             )
 

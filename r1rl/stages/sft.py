@@ -29,6 +29,7 @@ from r1rl.checkpoint import TrainingState
 from r1rl.config.held_out import SampledEvaluationConfig
 from r1rl.config.sft import SFTRecipe
 from r1rl.data import PromptOrder, build_prompts, column_names
+from r1rl.data.demonstration_tokens import trained_end
 from r1rl.data.demonstrations import read_demonstrations
 from r1rl.distributed import from_main_process
 from r1rl.grpo.setup import load_policy, load_tokenizer, make_accelerator
@@ -42,7 +43,7 @@ from r1rl.rewards import RewardSet
 from r1rl.rollout import RolloutEngine, build_engine
 from r1rl.run_directory import RunDirectory, check_writable
 from r1rl.sampling import Sampling
-from r1rl.stages.sft_rows import make_rows, parts_of, trained_end
+from r1rl.stages.sft_rows import make_rows, parts_of
 from r1rl.stages.trl_steps import TRLStep, TRLSteps, check_batch, trl_arguments
 from r1rl.training_run import open_run, starting_state
 from r1rl.types import Problem, Prompt

@@ -10,113 +10,26 @@ token that ends a completion included. Nothing is ever cut: a demonstration that
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from trl import pack_dataset
 
-from r1rl import models
-from r1rl.config.schema import ModelConfig, PromptConfig
 from r1rl.config.sft import SFTRecipe
-from r1rl.data.demonstrations import Demonstration, LoadedDemonstrations
+from r1rl.data.demonstration_tokens import TokenizedDemonstrations, tokenize, trained_end
+from r1rl.data.demonstrations import LoadedDemonstrations
 from r1rl.data.load import skipped_sentences
-from r1rl.data.rows import BadRow, RowFault
 from r1rl.errors import DataError
-from r1rl.prompts import CHAT, PromptTemplate, end_of_turn_id, ids_before_text, resolve_eos_token_ids
 from r1rl.seeds import derive_seed
-from r1rl.types import Problem, Prompt
 
 IGNORED = -100
 """The label of a token that is not trained."""
 CHUNK = 1024
-"""Demonstrations that are tokenized in one call."""
-
-
-@dataclass(slots=True)
-class TokenizedDemonstrations:
-    """The token ids of the demonstrations that are trained, and the rows that are not."""
-
-    sequences: list[np.ndarray] = field(default_factory=list)
-    prompt_lengths: list[int] = field(default_factory=list)
-    bad: list[BadRow] = field(default_factory=list)
-
-
-def trained_end(prompt: PromptConfig, model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The token that every demonstration ends with; always one of those that end a completion in RL and evaluation.
-
-    The recipe's first `prompt.eos_token_ids`; with the chat template the token that ends a turn; else the tokenizer's EOS token, or the
-    model's where the tokenizer has none. None only where there is none at all and stop strings end the completions. Raises RecipeError
-    if nothing could end one.
-    """
-    generation = None
-    if tokenizer.eos_token_id is None:
-        try:
-            generation = GenerationConfig.from_pretrained(models.resolve(model.path), revision=model.revision or "main")
-        except OSError:
-            generation = None
-    ending = resolve_eos_token_ids(prompt, tokenizer, generation)
-    if prompt.eos_token_ids:
-        return prompt.eos_token_ids[0]
-    turn = end_of_turn_id(tokenizer) if prompt.template == CHAT else None
-    preferred = next((one for one in (turn, tokenizer.eos_token_id) if one is not None), None)
-    return preferred if preferred is not None else next(iter(ending), None)
-
-
-def tokenize(
-    demonstrations: Sequence[Demonstration], prompt: PromptConfig, tokenizer: PreTrainedTokenizerBase, end: int | None, max_length: int
-) -> TokenizedDemonstrations:
-    """The token ids of each demonstration: prompt, text, and the token `end`, unless the text ends with it already.
-
-    The demonstrations are of one form: all have a problem, or all have their prompt.
-    """
-    has_problem = demonstrations[0].problem is not None
-    template = PromptTemplate(prompt if has_problem else PromptConfig(template="none"), tokenizer)
-    result = TokenizedDemonstrations()
-    for start in range(0, len(demonstrations), CHUNK):
-        chunk = demonstrations[start : start + CHUNK]
-        prompts = template.render_batch([Problem("", str(one.problem if has_problem else one.prompt), None) for one in chunk])
-        for demonstration, made, ids in zip(chunk, prompts, _completion_ids(chunk, prompts, tokenizer), strict=True):
-            if isinstance(ids, BadRow):
-                result.bad.append(ids)
-                continue
-            if end is not None and ids[-1:] != [end]:
-                ids = [*ids, end]
-            length = len(made.token_ids) + len(ids)
-            if length > max_length:
-                result.bad.append(BadRow(demonstration.place, RowFault.TOO_LONG, f"{length} tokens, more than max_length ({max_length})"))
-                continue
-            result.sequences.append(np.array([*made.token_ids, *ids], dtype=np.int32))
-            result.prompt_lengths.append(len(made.token_ids))
-    return result
-
-
-def _completion_ids(
-    demonstrations: Sequence[Demonstration], prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase
-) -> Iterator[list[int] | BadRow]:
-    """The tokens after each prompt.
-
-    Prompt and text are tokenized together where the result begins with the prompt's tokens. Where a token would form across the border,
-    the text is tokenized by itself: the policy always gets the whole prompt and goes on from there.
-    """
-    texts = [one.text.removeprefix(made.prefill) for one, made in zip(demonstrations, prompts, strict=True)]
-    together = tokenizer([made.text + text for made, text in zip(prompts, texts, strict=True)], add_special_tokens=False)["input_ids"]
-    alone = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    first_ids = ids_before_text(tokenizer)
-    for one, made, text, whole, part in zip(demonstrations, prompts, texts, together, alone, strict=True):
-        if not one.text.startswith(made.prefill):
-            detail = f"the text begins with {one.text[:20]!r}, not with prompt.prefill ({made.prefill!r})"
-            yield BadRow(one.place, RowFault.OTHER_PREFILL, detail)
-        elif not text.strip():
-            yield BadRow(one.place, RowFault.MISSING_VALUE, "nothing follows the prefill")
-        else:
-            # As in a rendered prompt, the tokenizer's BOS token stands before the text.
-            candidates = (ids[len(made.token_ids) :] for ids in (whole, first_ids + whole) if ids[: len(made.token_ids)] == made.token_ids)
-            yield next(candidates, part)
+"""Demonstrations in one arrow chunk."""
 
 
 def make_rows(recipe: SFTRecipe, loaded: LoadedDemonstrations, tokenizer: PreTrainedTokenizerBase) -> tuple[datasets.Dataset, list[str]]:
