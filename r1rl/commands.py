@@ -157,6 +157,23 @@ COMMANDS = {
             many_processes=True,
         ),
         Command(
+            name="reward-model",
+            summary="a model that scores answers, from pairs of which one was preferred",
+            explanation=(
+                "Trains one output on top of any causal language model to score the chosen answer above the rejected one. The reward "
+                "reward_model scores with it in r1rl grpo, on the same text of problem and answer."
+            ),
+            examples=(
+                "r1rl reward-model recipes/all_scenario/qwen2.5-1.5b_reward-model.yaml model.path=runs/mine data.source=pairs.jsonl",
+                "r1rl reward-model recipes/all_scenario/qwen2.5-1.5b_reward-model.yaml --resume",
+                "accelerate launch --config_file recipes/accelerate/ddp.yaml -m r1rl reward-model "
+                "recipes/all_scenario/qwen2.5-1.5b_reward-model.yaml",
+            ),
+            target="r1rl.stages.reward_model:run",
+            flags=(Flag("resume", "latest", "go on from the run's last checkpoint, or from the checkpoint folder VALUE"),),
+            many_processes=True,
+        ),
+        Command(
             name="pretrain",
             summary="a small base model from scratch on synthetic maths text",
             explanation="Trains a tokenizer and a small decoder; this is how the embedded base model was made.",

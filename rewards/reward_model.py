@@ -6,8 +6,9 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
+from r1rl import models
 from r1rl.errors import RewardError
-from r1rl.grading.extract import answer_region
+from r1rl.scored_text import scored_answer, scored_token_ids
 
 
 def reward_model(
@@ -26,20 +27,20 @@ def reward_model(
 ) -> list[float | None]:
     """The model's score for each problem and answer (the helpfulness reward of DeepSeek-R1, arXiv 2501.12948, section 2.3.4).
 
-    `path` and `revision` name the model. The conversation goes through its tokenizer's chat template, or is joined by an
-    empty line if it has none. `answer_only` leaves out what stands before the last `</think>`, as the paper does for helpfulness;
-    an answer whose thoughts never close is not applicable (None). The model runs on its own `device` (default: the last GPU, else
-    the CPU), without gradients, in batches of at most `batch_tokens` tokens, padding included, of rows of similar
-    length; longer texts keep their last `max_length` tokens. `sigmoid` maps scores to (0, 1). Loaded at its first use.
+    `path` (a run of `r1rl reward-model`, a folder or a hub name) and `revision` name the model. The conversation goes through its
+    tokenizer's chat template, or is joined by an empty line if it has none. `answer_only` leaves out what stands before the last
+    `</think>`, as the paper does for helpfulness; an answer whose thoughts never close is not applicable (None). The model runs on its
+    own `device` (default: the last GPU, else the CPU), without gradients, in batches of at most `batch_tokens` tokens, padding included,
+    of rows of similar length; longer texts keep their last `max_length` tokens. `sigmoid` maps scores to (0, 1). Loaded at its first use.
     """
     if batch_tokens < max_length:
         raise RewardError(f"rewards: reward_model: batch_tokens ({batch_tokens}) must be at least max_length ({max_length}).")
     if not completions:
         return []
     tokenizer, model = _load(path, revision, device, dtype)
-    answers = [answer_region(text, prefill) if answer_only else prefill + text for text in completions]
+    answers = [scored_answer(text, prefill, answer_only) for text in completions]
     rows = {
-        row: _token_ids(tokenizer, question, answer.strip())[-max_length:]
+        row: scored_token_ids(tokenizer, question, answer)[-max_length:]
         for row, (question, answer) in enumerate(zip(problem, answers, strict=True))
         if answer is not None
     }
@@ -63,20 +64,14 @@ def _load(path: str, revision: str | None, device: str | None, dtype: str) -> tu
     if device is None:
         device = f"cuda:{torch.cuda.device_count() - 1}" if torch.cuda.is_available() else "cpu"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
-        model = AutoModelForSequenceClassification.from_pretrained(path, revision=revision, dtype=dtype)
+        source = models.resolve(path)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        model = AutoModelForSequenceClassification.from_pretrained(source, revision=revision, dtype=dtype)
     except (OSError, ValueError) as error:
         raise RewardError(f"rewards: reward_model: {path!r} can't be loaded: {error}") from error
     if model.config.num_labels != 1:
         raise RewardError(f"rewards: reward_model: {path!r} has {model.config.num_labels} outputs; a reward model has one (num_labels: 1).")
     return tokenizer, model.to(device).eval().requires_grad_(False)
-
-
-def _token_ids(tokenizer: Any, question: str, answer: str) -> list[int]:
-    if tokenizer.chat_template:
-        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-        return list(tokenizer(tokenizer.apply_chat_template(turns, tokenize=False), add_special_tokens=False)["input_ids"])
-    return list(tokenizer(f"{question}\n\n{answer}")["input_ids"])
 
 
 def _batches(rows: dict[int, list[int]], batch_tokens: int) -> Iterator[list[int]]:

@@ -25,6 +25,7 @@ SETTINGS = {
     "evaluate": {"run_name": "x", "models": [{"path": "embedded"}], "benchmarks": ["countdown"]},
     "generate": {"run_name": "x", "data": {"source": "countdown"}},
     "sft": {"run_name": "x", "data": {"source": "rows.jsonl"}},
+    "reward-model": {"run_name": "x", "data": {"source": "pairs.jsonl"}},
     "pipeline": {},
     "select": {"run_name": "x", "sources": [{"path": "completions.jsonl"}]},
 }

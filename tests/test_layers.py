@@ -27,7 +27,7 @@ LAYERS = {
     (1, "text"): (
         "r1rl.prompts", "r1rl.demonstrations",
         "r1rl.grading", "r1rl.tags", "r1rl.language", "r1rl.language_words", "r1rl.reflection", "r1rl.problems",
-        "r1rl.models", "r1rl.sandbox",
+        "r1rl.models", "r1rl.sandbox", "r1rl.scored_text",
     ),
     (1, "maths"): (
         "r1rl.sampling", "r1rl.grpo.advantages", "r1rl.grpo.aggregation", "r1rl.grpo.kl", "r1rl.grpo.loss_metrics",
@@ -49,7 +49,10 @@ LAYERS = {
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "trl", "matplotlib", "sympy", "math_verify", "pyarrow")
 QUICK = ("r1rl", "r1rl.types", "r1rl.errors", "r1rl.config.load", "r1rl.cli", "r1rl.help", "r1rl.__main__")
 OPTIONAL = ("vllm", "peft", "deepspeed", "wandb", "trackio", "tensorboard")
-FOR_REWARDS = ("r1rl.types", "r1rl.errors", "r1rl.grading", "r1rl.tags", "r1rl.language", "r1rl.reflection", "r1rl.sandbox")
+FOR_REWARDS = (
+    "r1rl.types", "r1rl.errors", "r1rl.grading", "r1rl.tags", "r1rl.language", "r1rl.reflection", "r1rl.sandbox", "r1rl.models",
+    "r1rl.scored_text",
+)  # fmt: skip
 
 
 def module_name(file: Path) -> str:

@@ -21,6 +21,7 @@ from r1rl.config.issues import Issues
 from r1rl.config.nodes import Node, RecipeDumper, apply_override, find, parse
 from r1rl.config.pipeline import PipelineRecipe, apply_stage_override
 from r1rl.config.pretrain import PretrainRecipe
+from r1rl.config.reward_model import RewardModelRecipe
 from r1rl.config.schema import GRPORecipe
 from r1rl.config.select import SelectRecipe
 from r1rl.config.sft import SFTRecipe
@@ -37,6 +38,7 @@ RECIPES: dict[str, type] = {
     "pipeline": PipelineRecipe,
     "select": SelectRecipe,
     "sft": SFTRecipe,
+    "reward-model": RewardModelRecipe,
 }
 """The recipe that each command reads."""
 

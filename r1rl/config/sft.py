@@ -4,35 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
 
 from r1rl.config.fields import option, required, section
 from r1rl.config.held_out import SampledEvaluationConfig, sampling_contradictions, scoring_contradictions
 from r1rl.config.intervals import COUNT, COUNT_OR_OFF, NOT_NEGATIVE, POSITIVE
 from r1rl.config.issues import Contradiction
-from r1rl.config.schema import CheckpointConfig, LoggingConfig, ModelConfig, OptimizerConfig, PromptConfig, RewardConfig
+from r1rl.config.rows import RowsConfig, SupervisedOptimizerConfig
+from r1rl.config.schema import CheckpointConfig, LoggingConfig, ModelConfig, PromptConfig, RewardConfig
 
 
 @dataclass(kw_only=True, slots=True)
-class DemonstrationsConfig:
+class DemonstrationsConfig(RowsConfig):
     """Where the texts to imitate come from."""
 
-    source: str = required("a hub name or a .jsonl/.json/.parquet/.csv file, such as r1rl generate and r1rl select write", path="data")
-    subset: str | None = option(None, "the hub data set's configuration, such as main")
-    split: str = option("train", "the split to read")
-    revision: str | None = option(None, "the hub data set's revision")
     columns: dict[str, str] = option({}, "our column: theirs; ours are problem, prompt (rendered already), completion, prefill, finish_reason, messages")
-    where: dict[str, Any] = option({}, "keep rows whose column has this value or one of these values, such as {level: [3, 4, 5]}")
-    limit: int | None = option(None, "use only the first so many demonstrations, after where", within=COUNT)
-    shuffle: bool = option(True, "visit the rows in an order drawn from the run's seed")
-
-
-@dataclass(kw_only=True, slots=True)
-class SupervisedOptimizerConfig(OptimizerConfig):
-    """AdamW and its schedule, with defaults for learning from demonstrations."""
-
-    learning_rate: float = option(1e-5, "peak learning rate", within=POSITIVE)
-    schedule: Literal["constant", "linear", "cosine"] = option("cosine", "after the warm-up")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from r1rl.config import distill, evaluate, generate, pipeline, pretrain, select, sft
+from r1rl.config import distill, evaluate, generate, pipeline, pretrain, reward_model, select, sft
 from r1rl.config.distill import DistillRecipe
 from r1rl.config.evaluate import EvaluateRecipe
 from r1rl.config.generate import GenerateRecipe
 from r1rl.config.issues import Contradiction
 from r1rl.config.pipeline import PipelineRecipe
 from r1rl.config.pretrain import PretrainRecipe
+from r1rl.config.reward_model import RewardModelRecipe
 from r1rl.config.schema import EvaluationConfig, GRPORecipe, OptimizerConfig, PromptConfig, RewardConfig
 from r1rl.config.select import SelectRecipe
 from r1rl.config.sft import SFTRecipe
@@ -170,5 +171,6 @@ OF_RECIPE: dict[type, Callable[[Any], Iterator[Contradiction]]] = {
     PipelineRecipe: pipeline.contradictions,
     SelectRecipe: select.contradictions,
     SFTRecipe: sft.contradictions,
+    RewardModelRecipe: reward_model.contradictions,
 }
 """What each kind of recipe checks besides the sections that several have."""

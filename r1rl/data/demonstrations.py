@@ -12,9 +12,10 @@ says that the completion was cut off, so that its end is not one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from r1rl.config.rows import RowsConfig
 from r1rl.config.schema import SourceConfig
 from r1rl.config.sft import DemonstrationsConfig
 from r1rl.data.columns import cell_text, keeps, listed
@@ -55,9 +56,9 @@ class LoadedDemonstrations:
 
 def read_demonstrations(data: DemonstrationsConfig, section: str = "data") -> LoadedDemonstrations:
     """The demonstrations of a recipe's data section. Raises DataError if the source can't be read, a column is missing, no row is left."""
-    table = read_table(_as_source(data), section)
+    table = read_table(as_source(data), section)
     if not table.columns:
-        raise DataError(_why_empty(table, data, [row for row in table.rows if isinstance(row, BadRow)]))
+        raise DataError(why_empty(table, data, [row for row in table.rows if isinstance(row, BadRow)], "demonstration"))
     columns = find_columns(data, table)
     loaded = LoadedDemonstrations(table.name, [], notes=_notes(columns, table))
     for row in table.rows:
@@ -71,46 +72,55 @@ def read_demonstrations(data: DemonstrationsConfig, section: str = "data") -> Lo
         if len(loaded.demonstrations) == data.limit:
             break
     if not loaded.demonstrations:
-        raise DataError(_why_empty(table, data, loaded.bad))
+        raise DataError(why_empty(table, data, loaded.bad, "demonstration"))
     return loaded
 
 
 def find_columns(data: DemonstrationsConfig, table: Table) -> dict[str, str]:
     """Our columns that the table has, and their names there. Raises DataError for one that is missing."""
-    for ours, theirs in data.columns.items():
-        if ours not in OUR_COLUMNS:
-            raise DataError(f"{table.section}.columns.{ours}: a demonstration has no such column; it has {', '.join(OUR_COLUMNS)}.")
-        if theirs not in table.columns:
-            raise DataError(f"{table.section}.columns.{ours}: {table.name} has no column {theirs!r}. It has: {listed(table.columns)}.")
-    for name in data.where:
-        if name not in table.columns:
-            raise DataError(f"{table.section}.where: {table.name} has no column {name!r}. It has: {listed(table.columns)}.")
+    check_columns(data, table, OUR_COLUMNS, "a demonstration")
     found = {ours: ours for ours in OUR_COLUMNS if ours in table.columns}
     problem = next((name for name in PROBLEM_NAMES if name in table.columns), None)
     found |= {} if problem is None else {"problem": problem}
     found |= data.columns
     if "messages" in found and ("messages" in data.columns or "completion" not in found):
         return {"messages": found["messages"]}
-    missing = None
     if "completion" not in found:
-        missing = "completion (or messages)"
-    elif not found.keys() & {"problem", "prompt"}:
-        missing = "problem (or prompt)"
-    if missing is not None:
-        raise DataError(
-            f"{table.name} has no column named {missing}. It has: {listed(table.columns)}. "
-            f"Say which one it is, in {table.section}: columns: {{{missing.split()[0]}: ...}}."
-        )
+        raise missing_column(table, "completion", "messages")
+    if not found.keys() & {"problem", "prompt"}:
+        raise missing_column(table, "problem", "prompt")
     renders = "prompt" not in data.columns and "problem" in found
     return {ours: theirs for ours, theirs in found.items() if ours not in ("messages", "prompt" if renders else "problem")}
+
+
+def check_columns(data: RowsConfig, table: Table, ours: Sequence[str], what: str) -> None:
+    """Raises DataError if the recipe maps a column that `what` does not have, or names one that the table does not have."""
+    for our, theirs in data.columns.items():
+        if our not in ours:
+            raise DataError(f"{table.section}.columns.{our}: {what} has no such column; it has {', '.join(ours)}.")
+        if theirs not in table.columns:
+            raise DataError(f"{table.section}.columns.{our}: {table.name} has no column {theirs!r}. It has: {listed(table.columns)}.")
+    for name in data.where:
+        if name not in table.columns:
+            raise DataError(f"{table.section}.where: {table.name} has no column {name!r}. It has: {listed(table.columns)}.")
+
+
+def missing_column(table: Table, ours: str, instead: str = "") -> DataError:
+    """The error of a table without one of our columns, nor the one that may stand in its place."""
+    named = f"{ours} (or {instead})" if instead else ours
+    return DataError(
+        f"{table.name} has no column named {named}. It has: {listed(table.columns)}. "
+        f"Say which one it is, in {table.section}: columns: {{{ours}: ...}}."
+    )
 
 
 def demonstration_of(row: Row, columns: Mapping[str, str]) -> Demonstration | BadRow:
     """The demonstration of one row."""
     if "messages" in columns:
-        return _conversation(row, columns["messages"])
-    subject = cell_text(row, columns["problem"]) if "problem" in columns else _exact_text(row, columns["prompt"])
-    completion = _exact_text(row, columns["completion"])
+        turn = one_turn(row, columns["messages"])
+        return turn if isinstance(turn, BadRow) else Demonstration(turn[0], None, turn[1], row.place)
+    subject = cell_text(row, columns["problem"]) if "problem" in columns else exact_text(row, columns["prompt"])
+    completion = exact_text(row, columns["completion"])
     for found in (subject, completion):
         if isinstance(found, BadRow):
             return found
@@ -124,8 +134,8 @@ def demonstration_of(row: Row, columns: Mapping[str, str]) -> Demonstration | Ba
     return Demonstration(str(subject), None, (prefill or "") + str(completion), row.place)
 
 
-def _conversation(row: Row, column: str) -> Demonstration | BadRow:
-    """The user's and the assistant's text. A system message before them is left out: the recipe has its own, or none."""
+def one_turn(row: Row, column: str) -> tuple[str, str] | BadRow:
+    """The user's and the assistant's text of a conversation. A system message before them is left out: it is the recipe's to say."""
     messages = row.values.get(column)
     if not isinstance(messages, list) or not all(isinstance(one, dict) and isinstance(one.get("content"), str) for one in messages):
         return BadRow(row.place, RowFault.NOT_ONE_TURN, f"column {column!r} is not a list of messages with role and content")
@@ -136,10 +146,10 @@ def _conversation(row: Row, column: str) -> Demonstration | BadRow:
     problem, text = (one["content"] for one in turns)
     if not problem.strip() or not text.strip():
         return BadRow(row.place, RowFault.MISSING_VALUE, f"an empty message in column {column!r}")
-    return Demonstration(problem.strip(), None, text, row.place)
+    return problem.strip(), text
 
 
-def _exact_text(row: Row, column: str) -> str | BadRow:
+def exact_text(row: Row, column: str) -> str | BadRow:
     """A column's text with its white space, which is trained like any other."""
     value = row.values.get(column)
     if value is None or (isinstance(value, str) and not value.strip()):
@@ -149,7 +159,7 @@ def _exact_text(row: Row, column: str) -> str | BadRow:
     return value
 
 
-def _as_source(data: DemonstrationsConfig) -> SourceConfig:
+def as_source(data: RowsConfig) -> SourceConfig:
     """The same table, as the section that tables are read from."""
     return SourceConfig(source=data.source, subset=data.subset, split=data.split, revision=data.revision)
 
@@ -165,7 +175,8 @@ def _notes(columns: Mapping[str, str], table: Table) -> list[str]:
     return []
 
 
-def _why_empty(table: Table, data: DemonstrationsConfig, bad: list[BadRow]) -> str:
+def why_empty(table: Table, data: RowsConfig, bad: list[BadRow], what: str) -> str:
+    """The sentence for a table of which nothing is left; `what` is what its rows are."""
     if bad:
-        return " ".join([f"{table.name}: no demonstration is left.", *skipped_sentences(table.name, bad)])
+        return " ".join([f"{table.name}: no {what} is left.", *skipped_sentences(table.name, bad)])
     return f"{table.name} has no rows{f' with {data.where}' if data.where and table.columns else ''}."

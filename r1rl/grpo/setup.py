@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -180,18 +181,23 @@ def load_tokenizer(path: str, revision: str | None = None, key: str = "model.pat
 
 def load_policy(model: ModelConfig, checkpoint: Path | None = None) -> PreTrainedModel:
     """The policy with float32 master weights, from the recipe's path or from a checkpoint."""
+    return load_trained(AutoModelForCausalLM, "causal language model", model, checkpoint)
+
+
+def load_trained(kind: Any, name: str, model: ModelConfig, checkpoint: Path | None = None, **settings: Any) -> PreTrainedModel:
+    """A model to train, of one of transformers' Auto classes, with float32 master weights; `name` is what messages call it."""
     source = str(checkpoint or models.resolve(model.path))
     try:
-        policy = AutoModelForCausalLM.from_pretrained(source, revision=None if checkpoint else model.revision, dtype=torch.float32)
+        loaded = kind.from_pretrained(source, revision=None if checkpoint else model.revision, dtype=torch.float32, **settings)
     except (OSError, ValueError) as error:
-        raise UserError(f"model.path: no causal language model could be loaded from {source!r}: {first_sentence(error)}") from error
-    disable_dropout(policy)
+        raise UserError(f"model.path: no {name} could be loaded from {source!r}: {first_sentence(error)}") from error
+    disable_dropout(loaded)
     if model.gradient_checkpointing:
         # transformers 5.23 has a new name for it; 5.17 has only the old one.
-        enable = getattr(policy, "activation_checkpointing_enable", None) or policy.gradient_checkpointing_enable
+        enable = getattr(loaded, "activation_checkpointing_enable", None) or loaded.gradient_checkpointing_enable
         enable({"use_reentrant": False})
-        policy.train()  # transformers recomputes activations in training mode only
-    return policy
+        loaded.train()  # transformers recomputes activations in training mode only
+    return loaded
 
 
 def first_sentence(error: Exception) -> str:

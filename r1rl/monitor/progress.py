@@ -165,7 +165,7 @@ def completion_panel(title: str, shown: ShownCompletion) -> Panel:
         (f"answer: {shown.answer}\n\n" if shown.answer is not None else "\n", "dim"),
         shorten(shown.text, SHOWN_CHARACTERS),
     )
-    subtitle = Text(f"{shown.verdict}, ended by {shown.finish_reason}")
+    subtitle = Text(f"{shown.verdict}, ended by {shown.finish_reason}" if shown.finish_reason else shown.verdict)
     return Panel(body, title=Text(title), subtitle=subtitle, title_align="left", subtitle_align="left", border_style="dim")
 
 

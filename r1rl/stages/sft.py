@@ -8,8 +8,6 @@ trained. docs/sft.md tells about the data and the choices.
 
 from __future__ import annotations
 
-import math
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from datasets import Dataset, load_from_disk
+from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
@@ -44,7 +42,7 @@ from r1rl.rollout import RolloutEngine, build_engine
 from r1rl.run_directory import RunDirectory, check_writable
 from r1rl.sampling import Sampling
 from r1rl.stages.sft_rows import make_rows, parts_of
-from r1rl.stages.trl_steps import TRLStep, TRLSteps, check_batch, trl_arguments
+from r1rl.stages.trl_steps import TRLStep, TRLSteps, check_batch, share_rows, steps_of, trl_arguments
 from r1rl.training_run import open_run, starting_state
 from r1rl.types import Problem, Prompt
 
@@ -103,7 +101,7 @@ def run(recipe: SFTRecipe, recipe_path: Path, resume: str | None = None) -> None
             return len(rows), sentences
 
         num_rows, sentences = from_main_process(accelerator, read)
-        recipe = replace(recipe, max_steps=recipe.max_steps or math.ceil(recipe.epochs * num_rows / recipe.batch_size))
+        recipe = replace(recipe, max_steps=recipe.max_steps or steps_of(recipe.epochs, num_rows, recipe.batch_size))
         directory, checkpoint = open_run(recipe, resume, accelerator)
         rows = share_rows(accelerator, made, directory.path / "rows")
         state = starting_state(checkpoint)
@@ -130,20 +128,6 @@ def preflight(recipe: SFTRecipe, recipe_path: Path) -> tuple[list[Problem], Rewa
     if not held_out:
         return [], None
     return held_out, RewardSet(recipe.rewards, recipe.outcome, recipe_path.parent, column_names(held_out))
-
-
-def share_rows(accelerator: Accelerator, made: list[Dataset], folder: Path) -> Dataset:
-    """The rows that the main process made, in every process: read from a file of it, so that they are in memory once."""
-    if accelerator.num_processes == 1:
-        return made[0]
-    if accelerator.is_main_process:
-        made[0].save_to_disk(str(folder))
-    accelerator.wait_for_everyone()
-    rows = load_from_disk(str(folder))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        shutil.rmtree(folder)  # the mapped memory stays
-    return rows
 
 
 def build_parts(

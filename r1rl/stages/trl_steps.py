@@ -10,17 +10,19 @@ processes, clipping and the step are done here, so that a run goes on exactly wh
 from __future__ import annotations
 
 import math
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from datasets import Dataset
+from datasets import Dataset, load_from_disk
 from torch import nn
 from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
@@ -162,6 +164,25 @@ def check_batch(batch_size: int, micro_batch_size: int, num_processes: int) -> N
             f"batch_size is {batch_size}, which {num_processes} processes x micro_batch_size {micro_batch_size} do not divide: "
             f"make it a multiple of {unit}, or start another number of processes."
         )
+
+
+def steps_of(epochs: float, num_rows: int, batch_size: int) -> int:
+    """The optimizer steps that so many passes over the rows need; the last one may reach into the next pass."""
+    return math.ceil(epochs * num_rows / batch_size - 1e-9)
+
+
+def share_rows(accelerator: Accelerator, made: list[Dataset], folder: Path) -> Dataset:
+    """The rows that the main process made, in every process: read from a file of it, so that they are in memory once."""
+    if accelerator.num_processes == 1:
+        return made[0]
+    if accelerator.is_main_process:
+        made[0].save_to_disk(str(folder))
+    accelerator.wait_for_everyone()
+    rows = load_from_disk(str(folder))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        shutil.rmtree(folder)  # the mapped memory stays
+    return rows
 
 
 def trl_arguments(kind: type[Arguments], accelerator: Accelerator, output_dir: str, **settings: Any) -> Arguments:
