@@ -61,11 +61,11 @@ def preflight(recipe: GRPORecipe, recipe_path: Path) -> Preflight:
 def check_model_folder(path: str, key: str = "model.path") -> None:
     """A path that can't be a hub name (OWNER/NAME) must be a model's folder. Whether the hub has a model shows when it is loaded."""
     folder = Path(models.resolve(path))
-    can_be_hub_name = path != models.EMBEDDED and path.count("/") <= 1 and not path.startswith((".", "/", "~"))
+    can_be_hub_name = path not in models.EMBEDDED and path.count("/") <= 1 and not path.startswith((".", "/", "~"))
     if folder.is_file():
-        raise RecipeError(f"{key}: {folder} is a file; write a folder with a model, a hub name (OWNER/NAME) or {models.EMBEDDED}.")
-    if not folder.exists() and path != models.EMBEDDED and get_close_matches(path, [models.EMBEDDED], cutoff=0.8):
-        raise RecipeError(f"{key}: there is no model {path}; did you mean {models.EMBEDDED}?")
+        raise RecipeError(f"{key}: {folder} is a file; write a folder with a model, a hub name (OWNER/NAME) or embedded.")
+    if not folder.exists() and path not in models.EMBEDDED and (near := get_close_matches(path, models.EMBEDDED, n=1, cutoff=0.8)):
+        raise RecipeError(f"{key}: there is no model {path}; did you mean {near[0]}?")
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise RecipeError(f"{key}: the folder {folder} has no config.json, so it holds no model that transformers can load.")
     if not folder.is_dir() and not can_be_hub_name:

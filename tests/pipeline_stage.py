@@ -85,7 +85,7 @@ def evaluate(recipe: Any, folder: Path, pause: float) -> None:
 def read_model(path: str) -> str:
     """What stands for the weights."""
     weights = Path(models.resolve(path)) / "model.safetensors"
-    return weights.read_text() if path != models.EMBEDDED and weights.is_file() else path
+    return weights.read_text() if path not in models.EMBEDDED and weights.is_file() else path
 
 
 if __name__ == "__main__":

@@ -51,3 +51,15 @@ def test_behaves_as_its_card_says() -> None:
     assert table.shares["checked"] == pytest.approx(stated["checked"][0], abs=0.07)
     assert table.pass_at[1] == pytest.approx(stated["all"][1], abs=0.1)
     assert table.pass_at[1] <= 0.4
+
+
+def test_student_is_at_most_half_as_large_with_the_same_tokenizer() -> None:
+    small = Path(models.resolve("embedded-small"))
+    assert sum(file.stat().st_size for file in small.iterdir()) <= 2 * 2**20
+    sizes = [sum(one.numel() for one in AutoModelForCausalLM.from_pretrained(folder).parameters()) for folder in (small, FOLDER)]
+    assert sizes[0] <= sizes[1] / 2
+    shape = load_recipe("pretrain", bundled_path("recipes") / "pretrain" / "small.yaml").architecture
+    config = AutoModelForCausalLM.from_pretrained(small).config
+    assert (config.hidden_size, config.num_hidden_layers) == (shape.hidden_size, shape.num_layers)
+    assert (small / "tokenizer.json").read_bytes() == (FOLDER / "tokenizer.json").read_bytes()
+    assert f"{sizes[0]:,} parameters" in (small / "README.md").read_text(encoding="utf-8")

@@ -164,7 +164,7 @@ def test_results_are_found_by_model(tmp_path: Path) -> None:
 def test_readability_is_over_all_completions() -> None:
     texts = (
         " 3*8=24 check: yes. </think> <answer>3*8</answer>",  # 2 words of 2 in English
-        " 3+8=11 check: no. wait, 3*8=24 检查: 是. </think> <answer>3*8</answer>",  # 3 words and 3 characters, which are 1.875 words
+        " 3+8=11 check: no. wait, 3*8=24 查: 是. </think> <answer>3*8</answer>",  # 3 words and 2 characters, which are 1.25 words
         " </think> 3*8",
         " </think> <answer>3*8</answer>",
     )
@@ -173,4 +173,4 @@ def test_readability_is_over_all_completions() -> None:
     figures = score(found, 2, 64)["readability"]
     # Problem a: both in exact tags. Problem b: no answer block; blank thoughts. Words have the completions of problem a only.
     assert figures["well_formed"]["value"] == pytest.approx(0.5)
-    assert figures["language_consistency"]["value"] == pytest.approx((1 + 3 / 4.875) / 2)
+    assert figures["language_consistency"]["value"] == pytest.approx((1 + 3 / 4.25) / 2)

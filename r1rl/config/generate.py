@@ -59,5 +59,5 @@ def contradictions(recipe: GenerateRecipe) -> Iterator[Contradiction]:
             ("model.base", "model.endpoint"),
             "model has both base, for an adapter that is loaded here, and endpoint: leave one out",
         )
-    if recipe.model.step is not None and recipe.model.path == "embedded":
-        yield ("model.step", "model.path"), "model.step is set, but the embedded model is no run directory: leave it out"
+    if recipe.model.step is not None and recipe.model.path in ("embedded", "embedded-small"):
+        yield ("model.step", "model.path"), f"model.step is set, but the {recipe.model.path} model is no run directory: leave it out"

@@ -16,7 +16,7 @@ from r1rl.config.intervals import COUNT, COUNT_OR_OFF, NOT_NEGATIVE, POSITIVE, S
 class ModelConfig:
     """The policy: where its weights come from and the precision that it computes in."""
 
-    path: str = option("embedded", 'a hub name, a folder, a run directory (its newest checkpoint), or "embedded" for the small base model that ships with r1rl', path="any")
+    path: str = option("embedded", 'a hub name, a folder, a run directory (its newest checkpoint), or "embedded" for the small base model that ships with r1rl (embedded-small: a smaller one)', path="any")
     revision: str | None = option(None, "the hub revision (branch, tag or commit); recorded with the run")
     dtype: Literal["auto", "float32", "bfloat16"] = option(
         "auto", "what forward and backward compute in; auto: bfloat16 on a GPU, float32 on a CPU. Master weights stay float32"

@@ -1,4 +1,4 @@
-"""Where the model behind a path of a recipe lies: the one that ships with r1rl, a run directory's newest checkpoint, a folder, the hub."""
+"""Where the model behind a path of a recipe lies: one that ships with r1rl, a run directory's newest checkpoint, a folder, the hub."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from pathlib import Path
 from r1rl.checkpoint_folders import CHECKPOINTS, find_checkpoint
 from r1rl.errors import RecipeError
 
-EMBEDDED = "embedded"
-EMBEDDED_FOLDER = Path(__file__).parent / "tiny-base"
+EMBEDDED = {"embedded": Path(__file__).parent / "tiny-base", "embedded-small": Path(__file__).parent / "small-base"}
+"""The models that ship with r1rl, by the names that stand for them in recipes: a base model, and a smaller one to be its student."""
 
 
 def resolve(path: str) -> str:
-    """What transformers loads for a path: the embedded model's folder, a run directory's newest whole checkpoint, else the path itself.
+    """What transformers loads for a path: an embedded model's folder, a run directory's newest whole checkpoint, else the path itself.
 
     Raises RecipeError for a run directory without a whole checkpoint.
     """
-    return str(EMBEDDED_FOLDER) if path == EMBEDDED else pinned(path)
+    return str(EMBEDDED[path]) if path in EMBEDDED else pinned(path)
 
 
 def pinned(path: str) -> str:
     """A run directory's newest whole checkpoint, so that a run that started from it is still known to when it has newer ones.
 
-    Any other path is given back unchanged, "embedded" too: its folder is another one on another machine. Raises RecipeError for a
-    run directory without a whole checkpoint.
+    Any other path is given back unchanged, an embedded model's name too: its folder is another one on another machine. Raises
+    RecipeError for a run directory without a whole checkpoint.
     """
     if not is_run(path):
         return path
@@ -37,4 +37,4 @@ def pinned(path: str) -> str:
 def is_run(path: str) -> bool:
     """True for a run directory: a folder that holds checkpoints and no model itself."""
     folder = Path(path).expanduser()
-    return path != EMBEDDED and (folder / CHECKPOINTS).is_dir() and not (folder / "config.json").is_file()
+    return path not in EMBEDDED and (folder / CHECKPOINTS).is_dir() and not (folder / "config.json").is_file()

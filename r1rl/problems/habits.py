@@ -37,7 +37,7 @@ class Remarks:
 
 LANGUAGES = {
     "en": Remarks(check="check:", yes="yes.", no="no.", again="wait,"),
-    "zh": Remarks(check="检查:", yes="是.", no="否.", again="等等,"),
+    "zh": Remarks(check="查:", yes="是.", no="不.", again="等,"),
 }
 """By the codes of r1rl.language."""
 
