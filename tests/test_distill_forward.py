@@ -74,7 +74,7 @@ def our_gradients(config: DivergenceConfig, passes: PassesConfig) -> tuple[float
     micro_batches = make_micro_batches(batch, passes)
     for one in micro_batches:
         states = frozen.states(one.input_ids_RT, one.predictors_N)
-        divergences, statistics = forward(one.input_ids_RT, one.predictors_N, states, frozen)
+        divergences, statistics = forward(one.input_ids_RT, one.predictors_N, states)
         assert statistics.shape == (len(divergences), len(STATISTICS)) and not statistics.requires_grad
         loss = (weights[one.sequence_N] * divergences).sum()
         loss.backward()
@@ -130,7 +130,7 @@ def test_no_logits_are_kept_for_the_backward_pass() -> None:
     states = frozen.states(one.input_ids_RT, one.predictors_N)
     saved: list[tuple[int, ...]] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tuple(tensor.shape)) or tensor, lambda tensor: tensor):
-        forward(one.input_ids_RT, one.predictors_N, states, frozen)
+        forward(one.input_ids_RT, one.predictors_N, states)
     assert saved
     assert not [shape for shape in saved if shape[-1:] in ((STUDENT_WIDTH,), (TEACHER_WIDTH,)) and shape[0] in (4, 16)]
 
@@ -148,11 +148,11 @@ def test_statistics_are_not_computed_again_in_the_backward_pass(monkeypatch: pyt
 def test_teacher_has_no_gradient_and_computes_in_its_own_precision_under_autocast() -> None:
     model, frozen = student().float(), Teacher(teacher().model.float())
     (one,) = make_micro_batches(sequences(), PassesConfig())
-    expected = frozen.logits(frozen.states(one.input_ids_RT, one.predictors_N))
+    expected = frozen.states(one.input_ids_RT, one.predictors_N).logits()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         states = frozen.states(one.input_ids_RT, one.predictors_N)
-        assert torch.equal(frozen.logits(states), expected)
-        divergences, _ = StudentForward(model, DivergenceConfig(), SHARED, 5)(one.input_ids_RT, one.predictors_N, states, frozen)
+        assert torch.equal(states.logits(), expected)
+        divergences, _ = StudentForward(model, DivergenceConfig(), SHARED, 5)(one.input_ids_RT, one.predictors_N, states)
     assert divergences.dtype is torch.float32
     divergences.sum().backward()  # the recomputed chunks must be in bfloat16 too
     assert all(parameter.grad is not None and bool(parameter.grad.isfinite().all()) for parameter in model.parameters())
@@ -173,7 +173,7 @@ def test_on_a_gpu_no_more_than_a_chunk_of_logits_exists() -> None:
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     with torch.autocast("cuda", dtype=torch.bfloat16):
-        divergences, _ = forward(ids, predictors, frozen.states(ids, predictors), frozen)
+        divergences, _ = forward(ids, predictors, frozen.states(ids, predictors))
     divergences.sum().backward()
     assert bool(divergences.isfinite().all())
     assert torch.cuda.max_memory_allocated() - before < 16 * 4 * chunk * width

@@ -184,3 +184,27 @@ def test_trl_gkd_loss(kind: str, beta: float | None, theirs: float, temperature:
     (gradient,) = torch.autograd.grad(found, student)
     torch.testing.assert_close(found, expected / sum(LENGTHS), rtol=0, atol=1e-7)  # TRL keeps beta in float32
     torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize(("kind", "beta", "theirs"), [("forward_kl", None, 0.0), ("reverse_kl", None, 1.0), ("jsd", 0.3, 0.3)])
+def test_trl_chunked_loss(kind: str, beta: float | None, theirs: float, temperature: float) -> None:
+    """The loss of TRL's DistillationTrainer, from hidden states and heads of different sizes, with a soft cap on the teacher's logits."""
+    loss = pytest.importorskip("trl.trainer.distillation_trainer")._chunked_divergence_loss
+    generator = torch.Generator().manual_seed(12)
+    student_states, teacher_states, student_head, teacher_head = (
+        torch.randn(*shape, generator=generator) for shape in ((1, 9, 4), (1, 9, 6), (7, 4), (7, 6))
+    )
+    student_states.requires_grad_()
+    mask = torch.ones(1, 9, dtype=torch.int64)
+    options = {"temperature": temperature, "teacher_final_logit_softcapping": 3.0}
+    expected, entropy, count = loss(student_states, teacher_states, student_head, teacher_head, mask, theirs, **options)
+    (expected_gradient,) = torch.autograd.grad(expected, student_states)
+    teacher = torch.tanh(teacher_states[0] @ teacher_head.T / 3.0) * 3.0
+    student = student_states[0] @ student_head.T
+    found = our_loss(student, teacher, config(kind, beta, temperature=temperature), 7)
+    (gradient,) = torch.autograd.grad(found, student_states)
+    torch.testing.assert_close(found.float(), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-5, atol=1e-6)
+    measured = statistics(compare(student, teacher, temperature, 7))[:, STATISTICS.index("student_entropy")]
+    assert float(entropy.detach() / count) == pytest.approx(float(measured.mean()), abs=1e-5)

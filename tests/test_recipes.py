@@ -14,15 +14,17 @@ from r1rl.config.load import dump_recipe, load_recipe
 
 RECIPES = bundled_path("recipes")
 COMMAND_OF_FOLDER = {
-    "zero_rl": "grpo", "reasoning_rl": "grpo", "all_scenario": "grpo", "distill": "distill", "evaluate": "evaluate", "pretrain": "pretrain",
-    "pipeline": "pipeline",
+    "zero_rl": "grpo", "rft": "grpo", "reasoning_rl": "grpo", "all_scenario": "grpo", "distill": "distill",
+    "evaluate": "evaluate", "pretrain": "pretrain", "pipeline": "pipeline",
 }  # fmt: skip
 FILES = sorted(file for file in RECIPES.rglob("*.yaml") if file.parent.name != "accelerate")
 GRPO = [file for file in FILES if file.parent.name in ("zero_rl", "reasoning_rl", "all_scenario") and "reward-model" not in file.stem]
+GRPO += [file for file in FILES if file.parent.name == "rft" and file.stem.startswith("online_")]
+EXPLAINED = [*GRPO, *sorted((RECIPES / "distill").glob("*.yaml"))]
 
 VALUE = re.compile(r"^\s*(?:- )?([A-Za-z_]\w*):\s+(?![&#])(\S[^#]*?)\s*(?:#\s*(.*))?$")
 NUMBER = re.compile(r"^[-+\d.][\d.e+-]*$|^\[[\d., ]+\]$")
-SOURCE = re.compile(r"\d{4}\.\d{5}|\bours\b|TinyZero|SimpleRL-Zoo|understand-r1-zero|nano-aha-moment|as in training|rows$|trial|\bv2\b")
+SOURCE = re.compile(r"\d{4}\.\d{5}|\bours\b|TinyZero|SimpleRL-Zoo|understand-r1-zero|nano-aha-moment|as in training|rows$|trial|\bv2\b|TRL")
 
 
 def named(files: list[Path]) -> list[str]:
@@ -50,7 +52,7 @@ def test_recipe_is_valid_and_reads_back(file: Path, tmp_path: Path) -> None:
     assert load_recipe(command, again) == recipe
 
 
-@pytest.mark.parametrize("file", GRPO, ids=named(GRPO))
+@pytest.mark.parametrize("file", EXPLAINED, ids=named(EXPLAINED))
 def test_every_value_says_where_it_comes_from(file: Path) -> None:
     """Each `key: value` line has a comment; that of a number names a paper, a repository, or us."""
     checked = 0
@@ -63,10 +65,10 @@ def test_every_value_says_where_it_comes_from(file: Path) -> None:
         if NUMBER.match(value):
             checked += 1
             assert SOURCE.search(comment), f"{file.name}: {key}: {value} does not say where it comes from: {comment}"
-    assert checked >= 10
+    assert checked >= 8
 
 
-@pytest.mark.parametrize("file", GRPO, ids=named(GRPO))
+@pytest.mark.parametrize("file", EXPLAINED, ids=named(EXPLAINED))
 def test_header_says_what_to_expect(file: Path) -> None:
     header = file.read_text(encoding="utf-8").split("\nrun_name:")[0]
     for word in ("Hardware", "Command", "Expected"):
@@ -83,7 +85,7 @@ def test_held_out_problems_are_not_those_of_training(file: Path) -> None:
 
 def test_the_readme_lists_every_recipe() -> None:
     text = (RECIPES / "README.md").read_text(encoding="utf-8")
-    for file in (*GRPO, *(RECIPES / "accelerate").glob("*.yaml")):
+    for file in (*EXPLAINED, *(RECIPES / "accelerate").glob("*.yaml")):
         assert f"]({file.relative_to(RECIPES)})" in text
 
 

@@ -10,6 +10,8 @@ V ids that are compared, K figures of `r1rl.distill.divergences.STATISTICS`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -20,24 +22,38 @@ from r1rl.distill.divergences import compare, divergence, statistics
 from r1rl.grpo.logprobs import LogitHead
 
 
+@dataclass(frozen=True, slots=True)
+class TeacherStates:
+    """The teacher's hidden states [N, E] before the completion tokens, and its head.
+
+    An object of its own, because wrappers cast the tensors that a forward pass is given to the student's precision.
+    """
+
+    head: LogitHead
+    hidden_NE: Tensor
+
+    def split(self, chunk: int) -> list[TeacherStates]:
+        """The same in chunks of so many tokens."""
+        return [TeacherStates(self.head, hidden_CE) for hidden_CE in self.hidden_NE.split(chunk)]
+
+    @torch.no_grad()
+    def logits(self) -> Tensor:
+        """The teacher's logits of these states, over its whole vocabulary and in its own precision."""
+        with torch.autocast(self.hidden_NE.device.type, enabled=False):
+            return self.head(self.hidden_NE)
+
+
 class Teacher:
     """The frozen teacher. Not a module: nothing that trains, saves or shards the student may find its parameters."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model.requires_grad_(False).eval()
-        self.head = LogitHead(model)
 
     @torch.no_grad()
-    def states(self, input_ids_RT: Tensor, predictors_N: Tensor) -> Tensor:
-        """Its hidden states [N, E] before the completion tokens, in its own precision."""
+    def states(self, input_ids_RT: Tensor, predictors_N: Tensor) -> TeacherStates:
+        """Its hidden states before the completion tokens, in its own precision."""
         with torch.autocast(input_ids_RT.device.type, enabled=False):
-            return states(self.model, input_ids_RT, predictors_N)
-
-    @torch.no_grad()
-    def logits(self, hidden_CE: Tensor) -> Tensor:
-        """Its logits of these states, over its whole vocabulary."""
-        with torch.autocast(hidden_CE.device.type, enabled=False):
-            return self.head(hidden_CE)
+            return TeacherStates(LogitHead(self.model), states(self.model, input_ids_RT, predictors_N))
 
 
 class StudentForward(nn.Module):
@@ -52,21 +68,21 @@ class StudentForward(nn.Module):
         self.shared = shared
         self.chunk = chunk
 
-    def forward(self, input_ids_RT: Tensor, predictors_N: Tensor, teacher_NE: Tensor, teacher: Teacher) -> tuple[Tensor, Tensor]:
-        """The divergence [N] from the teacher, whose states `teacher_NE` are, and the statistics [N, K], which have no gradient."""
+    def forward(self, input_ids_RT: Tensor, predictors_N: Tensor, teacher: TeacherStates) -> tuple[Tensor, Tensor]:
+        """The divergence [N] from the teacher at the places `predictors_N`, and the statistics [N, K], which have no gradient."""
         hidden_ND = states(self.model, input_ids_RT, predictors_N)
         head = LogitHead(self.model)
         chunks = []
-        for hidden_CD, teacher_CE in zip(hidden_ND.split(self.chunk), teacher_NE.split(self.chunk), strict=True):
+        for hidden_CD, taught in zip(hidden_ND.split(self.chunk), teacher.split(self.chunk), strict=True):
             if torch.is_grad_enabled():
-                chunks.append(checkpoint(self._compare, head, hidden_CD, teacher, teacher_CE, use_reentrant=False))
+                chunks.append(checkpoint(self._compare, head, hidden_CD, taught, use_reentrant=False))
             else:
-                chunks.append(self._compare(head, hidden_CD, teacher, teacher_CE))
+                chunks.append(self._compare(head, hidden_CD, taught))
         divergences, figures = zip(*chunks, strict=True)
         return torch.cat(divergences), torch.cat(figures)
 
-    def _compare(self, head: LogitHead, hidden_CD: Tensor, teacher: Teacher, teacher_CE: Tensor) -> tuple[Tensor, Tensor]:
-        pair = compare(head(hidden_CD), teacher.logits(teacher_CE), self.config.temperature, self.shared)
+    def _compare(self, head: LogitHead, hidden_CD: Tensor, teacher: TeacherStates) -> tuple[Tensor, Tensor]:
+        pair = compare(head(hidden_CD), teacher.logits(), self.config.temperature, self.shared)
         divergence_C = divergence(pair, self.config)
         # Last, and without gradient: the recomputation in the backward pass ends before it gets here.
         return divergence_C, statistics(pair)

@@ -9,7 +9,7 @@ For a batch of prompts x with completions y, student p_S (theta) and frozen teac
 D is the forward or reverse KL divergence or the generalised JSD over the whole shared vocabulary; w_b makes it a mean over tokens, or
 over the tokens of each completion and then over completions. docs/distillation.md has the choices.
 
-Legend: B sequences of this process, N completion tokens of a micro-batch, E the teacher's hidden size, K figures of STATISTICS.
+Legend: B sequences of this process, N completion tokens of a micro-batch, K figures of STATISTICS.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ class DistillTrainer:
             is_own = done <= len(micro_batches)
             batch = micro_batches[done - 1 if is_own else -1].on(device)
             with exchange_gradients(accelerator, parts.policy, last=done == passes):
-                teacher_NE = parts.teacher.states(batch.input_ids_RT, batch.predictors_N)
-                divergence_N, statistics_NK = parts.policy(batch.input_ids_RT, batch.predictors_N, teacher_NE, parts.teacher)
+                taught = parts.teacher.states(batch.input_ids_RT, batch.predictors_N)
+                divergence_N, statistics_NK = parts.policy(batch.input_ids_RT, batch.predictors_N, taught)
                 loss = (weights_B[batch.sequence_N] * divergence_N).sum() * float(is_own)
                 # Wrappers average the gradients of the processes; the weights are those of a sum.
                 accelerator.backward(loss * accelerator.num_processes)
