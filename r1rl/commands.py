@@ -38,9 +38,9 @@ class Command:
     many_processes: bool = False
 
     @property
-    def recipe(self) -> type:
-        """The recipe that the command reads."""
-        return RECIPES[self.name]
+    def recipe(self) -> type | None:
+        """The recipe that the command reads; None if it reads those of all others."""
+        return RECIPES.get(self.name)
 
 
 TINY = "recipes/zero_rl/tiny.yaml"
@@ -51,13 +51,23 @@ COMMANDS = {
     for command in (
         Command(
             name="check",
-            summary="everything about a grpo recipe that can be known before the model is loaded",
+            summary="everything about a recipe of any command that can be known before the model is loaded",
             explanation=(
                 "Reads the data, resolves the rewards and compares their parameters with the columns, renders a prompt, grades every gold "
-                "answer against itself, and counts prompt tokens. Trains nothing and needs no GPU."
+                "answer against itself, counts prompt tokens, and estimates the memory that each GPU needs. Takes the recipe of every "
+                "command, trains nothing and needs no GPU. What can't be reached from here, such as data on the hub, is named and left out."
             ),
-            examples=(f"r1rl check {TINY}", f"r1rl check {TINY} data.limit=100"),
-            target="r1rl.check:run",
+            examples=(
+                f"r1rl check {TINY}",
+                f"r1rl check {TINY} data.limit=100",
+                "r1rl check recipes/zero_rl/qwen2.5-math-7b_math.yaml --gpus 4 --model-config config.json",
+            ),
+            target="r1rl.check.command:run",
+            flags=(
+                Flag("gpus", "1", "estimate the memory for so many GPUs; without it, for those of the recipe's header"),
+                Flag("accelerate", "recipes/accelerate/fsdp2.yaml", "estimate it for a launch with this accelerate configuration"),
+                Flag("model-config", "config.json", "the model's config.json, where the model itself is not here"),
+            ),
         ),
         Command(
             name="grpo",

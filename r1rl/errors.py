@@ -16,5 +16,9 @@ class DataError(UserError):
     """A data file or data set that can't be used: unreadable, a column missing, no row left."""
 
 
+class HubUnreachable(DataError):
+    """A data set or model of the hub that can't be looked at from this machine: no network, and it is not in the cache."""
+
+
 class RewardError(UserError):
     """A reward function that can't be used: not found, a wrong signature, a wrong number of results."""

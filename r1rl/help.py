@@ -44,6 +44,9 @@ def print_command(command: Command) -> None:
         for flag in command.flags:
             table.add_row(Text(flag.usage, style="bold"), flag.help)
         console.print(Padding(table, (0, 0, 1, 2)))
+    if command.recipe is None:
+        console.print("The keys of a recipe are those of the command that it is for: r1rl COMMAND --help lists them.")
+        return
     keys = recipe_keys(command.recipe)
     console.print("[bold]The recipe[/]")
     shown: dict[type, str] = {}

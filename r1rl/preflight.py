@@ -43,6 +43,17 @@ def preflight(recipe: GRPORecipe, recipe_path: Path) -> Preflight:
 
     Raises a UserError with the file, the key and the remedy at the first thing that can't work.
     """
+    check_settings(recipe)
+    loaded = read_section(recipe.data, recipe.seed, "data")
+    held_out = read_held_out(recipe.evaluation)
+    rewards = _resolve_rewards(recipe, recipe_path.parent, loaded.problems, held_out.problems)
+    warnings = [*loaded.warnings, *held_out.warnings, *_suspicions(recipe, loaded.problems, held_out.problems)]
+    warnings += _unrewarded(rewards, loaded.problems)
+    return Preflight(loaded.problems, held_out.problems, rewards, [*loaded.notes, *held_out.notes], warnings)
+
+
+def check_settings(recipe: GRPORecipe) -> None:
+    """What can be checked without the problems: folders, template and packages. Raises a UserError at the first thing that can't work."""
     check_writable(recipe.output_dir)
     check_model_folder(recipe.model.path)
     check_trackers(recipe.logging)
@@ -50,12 +61,6 @@ def preflight(recipe: GRPORecipe, recipe_path: Path) -> Preflight:
         template_text(recipe.prompt.template)
     if recipe.rollout.engine == "vllm":
         check_vllm()
-    loaded = read_section(recipe.data, recipe.seed, "data")
-    held_out = read_held_out(recipe.evaluation)
-    rewards = _resolve_rewards(recipe, recipe_path.parent, loaded.problems, held_out.problems)
-    warnings = [*loaded.warnings, *held_out.warnings, *_suspicions(recipe, loaded.problems, held_out.problems)]
-    warnings += _unrewarded(rewards, loaded.problems)
-    return Preflight(loaded.problems, held_out.problems, rewards, [*loaded.notes, *held_out.notes], warnings)
 
 
 def check_model_folder(path: str, key: str = "model.path") -> None:
@@ -106,7 +111,7 @@ def read_section(data: DataConfig, seed: int, section: str) -> LoadedProblems:
     except DataError as error:
         if str(error).startswith(f"{section}."):
             raise
-        raise DataError(f"{section}: {error}") from error
+        raise type(error)(f"{section}: {error}") from error
 
 
 def _resolve_rewards(recipe: GRPORecipe, base_dir: Path, problems: list[Problem], held_out: list[Problem]) -> RewardSet:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config
 
 from r1rl import cli
+from r1rl.bundled import bundled_path
 
 RECIPE = """\
 run_name: test
@@ -61,7 +62,7 @@ def test_a_sound_recipe(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "example User: 0+0? Assistant:<think>" in text
     assert "Ready: r1rl grpo recipe.yaml" in text
     assert text.count("warning") == 1  # 28 + 40 tokens do not fit 64 positions
-    assert "prompts and completions take up to 68 tokens, but the model's configuration allows 64" in text
+    assert "the longest prompt has 28 tokens and the completion may have 40, together 68, but the model's configuration allows 64" in text
 
 
 def test_long_prompts_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,8 +111,10 @@ def test_without_the_tokenizer_the_rest_is_checked(
         raise OSError("no connection\nsome advice about another library's options")
 
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", fail)
+    monkeypatch.setattr(AutoConfig, "from_pretrained", fail)
     text = shown(capsys, "model.path=some/hub-model")
     assert "model.path: the tokenizer of some/hub-model can't be loaded here (no connection). Prompts and their lengths" in text
+    assert "not checked: the memory: the config.json of some/hub-model is not here (no connection). Name a copy of it" in text
     assert "Ready" in text
 
 
@@ -131,3 +134,131 @@ def test_a_model_that_does_not_exist(folder: Path, capsys: pytest.CaptureFixture
 def test_a_template_that_the_tokenizer_does_not_have(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", "recipe.yaml", "prompt.template=chat"]) == 2
     assert "has no chat template" in capsys.readouterr().err
+
+
+# other kinds of recipes
+
+
+def test_the_kind_is_found_by_the_keys_and_a_misspelt_one_does_not_hide_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Ready: r1rl pretrain" in checked(capsys, "recipes/pretrain/tiny.yaml")
+    recipe = "run_name: e\nmodels: [{path: model}]\nbenchmarks: [own.jsonl]\nmax_completion_length: 8\nquestion: '{problem}'\n"
+    (folder / "e.yaml").write_text(recipe)
+    write_rows(folder / "own.jsonl", [{"problem": "1+1?", "answer": "2"}])
+    text = checked(capsys, "e.yaml", "prompt.template=plain")
+    assert "benchmarks own: 1 problems x 4 samples of at most 8 tokens" in text
+    assert "Ready: r1rl evaluate e.yaml" in text
+    (folder / "e.yaml").write_text("run_name: e\nmodels: [{path: model}]\nbenchmark: [countdown]\n")
+    assert cli.main(["check", "e.yaml"]) == 2
+    assert "benchmark is unknown; did you mean benchmarks?" in capsys.readouterr().err
+
+
+def test_a_recipe_that_could_be_of_two_commands(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "both.yaml").write_text("run_name: both\nmodel: {path: model}\ndata: {source: train.jsonl}\n")
+    assert cli.main(["check", "both.yaml"]) == 2
+    assert "both.yaml could be a recipe of r1rl " in capsys.readouterr().err
+    (folder / "both.yaml").write_text("# Command  r1rl generate both.yaml\n" + (folder / "both.yaml").read_text())
+    assert "Ready: r1rl generate both.yaml" in checked(capsys, "both.yaml", "prompt.template=plain", "max_completion_length=8")
+
+
+def checked(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert cli.main(["check", *words]) == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_generate(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "g.yaml").write_text(
+        "run_name: g\nmodel: {path: model}\ndata: {source: train.jsonl}\nprompt: {template: plain}\nmax_completion_length: 50\n"
+    )
+    text = checked(capsys, "g.yaml")
+    assert "data 4 problems x 1 samples of at most 50 tokens" in text
+    assert "the longest prompt has 21 tokens and the completion may have 50, together 71, but the model's configuration allows 64" in text
+
+
+def test_every_stage_of_a_pipeline(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "g.yaml").write_text("run_name: g\ndata: {source: train.jsonl}\nprompt: {template: plain}\nmax_completion_length: 8\n")
+    stages = """\
+run_name: p
+stages:
+  - {name: zero, command: grpo, recipe: recipe.yaml, set: {rollout.max_completion_length: 8}}
+  - {name: samples, command: generate, recipe: g.yaml, set: {model.path: "${zero.model}"}}
+  - name: again
+    command: grpo
+    recipe: recipe.yaml
+    set: {model.path: "${zero.model}", data.source: "${samples.data}", rollout.max_completion_length: 8}
+"""
+    (folder / "p.yaml").write_text(stages)
+    text = checked(capsys, "p.yaml")
+    assert "stage zero: r1rl grpo recipe.yaml" in text
+    # the model that stage zero will make is looked at as the one that it starts from
+    assert "stage samples: r1rl generate g.yaml ─" in text
+    assert "4 problems x 1 samples of at most 8 tokens prompts 21 tokens in the middle" in text
+    assert "not checked: data: stage samples makes it, and has not run." in text
+    assert text.count("parameters; 1 GPU") == 3
+    assert "Ready: r1rl pipeline p.yaml" in text
+    (folder / "p.yaml").write_text(stages.replace("recipe: g.yaml, set: {", "recipe: g.yaml, set: {prompt.template: chat, "))
+    assert cli.main(["check", "p.yaml"]) == 2
+    assert "stage samples: " in capsys.readouterr().err
+
+
+def test_the_launch_of_the_header_and_of_flags(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = "accelerate launch --config_file recipes/accelerate/fsdp2.yaml -m r1rl grpo r.yaml"
+    (folder / "r.yaml").write_text(f"# Hardware   8 GPUs with 80 GB\n# Command    {command}\n{RECIPE}")
+    text = checked(capsys, "r.yaml", "rollout.num_prompts=8")
+    assert "8 GPUs, FSDP2 (the recipe's header)" in text
+    assert "4 x N / 8" in text
+    assert "4 GPUs, FSDP2 (--gpus 4, the recipe's header)" in checked(capsys, "r.yaml", "rollout.num_prompts=8", "--gpus", "4")
+    text = checked(capsys, "r.yaml", "rollout.num_prompts=8", "--accelerate", "recipes/accelerate/ddp.yaml")
+    assert "8 GPUs, each with a whole model (as in recipes/accelerate/ddp.yaml)" in text
+    assert cli.main(["check", "r.yaml"]) == 2  # 2 prompts for 8 processes
+    assert "rollout.num_prompts is 2, which 8 processes x 1 minibatches do not divide" in capsys.readouterr().err
+    assert cli.main(["check", "r.yaml", "--gpus=many"]) == 2
+    assert "--gpus is many; it must be a whole number" in capsys.readouterr().err
+
+
+def unreachable(*_: object, **__: object) -> None:
+    raise ConnectionError("Couldn't reach it on the Hub")
+
+
+def eight_gpus() -> list[Path]:
+    """The recipes whose header names 8 GPUs."""
+    files = [file for file in sorted(bundled_path("recipes").rglob("*.yaml")) if file.parent.name != "accelerate"]
+    return [file for file in files if "8 GPUs" in file.read_text(encoding="utf-8").split("\nrun_name:")[0]]
+
+
+@pytest.mark.parametrize("file", eight_gpus(), ids=lambda file: file.stem)
+def test_recipes_for_eight_gpus_pass_without_gpus_and_network(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.load_dataset", unreachable)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("transformers.utils.hub.is_offline_mode", lambda: True)
+    size = "7b" if "7b" in file.stem.replace("7b_to_1.5b", "") else "1.5b"
+    config = Path(__file__).parent / "data" / "configs" / f"qwen2.5-{size}.json"
+    recipe, teacher = file.read_text(encoding="utf-8"), tmp_path / "teacher"
+    teacher.mkdir()
+    (teacher / "config.json").write_text(config.with_name("qwen2.5-7b.json").read_text())
+    text = checked(capsys, str(file), *([f"teacher.path={teacher}"] if "\nteacher:" in recipe else []), "--model-config", str(config))
+    if file.stem.endswith("_select"):
+        return  # it loads no model
+    assert "8 GPUs, " in text
+    assert "fits in 80 GB" in text
+    assert "does not fit" not in text
+    assert f"N = {7_615_616_512 if size == '7b' else 1_543_714_304:,} parameters" in text
+
+
+def test_what_the_hub_does_not_give_is_named(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.load_dataset", unreachable)
+    text = checked(capsys, "recipe.yaml", "data.source=some/data")
+    assert "not checked: data.source: the data set 'some/data' (split train) can't be loaded" in text
+    assert "So columns, gold answers and the lengths of prompts were not looked at." in text
+    text = checked(capsys, "recipe.yaml", "evaluation.data={source: some/data}", "rollout.max_completion_length=8")
+    assert "not checked: evaluation.data.source: the data set 'some/data'" in text
+    assert "data 4 problems from train.jsonl" in text
+    assert cli.main(["check", "recipe.yaml", "data.source=some/data", "rewards.0.function=lost.py:f"]) == 2
+    assert "lost.py" in capsys.readouterr().err
+
+
+def test_a_configuration_file_that_is_none(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", "recipe.yaml", "--model-config", "train.jsonl"]) == 2
+    assert "--model-config: train.jsonl is no model's config.json" in capsys.readouterr().err

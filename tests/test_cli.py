@@ -84,7 +84,6 @@ def test_flags_and_overrides_mix(words: list[str], resume: str | None, overrides
             ["evaluate", "recipe.yaml"],
             "recipe.yaml is a recipe of r1rl grpo, and r1rl evaluate reads another kind: run r1rl grpo recipe.yaml.",
         ),
-        (["check", "recipes/pretrain/tiny.yaml"], "r1rl check reads another kind: run r1rl pretrain "),
         (["help", "grp"], "there is no command grp; did you mean grpo?"),
         (["grpo", "."], ". is a folder; name a recipe file in it."),
     ],
@@ -155,7 +154,7 @@ def test_help_explains_every_key(command: str, capsys: pytest.CaptureFixture[str
     text = " ".join(capsys.readouterr().out.split())
     for example in cli.COMMANDS[command].examples:
         assert example in text
-    for key in recipe_keys(RECIPES[command]):
+    for key in recipe_keys(RECIPES[command]) if command in RECIPES else ():
         if not key.name.startswith("evaluation.data."):
             assert key.name in text
             assert key.help

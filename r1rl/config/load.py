@@ -6,6 +6,7 @@ Nothing here imports torch: a mistake is reported in a fraction of a second.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import yaml
 
 from r1rl.config.build import build_recipe
+from r1rl.config.describe import NO_DEFAULT, default_of
 from r1rl.config.distill import DistillRecipe
 from r1rl.config.evaluate import EvaluateRecipe
 from r1rl.config.fields import PathKind
@@ -29,7 +31,6 @@ from r1rl.config.validate import contradictions
 from r1rl.errors import RecipeError
 
 RECIPES: dict[str, type] = {
-    "check": GRPORecipe,
     "grpo": GRPORecipe,
     "distill": DistillRecipe,
     "evaluate": EvaluateRecipe,
@@ -40,20 +41,26 @@ RECIPES: dict[str, type] = {
     "sft": SFTRecipe,
     "reward-model": RewardModelRecipe,
 }
-"""The recipe that each command reads."""
+"""The recipe that each command reads. `r1rl check` reads all of them."""
 
+CHECK = "check"
+HEADER_COMMAND = re.compile(r"^# Command\b.*\br1rl ([a-z-]+)", re.MULTILINE)
+"""The command that the remarks at the top of a recipe name."""
 DATA_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
 
 
 def load_recipe(command: str, path: str | Path, overrides: Sequence[str] = ()) -> Any:
-    """The recipe of a command from a YAML file, with `key=value` overrides applied in order.
+    """The recipe of a command from a YAML file, with `key=value` overrides applied in order; of `check` that of the command that reads it.
 
     Paths in the recipe (data files, templates, model folders) are relative to the working directory; one that is not
     there but in the recipe's folder becomes a path to that. Raises `RecipeError` with all errors of the recipe.
     """
     path = Path(path)
     issues = Issues(str(path))
-    root = parse(_read(path), str(path), issues)
+    text = _read(path)
+    root = parse(text, str(path), issues)
+    if command == CHECK:
+        command = _command_of(root, text, path)
     _refuse_recipe_of_another_command(command, root, path)
     if overrides and root.value is None:
         root = Node({}, root.where)
@@ -85,14 +92,39 @@ def _refuse_recipe_of_another_command(command: str, root: Node, path: Path) -> N
     """One sentence for a recipe that another command reads, instead of an error for each of its keys."""
     if not isinstance(root.value, dict) or root.value.keys() <= _sections(command):
         return
-    readers = {recipe: name for name, recipe in RECIPES.items()}  # of check and grpo, which read the same, grpo
-    for recipe, other in readers.items():
-        if recipe is not RECIPES[command] and root.value.keys() <= _sections(other):
+    for other in RECIPES:
+        if other != command and root.value.keys() <= _sections(other):
             raise RecipeError(f"{path} is a recipe of r1rl {other}, and r1rl {command} reads another kind: run r1rl {other} {path}.")
+
+
+def _command_of(root: Node, text: str, path: Path) -> str:
+    """The command that a recipe is for: the one that knows most of its keys and lacks fewest; among several, the one that its header names.
+
+    A misspelt key does not hide the kind: it is told as an error of that command's recipe. Raises RecipeError if several are as likely.
+    """
+    keys = set(root.value) if isinstance(root.value, dict) else set()
+    misfits = {command: (len(keys - _sections(command)), len(_required(command) - keys)) for command in RECIPES}
+    likely = [command for command, misfit in misfits.items() if misfit == min(misfits.values())]
+    named = HEADER_COMMAND.search(text)
+    if named is not None and named[1] in likely:
+        return named[1]
+    if len(likely) > 1:
+        listed = " or ".join(f"r1rl {command}" for command in likely)
+        raise RecipeError(f"{path} could be a recipe of {listed}: say which in a line at its top, such as: # Command  r1rl {likely[0]}")
+    return likely[0]
 
 
 def _sections(command: str) -> set[str]:
     return {entry.name for entry in dataclasses.fields(RECIPES[command])}
+
+
+def _required(command: str) -> set[str]:
+    return {entry.name for entry in dataclasses.fields(RECIPES[command]) if default_of(entry) is NO_DEFAULT}
+
+
+def command_of(recipe: Any) -> str:
+    """The command that reads a recipe."""
+    return next(command for command, kind in RECIPES.items() if type(recipe) is kind)
 
 
 def _note_contradictions(recipe: Any, root: Node, issues: Issues) -> None:

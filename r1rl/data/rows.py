@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from r1rl.config.schema import SourceConfig
-from r1rl.errors import DataError
+from r1rl.errors import DataError, HubUnreachable
 from r1rl.problems import GENERATORS, generate
 
 
@@ -205,7 +205,8 @@ def _read_hub(data: SourceConfig, section: str) -> Table:
     try:
         loaded = datasets.load_dataset(data.source, name=data.subset, split=data.split, revision=data.revision)
     except Exception as error:  # the hub client raises dozens of types: no network, no such name, no such subset, private, ...
-        raise DataError(_hub_sentence(data, section, error)) from error
+        kind = HubUnreachable if isinstance(error, ConnectionError) else DataError
+        raise kind(_hub_sentence(data, section, error)) from error
     return Table(name, section, list(loaded.column_names), HubRows(loaded))
 
 

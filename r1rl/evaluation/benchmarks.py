@@ -183,7 +183,7 @@ def load_benchmark(config: BenchmarkConfig, local_dir: str | None, num_problems:
         if not config.local or data is not config.data:
             raise
         remedy = f"Without the hub: put the file {config.local} into a folder and name that in local_dir (docs/benchmarks.md)."
-        raise DataError(f"{error} {remedy}") from error
+        raise type(error)(f"{error} {remedy}") from error
     problems = [_lettered(config, problem) for problem in loaded.problems] if config.choices else loaded.problems
     if num_problems is not None and num_problems < len(problems):
         kept = sorted(random.Random(CHOICE_SEED).sample(range(len(problems)), num_problems))

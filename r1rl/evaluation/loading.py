@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from r1rl.config.schema import PromptConfig
-from r1rl.errors import UserError
+from r1rl.errors import HubUnreachable, UserError
 from r1rl.evaluation.adapters import merge_adapter
 from r1rl.evaluation.benchmarks import LoadedBenchmark
 from r1rl.evaluation.targets import Target
@@ -107,4 +107,5 @@ def check_fit(target: Target, prompt: PromptConfig, benchmarks: Sequence[LoadedB
 def _not_loadable(target: Target, error: Exception) -> UserError:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     where = target.path if Path(target.path).is_dir() else f"{target.path}, which is no folder here, so it was looked for on the hub"
-    return UserError(f"models: {target.label} can't be loaded from {where}: {lines[0]}")
+    kind = UserError if Path(target.path).is_dir() else HubUnreachable
+    return kind(f"models: {target.label} can't be loaded from {where}: {lines[0]}")

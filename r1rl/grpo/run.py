@@ -12,6 +12,7 @@ from r1rl import models
 from r1rl.checkpoint import TrainingState
 from r1rl.config.schema import GRPORecipe
 from r1rl.errors import UserError
+from r1rl.evaluation.loading import context_of, misfit
 from r1rl.grpo.report import completion_rows, shown_completions
 from r1rl.grpo.setup import GRPOParts, build_parts, make_accelerator
 from r1rl.grpo.trainer import GRPOTrainer, StepResult
@@ -33,6 +34,8 @@ def run(recipe: GRPORecipe, recipe_path: Path, resume: str | None = None) -> Non
         directory, checkpoint = open_run(recipe, resume, accelerator)
         state = starting_state(checkpoint)
         display = ProgressDisplay(recipe.max_steps, state.step, live=recipe.logging.live, enabled=accelerator.is_main_process)
+        for warning in checked.warnings:
+            display.message(f"warning: {warning}")
         parts = build_parts(recipe, checked, accelerator, display, checkpoint)
         GRPORun(recipe, parts, state, directory, checkpoint).train()
     finally:
@@ -58,6 +61,7 @@ class GRPORun(HeldOutRun[StepResult]):
         super().__init__(recipe, parts, GRPOTrainer(recipe, parts, state), state, directory, checkpoint)
         self.rollout = recipe.rollout
         self.num_prompts, self.dropped_prompts = len(parts.prompts), parts.dropped_prompts
+        self.longest_prompt = max(len(prompt.token_ids) for prompt in parts.prompts)
 
     def greeting(self) -> str:
         parts = self.parts
@@ -65,8 +69,13 @@ class GRPORun(HeldOutRun[StepResult]):
             f"{self.directory.path}: {parts.model.num_parameters() / 1e6:.1f}M parameters on {self.accelerator.device}, "
             f"{self.accelerator.num_processes} process(es); {self.num_prompts} prompts ({self.dropped_prompts} dropped as too long); "
             f"each step {self.rollout.num_prompts} prompts x {self.rollout.num_generations} completions. "
-            f"Engine: {parts.engine.name}, because {parts.engine.reason}."
+            f"Engine: {parts.engine.name}, because {parts.engine.reason}.{self._length_warning()}"
         )
+
+    def _length_warning(self) -> str:
+        """Prompts and completions that the model can't hold; empty if it can."""
+        fault = misfit(self.longest_prompt, self.rollout.max_completion_length, context_of(self.parts.model.config))
+        return "" if fault is None else f"\nwarning: {fault}: lower rollout.max_completion_length or data.max_prompt_tokens."
 
     def completion_rows(self, result: StepResult) -> list[dict[str, Any]]:
         return completion_rows(result.groups, result.advantages_PG)

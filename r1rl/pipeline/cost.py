@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from r1rl.config.distill import DistillRecipe
 from r1rl.config.evaluate import EvaluateRecipe
+from r1rl.config.generate import GenerateRecipe
 from r1rl.config.pretrain import PretrainRecipe
 from r1rl.config.schema import GRPORecipe
 
@@ -36,7 +38,12 @@ def expected_cost(recipe: Any) -> Cost:
         return Cost(steps=recipe.max_steps, tokens=recipe.max_steps * recipe.batch_tokens)
     if isinstance(recipe, EvaluateRecipe):
         return _evaluate(recipe)
-    return Cost(steps=getattr(recipe, "max_steps", None))
+    if isinstance(recipe, DistillRecipe):
+        completions = recipe.max_steps * recipe.rollout.num_prompts * recipe.rollout.num_generations
+        return Cost(recipe.max_steps, completions, completions * recipe.rollout.max_completion_length)
+    if isinstance(recipe, GenerateRecipe):
+        return _generate(recipe)
+    return Cost(steps=getattr(recipe, "max_steps", 0) or None)  # 0: as many as the data needs
 
 
 def _grpo(recipe: GRPORecipe) -> Cost:
@@ -47,6 +54,16 @@ def _grpo(recipe: GRPORecipe) -> Cost:
         problems = evaluation.num_problems * (1 + evaluation.at_start) + during * evaluation.during_problems
         completions += problems * evaluation.num_samples
     return Cost(recipe.max_steps, completions, completions * rollout.max_completion_length)
+
+
+def _generate(recipe: GenerateRecipe) -> Cost:
+    """Known where the recipe says how many problems there are."""
+    count = recipe.data.arguments.get("count", recipe.data.limit)
+    if not isinstance(count, int) or recipe.data.mix:
+        return Cost()
+    rounds = 1 if recipe.verification is None else 2
+    completions = rounds * recipe.num_samples * min(count, recipe.data.limit or count)
+    return Cost(completions=completions, tokens=completions * recipe.max_completion_length)
 
 
 def _evaluate(recipe: EvaluateRecipe) -> Cost:

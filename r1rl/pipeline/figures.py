@@ -40,8 +40,8 @@ def key_figures(summary: Mapping[str, Any]) -> str:
         words.append(f"{len(models)} model(s) on {len(benchmarks)} benchmark(s)")
     for key, form in (
         ("num_completions", "{:,} completions"),
-        ("num_problems", "{:,} problems"),
-        ("rows_kept", "{:,} rows kept"),
+        ("rows_read", "{:,} rows read"),
+        ("rows_selected", "{:,} selected"),
         ("parameters", "{:,} parameters"),
         ("loss", "loss {:.3f}"),
     ):

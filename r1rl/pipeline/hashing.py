@@ -115,7 +115,7 @@ def walk(value: Any, key: str = "", kind: str | None = None) -> Iterator[tuple[s
 
 
 def _is_reward(key: str, value: Any) -> bool:
-    return key.startswith("rewards.") and key.endswith(".function") and isinstance(value, str)
+    return key.rpartition(".")[2] == "function" and isinstance(value, str)
 
 
 def _file_behind(key: str, value: Any, kind: str | None, base_dir: Path) -> Path | None:

@@ -22,11 +22,11 @@ def check_files(recipe: Any, stage: Stage, stages: Sequence[Stage]) -> None:
             made = any(str(value).startswith(f"{one.folder}/") or str(value) == str(one.folder) for one in stages)
             if kind in ("any", "data") and isinstance(value, str) and not made and not Path(value).expanduser().exists():
                 _refuse_lost_path(key, value, kind)
+            if key.rpartition(".")[2] == "function":
+                load_reward(value, stage.recipe_path.parent)
         for section in (getattr(recipe, name, None) for name in type(recipe).__dataclass_fields__):
             if isinstance(section, PromptConfig) and section.template != CHAT:
                 template_text(section.template)
-        for reward in getattr(recipe, "rewards", ()):
-            load_reward(reward.function, stage.recipe_path.parent)
     except UserError as error:
         raise RecipeError(f"stage {stage.name} ({stage.recipe_path}): {error}") from error
 

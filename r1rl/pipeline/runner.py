@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from collections.abc import Sequence
@@ -98,8 +97,7 @@ class Runner:
         found = {name: stage.output(name) for name in OUTPUTS[stage.command] if name != "run"}
         outputs = {name: path for name, path in found.items() if path is not None}
         record.outputs = {name: str(path.relative_to(stage.folder)) for name, path in outputs.items()}
-        summary = stage.folder / "summary.json"
-        record.summary = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
+        record.summary = stage.summary()
         hashes = {name: self.hashes.of(path) for name, path in outputs.items()}
         made = provenance(stage, self.stages, record, hashes, self.git)
         RunDirectory(stage.folder).write_json(stage.folder / PROVENANCE, made)

@@ -31,8 +31,10 @@ CONTINUATION: dict[str, Continuation] = {
 }
 """How a command goes on after it was killed: with --resume; with the same command in the same folder; or not at all."""
 
-LAST_WRITTEN = {"evaluate": "report.html"}
+LAST_WRITTEN = {"evaluate": "report.html", "select": "report.json"}
 """The file whose presence says that a command has done everything; summary.json for all others."""
+SUMMARIES = {"select": "report.json"}
+"""The file with a command's figures; summary.json for all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,11 @@ class Stage:
     def has_everything(self) -> bool:
         """True when its command has written all that it writes, whether or not the pipeline came to note it."""
         return not self.lacks() and (self.folder / LAST_WRITTEN.get(self.command, "summary.json")).is_file()
+
+    def summary(self) -> dict[str, Any]:
+        """The figures that its command left; empty if there are none."""
+        path = self.folder / SUMMARIES.get(self.command, "summary.json")
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     def checkpoint(self) -> Path | None:
         """The checkpoint that it goes on from; None if it starts anew."""

@@ -1,0 +1,243 @@
+"""The memory that a recipe needs on each GPU: from the model's config.json, without its weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+from rich.text import Text
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+
+from r1rl import models
+from r1rl.check.launch import describe
+from r1rl.check.prompts import first_line
+from r1rl.config.distill import DistillRecipe
+from r1rl.config.evaluate import EvaluateRecipe
+from r1rl.config.generate import GenerateRecipe
+from r1rl.config.schema import GRPORecipe
+from r1rl.config.sft import SFTRecipe
+from r1rl.errors import RecipeError
+from r1rl.memory_plan import CARD_BYTES, GB, Launch, MemoryPlan, ModelShape, Work, plan_memory, remedy
+
+ASSUMED_PROMPT = 512
+"""Tokens of the longest prompt where the prompts could not be rendered and the recipe sets no limit."""
+WHEN = {"always": "always", "rollout": "while sampling", "update": "while training"}
+
+
+class ConfigUnavailable(Exception):
+    """The model's config.json is neither here nor reachable."""
+
+
+@dataclass(slots=True)
+class Estimate:
+    """What a recipe needs, and what had to be assumed for it."""
+
+    model: str
+    shape: ModelShape
+    launch: Launch
+    work: Work
+    keys: dict[str, str]
+    """What the recipe calls the settings that a remedy may change."""
+    assumptions: list[str] = field(default_factory=list)
+
+    @property
+    def plan(self) -> MemoryPlan:
+        """The estimate's parts."""
+        return plan_memory(self.shape, self.launch, self.work)
+
+
+def shape_of(config: PretrainedConfig) -> ModelShape:
+    """The shape of a model, which is made without memory for its weights ("meta" device) and counted."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    text = config.get_text_config()
+    layers = model.get_decoder().layers
+    inside = [sum(parameter.numel() for parameter in layer.parameters()) for layer in layers]
+    total = sum(parameter.numel() for parameter in model.parameters())
+    heads = text.num_attention_heads
+    head = getattr(text, "head_dim", None) or text.hidden_size // heads
+    return ModelShape(
+        parameters=total,
+        largest_layer=max(inside),
+        outside_layers=total - sum(inside),
+        layers=len(inside),
+        hidden=text.hidden_size,
+        intermediate=text.intermediate_size,
+        queries=heads * head,
+        keys=(getattr(text, "num_key_value_heads", None) or heads) * head,
+        vocabulary=text.vocab_size,
+        context=getattr(text, "max_position_embeddings", None),
+    )
+
+
+def read_config(path: str, revision: str | None, file: str | None) -> PretrainedConfig:
+    """A model's configuration: from `file` (a config.json or its folder) if that is given, else from the model's folder, the hub's
+    cache or the hub. Raises ConfigUnavailable if none has it, and RecipeError for a file that can't be read."""
+    if file is not None:
+        place = Path(file) / "config.json" if Path(file).is_dir() else Path(file)
+        try:
+            content = json.loads(place.read_text(encoding="utf-8"))
+            return AutoConfig.for_model(content.pop("model_type"), **content)
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise RecipeError(f"--model-config: {place} is no model's config.json ({reason}).") from error
+    source = models.resolve(path)
+    for only_local in (True, False):  # what is in the cache is found without waiting for a network that is not there
+        try:
+            return AutoConfig.from_pretrained(source, revision=revision, local_files_only=only_local)
+        except (OSError, ValueError) as error:
+            reason = first_line(error)
+    raise ConfigUnavailable(f"the config.json of {path} is not here ({reason}). Name a copy of it: --model-config FILE")
+
+
+def estimate(recipe: Any, launch: Launch, prompt_tokens: int | None, config_file: str | None) -> Estimate | None:
+    """The estimate of a recipe that names a model; None for one that loads none. Raises ConfigUnavailable."""
+    if isinstance(recipe, GRPORecipe):
+        return _grpo(recipe, launch, prompt_tokens, config_file)
+    if isinstance(recipe, DistillRecipe):
+        return _distill(recipe, launch, prompt_tokens, config_file)
+    if isinstance(recipe, SFTRecipe):
+        return _sft(recipe, launch, config_file)
+    if isinstance(recipe, GenerateRecipe) and recipe.model.endpoint is None:
+        shape = shape_of(read_config(recipe.model.path, recipe.model.revision, config_file))
+        return _sampling(recipe.model.path, shape, launch, prompt_tokens, recipe.max_completion_length, recipe.max_rows)
+    if isinstance(recipe, EvaluateRecipe):
+        from r1rl.evaluation.benchmarks import select_benchmarks
+
+        length = max(benchmark.max_completion_length for benchmark in select_benchmarks(recipe))
+        here = [model for model in recipe.models if model.endpoint is None]
+        shapes = [(one.path, shape_of(read_config(one.path, one.revision, config_file))) for one in here]
+        path, largest = max(shapes, key=lambda pair: pair[1].parameters, default=("", None))
+        return None if largest is None else _sampling(path, largest, launch, prompt_tokens, length, recipe.max_rows)
+    return None
+
+
+def _grpo(recipe: GRPORecipe, launch: Launch, prompt_tokens: int | None, config_file: str | None) -> Estimate:
+    rollout, update = recipe.rollout, recipe.update
+    prompt, assumptions = _prompt_length(prompt_tokens, recipe.data.max_prompt_tokens)
+    length = prompt + rollout.max_completion_length
+    rows = -(-rollout.num_prompts // launch.processes) * rollout.num_generations
+    tokens = _update_tokens(update.micro_batch_tokens, update.micro_batch_sequences, rows // recipe.algorithm.num_minibatches, length)
+    work = Work(
+        rows=rows,
+        max_rows=rollout.max_rows,
+        length=length,
+        update_tokens=tokens,
+        logit_tokens=min(update.logprob_chunk, tokens),
+        gradient_checkpointing=recipe.model.gradient_checkpointing,
+        has_reference=recipe.algorithm.beta != 0,
+    )
+    shape = shape_of(read_config(recipe.model.path, recipe.model.revision, config_file))
+    keys = {"update_tokens": "update.micro_batch_tokens", "logit_tokens": "update.logprob_chunk"} | CHECKPOINTING
+    return Estimate(recipe.model.path, shape, launch, work, keys, assumptions)
+
+
+CHECKPOINTING = {"gradient_checkpointing": "model.gradient_checkpointing"}
+
+
+def _distill(recipe: DistillRecipe, launch: Launch, prompt_tokens: int | None, config_file: str | None) -> Estimate:
+    rollout, update = recipe.rollout, recipe.update
+    prompt, assumptions = _prompt_length(prompt_tokens, recipe.data.max_prompt_tokens if recipe.data is not None else None)
+    length = prompt + rollout.max_completion_length
+    share = rollout.num_generations / launch.processes
+    tokens = _update_tokens(update.micro_batch_tokens, update.micro_batch_sequences, round(rollout.num_prompts * share), length)
+    work = Work(
+        rows=round(recipe.on_policy_prompts * share),
+        max_rows=rollout.max_rows,
+        length=length,
+        update_tokens=tokens,
+        logit_tokens=min(update.logit_chunk, tokens),
+        logit_vocabularies=2,
+        gradient_checkpointing=recipe.model.gradient_checkpointing,
+        teacher=_teacher(recipe, assumptions),
+    )
+    shape = shape_of(read_config(recipe.model.path, recipe.model.revision, config_file))
+    keys = {"update_tokens": "update.micro_batch_tokens", "logit_tokens": "update.logit_chunk"} | CHECKPOINTING
+    return Estimate(recipe.model.path, shape, launch, work, keys, assumptions)
+
+
+def _sft(recipe: SFTRecipe, launch: Launch, config_file: str | None) -> Estimate:
+    evaluation = recipe.evaluation
+    sampled = -(-evaluation.num_problems * evaluation.num_samples // launch.processes) if evaluation.data is not None else 0
+    tokens = recipe.micro_batch_size * recipe.max_length
+    work = Work(
+        rows=sampled,
+        max_rows=evaluation.max_rows,
+        length=ASSUMED_PROMPT + evaluation.max_completion_length if sampled else recipe.max_length,
+        update_tokens=tokens,
+        logit_tokens=min(TRL_LOGIT_TOKENS, tokens),
+        gradient_checkpointing=recipe.model.gradient_checkpointing,
+    )
+    shape = shape_of(read_config(recipe.model.path, recipe.model.revision, config_file))
+    keys = CHECKPOINTING | ({"update_tokens": "max_length"} if recipe.micro_batch_size == 1 else {})
+    return Estimate(recipe.model.path, shape, launch, work, keys)
+
+
+TRL_LOGIT_TOKENS = 1024
+"""TRL goes through the head in tiles; this many tokens' logits are more than one of them holds."""
+
+
+def _teacher(recipe: DistillRecipe, assumptions: list[str]) -> ModelShape | None:
+    """The teacher's shape; None, and a sentence among the assumptions, if its configuration is not here."""
+    try:
+        return shape_of(read_config(recipe.teacher.path, recipe.teacher.revision, None))
+    except ConfigUnavailable:
+        assumptions.append("no memory for the teacher, whose config.json is not here: name a folder that has it, teacher.path=FOLDER")
+        return None
+
+
+def _sampling(model: str, shape: ModelShape, launch: Launch, prompt_tokens: int | None, completion: int, max_rows: int) -> Estimate:
+    """A model that only writes: as many rows at once as fit, or as the recipe allows."""
+    prompt, assumptions = _prompt_length(prompt_tokens, None)
+    return Estimate(model, shape, launch, Work(trains=False, rows=max_rows or MANY_ROWS, length=prompt + completion), {}, assumptions)
+
+
+MANY_ROWS = 256
+"""Rows of a batch that samples without training; where they do not fit, fewer decode at once."""
+
+
+def _prompt_length(measured: int | None, limit: int | None) -> tuple[int, list[str]]:
+    if measured is not None:
+        return measured, []
+    if limit is not None:
+        return limit, [f"prompts of data.max_prompt_tokens, {limit} tokens"]
+    return ASSUMED_PROMPT, [f"prompts of {ASSUMED_PROMPT} tokens: the recipe sets no limit, and they were not looked at"]
+
+
+def _update_tokens(tokens: int, sequences: int | None, rows: int, length: int) -> int:
+    """Tokens of the largest micro-batch: the limit, or all that a process trains at once if that is less."""
+    return max(length, min(tokens, min(sequences or rows, rows) * length))
+
+
+def memory_table(found: Estimate, source: str) -> Table:
+    """The parts and their sum."""
+    plan, launch = found.plan, found.launch
+    where = "per GPU" if launch.on_gpu else "per process"
+    unit, size = ("GB", GB) if plan.total >= GB else ("MB", GB // 1000)
+    title = f"Memory {where}, estimated: {found.model}, N = {found.shape.parameters:,} parameters; {describe(launch)} ({source})"
+    table = Table(title=title, title_justify="left", header_style="bold", show_footer=True)
+    table.add_column("part", "total at most")
+    table.add_column("when")
+    table.add_column(unit, f"{plan.total / size:,.2f}", justify="right")
+    table.add_column("how it is counted", overflow="fold")
+    for part in plan.parts:
+        table.add_row(part.name, WHEN[part.phase], f"{part.bytes / size:,.2f}", Text(part.formula, style="dim"))
+    return table
+
+
+def verdict(found: Estimate) -> list[str]:
+    """Whether it fits, and what to change if not; how many rows decode at once; what was assumed."""
+    plan, work = found.plan, found.work
+    sentences: list[str] = []
+    if found.launch.on_gpu:
+        size = f"{CARD_BYTES / GB:.0f} GB"
+        advice = "" if plan.fits else remedy(found.shape, found.launch, work, found.keys) or "a smaller model, or GPUs with more memory"
+        sentences.append(f"fits in {size}" if plan.fits else f"does not fit in {size}; the most useful change: {advice}")
+    wanted = min(work.rows, work.max_rows or work.rows)
+    if work.trains and 0 < plan.rows_at_once < wanted:
+        sentences.append(f"{plan.rows_at_once} of {wanted} rows decode at once, the others after them")
+    return [*sentences, *(f"assumed: {assumption}" for assumption in found.assumptions)]
