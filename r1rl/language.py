@@ -78,6 +78,12 @@ def consistency(text: str) -> float | None:
     return max(counts.values()) / total if total else None
 
 
+def main_language(text: str) -> str | None:
+    """The language that most of the text's words are in; None if it has no words."""
+    counts = word_counts(text)
+    return counts.most_common(1)[0][0] if counts else None
+
+
 def word_counts(text: str, expected: str = "en") -> Counter[str]:
     """Words per language. `expected` wins where nothing speaks for any language."""
     cleaned = _NOT_LANGUAGE.sub(" ", text.replace("’", "'"))

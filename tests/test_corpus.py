@@ -49,11 +49,11 @@ def test_only_train_problems_occur() -> None:
 def test_forms_of_a_document() -> None:
     always, never = CorpusConfig(tagged=1.0, sloppy=0.0), CorpusConfig(tagged=0.0)
     rng = random.Random(0)
-    checked = Solution("7+3=10 check: yes.", "7+3")
+    checked = Solution("7+3=10 check: yes.", "7+3", True)
     assert document("Make 10 from 7, 3.", checked, always, rng) == (
         "User: Make 10 from 7, 3.\nAssistant: <think> 7+3=10 check: yes. </think> <answer>7+3</answer>"
     )
-    direct = document("Make 10 from 7, 3.", Solution("", "7+3"), always, rng)
+    direct = document("Make 10 from 7, 3.", Solution("", "7+3", True), always, rng)
     assert direct.endswith("Assistant: <think> easy. </think> <answer>7+3</answer>")
     forms = {document("Make 10 from 7, 3.", checked, never, rng) for _ in range(30)}
     assert forms == {

@@ -168,9 +168,14 @@ def test_readability_is_over_all_completions() -> None:
         " </think> 3*8",
         " </think> <answer>3*8</answer>",
     )
-    asked = [prompt("24", identity, prefill=" <think>", numbers=[3, 8], target=24) for identity in "ab"]
+    asked = [
+        Prompt(Problem(identity, "Make 24 from 3, 8.", "24", {"numbers": [3, 8], "target": 24}), "", [], " <think>") for identity in "ab"
+    ]
     found = grade_problems(config("countdown"), asked, [samples(*texts[:2]), samples(*texts[2:])])
     figures = score(found, 2, 64)["readability"]
     # Problem a: both in exact tags. Problem b: no answer block; blank thoughts. Words have the completions of problem a only.
     assert figures["well_formed"]["value"] == pytest.approx(0.5)
     assert figures["language_consistency"]["value"] == pytest.approx((1 + 3 / 4.25) / 2)
+    chinese = [Prompt(Problem(one.problem.id, "用 3 和 8 得到 24。", "24", one.problem.columns), "", [], " <think>") for one in asked]
+    found = grade_problems(config("countdown"), chinese, [samples(*texts[:2]), samples(*texts[2:])])
+    assert score(found, 2, 64)["readability"]["language_consistency"]["value"] == pytest.approx((0 + 1.25 / 4.25) / 2)

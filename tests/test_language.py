@@ -66,3 +66,9 @@ def test_time_is_linear_in_degenerate_text(unit):
     start = time.process_time()
     consistency(unit * (60_000 // len(unit)))
     assert time.process_time() - start < 2.0
+
+
+def test_main_language() -> None:
+    from r1rl.language import main_language
+
+    assert [main_language(text) for text in ("Make 3 from 1, 2.", "用 1 和 2 得到 3。", "12 + 3")] == ["en", "zh", None]

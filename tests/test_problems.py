@@ -41,7 +41,7 @@ def test_same_seed_same_problems(name: str) -> None:
 def test_splits_share_no_problem_whatever_the_seeds(name: str) -> None:
     def keys(split: str, seed: int) -> set[object]:
         found = generate(name, split, seed, count=100 if name == "small_talk" else 300)
-        if name == "countdown":
+        if name in ("countdown", "solved_countdown"):
             return {(tuple(sorted(p.columns["numbers"])), p.columns["target"]) for p in found}
         return {p.problem for p in found}
 
@@ -96,7 +96,7 @@ def test_word_problem_answers_are_right() -> None:
     ("name", "split", "arguments", "message"),
     [
         ("countdwn", "train", {}, 'there is no generator "countdwn"; did you mean countdown?'),
-        ("chess", "train", {}, 'there is no generator "chess"; there are arithmetic, word_problems, countdown, small_talk'),
+        ("chess", "train", {}, 'there is no generator "chess"; there are arithmetic, word_problems, countdown, small_talk, solved_c'),
         ("countdown", "validation", {}, 'there is no split "validation"; use train or test'),
         ("countdown", "train", {"max_targe": 9}, 'generator countdown has no argument "max_targe"; did you mean max_target?'),
         ("arithmetic", "train", {"numbers": 3}, 'generator arithmetic has no argument "numbers"; it has count, high'),
@@ -135,3 +135,28 @@ def test_small_talk_of_one_domain() -> None:
     assert all(p.problem.startswith("How do I ") for p in only)
     with pytest.raises(DataError, match=r"generator small_talk: domains is kindness; it may list helpfulness and harmlessness"):
         generate("small_talk", "test", 0, count=1, domains=["kindness"])
+
+
+def test_solved_countdown() -> None:
+    """Countdown's problems and splits, each with a solution that checks its attempts and ends with the right one."""
+    found = generate("solved_countdown", "test", 0, count=200, languages={"en": 0.5, "zh": 0.5}, max_attempts=4)
+    attempts = []
+    for problem in found:
+        completion = str(problem.columns["completion"])
+        thought, answer = re.fullmatch(r" <think> (.+) </think> <answer>(.+)</answer>", completion).groups()  # type: ignore[union-attr]
+        assert calculate(answer) == problem.columns["target"] == int(str(problem.answer))
+        assert sorted(map(int, re.findall(r"\d+", answer))) == sorted(problem.columns["numbers"])
+        assert thought.endswith((f"={problem.answer} check: yes.", f"={problem.answer} 查: 是."))
+        attempts.append(thought.count("check:") + thought.count("查:"))
+    assert set(attempts) == {1, 2, 3, 4}
+    train = {(tuple(sorted(p.columns["numbers"])), p.columns["target"]) for p in generate("countdown", "train", 1, count=3000)}
+    assert not train & {(tuple(sorted(p.columns["numbers"])), p.columns["target"]) for p in found}
+    assert all("查" not in str(p.columns["completion"]) for p in generate("solved_countdown", "train", 0, count=50))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"), [({"languages": {"fr": 1}}, "languages has fr"), ({"hit_rate": 0}, "hit_rate must be above 0")]
+)
+def test_solved_countdown_refuses(arguments: dict[str, object], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        generate("solved_countdown", "train", 0, count=1, **arguments)

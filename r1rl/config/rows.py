@@ -14,10 +14,11 @@ from r1rl.config.schema import OptimizerConfig
 class RowsConfig:
     """A data set whose rows hold more than problems."""
 
-    source: str = required("a hub name, or a .jsonl/.json/.parquet/.csv file", path="data")
+    source: str = required("a hub name, a .jsonl/.json/.parquet/.csv file, or a generator: small_talk, solved_countdown", path="data")
     subset: str | None = option(None, "the hub data set's configuration, such as main")
     split: str = option("train", "the split to read")
     revision: str | None = option(None, "the hub data set's revision")
+    arguments: dict[str, Any] = option({}, "the generator's arguments, such as {count: 4096}")
     columns: dict[str, str] = option({}, "our column: theirs")
     where: dict[str, Any] = option({}, "keep rows whose column has this value or one of these values, such as {level: [3, 4, 5]}")
     limit: int | None = option(None, "use only the first so many rows, after where", within=COUNT)

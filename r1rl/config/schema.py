@@ -28,7 +28,7 @@ class ModelConfig:
 class SourceConfig:
     """One place where problems come from."""
 
-    source: str = required("a hub name, a .jsonl/.parquet/.csv file, or a generator: arithmetic, word_problems, countdown, small_talk", path="data")
+    source: str = required("a hub name, a .jsonl/.parquet/.csv file, or a generator: arithmetic, word_problems, countdown, solved_countdown, small_talk", path="data")
     subset: str | None = option(None, "the hub data set's configuration, such as main")
     split: str = option("train", "the split to read; generators have train and test, which never share a problem")
     revision: str | None = option(None, "the hub data set's revision")

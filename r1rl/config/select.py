@@ -27,7 +27,8 @@ GRADE = "grade"
 class CompletionSourceConfig:
     """A file of completions."""
 
-    path: str = required("a .jsonl/.json/.parquet/.csv file with the columns problem and completion, such as runs/NAME/completions.jsonl", path="data")
+    path: str = required("a .jsonl/.json/.parquet/.csv file with the columns problem and completion, such as runs/NAME/completions.jsonl, or a generator: small_talk, solved_countdown", path="data")
+    arguments: dict[str, Any] = option({}, "the generator's arguments, such as {count: 4096}")
     name: str | None = option(None, "what the report and the column source call it; null: the file's folder, or its own name")
     columns: dict[str, str] = option({}, "our column: theirs, for problem, completion, answer, prefill, finish_reason and tokens")
     where: dict[str, Any] = option({}, "keep rows whose column has this value or one of these values, such as {round: verify}")

@@ -161,7 +161,7 @@ def exact_text(row: Row, column: str) -> str | BadRow:
 
 def as_source(data: RowsConfig) -> SourceConfig:
     """The same table, as the section that tables are read from."""
-    return SourceConfig(source=data.source, subset=data.subset, split=data.split, revision=data.revision)
+    return SourceConfig(source=data.source, subset=data.subset, split=data.split, revision=data.revision, arguments=data.arguments)
 
 
 def _notes(columns: Mapping[str, str], table: Table) -> list[str]:

@@ -68,9 +68,6 @@ def read_problems(data: DataConfig, seed: int, section: str = "data") -> LoadedP
 def _read_source(data: SourceConfig, seed: int, section: str) -> LoadedProblems:
     if data.source in generators.GENERATORS:
         return LoadedProblems(_generate(data, seed, section))
-    if data.arguments:
-        known = ", ".join(generators.GENERATORS)
-        raise DataError(f"{section}.arguments are for the generators ({known}), but {section}.source is {data.source!r}: leave them out.")
     table = read_table(data, section)
     mapping = resolve_columns(data, table) if table.columns else None
     fields: list[Fields] = []

@@ -72,6 +72,9 @@ def read_table(data: SourceConfig, section: str = "data") -> Table:
     """
     if data.source in GENERATORS:
         return _read_generator(data, section)
+    if data.arguments:
+        known = ", ".join(GENERATORS)
+        raise DataError(f"{section}.arguments are for the generators ({known}), but {section}.source is {data.source!r}: leave them out.")
     reader = READERS.get(Path(data.source).suffix.lower())
     if reader is not None:
         return _read_file(data, reader, section)

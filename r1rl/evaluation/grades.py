@@ -13,9 +13,10 @@ from r1rl.config.evaluate import BenchmarkConfig
 from r1rl.evaluation.sample_log import Sample
 from r1rl.grading import Outcome, grade_many
 from r1rl.grading.extract import answer_region, answer_tag
-from r1rl.language import consistency
+from r1rl.language import LANGUAGES, consistency, language_share, main_language
 from r1rl.reflection import reflects
 from r1rl.rewards.loader import load_reward
+from r1rl.tags import thoughts
 from r1rl.types import Prompt
 
 CONTINUATION: Literal["continuation"] = "continuation"
@@ -41,6 +42,9 @@ class GradedSample:
     reflects: bool
     language: float | None
     """The share of the words that are in the completion's main language; None without words."""
+    asked_language: float | None = None
+    """The share of the words of the thoughts that are in the problem's language (DeepSeek-R1, 2501.12948, section 2.3.2); None without
+    words in either."""
     well_formed: bool = False
     """Full marks of the format reward: thoughts in think tags, then an answer in answer tags, and nothing else."""
     outcome_at: dict[int, str] = field(default_factory=dict)
@@ -108,6 +112,7 @@ def grade_problems(config: BenchmarkConfig, prompts: Sequence[Prompt], samples: 
             extracted=extracted,
             reflects=reflects(sample.text),
             language=consistency(sample.text),
+            asked_language=_share_of_asked_language(prompt, sample),
             well_formed=_is_well_formed(prompt, sample),
             outcome_at={limit: next(outcomes) for limit, _ in sample.cuts},
         )
@@ -154,6 +159,11 @@ def _grade_answers(pairs: Pairs, mode: str) -> Verdicts:
 def _reward(name: str) -> Callable[..., Any]:
     """A built-in reward, whose rule is the same here and in training."""
     return load_reward(name, Path()).function
+
+
+def _share_of_asked_language(prompt: Prompt, sample: Sample) -> float | None:
+    asked = main_language(prompt.problem.problem)
+    return language_share(thoughts(prompt.prefill + sample.text), asked) if asked in LANGUAGES else None
 
 
 def _is_well_formed(prompt: Prompt, sample: Sample) -> bool:

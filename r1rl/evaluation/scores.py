@@ -21,8 +21,8 @@ def score(problems: Sequence[GradedProblem], num_samples: int, max_completion_le
     accuracy_undecided_as_wrong: the same with every undecided completion counted as not right, a lower bound.
     pass_at_<k>, cons_at_<k>: expectations over k of the n completions (r1rl.evaluation.estimators).
     outcomes: completions by outcome; rates: shares of all completions. extraction_failure_rate is no_answer + malformed.
-    readability: well_formed, the share of completions in exact think/answer tags, and language_consistency, the share of a completion's
-    words that are in its main language (completions without words have none); means over problems of means over completions.
+    readability: well_formed, the share of completions in exact think/answer tags, and language_consistency, the share of the words of
+    the thoughts that are in the problem's language (thoughts without words have none); means over problems of means over completions.
     by: the accuracy within each value of the benchmark's group_by columns.
     by_limit: what a token limit of "limit" would have given, the same completions cut off there and graded again: "accuracy", and
     "truncated", the share that is cut. "is_lower_bound": some were cut at a place that is not known, and count as not right.
@@ -95,7 +95,7 @@ def _share(samples: Sequence[GradedSample], condition: Callable[[GradedSample], 
 
 
 def _language_consistency(problems: Sequence[GradedProblem]) -> dict[str, Any] | None:
-    known = ([sample.language for sample in problem.samples if sample.language is not None] for problem in problems)
+    known = ([one.asked_language for one in problem.samples if one.asked_language is not None] for problem in problems)
     return rate_estimate([fmean(shares) for shares in known if shares])
 
 

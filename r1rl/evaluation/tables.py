@@ -63,7 +63,7 @@ def trouble_table(results: Sequence[Result]) -> Table:
 
 def readability_table(results: Sequence[Result]) -> Table:
     """Whether the completions can be read; results of earlier versions have no such figures."""
-    table = _table("Readability (95 % intervals over problems)", "well-formed", "in one language")
+    table = _table("Readability (95 % intervals over problems)", "well-formed", "in the problem's language")
     for result in results:
         figures = result.figures.get("readability", {})
         shares = (format_estimate(figures.get(name), percent=True) for name in ("well_formed", "language_consistency"))

@@ -14,13 +14,14 @@ from difflib import get_close_matches
 from typing import Any
 
 from r1rl.errors import DataError
-from r1rl.problems import arithmetic, countdown, small_talk, word_problems
+from r1rl.problems import arithmetic, countdown, small_talk, solved, word_problems
 from r1rl.problems.chains import ChainArguments, ChainProblem
 from r1rl.problems.countdown import CountdownArguments, CountdownProblem
 from r1rl.problems.small_talk import Request, SmallTalkArguments
+from r1rl.problems.solved import SolvedArguments, SolvedProblem
 from r1rl.types import Problem
 
-GeneratedProblem = CountdownProblem | ChainProblem | Request
+GeneratedProblem = CountdownProblem | ChainProblem | Request | SolvedProblem
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,16 @@ class Generator:
 
     draw: Callable[[random.Random, Any], GeneratedProblem]
     arguments: type
-    has_answers: bool = True
-    """Whether its problems have a right answer, which `r1rl.problems.habits` can work towards."""
+    is_corpus_task: bool = True
+    """Whether `r1rl.problems.habits` writes solutions of its problems."""
 
 
 GENERATORS = {
     "arithmetic": Generator(arithmetic.draw, ChainArguments),
     "word_problems": Generator(word_problems.draw, ChainArguments),
     "countdown": Generator(countdown.draw, CountdownArguments),
-    "small_talk": Generator(small_talk.draw, SmallTalkArguments, has_answers=False),
+    "small_talk": Generator(small_talk.draw, SmallTalkArguments, is_corpus_task=False),
+    "solved_countdown": Generator(solved.draw, SolvedArguments, is_corpus_task=False),
 }
 
 SPLITS = ("train", "test")

@@ -66,6 +66,7 @@ class Solution:
 
     thought: str
     answer: str
+    is_right: bool
 
 
 def solve(problem: CountdownProblem | ChainProblem, habit: str, manner: Manner, rng: random.Random) -> Solution:
@@ -78,12 +79,13 @@ def solve(problem: CountdownProblem | ChainProblem, habit: str, manner: Manner, 
 def _solve_countdown(problem: CountdownProblem, habit: str, manner: Manner, rng: random.Random) -> Solution:
     attempts = _countdown_attempts(problem, 1 if habit != "checked" else _patience(manner, rng), manner, rng)
     expressions = [problem.reachable[value] for value in attempts]
+    is_right = attempts[-1] == problem.target
     if habit == "direct":
-        return Solution("", text_of(expressions[0]))
+        return Solution("", text_of(expressions[0]), is_right)
     thought = worked(expressions[0])
     if habit == "checked":
-        thought = _judged([worked(expression) for expression in expressions], attempts[-1] == problem.target, manner, rng)
-    return Solution(thought, text_of(expressions[-1]))
+        thought = _judged([worked(expression) for expression in expressions], is_right, manner, rng)
+    return Solution(thought, text_of(expressions[-1]), is_right)
 
 
 def _countdown_attempts(problem: CountdownProblem, patience: int, manner: Manner, rng: random.Random) -> list[int]:
@@ -141,11 +143,11 @@ def _solve_chain(chain: Chain, habit: str, manner: Manner, rng: random.Random) -
         if right or len(texts) >= patience:
             break
     if habit == "direct":
-        return Solution("", str(result))
+        return Solution("", str(result), right)
     thought = texts[0]
     if habit == "checked":
         thought = _judged(texts, right, manner, rng)
-    return Solution(thought, str(result))
+    return Solution(thought, str(result), right)
 
 
 def _carry_out(chain: Chain, right: bool, rng: random.Random) -> tuple[str, int]:

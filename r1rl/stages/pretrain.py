@@ -102,8 +102,8 @@ def check_corpus(corpus: CorpusConfig, recipe_path: Path) -> None:
             raise RecipeError(f'{recipe_path}: corpus.languages has "{language}"; the languages are {", ".join(LANGUAGES)}.')
     for task in corpus.tasks:
         problems.parse_arguments(task, corpus.arguments.get(task, {}))
-        if not problems.GENERATORS[task].has_answers:
-            raise RecipeError(f"{recipe_path}: corpus.tasks has {task}, whose problems have no right answer to write a solution for.")
+        if not problems.GENERATORS[task].is_corpus_task:
+            raise RecipeError(f"{recipe_path}: corpus.tasks has {task}, for whose problems no solutions are written.")
     for task in corpus.arguments:
         if task not in corpus.tasks:
             raise RecipeError(f"{recipe_path}: corpus.arguments has {task}, which corpus.tasks does not name.")

@@ -100,7 +100,7 @@ def read_sources(sources: Sequence[CompletionSourceConfig]) -> LoadedRows:
 
 def _read_source(source: CompletionSourceConfig, section: str, loaded: LoadedRows) -> None:
     name = source_name(source)
-    table = read_table(SourceConfig(source=source.path), section)
+    table = read_table(SourceConfig(source=source.path, arguments=source.arguments), section)
     theirs = {ours: source.columns.get(ours, ours) for ours in OURS}
     unknown = [ours for ours in source.columns if ours not in OURS]
     if unknown:
