@@ -9,7 +9,7 @@ from r1rl.config.schema import EvaluationConfig
 from r1rl.distributed import gather_shares, own_share
 from r1rl.evaluation.evaluate import evaluate
 from r1rl.evaluation.record import Evaluation, find_contrast
-from r1rl.monitor.summary import before_after_table, side_by_side
+from r1rl.monitor.summary import before_after_table, by_value_table, side_by_side
 from r1rl.rewards import RewardSet
 from r1rl.rollout import RolloutEngine
 from r1rl.sampling import Sampling
@@ -85,6 +85,9 @@ class HeldOutRun(TrainingRun[Result]):
         if after is None:
             return
         self.display.console.print(before_after_table(before, after))
+        by_value = by_value_table(before, after)
+        if by_value is not None:
+            self.display.console.print(by_value)
         contrast = None if before is None else find_contrast(self._read("before"), self._read("after"))
         if contrast is not None:
             self.display.console.print(side_by_side(contrast))

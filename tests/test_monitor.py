@@ -17,7 +17,7 @@ from r1rl import metric_names as metrics
 from r1rl.monitor.curves import PANELS, draw_curves, save_curves, smoothed
 from r1rl.monitor.metrics import MetricAccumulator
 from r1rl.monitor.progress import ProgressDisplay, ShownCompletion, completion_panel, format_seconds, shorten
-from r1rl.monitor.summary import Contrast, before_after_table, format_estimate, side_by_side
+from r1rl.monitor.summary import Contrast, before_after_table, by_value_table, format_estimate, side_by_side
 
 # --- metrics ---
 
@@ -276,6 +276,23 @@ def test_before_after_table() -> None:
     alone = console()
     alone.print(before_after_table(None, figures(0.78, 90.5)))
     assert "after" in output(alone) and "before" not in output(alone)
+
+
+def test_rewards_by_the_values_of_a_column() -> None:
+    def held_out(rule: float, taste: float) -> dict[str, Any]:
+        domains = {
+            "reasoning": {"rewards": {"rule": {"value": rule, "ci95": None}, "taste": None}},
+            "helpfulness": {"rewards": {"rule": None, "taste": {"value": taste, "ci95": [0.1, 0.2]}}},
+        }
+        return {**figures(rule, 60.0), "by_value": {"domain": domains}}
+
+    table = by_value_table(held_out(0.25, 0.125), held_out(0.75, 0.5))
+    assert table is not None
+    shown = console()
+    shown.print(table)
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in output(shown).splitlines() if "0." in line]
+    assert rows == [["domain reasoning", "rule", "0.250", "0.750"], ["domain helpfulness", "taste", "0.125", "0.500"]]
+    assert by_value_table(figures(0.5, 1.0), figures(0.5, 1.0)) is None
 
 
 def test_estimates() -> None:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from r1rl.bundled import bundled_path
+from r1rl.cli import main
 from r1rl.commands import COMMANDS
 from r1rl.config.load import dump_recipe, load_recipe
 
@@ -18,6 +19,7 @@ COMMAND_OF_FOLDER = {
     "evaluate": "evaluate", "pretrain": "pretrain", "pipeline": "pipeline",
 }  # fmt: skip
 FILES = sorted(file for file in RECIPES.rglob("*.yaml") if file.parent.name != "accelerate")
+PIPELINES = sorted((RECIPES / "pipeline").glob("*.yaml"))
 GRPO = [file for file in FILES if file.parent.name in ("zero_rl", "reasoning_rl", "all_scenario") and "reward-model" not in file.stem]
 GRPO += [file for file in FILES if file.parent.name == "rft" and file.stem.startswith("online_")]
 EXPLAINED = [*GRPO, *sorted((RECIPES / "distill").glob("*.yaml"))]
@@ -81,6 +83,16 @@ def test_held_out_problems_are_not_those_of_training(file: Path) -> None:
     recipe = load_recipe("grpo", file)
     assert recipe.evaluation.data is not None
     assert (recipe.evaluation.data.source, recipe.evaluation.data.split) != (recipe.data.source, recipe.data.split)
+
+
+@pytest.mark.parametrize("file", PIPELINES, ids=named(PIPELINES))
+def test_stages_of_pipelines_fit_their_recipes(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The plan reads every stage's recipe with its overrides and finds every file that no stage makes; it runs nothing."""
+    code = main(["pipeline", str(file), "--dry-run", f"output_dir={tmp_path}"])
+    shown = capsys.readouterr()
+    assert code == 0, shown.err
+    assert f"{len(load_recipe('pipeline', file).stages)} to run" in shown.out
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_readme_lists_every_recipe() -> None:

@@ -60,6 +60,27 @@ def before_after_table(before: Mapping[str, Any] | None, after: Mapping[str, Any
     return table
 
 
+def by_value_table(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Table | None:
+    """The rewards, before their weights, within the values of each column that decides about rewards; None if there is no such column."""
+    if not after.get("by_value"):
+        return None
+    table = Table(title="Rewards by row", title_justify="left", header_style="bold")
+    for title in ("", "reward", *(("before", "after") if before is not None else ("after",))):
+        table.add_column(title, justify="right" if title in ("before", "after") else "left")
+    for column, values in after["by_value"].items():
+        for value, figures in values.items():
+            applying = [name for name, estimate in figures["rewards"].items() if estimate is not None]
+            for name in applying:
+                sides = [side["by_value"][column][value]["rewards"].get(name) for side in (before, after) if side is not None]
+                first = f"{column} {value}" if name == applying[0] else ""
+                table.add_row(Text(first), Text(name), *(_three_places(side) for side in sides))
+    return table
+
+
+def _three_places(estimate: Mapping[str, Any] | None) -> str:
+    return "-" if estimate is None else f"{estimate['value']:.3f}"
+
+
 def _lines(figures: Mapping[str, Any]) -> list[Line]:
     passes = [Line(name.replace("_at_", "@"), name) for name in figures if name.startswith("pass_at_") and name != "pass_at_1"]
     shown = [line for line in LINES if figures.get(line.figure) is not None]
