@@ -196,7 +196,7 @@ def test_a_step_that_depends_on_the_host_is_found() -> None:
         return output[0] * (1.0 - angle), output[1]
 
     engine = native(with_hook(turn), capture=RecordedSteps())
-    assert "replayed steps" in engine.reason
+    assert "not captured: they" in engine.reason
     assert engine.allocator.capture is None
 
 

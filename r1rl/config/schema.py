@@ -102,6 +102,7 @@ class RolloutConfig:
     min_p: float = option(0.0, "drop tokens below this share of the likeliest; 0 is off", within=Interval(least=0, below=1))
     repetition_penalty: float = option(1.0, "evaluation and generation only: it can't be part of a trained distribution", within=POSITIVE)
     max_rows: int = option(0, "rows that decode at once; 0: as many as fit", within=COUNT_OR_OFF)
+    compile_layers: bool = option(False, "native, on a GPU: compile the decoder layers of decode steps; takes a while at the start")
 
 
 @dataclass(kw_only=True, slots=True)

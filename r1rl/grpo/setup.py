@@ -141,7 +141,7 @@ def make_engine(
 
         return VLLMEngine(model, tokenizer, accelerator, rollout.vllm, rollout.max_rows)
     sharded = accelerator.distributed_type is DistributedType.FSDP
-    return build_engine(rollout.engine, model, tokenizer, rollout.max_rows, dtype, sharded)
+    return build_engine(rollout.engine, model, tokenizer, rollout.max_rows, dtype, sharded, rollout.compile_layers)
 
 
 def agreed_layout(accelerator: Accelerator, own: Layout) -> Layout:

@@ -14,9 +14,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from r1rl.rollout.cache import RowCache
+from r1rl.rollout.compiled import CompiledLayers
 from r1rl.rollout.forward import Prefilled, prefill
 from r1rl.rollout.graphs import Capture, StepGraphs, batch_bucket, width_bucket
-from r1rl.rollout.memory import KEEP_SHARE, LOGITS_BYTES, SHARE, Cost, PeakMeter, free_bytes, measure_cost, total_bytes
+from r1rl.rollout.memory import KEEP_SHARE, LOGITS_BYTES, SHARE, Cost, PeakMeter, free_bytes, measure_cost, release_cached, total_bytes
 from r1rl.rollout.rows import Row, RowTensors
 from r1rl.rollout.stopping import Stopping
 from r1rl.rollout.workspace import Workspace
@@ -29,11 +30,14 @@ TRIAL_ROWS = (8, 40)
 class Allocator:
     """Makes workspaces for one engine. One whose steps are captured is kept for the next rollout, if it is small."""
 
-    def __init__(self, device: torch.device, max_rows: int, capture: Capture | None) -> None:
-        """`max_rows` 0: as many as fit. `capture`: how decode steps are captured; None: they are not."""
+    def __init__(
+        self, device: torch.device, max_rows: int, capture: Capture | None = None, compiled: CompiledLayers | None = None
+    ) -> None:
+        """`max_rows` 0: as many as fit. `capture`: how decode steps are captured; None: they are not. So with `compiled` layers."""
         self.device = device
         self.max_rows = max_rows
         self.capture = capture
+        self.compiled = compiled
         self._kept: Workspace | None = None
         self._prefill_bytes = 0
         self._step_costs: dict[tuple[object, ...], Cost] = {}
@@ -59,7 +63,9 @@ class Allocator:
         if kept is not None and kept.fits(rows, column_limit, sampling.max_completion_length, keep_seen):
             kept.reset(stopping.may_end_V)
             return kept, rows
-        del kept
+        if kept is not None:
+            del kept
+            release_cached(self.device)
         if not self.max_rows:
             rows = min(rows, self._rows_that_fit(model, prefilled, column_limit, sampling, stopping))
         return self.make_space(rows, column_limit, sampling, stopping.may_end_V.to(self.device)), rows
@@ -74,7 +80,7 @@ class Allocator:
             cache = RowCache(rows, width_bucket(column_limit))
             cache.reserve(cache.column_limit)
         tensors = RowTensors(rows, sampling.max_completion_length, may_end_V, sampling.repetition_penalty != 1.0)
-        return Workspace(cache, tensors, StepGraphs(self.capture) if self.capture else None)
+        return Workspace(cache, tensors, StepGraphs(self.capture) if self.capture else None, self.compiled)
 
     def give_back(self, space: Workspace) -> None:
         """The rollout is over: keep the workspace if that pays and takes little, otherwise its memory is free."""
@@ -109,7 +115,7 @@ class Allocator:
         def step(rows: int) -> None:
             cache = RowCache(rows, width)
             cache.reserve(width)
-            space = Workspace(cache, RowTensors(rows, 2, may_end_V, sampling.repetition_penalty != 1.0), None)
+            space = Workspace(cache, RowTensors(rows, 2, may_end_V, sampling.repetition_penalty != 1.0), compiled=self.compiled)
             space.start(0, [Row(0, 0, length)] * rows, prefilled, [0] * rows, [[0]] * rows, sampling)
             space.step(model, sampling, rows, width - 1)
 

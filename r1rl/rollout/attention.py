@@ -58,19 +58,18 @@ class DecodePlan:
         """`width` columns of the cache are read: more than the largest position of a row that counts."""
         self.positions_R1 = positions_R[:, None]
         self.width = width
-        self._biases: dict[int, Tensor] = {}
+        self._biases: dict[int | None, Tensor] = {}
 
     def bias(self, window: int | None, dtype: torch.dtype) -> Tensor:
         """[R, 1, 1, C]: 0 where a row may look, -inf elsewhere. Made once per step and window size."""
-        reach = self.width if window is None else min(window, self.width)
-        if reach not in self._biases:
+        if window not in self._biases:
             columns = torch.arange(self.width, device=self.positions_R1.device)
             hidden_RC = columns > self.positions_R1
-            if reach < self.width:
-                hidden_RC |= columns <= self.positions_R1 - reach
+            if window is not None:
+                hidden_RC |= columns <= self.positions_R1 - window
             bias_RC = torch.zeros(hidden_RC.shape, dtype=dtype, device=hidden_RC.device).masked_fill_(hidden_RC, -torch.inf)
-            self._biases[reach] = bias_RC[:, None, None]
-        return self._biases[reach]
+            self._biases[window] = bias_RC[:, None, None]
+        return self._biases[window]
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None, softcap: float | None) -> Tensor:
         """[R, Q, 1, D] attends to [R, H, C, D]; returns [R, 1, Q, D].

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from r1rl.rollout.attention import ATTENTION_NAME, ChunkPlan, DecodePlan, PrefillPlan, register_attention
 from r1rl.rollout.cache import PackedPrompts, RowCache
+from r1rl.rollout.compiled import CompiledLayers, LayerTurns
 from r1rl.rollout.weights import RolloutWeights
 
 PREFILL_TOKENS = 8192
@@ -93,16 +94,32 @@ def start_rows(cache: RowCache, prompts: Prefilled, chosen: Sequence[int]) -> No
     cache.append(prompts.cache, source_RC.clamp_(max=sum(prompts.lengths) - 1))
 
 
-def decode_step(model: PreTrainedModel, cache: RowCache, tokens_R: Tensor, positions_R: Tensor, width: int) -> Tensor:
+def decode_step(
+    model: PreTrainedModel, cache: RowCache, tokens_R: Tensor, positions_R: Tensor, width: int, compiled: CompiledLayers | None = None
+) -> Tensor:
     """Feeds one token per row at its position, and returns the next token's logits [R, V]. `width`: columns that are read."""
     cache.reserve(width)
-    cache.begin_step(positions_R, width)
+    plan = DecodePlan(positions_R, width)
+    if compiled is None:
+        cache.begin_step(positions_R, width)
+        return decode_forward(model, cache, tokens_R, positions_R, plan)
+    turns = LayerTurns(cache, positions_R, width)
+    for window in compiled.windows:
+        plan.bias(window, cache.keys[0].dtype)
+    with compiled.installed(turns):
+        return decode_forward(model, turns, tokens_R, positions_R, plan)
+
+
+def decode_forward(
+    model: PreTrainedModel, cache: RowCache | LayerTurns, tokens_R: Tensor, positions_R: Tensor, plan: DecodePlan
+) -> Tensor:
+    """The model's forward in a decode step."""
     return model(
         input_ids=tokens_R[:, None],
         position_ids=positions_R[:, None],
         **{cache_name(type(model).forward): cache},
         use_cache=True,
-        rollout_plan=DecodePlan(positions_R, width),
+        rollout_plan=plan,
     ).logits[:, -1]
 
 

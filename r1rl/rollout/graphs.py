@@ -7,7 +7,7 @@ all that occur. `Capture` says what a step must be like; `CudaCapture` makes CUD
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Protocol
 
 import torch
@@ -66,8 +66,10 @@ class RunAgain:
 class CudaCapture:
     """Captures into CUDA graphs that share one pool of memory: they run one after the other, and no result stays in the pool."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, forbid_waiting: bool = False) -> None:
+        """`forbid_waiting`: a step that waits for the device, as data-dependent code does, is found before it spoils a capture."""
         self.device = device
+        self.forbid_waiting = forbid_waiting
         self.fault: str | None = None
         self.stream = torch.cuda.Stream(device)
         self.pool = torch.cuda.graph_pool_handle()
@@ -80,11 +82,13 @@ class CudaCapture:
         main = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(main)
         try:
-            with torch.cuda.stream(self.stream), waiting_forbidden():
+            with torch.cuda.stream(self.stream), waiting_forbidden() if self.forbid_waiting else nullcontext():
                 step()
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError as error:  # data-dependent code waits for the device, which a capture would not survive
+        except RuntimeError as error:
+            if not self.forbid_waiting:
+                raise
             self.fault = describe(error)
             main.wait_stream(self.stream)
             step()
@@ -123,8 +127,8 @@ def waiting_forbidden() -> Iterator[None]:
 
 
 def describe(error: Exception) -> str:
-    """The first line of an error, with its type."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
+    """An error's type and the beginning of its message, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200] or 'no message'}"
 
 
 class StepGraphs:

@@ -9,12 +9,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r1rl.rollout.allocation import Allocator
 from r1rl.rollout.attention import ATTENTION_NAME
+from r1rl.rollout.compiled import Backend
 from r1rl.rollout.decoding import Decoding
 from r1rl.rollout.forward import check_model
-from r1rl.rollout.graphs import Capture, CudaCapture
+from r1rl.rollout.graphs import Capture
 from r1rl.rollout.requests import GroupCollector, check_request
 from r1rl.rollout.stopping import StoppingRules
-from r1rl.rollout.trial import find_fault
+from r1rl.rollout.trial import choose_method
 from r1rl.rollout.weights import RolloutWeights
 from r1rl.sampling import Sampling
 from r1rl.types import CompletionGroup
@@ -35,9 +36,11 @@ class NativeEngine:
         look_every: int = 0,
         sharded: bool = False,
         capture: Capture | None = None,
+        compiler: Backend | None = None,
     ) -> None:
         """`look_every`: steps between two looks at the tokens; 0: 4 on a CPU, where looking is free, 32 on a GPU. `capture`: how
-        decode steps are made replayable; None: as CUDA graphs on a GPU, where a trial shows that they work, elsewhere not at all.
+        decode steps are made replayable; None: as CUDA graphs on a GPU, elsewhere not at all. `compiler`: of the decoder layers
+        in decode steps; None: they are not compiled. Both are taken only if a trial shows that they do what plain steps do.
 
         Raises UnsupportedModel if the model's logits are not those of its own forward.
         """
@@ -47,13 +50,9 @@ class NativeEngine:
         self.look_every = look_every or (4 if self.weights.device.type == "cpu" else 32)
         self.stopping = StoppingRules(tokenizer, self.weights.output_vocabulary)
         check_model(self.weights)
-        if capture is None and self.weights.device.type == "cuda":
-            capture = CudaCapture(self.weights.device)
-        if capture is not None:
-            fault = find_fault(self.weights, capture)
-            self.reason += f"; its decode steps are not captured: {fault}" if fault else "; its decode steps are captured and replayed"
-            capture = None if fault else capture
-        self.allocator = Allocator(self.weights.device, max_rows, capture)
+        method = choose_method(self.weights, capture, compiler)
+        self.reason += method.findings
+        self.allocator = Allocator(self.weights.device, max_rows, method.capture, method.compiled)
         self._addresses = self.weights.addresses()
 
     def refresh(self) -> None:

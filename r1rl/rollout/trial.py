@@ -1,13 +1,17 @@
-"""A trial that captured decode steps do what the same steps do when they are run one by one."""
+"""Which of the faster ways to run a decode step an engine takes: those that a trial shows to do what the plain step does."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
+from torch import Tensor
 
 from r1rl.rollout.allocation import Allocator
 from r1rl.rollout.attention import ATTENTION_NAME
+from r1rl.rollout.compiled import Backend, CompiledLayers
 from r1rl.rollout.forward import prefill
-from r1rl.rollout.graphs import Capture, RunAgain
+from r1rl.rollout.graphs import Capture, CudaCapture, RunAgain, describe
 from r1rl.rollout.rows import Row
 from r1rl.rollout.sampler import stream_key
 from r1rl.rollout.weights import RolloutWeights
@@ -17,37 +21,71 @@ LENGTH = 12
 GENERATIONS = 3
 
 
-def find_fault(weights: RolloutWeights, capture: Capture) -> str | None:
-    """Samples a few completions with captured steps and without: None if they agree, else what is wrong, as a clause.
+@dataclass(frozen=True, slots=True)
+class StepMethod:
+    """How decode steps are run: captured and replayed, with compiled layers, both or neither."""
 
-    Rounding may differ between two runs on a GPU, so a token may flip now and then; but the log-probabilities must agree as far
-    as the tokens do (to 1e-3, in lower precision to 0.1), and at least half of the tokens must.
+    capture: Capture | None = None
+    compiled: CompiledLayers | None = None
+    findings: str = ""
+    """What the trials found, as clauses that follow an engine's reason."""
+
+
+def choose_method(weights: RolloutWeights, capture: Capture | None, backend: Backend | None) -> StepMethod:
+    """Tries captured steps on a GPU or if `capture` says how, with compiled layers if there is a `backend` for them."""
+    if capture is None and weights.device.type != "cuda":
+        return StepMethod(findings="" if backend is None else "; its decoder layers are not compiled: that is for captured steps, on a GPU")
+    findings, compiled = "", None
+    if backend is not None:
+        try:
+            compiled = CompiledLayers(weights.model, backend)
+            fault = find_fault(weights, StepMethod(RunAgain(), compiled), StepMethod(RunAgain()))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a compiler raises says that it can't compile this model
+            fault = describe(error)
+        findings += f"; its decoder layers are not compiled: {fault}" if fault else "; its decoder layers are compiled"
+        compiled = None if fault else compiled
+    trial = capture or CudaCapture(weights.device, forbid_waiting=True)
+    fault = find_fault(weights, StepMethod(trial, compiled), StepMethod(RunAgain(), compiled))
+    if fault:
+        return StepMethod(findings=f"{findings}; its decode steps are not captured: {fault}")
+    # The capture of the trial looks for waiting while a step warms up; what passed need not be looked at again.
+    return StepMethod(capture or CudaCapture(weights.device), compiled, f"{findings}; its decode steps are captured and replayed")
+
+
+def find_fault(weights: RolloutWeights, method: StepMethod, plainer: StepMethod) -> str | None:
+    """Samples a few completions in one way and the other: None if they agree, else what is wrong, as a clause.
+
+    Rounding may differ, so a token may flip now and then; but the log-probabilities must agree as far as the tokens do (to
+    1e-3, in lower precision to 0.25), and at least half of the tokens must.
     """
-    found_RS, found_logprobs_RS = sample_trial(weights, capture)
-    if capture.fault is not None:
-        return capture.fault
-    expected_RS, expected_logprobs_RS = sample_trial(weights, RunAgain())
+    found_RS, found_logprobs_RS = sample_trial(weights, method)
+    if method.capture is not None and method.capture.fault is not None:
+        return method.capture.fault
+    expected_RS, expected_logprobs_RS = sample_trial(weights, plainer)
     same_RS = (found_RS == expected_RS).cumprod(1).bool()
     if same_RS.float().mean() < 0.5:
-        return "replayed steps draw other tokens than the steps themselves"
-    tolerance = 1e-3 if weights.dtype is torch.float32 and torch.get_float32_matmul_precision() == "highest" else 0.1
+        return "they draw other tokens than plain ones"
+    tolerance = 1e-3 if weights.dtype is torch.float32 and torch.get_float32_matmul_precision() == "highest" else 0.25
     difference = (found_logprobs_RS - expected_logprobs_RS)[same_RS].abs().max().item()
     if not difference <= tolerance:
-        return f"replayed steps give log-probabilities that differ by {difference:.2g} from those of the steps themselves"
+        return f"they give log-probabilities that differ by {difference:.2g} from those of plain ones"
     return None
 
 
-def sample_trial(weights: RolloutWeights, capture: Capture) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens and log-probabilities [R, LENGTH] of completions of two short prompts, with steps that `capture` makes."""
+def sample_trial(weights: RolloutWeights, method: StepMethod) -> tuple[Tensor, Tensor]:
+    """Tokens and log-probabilities [R, LENGTH] of completions of two short prompts."""
     generator = torch.Generator().manual_seed(0)
     prompts = [torch.randint(weights.input_vocabulary, (length,), generator=generator).tolist() for length in (5, 8)]
     rows = [Row(place, generation, len(prompts[place]), place) for place in range(2) for generation in range(GENERATIONS)]
     keys = [stream_key(row.prompt, row.generation) for row in rows]
     sampling = Sampling(LENGTH)
     may_end_V = torch.zeros(weights.output_vocabulary, dtype=torch.bool, device=weights.device)
+    allocator = Allocator(weights.device, 0, method.capture, method.compiled)
     with weights.borrowed(ATTENTION_NAME) as model:
         prefilled = prefill(model, prompts)
-        space = Allocator(weights.device, 0, capture).make_space(len(rows), len(prompts[1]) + LENGTH, sampling, may_end_V)
+        space = allocator.make_space(len(rows), len(prompts[1]) + LENGTH, sampling, may_end_V)
         space.start(0, rows, prefilled, keys, [prompts[row.place] for row in rows], sampling)
         for step in range(1, LENGTH):
             space.step(model, sampling, len(rows), len(prompts[1]) + step)

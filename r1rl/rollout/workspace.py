@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from r1rl.rollout.cache import RowCache
+from r1rl.rollout.compiled import CompiledLayers
 from r1rl.rollout.forward import Prefilled, decode_step, start_rows
 from r1rl.rollout.graphs import StepGraphs, batch_bucket, width_bucket
 from r1rl.rollout.rows import Row, RowTensors
@@ -22,10 +23,13 @@ from r1rl.sampling import Sampling
 class Workspace:
     """Cache and tensors of the rows. With `graphs`, steps are captured, and nothing is allocated once they are."""
 
-    def __init__(self, cache: RowCache, tensors: RowTensors, graphs: StepGraphs | None) -> None:
+    def __init__(
+        self, cache: RowCache, tensors: RowTensors, graphs: StepGraphs | None = None, compiled: CompiledLayers | None = None
+    ) -> None:
         self.cache = cache
         self.tensors = tensors
         self.graphs = graphs
+        self.compiled = compiled
 
     @property
     def bytes(self) -> int:
@@ -74,7 +78,8 @@ class Workspace:
         self.graphs.run((rows, width, sampling.law), partial(self._step, model, sampling, rows, width))
 
     def _step(self, model: PreTrainedModel, sampling: Sampling, rows: int, width: int) -> None:
-        logits_RV = decode_step(model, self.cache, self.tensors.last_R[:rows], self.tensors.positions_R[:rows], width)
+        tokens_R, positions_R = self.tensors.last_R[:rows], self.tensors.positions_R[:rows]
+        logits_RV = decode_step(model, self.cache, tokens_R, positions_R, width, self.compiled)
         self.tensors.draw(slice(0, rows), logits_RV, sampling)
 
     def compact(self, sources: Sequence[int], destinations: Sequence[int], rows: int, width: int) -> None:
