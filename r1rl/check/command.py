@@ -9,17 +9,18 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from r1rl.check.awaited import Awaited, of_earlier_runs, without_models
 from r1rl.check.findings import Findings
 from r1rl.check.grpo import check_grpo
 from r1rl.check.launch import find_launch
 from r1rl.check.memory import ConfigUnavailable, estimate, memory_table, verdict
 from r1rl.check.others import (
-    Awaited,
     check_any,
     check_distill,
     check_evaluate,
     check_generate,
     check_pretrain,
+    check_reward_model,
     check_select,
     check_sft,
 )
@@ -29,6 +30,7 @@ from r1rl.config.generate import GenerateRecipe
 from r1rl.config.load import command_of
 from r1rl.config.pipeline import PipelineRecipe
 from r1rl.config.pretrain import PretrainRecipe
+from r1rl.config.reward_model import RewardModelRecipe
 from r1rl.config.schema import GRPORecipe
 from r1rl.config.select import SelectRecipe
 from r1rl.config.sft import SFTRecipe
@@ -41,6 +43,7 @@ CHECKS: dict[type, Callable[[Any, Path, Awaited], Findings]] = {
     EvaluateRecipe: check_evaluate,
     GenerateRecipe: check_generate,
     PretrainRecipe: check_pretrain,
+    RewardModelRecipe: check_reward_model,
     SelectRecipe: check_select,
     SFTRecipe: check_sft,
 }
@@ -72,12 +75,15 @@ def check_one(
     """One recipe: what its command looks at before it starts, and the memory. `awaited`: keys whose files do not exist yet, and why."""
     if isinstance(recipe, GRPORecipe):
         check_processes(recipe, launch.processes)
+    awaited = {**of_earlier_runs(recipe), **awaited}
+    recipe = without_models(recipe, awaited)
     findings = CHECKS.get(type(recipe), check_any)(recipe, recipe_path, awaited)
     findings.print(console)
     try:
         found = estimate(recipe, launch, findings.prompt_tokens, model_config)
     except ConfigUnavailable as error:
-        console.print(f"[yellow]not checked:[/] the memory: {escape(str(error))}.")
+        reason = awaited.get("model.path")
+        console.print(f"[yellow]not checked:[/] the memory: {escape(reason or str(error))}.")
         return
     if found is not None:
         context = found.shape.context

@@ -9,6 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from r1rl.check.awaited import AWAITED_MODEL
+
 
 @dataclass(slots=True)
 class Findings:
@@ -33,6 +35,7 @@ class Findings:
         table.add_column(no_wrap=True)
         table.add_column()
         for name, words in self.rows:
+            words = words.replace(AWAITED_MODEL, "not there yet")
             table.add_row(Text(name, style="bold"), Text(words, style="dim" if name == "example" else ""))
         console.print(table)
         for one in self.tables:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
 
+from r1rl.check.awaited import Awaited
 from r1rl.check.findings import Findings
 from r1rl.check.prompts import ModelUnavailable, add_prompts, render_prompts
 from r1rl.config.schema import GRPORecipe
@@ -28,7 +28,7 @@ SHOWN_VALUES = 8
 WITHOUT_DATA = "So columns, gold answers and the lengths of prompts were not looked at."
 
 
-def check_grpo(recipe: GRPORecipe, recipe_path: Path, awaited: Mapping[str, str]) -> Findings:
+def check_grpo(recipe: GRPORecipe, recipe_path: Path, awaited: Awaited) -> Findings:
     """Everything that needs no weights. `awaited`: keys whose files do not exist yet, and why.
 
     Raises a UserError for what would keep the run from starting.

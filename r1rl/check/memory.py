@@ -13,11 +13,13 @@ from rich.text import Text
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from r1rl import models
+from r1rl.check.awaited import AWAITED_MODEL
 from r1rl.check.launch import describe
 from r1rl.check.prompts import first_line
 from r1rl.config.distill import DistillRecipe
 from r1rl.config.evaluate import EvaluateRecipe
 from r1rl.config.generate import GenerateRecipe
+from r1rl.config.reward_model import RewardModelRecipe
 from r1rl.config.schema import GRPORecipe
 from r1rl.config.sft import SFTRecipe
 from r1rl.errors import RecipeError
@@ -85,6 +87,8 @@ def read_config(path: str, revision: str | None, file: str | None) -> Pretrained
         except (OSError, ValueError, KeyError, AttributeError) as error:
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise RecipeError(f"--model-config: {place} is no model's config.json ({reason}).") from error
+    if path == AWAITED_MODEL:
+        raise ConfigUnavailable("the model is not there yet")
     source = models.resolve(path)
     for only_local in (True, False):  # what is in the cache is found without waiting for a network that is not there
         try:
@@ -102,6 +106,11 @@ def estimate(recipe: Any, launch: Launch, prompt_tokens: int | None, config_file
         return _distill(recipe, launch, prompt_tokens, config_file)
     if isinstance(recipe, SFTRecipe):
         return _sft(recipe, launch, config_file)
+    if isinstance(recipe, RewardModelRecipe):
+        shape = shape_of(read_config(recipe.model.path, recipe.model.revision, config_file))
+        tokens = 2 * recipe.micro_batch_size * recipe.max_length  # both answers of a pair
+        work = Work(length=2 * recipe.max_length, update_tokens=tokens, gradient_checkpointing=recipe.model.gradient_checkpointing)
+        return Estimate(recipe.model.path, shape, launch, work, CHECKPOINTING)
     if isinstance(recipe, GenerateRecipe) and recipe.model.endpoint is None:
         shape = shape_of(read_config(recipe.model.path, recipe.model.revision, config_file))
         return _sampling(recipe.model.path, shape, launch, prompt_tokens, recipe.max_completion_length, recipe.max_rows)
@@ -109,7 +118,7 @@ def estimate(recipe: Any, launch: Launch, prompt_tokens: int | None, config_file
         from r1rl.evaluation.benchmarks import select_benchmarks
 
         length = max(benchmark.max_completion_length for benchmark in select_benchmarks(recipe))
-        here = [model for model in recipe.models if model.endpoint is None]
+        here = [model for model in recipe.models if model.endpoint is None and model.path != AWAITED_MODEL]
         shapes = [(one.path, shape_of(read_config(one.path, one.revision, config_file))) for one in here]
         path, largest = max(shapes, key=lambda pair: pair[1].parameters, default=("", None))
         return None if largest is None else _sampling(path, largest, launch, prompt_tokens, length, recipe.max_rows)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from r1rl.check.awaited import Awaited
 from r1rl.check.findings import Findings
 from r1rl.check.prompts import ModelUnavailable, add_prompts, render_prompts
 from r1rl.config.distill import DistillRecipe
 from r1rl.config.evaluate import EvaluatedModelConfig, EvaluateRecipe
 from r1rl.config.generate import GenerateRecipe
 from r1rl.config.pretrain import PretrainRecipe
+from r1rl.config.reward_model import RewardModelRecipe
 from r1rl.config.select import SelectRecipe
 from r1rl.config.sft import SFTRecipe
 from r1rl.errors import HubUnreachable
 from r1rl.preflight import check_model_folder
 from r1rl.prompts import CHAT, template_text
 from r1rl.run_directory import check_writable
-
-Awaited = Mapping[str, str]
-"""Keys whose files do not exist yet, and why."""
 
 
 def check_pretrain(recipe: PretrainRecipe, recipe_path: Path, awaited: Awaited) -> Findings:
@@ -175,6 +173,26 @@ def check_select(recipe: SelectRecipe, recipe_path: Path, awaited: Awaited) -> F
         loaded = read_sources(here)
         findings.rows.append(("rows", f"{len(loaded.rows)} from {', '.join(source.path for source in here)}"))
         findings.notes += [f"a row could not be used: {example}" for example in loaded.bad_examples]
+    return findings
+
+
+def check_reward_model(recipe: RewardModelRecipe, recipe_path: Path, awaited: Awaited) -> Findings:
+    """The pairs and the model's folder."""
+    from r1rl.data.preferences import read_preferences
+
+    check_writable(recipe.output_dir)
+    check_model_folder(recipe.model.path)
+    findings = Findings([("model", recipe.model.path)])
+    for key, data in (("data", recipe.data), ("evaluation.data", recipe.evaluation.data)):
+        if data is None or f"{key}.source" in awaited:
+            findings.unchecked += [f"{key}: {awaited[f'{key}.source']}."] if data is not None else []
+            continue
+        try:
+            loaded = read_preferences(data, key)
+        except HubUnreachable as error:
+            findings.unchecked.append(str(error))
+            continue
+        findings.rows.append((key, f"{len(loaded.pairs)} pairs from {loaded.name}"))
     return findings
 
 

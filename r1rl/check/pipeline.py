@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from r1rl.check.awaited import set_key
 from r1rl.check.command import check_one
 from r1rl.check.launch import find_launch
 from r1rl.config.pipeline import PipelineRecipe
@@ -54,7 +55,7 @@ def foresee(recipe: Any, stage: Stage, stages: Sequence[Stage], starts: dict[Pat
         if maker is None:
             continue
         if maker.folder in starts and Path(value) == maker.folder:
-            _replace(changed, key, starts[maker.folder])
+            set_key(changed, key, starts[maker.folder])
         else:
             awaited[key] = f"stage {maker.name} makes it, and has not run"
     return changed, awaited
@@ -62,17 +63,6 @@ def foresee(recipe: Any, stage: Stage, stages: Sequence[Stage], starts: dict[Pat
 
 def _is_of(value: Any, folder: Path) -> bool:
     return isinstance(value, str) and (value == str(folder) or value.startswith(f"{folder}/"))
-
-
-def _replace(recipe: Any, key: str, value: str) -> None:
-    """Set a dotted key of a recipe."""
-    *parents, last = key.split(".")
-    for part in parents:
-        recipe = recipe[int(part)] if isinstance(recipe, list) else recipe[part] if isinstance(recipe, dict) else getattr(recipe, part)
-    if dataclasses.is_dataclass(recipe):
-        setattr(recipe, last, value)
-    else:
-        recipe[int(last) if isinstance(recipe, list) else last] = value
 
 
 def _launch(stage: Stage, launch: Launch, source: str) -> tuple[Launch, str]:

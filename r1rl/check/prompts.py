@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from r1rl import models
+from r1rl.check.awaited import AWAITED_MODEL
 from r1rl.check.findings import Findings
 from r1rl.config.schema import ModelConfig, PromptConfig, SampledModelConfig
 from r1rl.data import build_prompts
@@ -34,6 +35,8 @@ def render_prompts(
     """All prompts of the recipe. Raises ModelUnavailable without a tokenizer, and UserError for a template that can't work."""
     from transformers import AutoConfig, AutoTokenizer
 
+    if model.path == AWAITED_MODEL:
+        raise ModelUnavailable("model.path: the model is not there yet.")
     folder = models.resolve(model.path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, revision=model.revision)
