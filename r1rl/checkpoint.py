@@ -98,11 +98,10 @@ class Checkpointer:
         return path
 
     def _save_model(self, path: Path, policy: torch.nn.Module, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        # get_state_dict gathers shards; its keys are those of `policy`, which is the model or a module that holds it.
+        # get_state_dict gathers shards; its keys are those of `policy`, which is the model, or holds it as its `model`.
         weights = self.accelerator.get_state_dict(policy)
         if self.accelerator.is_main_process:
-            place = next(name for name, module in extract_model_from_parallel(policy).named_modules() if module is model)
-            prefix = f"{place}." if place else ""
+            prefix = "" if isinstance(extract_model_from_parallel(policy), PreTrainedModel) else "model."
             weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
             model.save_pretrained(path, state_dict=weights)
             tokenizer.save_pretrained(path)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,20 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from r1rl.checkpoint_folders import find_checkpoint
 from r1rl.config.load import load_recipe
-from r1rl.config.schema import PromptConfig
+from r1rl.config.schema import PromptConfig, UpdateConfig
 from r1rl.config.sft import SFTRecipe
 from r1rl.data import PromptOrder
 from r1rl.data.demonstrations import read_demonstrations
 from r1rl.errors import UserError
+from r1rl.grpo.layout import choose_layout
+from r1rl.grpo.packing import Layout
 from r1rl.grpo.setup import load_policy
 from r1rl.prompts import PromptTemplate, resolve_eos_token_ids
 from r1rl.rollout import build_engine
 from r1rl.run_directory import RunDirectory
 from r1rl.sampling import Sampling
 from r1rl.stages import sft
+from r1rl.stages.sft_batches import RowBatches
 from r1rl.stages.sft_rows import make_rows
 from r1rl.stages.trl_steps import TRLSteps, check_batch
 from r1rl.training_run import starting_state
@@ -163,17 +167,19 @@ def test_resume_goes_on_exactly(folder: Path, packing: bool, monkeypatch: pytest
     assert all(torch.equal(value, weights[name]) for name, value in final_weights(whole).items())
 
 
-def gradients(recipe: SFTRecipe, tmp_path: Path) -> tuple[float, dict[str, torch.Tensor]]:
+def gradients(recipe: SFTRecipe, tmp_path: Path, layout: Layout | None) -> tuple[float, dict[str, torch.Tensor]]:
     """Loss and gradient of one step over all rows, as the run computes them."""
     tokenizer = AutoTokenizer.from_pretrained(recipe.model.path)
     rows, _ = make_rows(recipe, read_demonstrations(recipe.data), tokenizer)
     accelerator, model = Accelerator(), load_policy(recipe.model)
     trainer = sft.make_trainer(recipe, model, tokenizer, rows, accelerator, RunDirectory(tmp_path))
     policy, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=0.0))
+    batches = RowBatches(trainer.data_collator, tokenizer.pad_token_id, model, layout)
     steps = TRLSteps(
         trainer, accelerator, policy, optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer), rows, PromptOrder(len(rows), 0, False),
         starting_state(None), batch_size=len(rows), micro_batch_size=recipe.micro_batch_size, max_grad_norm=0.0,
         length_of=lambda row: len(row["input_ids"]), progress=lambda name, done, total: None,
+        collate=batches, around=batches.around,
     )  # fmt: skip
     loss = steps._accumulate([dict(row) for row in rows])
     return loss, {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
@@ -195,12 +201,22 @@ def one_by_one(recipe: SFTRecipe) -> tuple[float, dict[str, torch.Tensor]]:
 
 
 @pytest.mark.parametrize(
-    "settings", [("packing=true",), ("packing=false", "micro_batch_size=2"), ("model.gradient_checkpointing=true", "micro_batch_size=2")]
+    ("settings", "packed"),
+    [
+        (("packing=true",), True),
+        (("packing=true", "micro_batch_size=2", "model.gradient_checkpointing=true"), True),
+        (("packing=true", "micro_batch_size=2"), False),  # packed rows of a model that can't attend in them
+        (("packing=false", "micro_batch_size=2"), None),
+    ],
 )
-def test_loss_and_gradient_are_those_of_each_demonstration_by_itself(folder: Path, settings: tuple[str, ...], tmp_path: Path) -> None:
+def test_loss_and_gradient_are_those_of_each_demonstration_by_itself(
+    folder: Path, settings: tuple[str, ...], packed: bool | None, tmp_path: Path
+) -> None:
     """So no demonstration of a packed row sees another, and neither packing nor micro-batches change what is learnt."""
     recipe = load_recipe("sft", folder / "recipe.yaml", settings)
-    loss, found = gradients(recipe, tmp_path)
+    own = choose_layout(load_policy(recipe.model), UpdateConfig(), torch.float32)
+    assert own.packed
+    loss, found = gradients(recipe, tmp_path, None if packed is None else replace(own, packed=packed))
     expected_loss, expected = one_by_one(recipe)
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     for name, gradient in expected.items():

@@ -93,9 +93,8 @@ def _completion_ids(
     """
     texts = [one.text.removeprefix(made.prefill) for one, made in zip(demonstrations, prompts, strict=True)]
     together = tokenizer([made.text + text for made, text in zip(prompts, texts, strict=True)], add_special_tokens=False)["input_ids"]
-    alone = tokenizer(texts, add_special_tokens=False)["input_ids"]
     first_ids = ids_before_text(tokenizer)
-    for one, made, text, whole, part in zip(demonstrations, prompts, texts, together, alone, strict=True):
+    for one, made, text, whole in zip(demonstrations, prompts, texts, together, strict=True):
         if not one.text.startswith(made.prefill):
             detail = f"the text begins with {one.text[:20]!r}, not with prompt.prefill ({made.prefill!r})"
             yield BadRow(one.place, RowFault.OTHER_PREFILL, detail)
@@ -103,5 +102,6 @@ def _completion_ids(
             yield BadRow(one.place, RowFault.MISSING_VALUE, "nothing follows the prefill")
         else:
             # As in a rendered prompt, the tokenizer's BOS token stands before the text.
-            candidates = (ids[len(made.token_ids) :] for ids in (whole, first_ids + whole) if ids[: len(made.token_ids)] == made.token_ids)
-            yield next(candidates, part)
+            length = len(made.token_ids)
+            found = next((ids[length:] for ids in (whole, first_ids + whole) if ids[:length] == made.token_ids), None)
+            yield tokenizer(text, add_special_tokens=False)["input_ids"] if found is None else found

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -32,6 +33,9 @@ from r1rl.rollout import RolloutEngine, build_engine
 from r1rl.rollout.weights import convert_copy
 from r1rl.sampling import Sampling
 from r1rl.types import Prompt
+
+PATIENCE = timedelta(hours=2)
+"""How long a process waits for the others, which may have data to read or longer answers to write. NCCL's own default is ten minutes."""
 
 
 @dataclass
@@ -63,7 +67,10 @@ def make_accelerator(model: ModelConfig, logging: LoggingConfig, output_dir: str
     use_bfloat16 = model.dtype == "bfloat16" or (model.dtype == "auto" and torch.cuda.is_available())
     # accelerate wants the trackers' folder at once, but the run directory is made once the processes can talk: `TrainingRun` moves it.
     accelerator = Accelerator(
-        mixed_precision="bf16" if use_bfloat16 else "no", log_with=list(logging.trackers) or None, project_dir=output_dir
+        mixed_precision="bf16" if use_bfloat16 else "no",
+        log_with=list(logging.trackers) or None,
+        project_dir=output_dir,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
     if accelerator.distributed_type not in (*REPLICATED, DistributedType.FSDP):
         raise UserError(

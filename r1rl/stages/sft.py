@@ -25,12 +25,14 @@ from r1rl import metric_names as names
 from r1rl import models
 from r1rl.checkpoint import TrainingState
 from r1rl.config.held_out import SampledEvaluationConfig
+from r1rl.config.schema import UpdateConfig
 from r1rl.config.sft import SFTRecipe
 from r1rl.data import PromptOrder, build_prompts, column_names
 from r1rl.data.demonstration_tokens import trained_end
 from r1rl.data.demonstrations import read_demonstrations
 from r1rl.distributed import from_main_process
-from r1rl.grpo.setup import load_policy, load_tokenizer, make_accelerator
+from r1rl.grpo.layout import choose_layout
+from r1rl.grpo.setup import agreed_layout, load_policy, load_tokenizer, make_accelerator
 from r1rl.held_out_run import HeldOutRun
 from r1rl.monitor.curves import Panel
 from r1rl.monitor.progress import Column, ProgressDisplay, ShownCompletion
@@ -41,6 +43,7 @@ from r1rl.rewards import RewardSet
 from r1rl.rollout import RolloutEngine, build_engine
 from r1rl.run_directory import RunDirectory, check_writable
 from r1rl.sampling import Sampling
+from r1rl.stages.sft_batches import RowBatches
 from r1rl.stages.sft_rows import make_rows, parts_of
 from r1rl.stages.trl_steps import TRLStep, TRLSteps, check_batch, share_rows, steps_of, trl_arguments
 from r1rl.training_run import open_run, starting_state
@@ -82,6 +85,7 @@ class SFTParts:
     schedule: torch.optim.lr_scheduler.LambdaLR
     trainer: SFTTrainer
     rows: Dataset
+    batches: RowBatches
 
 
 def run(recipe: SFTRecipe, recipe_path: Path, resume: str | None = None) -> None:
@@ -154,6 +158,11 @@ def build_parts(
     # Before the trainer is made: it gives the model a forward pass of its own, which a copy for the rollout would not have.
     sharded = accelerator.distributed_type is DistributedType.FSDP
     engine = build_engine(recipe.evaluation.engine, model, tokenizer, recipe.evaluation.max_rows, dtype, sharded)
+    layout = None
+    if recipe.packing:
+        layout = agreed_layout(accelerator, choose_layout(model, UpdateConfig(share_prompts=False), dtype))
+        if layout.reason:
+            display.message(layout.reason)
     trainer = make_trainer(recipe, model, tokenizer, rows, accelerator, directory)
     policy, optimizer = accelerator.prepare(model, make_optimizer(model, recipe.optimizer))
     return SFTParts(
@@ -171,6 +180,7 @@ def build_parts(
         schedule=make_schedule(optimizer, recipe.max_steps, recipe.optimizer),
         trainer=trainer,
         rows=rows,
+        batches=RowBatches(trainer.data_collator, tokenizer.pad_token_id, model, layout),
     )
 
 
@@ -223,6 +233,8 @@ class SFTRun(HeldOutRun[TRLStep]):
             max_grad_norm=recipe.optimizer.max_grad_norm,
             length_of=lambda row: len(row["input_ids"]),
             progress=parts.display.phase,
+            collate=parts.batches,
+            around=parts.batches.around,
         )
         super().__init__(recipe, parts, steps, state, directory, checkpoint)
         self.sft_recipe = recipe

@@ -72,8 +72,13 @@ class TRLSteps:
         max_grad_norm: float,
         length_of: Callable[[Mapping[str, Any]], int],
         progress: Callable[[str, int, int], None],
+        collate: Callable[[list[dict[str, Any]]], dict[str, Any]] | None = None,
+        around: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """`policy`, `optimizer`: as accelerate prepared them. `length_of`: the tokens of a row."""
+        """`policy`, `optimizer`: as accelerate prepared them. `length_of`: the tokens of a row.
+
+        `collate`: makes the inputs of a pass, in the place of the trainer's own; `around`: a context for each pass.
+        """
         self.trainer = trainer
         self.accelerator = accelerator
         self.policy = policy
@@ -87,6 +92,8 @@ class TRLSteps:
         self.max_grad_norm = max_grad_norm
         self.length_of = length_of
         self.progress = progress
+        self.collate = collate or trainer.data_collator
+        self.around = around
         trainer.accelerator = accelerator  # the one that prepared the policy
 
     def step(self) -> TRLStep:
@@ -119,7 +126,7 @@ class TRLSteps:
     def _accumulate(self, rows: list[dict[str, Any]]) -> float:
         """Forward and backward of this process's rows, short ones first; returns the sum of their losses, as TRL scales them."""
         chunks = [rows[start : start + self.micro_batch_size] for start in range(0, len(rows), self.micro_batch_size)]
-        batches: list[dict[str, Any]] = [self.trainer.data_collator(chunk) for chunk in chunks]
+        batches: list[dict[str, Any]] = [self.collate(chunk) for chunk in chunks]
         trained = None
         if "labels" in batches[0]:  # the loss is a sum over tokens, divided by all that the step trains in all processes
             trained = sum(batch["labels"].ne(-100).sum() for batch in batches)
@@ -128,7 +135,7 @@ class TRLSteps:
         self.trainer.current_gradient_accumulation_steps = 1 if trained is not None else len(batches)
         losses = []
         for done, batch in enumerate(batches, start=1):
-            with self._synchronise(done == len(batches)):
+            with self._synchronise(done == len(batches)), self.around():
                 losses.append(self.trainer.training_step(self.policy, batch, trained))
             self.progress("update", done, len(batches))
         return float(torch.stack(losses).sum())
