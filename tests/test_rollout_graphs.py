@@ -200,6 +200,19 @@ def test_a_step_that_depends_on_the_host_is_found() -> None:
     assert engine.allocator.capture is None
 
 
+def test_a_capture_that_fails_costs_speed_alone() -> None:
+    class Broken:
+        fault = None
+
+        def __call__(self, step: Any) -> Any:
+            raise OSError("driver too old")
+
+    model = tiny_model()
+    engine = native(model, capture=Broken())
+    assert engine.reason == "; its decode steps are not captured: OSError: driver too old"
+    assert tokens(run(engine, PROMPTS, 2, Sampling(8), SEEDS)) == tokens(run(native(model), PROMPTS, 2, Sampling(8), SEEDS))
+
+
 def test_captured_steps_are_named_in_the_reason() -> None:
     assert native(tiny_model(), capture=RecordedSteps()).reason.endswith("its decode steps are captured and replayed")
     assert native(tiny_model(), reason="it agrees").reason == "it agrees"

@@ -6,11 +6,14 @@ all that occur. `Capture` says what a step must be like; `CudaCapture` makes CUD
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Protocol
 
 import torch
+
+logger = logging.getLogger(__name__)
 
 SMALLEST_BATCH = 8
 SMALLEST_WIDTH = 64
@@ -111,6 +114,8 @@ class CudaCapture:
             return step  # where memory is too short for that as well, the next run says so
         except RuntimeError as error:
             self.fault = describe(error)
+            if not self.forbid_waiting:  # past the trial, whose findings are told with the engine
+                logger.warning("From here on decode steps are not captured: %s. The rollout goes on, slower.", self.fault)
             return step
         return graph.replay
 

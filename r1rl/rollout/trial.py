@@ -37,21 +37,33 @@ def choose_method(weights: RolloutWeights, capture: Capture | None, backend: Bac
         return StepMethod(findings="" if backend is None else "; its decoder layers are not compiled: that is for captured steps, on a GPU")
     findings, compiled = "", None
     if backend is not None:
-        try:
-            compiled = CompiledLayers(weights.model, backend)
-            fault = find_fault(weights, StepMethod(RunAgain(), compiled), StepMethod(RunAgain()))
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # whatever a compiler raises says that it can't compile this model
-            fault = describe(error)
+        compiled, fault = try_layers(weights, backend)
         findings += f"; its decoder layers are not compiled: {fault}" if fault else "; its decoder layers are compiled"
-        compiled = None if fault else compiled
-    trial = capture or CudaCapture(weights.device, forbid_waiting=True)
-    fault = find_fault(weights, StepMethod(trial, compiled), StepMethod(RunAgain(), compiled))
+    capture, fault = try_capture(weights, capture, compiled)
     if fault:
         return StepMethod(findings=f"{findings}; its decode steps are not captured: {fault}")
-    # The capture of the trial looks for waiting while a step warms up; what passed need not be looked at again.
-    return StepMethod(capture or CudaCapture(weights.device), compiled, f"{findings}; its decode steps are captured and replayed")
+    return StepMethod(capture, compiled, f"{findings}; its decode steps are captured and replayed")
+
+
+def try_layers(weights: RolloutWeights, backend: Backend) -> tuple[CompiledLayers | None, str | None]:
+    """Compiled layers, or what is wrong with them. Whatever a compiler raises says that it can't compile this model."""
+    try:
+        compiled = CompiledLayers(weights.model, backend)
+        fault = find_fault(weights, StepMethod(RunAgain(), compiled), StepMethod(RunAgain()))
+    except Exception as error:
+        return None, describe(error)
+    return (None, fault) if fault else (compiled, None)
+
+
+def try_capture(weights: RolloutWeights, given: Capture | None, compiled: CompiledLayers | None) -> tuple[Capture | None, str | None]:
+    """The capture to use, or what is wrong with it. Whatever is raised says that this model's steps can't be captured."""
+    try:
+        trial = given or CudaCapture(weights.device, forbid_waiting=True)
+        fault = find_fault(weights, StepMethod(trial, compiled), StepMethod(RunAgain(), compiled))
+        # The trial's capture looks for waiting while a step warms up; what passed need not be looked at again.
+        return (None, fault) if fault else (given or CudaCapture(weights.device), None)
+    except Exception as error:
+        return None, describe(error)
 
 
 def find_fault(weights: RolloutWeights, method: StepMethod, plainer: StepMethod) -> str | None:
