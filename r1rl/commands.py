@@ -184,6 +184,21 @@ COMMANDS = {
             many_processes=True,
         ),
         Command(
+            name="bench",
+            summary="how long rollout, reward and update of a GRPO step take, also beside TRL",
+            explanation=(
+                "Times steps of a model shape with random weights (or of a model) on random prompts, with completions of given lengths, "
+                "and says which share of the machine's measured speed they reach. Leaves bench.json; keeps no weights."
+            ),
+            examples=(
+                "r1rl bench recipes/bench/tiny.yaml --against trl",
+                "r1rl bench recipes/bench/tiny.yaml completion_length_mean=192 threads=1",
+                "r1rl bench recipes/bench/qwen2.5-0.5b.yaml num_prompts=64 update.compile=true",
+            ),
+            target="r1rl.bench.command:run",
+            flags=(Flag("against", "trl", "time TRL's trainer too, on the same work"),),
+        ),
+        Command(
             name="pretrain",
             summary="a small base model from scratch on synthetic maths text",
             explanation="Trains a tokenizer and a small decoder; this is how the embedded base model was made.",

@@ -325,6 +325,17 @@ def test_policy_learns_the_reward(folder: Path) -> None:
     assert sum(rewards[-5:]) / 5 > 0.9
 
 
+def test_fast_path_and_reference_path_have_the_same_curves(folder: Path) -> None:
+    """The native engine with packed sequences and shared prompts; transformers' generate with padded ones. Both draw from the same
+    streams, so up to rounding not only the curves but every step is the same."""
+    common = ["max_steps=6", "optimizer.learning_rate=2e-3", "algorithm.num_iterations=2", "algorithm.beta=0.05"]
+    common += ["evaluation.data=null", "checkpoint.every_steps=0"]
+    fast = train(folder, "run_name=fast", *common, "rollout.engine=native", "update.layout=packed")
+    reference = train(folder, "run_name=plain", *common, "rollout.engine=transformers", "update.layout=padded")
+    for one, other in zip(untimed(fast), untimed(reference), strict=True):
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-4)
+
+
 OBJECTIVES = {
     "several optimizer steps": ["algorithm.num_iterations=2", "algorithm.num_minibatches=2"],
     "reference": ["algorithm.beta=0.1"],
@@ -336,6 +347,7 @@ OBJECTIVES = {
     "restricted sampling": ["rollout.temperature=0.8", "rollout.top_k=50", "rollout.top_p=0.95", "rollout.min_p=0.001"],
     "truncated completions masked": ["algorithm.mask_truncated=true"],
     "reference engine": ["rollout.engine=transformers"],
+    "padded sequences": ["update.layout=padded"],
 }
 
 

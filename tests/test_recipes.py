@@ -16,7 +16,7 @@ from r1rl.config.load import dump_recipe, load_recipe
 RECIPES = bundled_path("recipes")
 COMMAND_OF_FOLDER = {
     "zero_rl": "grpo", "rft": "grpo", "reasoning_rl": "grpo", "all_scenario": "grpo", "distill": "distill",
-    "evaluate": "evaluate", "pretrain": "pretrain", "pipeline": "pipeline",
+    "evaluate": "evaluate", "pretrain": "pretrain", "pipeline": "pipeline", "bench": "bench",
 }  # fmt: skip
 FILES = sorted(file for file in RECIPES.rglob("*.yaml") if file.parent.name != "accelerate")
 PIPELINES = sorted((RECIPES / "pipeline").glob("*.yaml"))

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from r1rl.config.bench import BenchRecipe
 from r1rl.config.build import build_recipe
 from r1rl.config.describe import NO_DEFAULT, default_of
 from r1rl.config.distill import DistillRecipe
@@ -32,6 +33,7 @@ from r1rl.errors import RecipeError
 
 RECIPES: dict[str, type] = {
     "grpo": GRPORecipe,
+    "bench": BenchRecipe,
     "distill": DistillRecipe,
     "evaluate": EvaluateRecipe,
     "generate": GenerateRecipe,

@@ -157,6 +157,7 @@ class UpdateConfig:
     micro_batch_tokens: int = option(16384, "tokens per forward pass, padding included", within=COUNT)
     micro_batch_sequences: int | None = option(None, "at most so many sequences per forward pass", within=COUNT)
     logprob_chunk: int = option(4096, "completion tokens whose logits exist at the same time", within=COUNT)
+    compile: bool = option(False, "compile the decoder's layers with torch.compile; in bfloat16 and without gradient checkpointing")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from r1rl.config import distill, evaluate, generate, pipeline, pretrain, reward_model, select, sft
+from r1rl.config import bench, distill, evaluate, generate, pipeline, pretrain, reward_model, select, sft
+from r1rl.config.bench import BenchRecipe
 from r1rl.config.distill import DistillRecipe
 from r1rl.config.evaluate import EvaluateRecipe
 from r1rl.config.generate import GenerateRecipe
@@ -54,6 +55,11 @@ def _grpo(recipe: GRPORecipe) -> Iterator[Contradiction]:
     yield from _rewards(recipe)
     yield from _rollout(recipe)
     yield from _algorithm(recipe)
+    if recipe.update.compile and recipe.model.gradient_checkpointing:
+        yield (
+            ("update.compile", "model.gradient_checkpointing"),
+            "update.compile and model.gradient_checkpointing are both true, and a compiled layer can't be recomputed: write one of them",
+        )
 
 
 def _prompt(prompt: PromptConfig) -> Iterator[Contradiction]:
@@ -164,6 +170,7 @@ def _optimizer(optimizer: OptimizerConfig) -> Iterator[Contradiction]:
 
 OF_RECIPE: dict[type, Callable[[Any], Iterator[Contradiction]]] = {
     GRPORecipe: _grpo,
+    BenchRecipe: bench.contradictions,
     DistillRecipe: distill.contradictions,
     EvaluateRecipe: evaluate.contradictions,
     GenerateRecipe: generate.contradictions,

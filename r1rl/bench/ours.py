@@ -1,0 +1,125 @@
+"""r1rl's side of a bench: a GRPO step with forced completion lengths, timed by phase."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import torch
+from accelerate import Accelerator
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from r1rl.bench.workload import Workload, reward
+from r1rl.config.bench import BenchRecipe
+from r1rl.config.schema import AlgorithmConfig, DataConfig, GRPORecipe, OptimizerConfig, RewardConfig, RolloutConfig
+from r1rl.grpo.advantages import group_advantages
+from r1rl.grpo.batching import build_train_batch
+from r1rl.grpo.compilation import compile_layers
+from r1rl.grpo.layout import choose_layout
+from r1rl.grpo.logprobs import PolicyForward
+from r1rl.grpo.update import PolicyUpdate
+from r1rl.optimization import make_optimizer, make_schedule
+from r1rl.rollout.decoding import Decoding
+from r1rl.rollout.native import NativeEngine
+from r1rl.rollout.requests import GroupCollector
+from r1rl.sampling import Sampling
+from r1rl.types import CompletionGroup, FinishReason
+
+
+class ForcedDecoding(Decoding):
+    """A rollout whose completions end at given lengths, whatever they say."""
+
+    forced: list[list[int]]
+
+    def _find_ends(self, flagged: list[int]) -> dict[int, tuple[int, FinishReason]]:
+        """The rows that have reached their length."""
+        due = [(index, row, self.forced[row.prompt][row.generation]) for index, row in enumerate(self.rows) if not row.ended]
+        return {index: (length, FinishReason.EOS) for index, row, length in due if row.drawn >= length}
+
+
+class ForcedEngine(NativeEngine):
+    """The native engine with forced lengths; everything else is its own."""
+
+    forced: list[list[int]]
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], num_generations: int, sampling: Sampling, seeds: Sequence[int]
+    ) -> Iterator[CompletionGroup]:
+        """See `RolloutEngine.generate`."""
+        groups = GroupCollector(self.tokenizer, len(prompts), num_generations)
+        stopping = self.stopping.of(sampling)
+        decoding = ForcedDecoding(prompts, num_generations, sampling, seeds, stopping, groups, self.allocator, self.look_every)
+        decoding.forced = self.forced
+        return self._stream(decoding, groups)
+
+
+class OurStep:
+    """One GRPO step after the other, on the same prompts."""
+
+    def __init__(self, recipe: BenchRecipe, workload: Workload, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        use_bfloat16 = recipe.dtype == "bfloat16" or (recipe.dtype == "auto" and torch.cuda.is_available())
+        dtype = torch.bfloat16 if use_bfloat16 else torch.float32
+        self.recipe = recipe
+        self.workload = workload
+        self.accelerator = Accelerator(mixed_precision="bf16" if use_bfloat16 else "no")
+        torch.nn.Module.to(model, self.accelerator.device)
+        self.sampling = Sampling(max_completion_length=recipe.completion_length_max)
+        self.algorithm = AlgorithmConfig()
+        optimizer_config = OptimizerConfig()
+        self.layout = choose_layout(model, recipe.update, dtype)
+        self.engine = ForcedEngine(model, tokenizer, dtype=dtype, reason="The engine is native")
+        self.engine.forced = workload.lengths
+        self.notes = [note for note in (self.layout.reason, self.engine.reason) if note]
+        if recipe.update.compile and (reason := compile_layers(model, self.layout, dtype)):
+            self.notes.append(reason)
+        forward = PolicyForward(model, self.sampling, recipe.update.logprob_chunk)
+        policy, optimizer = self.accelerator.prepare(forward, make_optimizer(forward, optimizer_config))
+        grpo = GRPORecipe(
+            run_name=recipe.run_name,
+            data=DataConfig(source="countdown"),
+            rewards=[RewardConfig(function="countdown")],
+            rollout=RolloutConfig(max_completion_length=recipe.completion_length_max),
+            update=recipe.update,
+        )
+        self.update = PolicyUpdate(
+            grpo, self.accelerator, policy, None, [model], self.layout, optimizer, make_schedule(optimizer, 1000, optimizer_config), False
+        )
+
+    def run(self, step: int) -> dict[str, float]:
+        """Seconds of each phase and of the whole."""
+        clock = Clock()
+        seeds = [step * len(self.workload.prompts) + place for place in range(len(self.workload.prompts))]
+        generations = self.recipe.num_generations
+        groups = sorted(self.engine.generate(self.workload.prompts, generations, self.sampling, seeds), key=lambda group: group.index)
+        clock.lap("rollout")
+        completions = [completion for group in groups for completion in group.completions]
+        rewards = reward([completion.text for completion in completions])
+        advantages_PG = group_advantages(torch.tensor(rewards, dtype=torch.float64).view(-1, generations), self.algorithm)
+        clock.lap("reward")
+        prompts = [self.workload.prompts[group.index] for group in groups for _ in group.completions]
+        self.update.run(build_train_batch(prompts, completions, advantages_PG.flatten(), with_sampler_logprobs=True))
+        clock.lap("update")
+        found = sorted(len(completion.token_ids) for completion in completions)
+        if found != sorted(length for lengths in self.workload.lengths for length in lengths):
+            raise AssertionError("the completions do not have the lengths that were asked for")
+        return clock.laps | {"step": sum(clock.laps.values())}
+
+
+class Clock:
+    """Seconds between laps, the device's work included."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = self._now()
+
+    def lap(self, name: str) -> None:
+        """Ends the lap of this name; laps of one name add up."""
+        now = self._now()
+        self.laps[name] = self.laps.get(name, 0.0) + now - self._last
+        self._last = now
+
+    @staticmethod
+    def _now() -> float:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter()

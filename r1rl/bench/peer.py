@@ -1,0 +1,141 @@
+"""TRL's side of a bench: its stock GRPOTrainer on the same model, prompts, lengths, batch and precision."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainerCallback,
+)
+
+from r1rl.bench.workload import Workload, reward
+from r1rl.config.bench import BenchRecipe
+from r1rl.errors import UserError
+
+PHASES = {"_generate_single_turn": "rollout", "_calculate_rewards": "reward"}
+"""Methods of TRL's trainer that are a phase of the step; what is left of the step is its update."""
+
+
+class ForceLengths(LogitsProcessor):
+    """Forbids the EOS token until a row has its length, then allows nothing else."""
+
+    def __init__(self, lengths: list[int], eos: int, prompt_width: int) -> None:
+        self.lengths = lengths
+        self.eos = eos
+        self.prompt_width = prompt_width
+        self.due: torch.Tensor | None = None
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        if self.due is None:
+            self.due = torch.tensor(self.lengths, device=scores.device) - 1
+        done = input_ids.shape[1] - self.prompt_width
+        scores = scores.clone()
+        scores[:, self.eos] = -torch.inf
+        ends = (self.due == done)[:, None]
+        only = torch.full_like(scores, -torch.inf)
+        only[:, self.eos] = 0.0
+        return torch.where(ends, only, scores)
+
+
+def run_trl(
+    recipe: BenchRecipe,
+    workload: Workload,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    after_step: Callable[[int], None],
+) -> list[dict[str, float]]:
+    """Seconds of each phase, step by step, warm-up included. `after_step(number)` is called between steps, outside the clock."""
+    try:
+        from datasets import Dataset
+        from trl import GRPOConfig, GRPOTrainer
+    except ImportError as error:
+        raise UserError(f"--against trl needs TRL and datasets: {error}") from error
+
+    on_gpu = torch.cuda.is_available()
+    steps = recipe.warmup + recipe.steps
+    batch = recipe.num_prompts * recipe.num_generations
+    laps: dict[str, float] = {}
+    results: list[dict[str, float]] = []
+    force_lengths(model, workload)
+
+    class Timed(GRPOTrainer):
+        """The stock trainer; calls of two of its methods are timed."""
+
+    for method, phase in PHASES.items():
+        setattr(Timed, method, timed(getattr(GRPOTrainer, method), phase, laps))
+
+    class Stopwatch(TrainerCallback):
+        """Times steps; what happens between them is not TRL's."""
+
+        started = 0.0
+
+        def on_step_begin(self, *arguments: Any, **keywords: Any) -> None:
+            laps.clear()
+            self.started = now()
+
+        def on_step_end(self, *arguments: Any, **keywords: Any) -> None:
+            step = now() - self.started
+            results.append({**laps, "update": step - sum(laps.values()), "step": step})
+            after_step(len(results) - 1)
+
+    use_bfloat16 = recipe.dtype == "bfloat16" or (recipe.dtype == "auto" and on_gpu)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = GRPOConfig(
+            output_dir=folder,
+            per_device_train_batch_size=recipe.trl_micro_batch, gradient_accumulation_steps=batch // recipe.trl_micro_batch,
+            num_generations=recipe.num_generations, max_completion_length=recipe.completion_length_max, max_steps=steps, bf16=use_bfloat16,
+            use_cpu=not on_gpu, gradient_checkpointing=False, report_to=[], save_strategy="no", logging_steps=1, temperature=1.0, beta=0.0,
+            learning_rate=1e-6, disable_tqdm=True, shuffle_dataset=False, seed=recipe.seed,
+        )  # fmt: skip
+        texts = [" ".join(f"t{token}" for token in prompt) for prompt in workload.prompts] * steps
+        trainer = Timed(
+            model=model, reward_funcs=reward, args=arguments, train_dataset=Dataset.from_dict({"prompt": texts}),
+            processing_class=tokenizer, callbacks=[Stopwatch()],
+        )  # fmt: skip
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    lengths = [record["completions/mean_length"] for record in trainer.state.log_history if "completions/mean_length" in record]
+    if any(abs(length - workload.num_tokens / batch) > 0.01 for length in lengths):
+        raise AssertionError(f"TRL's completions have mean lengths {lengths}, not the ones that were asked for")
+    return results
+
+
+def force_lengths(model: PreTrainedModel, workload: Workload) -> None:
+    """Every `generate` of this model ends row r at the r-th length."""
+    stock: Any = model
+    generate = stock.generate
+    lengths = [length for group in workload.lengths for length in group]
+
+    def forced(input_ids: torch.Tensor, **keywords: Any) -> Any:
+        processor = ForceLengths(lengths, workload.eos, input_ids.shape[1])
+        return generate(input_ids=input_ids, logits_processor=LogitsProcessorList([processor]), **keywords)
+
+    stock.generate = forced
+
+
+def timed(method: Callable[..., Any], phase: str, laps: dict[str, float]) -> Callable[..., Any]:
+    """The method, whose seconds are added to the phase's."""
+
+    def wrapper(*arguments: Any, **keywords: Any) -> Any:
+        started = now()
+        result = method(*arguments, **keywords)
+        laps[phase] = laps.get(phase, 0.0) + now() - started
+        return result
+
+    return wrapper
+
+
+def now() -> float:
+    """The time when all work of the device is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()

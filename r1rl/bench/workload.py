@@ -1,0 +1,132 @@
+"""The work that every contender gets: the same model, prompts, completion lengths and reward.
+
+Completions have forced lengths: random weights would end them at random, each trainer at other places. The lengths are drawn once, an
+exponential cut off at the maximum, scaled so that their mean is the recipe's.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import WordLevel
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    LlamaConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from r1rl import models
+from r1rl.config.bench import BenchRecipe, ShapeConfig
+
+ARCHITECTURES: dict[str, type[PreTrainedConfig]] = {"qwen2": Qwen2Config, "qwen3": Qwen3Config, "llama": LlamaConfig}
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One step's work; every step of a bench has the same."""
+
+    prompts: list[list[int]]
+    lengths: list[list[int]]
+    """Tokens of each completion, the EOS token included, by prompt and generation."""
+    eos: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Completion tokens of a step."""
+        return sum(map(sum, self.lengths))
+
+
+def make_workload(recipe: BenchRecipe, vocabulary: int) -> Workload:
+    """Prompts of random tokens and lengths, from the recipe's seed."""
+    generator = random.Random(recipe.seed)
+    eos = vocabulary - 1
+    prompts = [
+        [generator.randrange(2, eos) for _ in range(generator.randint(recipe.prompt_length_min, recipe.prompt_length_max))]
+        for _ in range(recipe.num_prompts)
+    ]
+    count = recipe.num_prompts * recipe.num_generations
+    flat = forced_lengths(count, recipe.completion_length_mean, recipe.completion_length_max, recipe.seed)
+    size = recipe.num_generations
+    return Workload(prompts, [flat[start : start + size] for start in range(0, count, size)], eos)
+
+
+def forced_lengths(count: int, mean: int, longest: int, seed: int) -> list[int]:
+    """`count` lengths from 1 to `longest` whose mean is `mean` up to rounding, the longest among them, with a long tail."""
+    if mean >= longest:
+        return [longest] * count
+    generator = random.Random(f"lengths {seed}")
+    draws = [generator.expovariate(1.0) for _ in range(count)]
+
+    def lengths(scale: float) -> list[int]:
+        return [max(1, min(longest, round(scale * draw))) for draw in draws]
+
+    low, high = 0.0, 1e6
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(lengths(middle)) < mean * count else (low, middle)
+    found = lengths(high)
+    found[max(range(count), key=draws.__getitem__)] = longest
+    return found
+
+
+def make_model(recipe: BenchRecipe) -> PreTrainedModel:
+    """The model in float32: of the recipe's path, or with random weights of its shape."""
+    torch.manual_seed(recipe.seed)
+    if recipe.path is not None:
+        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(models.resolve(recipe.path), dtype=torch.float32)
+        return loaded
+    made: PreTrainedModel = AutoModelForCausalLM.from_config(shape_config(recipe.shape, recipe), dtype=torch.float32)
+    return made
+
+
+def shape_config(shape: ShapeConfig, recipe: BenchRecipe) -> PreTrainedConfig:
+    """transformers' configuration of this shape, with room for the longest sequence."""
+    make: Any = ARCHITECTURES[shape.architecture]  # each takes keywords of its own
+    config: PreTrainedConfig = make(
+        hidden_size=shape.hidden_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_heads,
+        num_key_value_heads=shape.num_key_value_heads,
+        head_dim=shape.head_dim,
+        intermediate_size=shape.intermediate_size,
+        vocab_size=shape.vocab_size,
+        max_position_embeddings=recipe.prompt_length_max + recipe.completion_length_max + 1,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=shape.vocab_size - 1,
+        pad_token_id=0,
+    )
+    return config
+
+
+def vocabulary_of(model: PreTrainedModel) -> int:
+    """Width of the logits."""
+    head: Any = model.get_output_embeddings()
+    return int(head.weight.shape[0])
+
+
+def make_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
+    """One word per id, so that text and tokens say the same."""
+    tokenizer = Tokenizer(WordLevel({f"t{token}": token for token in range(vocabulary)}, unk_token="t1"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="t0", eos_token=f"t{vocabulary - 1}", unk_token="t1")
+
+
+def one_eos(model: PreTrainedModel, eos: int) -> None:
+    """The model ends completions with this token alone."""
+    model.generation_config = GenerationConfig(eos_token_id=eos, pad_token_id=0)
+
+
+def reward(completions: Sequence[str], **columns: Any) -> list[float | None]:
+    """A number per completion that differs within groups, so that every group has a signal."""
+    return [float(len(completion) % 7) for completion in completions]

@@ -1,0 +1,90 @@
+"""Seconds of an update with padded sequences, packed ones, and packed ones that share their prompts, taking turns in one process.
+
+    python scripts/bench_update.py recipes/bench/tiny.yaml --threads 1 2
+
+The recipe is one of `r1rl bench`. The table shows medians, and for a CPU those of processor seconds, which other work on the machine
+disturbs less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from r1rl.bench.workload import Workload, make_model, make_workload, vocabulary_of
+from r1rl.config.bench import BenchRecipe
+from r1rl.config.load import load_recipe
+from r1rl.grpo.batching import TrainBatch, build_train_batch, move
+from r1rl.grpo.layout import choose_layout, packed_attention_in
+from r1rl.grpo.logprobs import PolicyForward
+from r1rl.grpo.packing import Layout, make_micro_batches
+from r1rl.sampling import Sampling
+from r1rl.types import Completion, FinishReason
+
+
+def batch_of(workload: Workload) -> TrainBatch:
+    """Completions of the workload's lengths; what they say does not matter."""
+    generator = torch.Generator().manual_seed(0)
+    prompts = [prompt for prompt, lengths in zip(workload.prompts, workload.lengths, strict=True) for _ in lengths]
+    lengths = [length for group in workload.lengths for length in group]
+    texts = [torch.randint(2, workload.eos, (length,), generator=generator).tolist() for length in lengths]
+    return build_train_batch(prompts, [Completion(ids, [], "", FinishReason.EOS) for ids in texts], torch.ones(len(texts)))
+
+
+def update(policy: PolicyForward, batch: TrainBatch, layout: Layout, recipe: BenchRecipe) -> tuple[int, int]:
+    """Forward and backward of all sequences; returns passes and positions."""
+    device = policy.model.device
+    policy.zero_grad()
+    bfloat16 = recipe.dtype != "float32" and device.type == "cuda"
+    with packed_attention_in(policy.model) if layout.packed else nullcontext():
+        micro_batches = make_micro_batches(batch, range(batch.num_sequences), layout, recipe.update)
+        for micro_batch in micro_batches:
+            it = move(micro_batch, device)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16):
+                logprobs_N, _ = policy(it.input_ids_RT, it.predictors_N, it.targets_N, "value", it.positions_RT, it.plan)
+            logprobs_N.sum().backward()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return len(micro_batches), sum(micro_batch.num_tokens for micro_batch in micro_batches)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1])
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    recipe: BenchRecipe = load_recipe("bench", options.recipe)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = make_model(recipe).to(device)
+    batch = batch_of(make_workload(recipe, vocabulary_of(model)))
+    packed = choose_layout(model, recipe.update, torch.float32 if device == "cpu" else torch.bfloat16)
+    layouts = {
+        "padded": replace(packed, packed=False, shares_prompts=False),
+        "packed": replace(packed, shares_prompts=False),
+        "packed, prompts shared": packed,
+    }
+    policy = PolicyForward(model, Sampling(max_completion_length=recipe.completion_length_max), recipe.update.logprob_chunk)
+    print("| threads | layout | passes | positions | seconds | processor seconds |\n|---|---|---|---|---|---|")
+    for threads in options.threads:
+        torch.set_num_threads(threads)
+        seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in layouts}
+        sizes = {}
+        for _ in range(options.repeats + 1):
+            for name, layout in layouts.items():
+                started = time.perf_counter(), time.process_time()
+                sizes[name] = update(policy, batch, layout, recipe)
+                seconds[name].append((time.perf_counter() - started[0], time.process_time() - started[1]))
+        for name, (passes, positions) in sizes.items():
+            wall, processor = (statistics.median(values) for values in zip(*seconds[name][1:], strict=True))
+            print(f"| {threads} | {name} | {passes} | {positions:,} | {wall:.2f} | {processor:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

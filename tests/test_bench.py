@@ -1,0 +1,159 @@
+"""The bench: the same work for every contender, lengths that are met exactly, and a file with the figures."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+import torch
+
+from r1rl.bench import command
+from r1rl.bench.command import efficiency, figures
+from r1rl.bench.machine import measured_bandwidth, measured_peak
+from r1rl.bench.ours import OurStep
+from r1rl.bench.peer import ForceLengths
+from r1rl.bench.workload import Workload, forced_lengths, make_model, make_tokenizer, make_workload, one_eos
+from r1rl.bundled import bundled_path
+from r1rl.config.bench import BenchRecipe, ShapeConfig
+from r1rl.config.load import load_recipe
+from r1rl.errors import RecipeError, UserError
+
+SHAPE = ShapeConfig(
+    architecture="qwen3", hidden_size=32, num_layers=2, num_heads=2, num_key_value_heads=1, head_dim=16, intermediate_size=64, vocab_size=50
+)
+
+
+def small(**choices: object) -> BenchRecipe:
+    settings = {"num_prompts": 3, "num_generations": 4, "prompt_length_min": 2, "prompt_length_max": 6, "steps": 2, "warmup": 1}
+    lengths = {"completion_length_mean": 7, "completion_length_max": 20, "trl_micro_batch": 12, "dtype": "float32"}
+    return BenchRecipe(run_name="bench", shape=SHAPE, **{**settings, **lengths, **choices})
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+
+
+@pytest.mark.parametrize(("count", "mean", "longest"), [(128, 280, 512), (256, 64, 192), (64, 1000, 4096), (12, 7, 20)])
+def test_lengths_have_their_mean_and_maximum(count, mean, longest):
+    lengths = forced_lengths(count, mean, longest, seed=0)
+    assert len(lengths) == count
+    assert max(lengths) == longest
+    assert min(lengths) >= 1
+    assert abs(statistics.mean(lengths) - mean) < max(0.02 * mean, longest / count)
+    assert lengths == forced_lengths(count, mean, longest, seed=0)
+    assert lengths != forced_lengths(count, mean, longest, seed=1)
+    assert statistics.median(lengths) < mean or mean > longest / 2  # a long tail
+
+
+def test_equal_lengths():
+    assert forced_lengths(3, 20, 20, seed=0) == [20, 20, 20]
+
+
+def test_prompts_never_hold_the_end_of_a_completion():
+    workload = make_workload(small(), 50)
+    assert workload == make_workload(small(), 50)
+    assert workload.eos == 49
+    assert all(2 <= len(prompt) <= 6 and max(prompt) < 49 for prompt in workload.prompts)
+    assert workload.num_tokens == sum(map(sum, workload.lengths))
+
+
+def contender(recipe: BenchRecipe) -> OurStep:
+    model = make_model(recipe)
+    workload = make_workload(recipe, 50)
+    one_eos(model, workload.eos)
+    return OurStep(recipe, workload, model, make_tokenizer(50))
+
+
+def test_our_completions_have_the_forced_lengths():
+    ours = contender(small())
+    groups = list(ours.engine.generate(ours.workload.prompts, 4, ours.sampling, [1, 2, 3]))
+    for group in groups:
+        assert [len(completion.token_ids) for completion in group.completions] == ours.workload.lengths[group.index]
+        assert all(len(completion.logprobs) == len(completion.token_ids) for completion in group.completions)
+    seconds = ours.run(0)
+    assert seconds["step"] == pytest.approx(seconds["rollout"] + seconds["reward"] + seconds["update"])
+
+
+def test_other_lengths_are_noticed():
+    ours = contender(small())
+    ours.engine.forced = [[5, 5, 5, 5]] * 3
+    with pytest.raises(AssertionError, match="do not have the lengths"):
+        ours.run(0)
+
+
+def test_trl_rows_end_at_their_lengths():
+    force = ForceLengths([1, 3], eos=4, prompt_width=2)
+    scores = torch.zeros(2, 5)
+    allowed = [(force(torch.zeros(2, 2 + done), scores) > -torch.inf).tolist() for done in range(3)]
+    never, only = [True, True, True, True, False], [False, False, False, False, True]
+    assert [rows[0] for rows in allowed] == [only, never, never]  # after its end a row is padded by generate
+    assert [rows[1] for rows in allowed] == [never, never, only]
+    assert torch.equal(scores, torch.zeros(2, 5))
+
+
+def test_efficiency_counts_useful_operations_and_bytes(monkeypatch):
+    ours = contender(small())
+    monkeypatch.setattr(command, "measured_peak", lambda device, dtype: 1e9)
+    monkeypatch.setattr(command, "measured_bandwidth", lambda device: 1e6)
+    workload = Workload([[1, 2], [3, 4, 5]], [[1, 2], [3, 1]], 49)
+    found = efficiency(ours, workload, {"rollout": 2.0, "update": 0.5, "step": 3.5})
+    costs = ours.layout.costs
+    operations = costs.sequences(2, [1, 2]) + costs.sequences(3, [3, 1])
+    parameters = sum(parameter.numel() for parameter in ours.engine.weights.model.parameters())
+    # three tokens at most; a token's keys and values: 2 x 2 layers x 1 head x 16; rows of 1 + 2 tokens after 2, and 3 + 1 after 3
+    cached = (1 * 2 + 1) + (2 * 2 + 3) + (3 * 3 + 6) + (1 * 3 + 1)
+    assert found["update_flops_utilisation"] == pytest.approx(operations / 0.5 / 1e9)
+    assert found["decode_bandwidth_share"] == pytest.approx((3 * parameters * 4 + cached * 64 * 4) / 2.0 / 1e6)
+    assert found["tokens_per_second"] == pytest.approx(7 / 3.5)
+
+
+def test_figures_leave_the_warm_up_out():
+    steps = [{"rollout": float(n), "reward": 0.0, "update": 1.0, "step": n + 1.0} for n in (9, 1, 2, 6)]
+    found = figures(small(warmup=1), steps)
+    assert found["seconds"] == {"rollout": 2.0, "reward": 0.0, "update": 1.0, "step": 3.0}
+    assert len(found["steps"]) == 3
+
+
+def test_bench_writes_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(command, "measured_peak", lambda device, dtype: 1e9)
+    monkeypatch.setattr(command, "measured_bandwidth", lambda device: 1e6)
+    command.run(small(output_dir=str(tmp_path)), tmp_path / "recipe.yaml")
+    result = json.loads((tmp_path / "bench" / "bench.json").read_text())
+    assert result["completion_tokens"] == make_workload(small(), 50).num_tokens
+    assert result["r1rl"]["seconds"]["step"] > 0
+    assert len(result["r1rl"]["steps"]) == 2
+    assert "trl" not in result
+    assert "completion tokens a second" in capsys.readouterr().out
+    assert load_recipe("bench", tmp_path / "bench" / "config.yaml") == small(output_dir=str(tmp_path))
+
+
+@pytest.mark.slow
+def test_bench_beside_trl(tmp_path: Path):
+    """TRL's own mean length says that it did the same work; r1rl's steps ran between TRL's."""
+    command.run(small(output_dir=str(tmp_path), steps=1), tmp_path / "recipe.yaml", against="trl")
+    result = json.loads((tmp_path / "bench" / "bench.json").read_text())
+    for phase in ("rollout", "update", "step"):
+        assert result["ratio"][phase] == pytest.approx(result["trl"]["seconds"][phase] / result["r1rl"]["seconds"][phase])
+    step = result["trl"]["steps"][0]
+    assert step["step"] == pytest.approx(step["rollout"] + step["reward"] + step["update"])
+
+
+def test_the_machine_is_measured():
+    assert measured_peak(torch.device("cpu"), torch.float32) > 1e8
+    assert measured_bandwidth(torch.device("cpu")) > 1e8
+
+
+def test_unknown_peer_is_refused(tmp_path: Path):
+    with pytest.raises(UserError, match="--against verl: the bench knows trl"):
+        command.run(small(), tmp_path / "recipe.yaml", against="verl")
+
+
+def test_lengths_that_contradict_each_other():
+    recipe = bundled_path("recipes") / "bench" / "tiny.yaml"
+    with pytest.raises(RecipeError, match="prompt_length_min is 18, above prompt_length_max"):
+        load_recipe("bench", recipe, ["prompt_length_max=4"])
+    with pytest.raises(RecipeError, match="does not divide the batch of 32 x 8"):
+        load_recipe("bench", recipe, ["trl_micro_batch=100"])
