@@ -147,8 +147,8 @@ def test_the_remedy_is_the_cheapest_change_that_fits(size: str, launch: Launch, 
 
 
 def test_parameters_and_moments_of_the_embedded_model_are_what_torch_holds() -> None:
-    model = AutoModelForCausalLM.from_pretrained(models.EMBEDDED_FOLDER, dtype=torch.float32)
-    plan = plan_memory(shape_of(AutoConfig.from_pretrained(models.EMBEDDED_FOLDER)), Launch(on_gpu=False), Work())
+    model = AutoModelForCausalLM.from_pretrained(models.resolve("embedded"), dtype=torch.float32)
+    plan = plan_memory(shape_of(AutoConfig.from_pretrained(models.resolve("embedded"))), Launch(on_gpu=False), Work())
     parameters = {parameter.data_ptr(): parameter for parameter in model.parameters()}
     assert part(plan, "master weights") == sum(one.untyped_storage().nbytes() for one in parameters.values())
     optimizer = torch.optim.AdamW(model.parameters())
@@ -161,7 +161,7 @@ def test_parameters_and_moments_of_the_embedded_model_are_what_torch_holds() -> 
 
 
 def test_keys_and_values_of_the_embedded_model_are_what_the_engine_s_cache_holds() -> None:
-    model = AutoModelForCausalLM.from_pretrained(models.EMBEDDED_FOLDER, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(models.resolve("embedded"), dtype=torch.float32)
     found = shape_of(model.config)
     prompts = PackedPrompts()
     model.set_attn_implementation("eager")
