@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from r1rl.config.fields import option, required, section
-from r1rl.config.intervals import COUNT, COUNT_OR_OFF
+from r1rl.config.intervals import COUNT, COUNT_OR_OFF, NOT_NEGATIVE
 from r1rl.config.issues import Contradiction
 from r1rl.config.schema import UpdateConfig
 
@@ -32,7 +32,7 @@ class BenchRecipe:
 
     run_name: str = required("names the folder of the results")
     output_dir: str = option("runs", "result folders are made in here")
-    seed: int = option(0, "of weights, prompts, lengths and samples")
+    seed: int = option(0, "of weights, prompts, lengths and samples", within=NOT_NEGATIVE)
     path: str | None = option(None, "a model's folder or hub name; null: random weights of this shape", path="any")
     shape: ShapeConfig = section(ShapeConfig, "the decoder with random weights")
     dtype: Literal["auto", "float32", "bfloat16"] = option("auto", "auto: bfloat16 on a GPU, float32 on a CPU. Master weights are float32")
