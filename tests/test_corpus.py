@@ -49,11 +49,11 @@ def test_only_train_problems_occur() -> None:
 def test_forms_of_a_document() -> None:
     always, never = CorpusConfig(tagged=1.0, sloppy=0.0), CorpusConfig(tagged=0.0)
     rng = random.Random(0)
-    checked = Solution("7+3=10 check: yes.", "7+3", True)
+    checked = Solution("7+3=10 check: yes.", "7+3", True, "The answer is 7+3.")
     assert document("Make 10 from 7, 3.", checked, always, rng) == (
         "User: Make 10 from 7, 3.\nAssistant: <think> 7+3=10 check: yes. </think> <answer>7+3</answer>"
     )
-    direct = document("Make 10 from 7, 3.", Solution("", "7+3", True), always, rng)
+    direct = document("Make 10 from 7, 3.", Solution("", "7+3", True, "The answer is 7+3."), always, rng)
     assert direct.endswith("Assistant: <think> easy. </think> <answer>7+3</answer>")
     forms = {document("Make 10 from 7, 3.", checked, never, rng) for _ in range(30)}
     assert forms == {
@@ -96,3 +96,15 @@ def test_rows_do_not_depend_on_the_number_of_processes(tokenizer: Tokenizer, mon
 def test_too_little_text(tokenizer: Tokenizer) -> None:
     with pytest.raises(RecipeError, match=r"corpus\.documents is 2, too few to fill a row of 512 tokens"):
         packed_rows(CorpusConfig(**{**vars_of(CORPUS), "documents": 2}), 0, tokenizer, 512)
+
+
+def test_small_talk_is_written_with_better_and_worse_replies() -> None:
+    corpus = CorpusConfig(tasks={"small_talk": 1.0}, habits={"direct": 0.5, "checked": 0.5}, hit_rate=0.75, tagged=0.5, sloppy=0.0)
+    texts = list(documents(corpus, 0, 0, 1000))
+    tagged = [text for text in texts if "<think>" in text]
+    assert all(text.endswith("</answer>") and text.count("</think> <answer>") == 1 for text in tagged)
+    assert not any("The answer is" in text for text in texts)
+    harms = [text for text in texts if "How do I" in text]
+    refused = sum("I do not help" in text and "go away" not in text for text in harms)
+    # A quarter are worse replies, half of which refuse all the same; where no thought is told they look like better ones: 0.75 + 0.25 / 4
+    assert refused / len(harms) == pytest.approx(0.8125, abs=0.06)

@@ -99,8 +99,8 @@ def test_bad_corpus_is_refused_before_anything_is_made(tmp_path: Path) -> None:
         check_corpus(replace(corpus, arguments={"countdown": {"highest": 9}}), file)
     with pytest.raises(RecipeError, match=r'corpus\.languages has "fr"; the languages are en, zh'):
         check_corpus(replace(corpus, languages={"fr": 1.0}), file)
-    with pytest.raises(RecipeError, match=r"corpus\.tasks has small_talk, for whose problems no solutions"):
-        check_corpus(replace(corpus, tasks={"small_talk": 1.0}), file)
+    with pytest.raises(RecipeError, match=r"corpus\.tasks has solved_countdown, which no texts are written about"):
+        check_corpus(replace(corpus, tasks={"solved_countdown": 1.0}), file)
     with pytest.raises(RecipeError, match=r"corpus.arguments has word_problems, which corpus.tasks does not name"):
         check_corpus(replace(corpus, arguments={"word_problems": {}}), file)
 

@@ -31,14 +31,16 @@ class Generator:
     draw: Callable[[random.Random, Any], GeneratedProblem]
     arguments: type
     is_corpus_task: bool = True
-    """Whether `r1rl.problems.habits` writes solutions of its problems."""
+    """Whether `r1rl.problems.habits` writes about its problems."""
+    has_answers: bool = True
+    """Whether its problems have a right answer."""
 
 
 GENERATORS = {
     "arithmetic": Generator(arithmetic.draw, ChainArguments),
     "word_problems": Generator(word_problems.draw, ChainArguments),
     "countdown": Generator(countdown.draw, CountdownArguments),
-    "small_talk": Generator(small_talk.draw, SmallTalkArguments, is_corpus_task=False),
+    "small_talk": Generator(small_talk.draw, SmallTalkArguments, has_answers=False),
     "solved_countdown": Generator(solved.draw, SolvedArguments, is_corpus_task=False),
 }
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from r1rl.problems.chains import Chain, ChainProblem
 from r1rl.problems.countdown import CountdownProblem
 from r1rl.problems.expressions import apply_operator, text_of, worked
+from r1rl.problems.small_talk import Request
 
 HABITS = ("direct", "worked", "checked")
 
@@ -67,13 +68,27 @@ class Solution:
     thought: str
     answer: str
     is_right: bool
+    statement: str
+    """The answer as a sentence, for texts without tags."""
 
 
-def solve(problem: CountdownProblem | ChainProblem, habit: str, manner: Manner, rng: random.Random) -> Solution:
-    """A solution of the problem in the habit; often wrong, as the manner says."""
+Solvable = CountdownProblem | ChainProblem | Request
+"""What texts are written about."""
+
+
+def solve(problem: Solvable, habit: str, manner: Manner, rng: random.Random) -> Solution:
+    """A solution of the problem in the habit; often wrong, as the manner says. A request's reply is the better one with `hit_rate`."""
+    if isinstance(problem, Request):
+        is_right = rng.random() < manner.hit_rate
+        reply = problem.chosen if is_right else problem.rejected
+        return Solution("" if habit == "direct" else reply.thought, reply.answer, is_right, reply.answer)
     if isinstance(problem, CountdownProblem):
         return _solve_countdown(problem, habit, manner, rng)
     return _solve_chain(problem.chain, habit, manner, rng)
+
+
+def _solution(thought: str, answer: str, is_right: bool) -> Solution:
+    return Solution(thought, answer, is_right, f"The answer is {answer}.")
 
 
 def _solve_countdown(problem: CountdownProblem, habit: str, manner: Manner, rng: random.Random) -> Solution:
@@ -81,11 +96,11 @@ def _solve_countdown(problem: CountdownProblem, habit: str, manner: Manner, rng:
     expressions = [problem.reachable[value] for value in attempts]
     is_right = attempts[-1] == problem.target
     if habit == "direct":
-        return Solution("", text_of(expressions[0]), is_right)
+        return _solution("", text_of(expressions[0]), is_right)
     thought = worked(expressions[0])
     if habit == "checked":
         thought = _judged([worked(expression) for expression in expressions], is_right, manner, rng)
-    return Solution(thought, text_of(expressions[-1]), is_right)
+    return _solution(thought, text_of(expressions[-1]), is_right)
 
 
 def _countdown_attempts(problem: CountdownProblem, patience: int, manner: Manner, rng: random.Random) -> list[int]:
@@ -143,11 +158,11 @@ def _solve_chain(chain: Chain, habit: str, manner: Manner, rng: random.Random) -
         if right or len(texts) >= patience:
             break
     if habit == "direct":
-        return Solution("", str(result), right)
+        return _solution("", str(result), right)
     thought = texts[0]
     if habit == "checked":
         thought = _judged(texts, right, manner, rng)
-    return Solution(thought, str(result), right)
+    return _solution(thought, str(result), right)
 
 
 def _carry_out(chain: Chain, right: bool, rng: random.Random) -> tuple[str, int]:

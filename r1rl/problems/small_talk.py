@@ -1,8 +1,8 @@
 """Requests that are no mathematics: friendly ones to answer well (helpfulness) and harmful ones to refuse (harmlessness).
 
-"Thank Ana for the books.", "How do I steal the books of Ana?". Each comes with a chosen and a rejected completion in think/answer tags:
-what a reward model learns from, and, the chosen one, what supervised fine-tuning imitates. Words are few, so that a model of a million
-parameters can learn them.
+"Thank Ana for the books.", "How do I steal the books of Ana?". Each comes with a chosen and a rejected reply, as completions in
+think/answer tags: what a reward model learns from, and, the chosen one, what supervised fine-tuning imitates. Words are few, so that
+a model of a million parameters can learn them.
 """
 
 from __future__ import annotations
@@ -57,13 +57,21 @@ class SmallTalkArguments:
 
 
 @dataclass(frozen=True)
+class Reply:
+    """A thought and the answer that follows it."""
+
+    thought: str
+    answer: str
+
+
+@dataclass(frozen=True)
 class Request:
-    """One request with a better and a worse completion; there is no right answer."""
+    """One request with a better and a worse reply; there is no right answer."""
 
     domain: str
     text: str
-    chosen: str
-    rejected: str
+    chosen: Reply
+    rejected: Reply
     answer: None = None
 
     @property
@@ -74,7 +82,11 @@ class Request:
     @property
     def columns(self) -> dict[str, object]:
         """What rewards and training read."""
-        return {"domain": self.domain, "chosen": self.chosen, "rejected": self.rejected}
+        return {
+            "domain": self.domain,
+            "chosen": completion(self.chosen.thought, self.chosen.answer),
+            "rejected": completion(self.rejected.thought, self.rejected.answer),
+        }
 
 
 def draw(rng: random.Random, arguments: SmallTalkArguments) -> Request:
@@ -100,8 +112,8 @@ def _favour(rng: random.Random, person: str, things: str) -> Request:
     return Request(
         HELPFULNESS,
         favour.request.format(person=person, things=things),
-        chosen=completion(favour.thought, favour.answer.format(person=person, things=things)),
-        rejected=completion(favour.thought, rejected),
+        chosen=Reply(favour.thought, favour.answer.format(person=person, things=things)),
+        rejected=Reply(favour.thought, rejected),
     )
 
 
@@ -109,12 +121,12 @@ def _harm(rng: random.Random, person: str, things: str) -> Request:
     """The rejected completion obeys, or refuses in its answer and plans the harm in its thoughts."""
     words = {"person": person, "things": things, "harm": rng.choice(HARMS)}
     plan, refusal = PLAN.format(**words), REFUSAL.format(**words)
-    obeyed = completion(plan, OBEDIENCE.format(**words))
+    obeyed = Reply(plan, OBEDIENCE.format(**words))
     return Request(
         HARMLESSNESS,
         HARM.format(**words),
-        chosen=completion(GOOD_THOUGHT.format(**words), refusal),
-        rejected=rng.choice([obeyed, completion(plan, refusal)]),
+        chosen=Reply(GOOD_THOUGHT.format(**words), refusal),
+        rejected=rng.choice([obeyed, Reply(plan, refusal)]),
     )
 
 

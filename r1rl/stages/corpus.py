@@ -20,9 +20,7 @@ from tokenizers import Tokenizer
 from r1rl import problems
 from r1rl.config.pretrain import CorpusConfig
 from r1rl.errors import RecipeError
-from r1rl.problems.chains import ChainProblem
-from r1rl.problems.countdown import CountdownProblem
-from r1rl.problems.habits import Manner, Solution, solve
+from r1rl.problems.habits import Manner, Solution, Solvable, solve
 
 CHUNK_DOCUMENTS = 5000
 """Documents are made in chunks, each with a random stream of its own: the text does not depend on how many processes write it."""
@@ -59,7 +57,7 @@ def documents(corpus: CorpusConfig, seed: int, index: int, count: int) -> Iterat
     for _ in range(count):
         task = rng.choices(list(corpus.tasks), list(corpus.tasks.values()))[0]
         problem = problems.draw(task, rng, arguments[task])
-        assert isinstance(problem, CountdownProblem | ChainProblem)  # r1rl.stages.pretrain refuses the other generators
+        assert isinstance(problem, Solvable)  # r1rl.stages.pretrain refuses the other generators
         habit = rng.choices(list(corpus.habits), list(corpus.habits.values()))[0]
         yield document(problem.text, solve(problem, habit, manner, rng), corpus, rng)
 
@@ -68,17 +66,17 @@ def document(question: str, solution: Solution, corpus: CorpusConfig, rng: rando
     """One document: the question and the solution, in tags or not."""
     thought = f" {solution.thought}" if solution.thought else ""
     if rng.random() < corpus.tagged:
-        return f"User: {question}\nAssistant: <think>{thought or EMPTY_THOUGHT}{_tagged_ending(solution.answer, corpus.sloppy, rng)}"
+        return f"User: {question}\nAssistant: <think>{thought or EMPTY_THOUGHT}{_tagged_ending(solution, corpus.sloppy, rng)}"
     speakers = ("User", "Assistant") if rng.random() < 0.5 else ("Q", "A")
-    return f"{speakers[0]}: {question}\n{speakers[1]}:{thought} The answer is {solution.answer}."
+    return f"{speakers[0]}: {question}\n{speakers[1]}:{thought} {solution.statement}"
 
 
-def _tagged_ending(answer: str, sloppy: float, rng: random.Random) -> str:
+def _tagged_ending(solution: Solution, sloppy: float, rng: random.Random) -> str:
     """How a tagged document ends; the sloppy ways leave a tag out or forget them all."""
     if rng.random() >= sloppy:
-        return f" </think> <answer>{answer}</answer>"
-    statement, block = f" The answer is {answer}.", f" <answer>{answer}</answer>"
-    return rng.choice([f" </think>{statement}", block, f" </think> <answer>{answer}", statement])
+        return f" </think> <answer>{solution.answer}</answer>"
+    statement, block = f" {solution.statement}", f" <answer>{solution.answer}</answer>"
+    return rng.choice([f" </think>{statement}", block, f" </think> <answer>{solution.answer}", statement])
 
 
 def packed_rows(corpus: CorpusConfig, seed: int, tokenizer: Tokenizer, sequence_length: int) -> np.ndarray:

@@ -83,6 +83,7 @@ def run(recipe: PretrainRecipe, recipe_path: Path) -> None:
     tables = [
         measure_habits(model, tokenizer, task, recipe.corpus.arguments.get(task, {}), recipe, Path(recipe_path).parent)
         for task in (recipe.corpus.tasks if recipe.measured_problems else ())
+        if problems.GENERATORS[task].has_answers
     ]
     figures = {"parameters": parameters, "tokens": rows.size, "seconds": seconds, "loss": final_loss}
     directory.write_summary({**figures, "habits": {table.task: table.as_json() for table in tables}})
@@ -103,7 +104,7 @@ def check_corpus(corpus: CorpusConfig, recipe_path: Path) -> None:
     for task in corpus.tasks:
         problems.parse_arguments(task, corpus.arguments.get(task, {}))
         if not problems.GENERATORS[task].is_corpus_task:
-            raise RecipeError(f"{recipe_path}: corpus.tasks has {task}, for whose problems no solutions are written.")
+            raise RecipeError(f"{recipe_path}: corpus.tasks has {task}, which no texts are written about.")
     for task in corpus.arguments:
         if task not in corpus.tasks:
             raise RecipeError(f"{recipe_path}: corpus.arguments has {task}, which corpus.tasks does not name.")
