@@ -59,13 +59,14 @@ def test_r1rl_commands_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.chdir(place)
     small = [*SMALL, f"model.path={place / 'policy'}"]
     commands = [shlex.split(line)[1:] for line in COMMANDS if line.startswith("r1rl ")]
-    assert [command[0] for command in commands] == ["check", "grpo", "grpo", "evaluate"]
+    assert [command[0] for command in commands] == ["check", "grpo", "grpo", "evaluate", "pipeline"]
+    settings = {"evaluate": ["num_problems=2", "num_samples=1", "max_completion_length=8"], "pipeline": []}
     for words in commands:
         # Small steps instead of the README's; the resumed command must still ask for more of them than the first.
         steps = ["max_steps=2" if "--resume" in words else "max_steps=1"] if words[0] == "grpo" else []
         flags = [word for word in words if word.startswith("--")]
-        settings = ["num_problems=2", "num_samples=1", "max_completion_length=8"] if words[0] == "evaluate" else [*small, *steps]
-        assert main([*(word for word in words if word not in flags), *settings, *flags]) == 0, words
+        chosen = settings.get(words[0], [*small, *steps])
+        assert main([*(word for word in words if word not in flags), *chosen, *flags]) == 0, words
     assert [record["step"] for record in RunDirectory(place / "runs" / "mine").read_metrics()] == [1, 2]
     assert (place / "runs" / "evaluate-tiny" / "report.html").exists()
 
