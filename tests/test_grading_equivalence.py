@@ -17,6 +17,9 @@ from r1rl.grading.normalize import clean
 from r1rl.grading.tokens import UnreadableError
 from r1rl.grading.units import split_unit
 
+PATIENCE = 30.0
+"""Seconds: these tests are about verdicts, on machines that may be busy."""
+
 NUMBERS_EQUAL = [
     ("\\frac{1}{2}", ".5"),
     ("\\frac{1}{2}", "0.50"),
@@ -364,7 +367,7 @@ WORDS_DIFFERENT = [
 
 
 def outcome(gold: str, answer: str) -> Outcome:
-    return grade("Therefore \\boxed{" + answer + "}.", gold).outcome
+    return grade("Therefore \\boxed{" + answer + "}.", gold, timeout=PATIENCE).outcome
 
 
 @pytest.mark.parametrize(

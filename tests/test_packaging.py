@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from r1rl.models import EMBEDDED
 from tests.test_layers import MODULES, imports
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -70,10 +71,10 @@ def test_contents(wheel: Path) -> None:
     assert not any("test" in Path(name).name for name in names)
 
 
-def test_embedded_model_is_small(wheel: Path) -> None:
+def test_embedded_models_are_small(wheel: Path) -> None:
     weights = [entry for entry in zipfile.ZipFile(wheel).infolist() if entry.filename.endswith(".safetensors")]
-    assert len(weights) == 1
-    assert weights[0].file_size <= LARGEST_MODEL
+    assert len(weights) == len(EMBEDDED)
+    assert sum(entry.file_size for entry in weights) <= LARGEST_MODEL
 
 
 def test_metadata(wheel: Path) -> None:
