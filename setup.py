@@ -9,7 +9,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-BUNDLED = {"rewards": ("*.py", "*.md"), "recipes": ("*.yaml", "*.txt", "*.md")}
+BUNDLED = {"rewards": ("*.py", "*.md"), "recipes": ("*.yaml", "*.txt", "*.md", "*.jsonl")}
 
 
 class BuildWithBundledFolders(build_py):

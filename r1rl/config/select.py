@@ -15,7 +15,7 @@ from r1rl.config.issues import Contradiction
 OUTCOME_STEPS = ("difficulty", "correct")
 """Steps that look at how the answers were graded."""
 STEPS = (
-    *OUTCOME_STEPS, "finish_reason", "length", "format", "layout", "language", "repetition", "exact_duplicates",
+    "contaminated", *OUTCOME_STEPS, "finish_reason", "length", "format", "layout", "language", "repetition", "exact_duplicates",
     "near_duplicate_completions", "near_duplicate_problems", "per_problem", "cap",
 )  # fmt: skip
 """The steps in the order in which they run."""
@@ -72,6 +72,15 @@ class DuplicateConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class DecontaminationConfig:
+    """Problems that a benchmark has are removed."""
+
+    benchmarks: list[str] = option([], "names from docs/benchmarks.md, or data files; empty: nothing is looked for", path="data")
+    local_dir: str | None = option(None, "folder with the benchmarks' files; one that is not in it comes from the hub", path="any")
+    threshold: float = option(0.6, "the score from which a problem counts as contaminated; docs/select.md says how it is computed", within=Interval(above=0, most=1))
+
+
+@dataclass(kw_only=True, slots=True)
 class DifficultyConfig:
     """The share of a problem's decided completions that are right."""
 
@@ -88,6 +97,7 @@ class SelectRecipe:
     seed: int = option(0, "of every random choice", within=NOT_NEGATIVE)
     sources: list[CompletionSourceConfig] = required("the files, in order of preference where rows are the same")
     grade: GradeConfig = section(GradeConfig, "what says that an answer is right")
+    decontamination: DecontaminationConfig = section(DecontaminationConfig, "benchmark problems to remove")
     difficulty: DifficultyConfig = section(DifficultyConfig, "which problems, by their pass rate")
     filters: FilterConfig = section(FilterConfig, "which completions")
     duplicates: DuplicateConfig = section(DuplicateConfig, "what counts as the same")

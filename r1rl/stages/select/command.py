@@ -27,10 +27,11 @@ from r1rl.language import LANGUAGES
 from r1rl.run_directory import RunDirectory, check_writable
 from r1rl.stages.generate_output import OWN_COLUMNS
 from r1rl.stages.select import filters, sets
+from r1rl.stages.select.contamination import Contamination, read_benchmarks
 from r1rl.stages.select.grading import PassRate, RowGrader, pass_rates
 from r1rl.stages.select.report import build_report, markdown_report, print_report
 from r1rl.stages.select.rows import LoadedRows, Row, read_sources
-from r1rl.stages.select.steps import run_step, steps_of
+from r1rl.stages.select.steps import Step, run_step, steps_of
 
 SELECTED, PROBLEMS, REPORT, PAGE = "selected.jsonl", "problems.jsonl", "report.json", "report.md"
 FILE_WIDTH = 140
@@ -42,15 +43,22 @@ def run(recipe: SelectRecipe, recipe_path: Path) -> None:
     console = console if console.is_terminal else Console(highlight=False, width=max(console.width, FILE_WIDTH))
     check_language(recipe.filters.language)
     directory = open_directory(recipe)
+    benchmarks = read_benchmarks(recipe.decontamination) if recipe.decontamination.benchmarks else []
     loaded = read_sources(recipe.sources)
     for example in loaded.bad_examples:
         console.print(Text(f"note: a row could not be used: {example}"), soft_wrap=True)
-    grade_rows(recipe, recipe_path.parent, loaded.rows, console)
-    rates = pass_rates(loaded.rows)
-    for row in loaded.rows:
+    rows, reports, pairs = loaded.rows, [], []
+    if benchmarks:
+        found = Contamination(rows, benchmarks, recipe.decontamination.threshold)
+        listed = ", ".join(recipe.decontamination.benchmarks)
+        rows, done = run_step(Step("contaminated", f"no problem of {listed}", found.reasons), rows)
+        reports, pairs = [done], found.pairs
+    clean = rows
+    grade_rows(recipe, recipe_path.parent, clean, console)
+    rates = pass_rates(clean)
+    for row in clean:
         rate = rates.get(row.problem_key)
         row.pass_rate = rate.value if rate is not None and row.is_graded else None
-    rows, reports = loaded.rows, []
     for step in steps_of(recipe, rates):
         rows, done = run_step(step, rows)
         reports.append(done)
@@ -58,8 +66,8 @@ def run(recipe: SelectRecipe, recipe_path: Path) -> None:
         worst = max(reports, key=lambda one: one.rows_in - one.rows_out)
         raise DataError(f"no row is left of {len(loaded.rows)}; {worst.name} removed the most ({worst.reasons}). Nothing was written.")
     selected = sets.ordered(rows, recipe.order, recipe.seed)
-    problems = problem_rows(sets.ordered(loaded.rows, recipe.order, recipe.seed), rates, recipe)
-    report = build_report(loaded, reports, selected, rates, len(problems), [], notes_about(recipe, loaded))
+    problems = problem_rows(sets.ordered(clean, recipe.order, recipe.seed), rates, recipe)
+    report = build_report(loaded, reports, selected, rates, len(problems), pairs, notes_about(recipe, loaded))
     directory.write_start(recipe, describe_environment(recipe.seed))
     directory.write_rows(directory.path / SELECTED, map(selected_row, selected))
     directory.write_rows(directory.path / PROBLEMS, problems)

@@ -24,7 +24,7 @@ class Step:
 
 
 def steps_of(recipe: SelectRecipe, rates: dict[str, PassRate]) -> list[Step]:
-    """The steps that the recipe asks for, in the fixed order. `rates` are the pass rates of all graded problems."""
+    """The steps after decontamination that the recipe asks for, in the fixed order. `rates` are the pass rates of all graded problems."""
     wanted, alike = recipe.filters, recipe.duplicates
     band = recipe.difficulty
     steps: list[Step | None] = [
