@@ -120,6 +120,43 @@ def test_chat(chat_tokenizer: PreTrainedTokenizerFast) -> None:
     assert prompt.token_ids.count(chat_tokenizer.convert_tokens_to_ids("<|im_end|>")) == 2
 
 
+def demonstrations(tmp_path: Path) -> str:
+    rows = ['{"problem": "1+1?", "completion": " so 2 </think> 2"}', '{"problem": "2+2?", "completion": "<think> so 4 </think> 4"}']
+    (tmp_path / "shown.jsonl").write_text("\n\n".join(rows) + "\n", encoding="utf-8")
+    return str(tmp_path / "shown.jsonl")
+
+
+def test_demonstrations_are_answered_problems_before_the_own_one(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    config = PromptConfig(template="plain", prefill=" <think>", demonstrations=demonstrations(tmp_path))
+    prompt = PromptTemplate(config, tokenizer).render(Problem("1", "3+3?", "6"))
+    first = "User: 1+1?\nAssistant: <think> so 2 </think> 2\n\nUser: 2+2?\nAssistant: <think> so 4 </think> 4\n\n"
+    assert prompt.text == f"{first}User: 3+3?\nAssistant: <think>" and prompt.prefill == " <think>"
+
+
+def test_demonstrations_are_earlier_turns_of_a_chat(chat_tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    config = PromptConfig(template="chat", prefill="<think>", system="Think.", demonstrations=demonstrations(tmp_path))
+    turns = PromptTemplate(config, chat_tokenizer).render(Problem("1", "3+3?", "6")).text.split("<|im_start|>")[1:]
+    assert turns == [
+        "system\nThink.<|im_end|>\n", "user\n1+1?<|im_end|>\n", "assistant\n<think> so 2 </think> 2<|im_end|>\n", "user\n2+2?<|im_end|>\n",
+        "assistant\n<think> so 4 </think> 4<|im_end|>\n", "user\n3+3?<|im_end|>\n", "assistant\n<think>",
+    ]  # fmt: skip
+
+
+def test_a_chat_template_that_hides_thoughts_of_earlier_turns_is_refused(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(chat_template=CHAT_TEMPLATE.replace("{{ m['content'] }}", "{{ m['content'].split('</think>')[-1] }}"))
+    config = PromptConfig(template="chat", demonstrations=demonstrations(tmp_path))
+    with pytest.raises(RecipeError, match="does not show all of a demonstration"):
+        PromptTemplate(config, tokenizer)
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"problem": "x"}', '{"problem": "x", "completion": 3}', '{"problem": "", "completion": "y"}'])
+def test_a_demonstration_that_is_none_ends_the_run(tokenizer: PreTrainedTokenizerFast, tmp_path: Path, line: str) -> None:
+    path = tmp_path / "shown.jsonl"
+    path.write_text('{"problem": "x", "completion": "y"}\n' + line + "\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"shown\.jsonl, line 2: it must be an object"):
+        PromptTemplate(PromptConfig(template="plain", demonstrations=str(path)), tokenizer)
+
+
 def test_a_chat_template_that_opens_the_thoughts_is_not_given_them_twice() -> None:
     tokenizer = make_tokenizer(chat_template=CHAT_TEMPLATE.replace("assistant\n{% endif", "assistant\n<think>\n{% endif"))
     prompt = PromptTemplate(PromptConfig(template="chat", prefill="<think>"), tokenizer).render(problem())
