@@ -14,9 +14,6 @@ Legend: B sequences of this process, N completion tokens of a micro-batch, K fig
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -28,8 +25,9 @@ from r1rl.distill.batches import TrainSequence, make_micro_batches
 from r1rl.distill.divergences import STATISTICS, sequence_weights
 from r1rl.distill.report import Update, step_metrics
 from r1rl.distill.setup import DistillParts
-from r1rl.distributed import max_over_processes, reduce_max, reduce_sum
+from r1rl.distributed import max_over_processes, reduce_sum
 from r1rl.optimization import clip_and_step, exchange_gradients
+from r1rl.phase_clock import PhaseClock
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,28 +40,25 @@ class StepResult:
 
 
 class DistillTrainer:
-    """Runs distillation steps. It owns the step's order and its clock; everything that does work is in `DistillParts`."""
+    """Runs distillation steps. It owns the step's order; everything that does work is in `DistillParts`."""
 
     def __init__(self, recipe: DistillRecipe, parts: DistillParts, state: TrainingState) -> None:
         self.recipe = recipe
         self.parts = parts
         self.state = state
-        self.seconds: dict[str, float] = {}
 
     def step(self) -> StepResult:
         """One step; the equation is above."""
-        self.seconds = {}
-        started = time.perf_counter()
-        with self._timed("rollout"):
+        clock = PhaseClock(self.parts.accelerator)
+        with clock.phase("rollout"):
             sequences = self.parts.order.take(self.state.step)
-        with self._timed("update"):
+        with clock.phase("update"):
             update = self.update(sequences)
-        self.seconds["step"] = time.perf_counter() - started
         self.state.step += 1
         self.state.order = self.parts.order.state_dict()
-        self.state.seconds += self.seconds["step"]
+        self.state.seconds += clock.stop()
         lengths_B = torch.tensor([len(one.completion_ids) for one in sequences])
-        metrics = step_metrics(sequences, update, self._slowest_seconds(), self.parts.accelerator)
+        metrics = step_metrics(sequences, update, clock.slowest(), self.parts.accelerator)
         return StepResult(metrics, sequences, update.divergence_B / lengths_B)
 
     def update(self, sequences: list[TrainSequence]) -> Update:
@@ -93,16 +88,3 @@ class DistillTrainer:
         learning_rate = float(parts.schedule.get_last_lr()[0])
         norm = clip_and_step(accelerator, parts.policy, parts.optimizer, parts.schedule, self.recipe.optimizer.max_grad_norm)
         return Update(divergence_B.cpu(), weights_B.cpu(), statistics_K.cpu(), norm, learning_rate)
-
-    @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.seconds[phase] = time.perf_counter() - started
-
-    def _slowest_seconds(self) -> dict[str, float]:
-        """Each phase's time in the slowest process: what a step costs."""
-        values = reduce_max(self.parts.accelerator, torch.tensor(list(self.seconds.values()), dtype=torch.float64))
-        return dict(zip(self.seconds, values.tolist(), strict=True))

@@ -15,9 +15,6 @@ Legend: P prompts of all processes, G completions per prompt, B = P * G; a proce
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -25,13 +22,14 @@ from torch import Tensor
 
 from r1rl.checkpoint import TrainingState
 from r1rl.config.schema import GRPORecipe
-from r1rl.distributed import gather_shares, own_share, reduce_max
+from r1rl.distributed import gather_shares, own_share
 from r1rl.errors import RewardError
 from r1rl.grpo.advantages import group_advantages
 from r1rl.grpo.batching import build_train_batch
 from r1rl.grpo.collect import Collected, ScoredGroup
 from r1rl.grpo.report import step_metrics
 from r1rl.grpo.setup import GRPOParts
+from r1rl.phase_clock import PhaseClock
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +44,20 @@ class StepResult:
 
 
 class GRPOTrainer:
-    """Runs GRPO steps. It owns the step's order and its clock; everything that does work is in `GRPOParts`."""
+    """Runs GRPO steps. It owns the step's order; everything that does work is in `GRPOParts`."""
 
     def __init__(self, recipe: GRPORecipe, parts: GRPOParts, state: TrainingState) -> None:
         self.recipe = recipe
         self.parts = parts
         self.state = state
-        self.seconds: dict[str, float] = {}
 
     def step(self) -> StepResult:
         """One GRPO step; the equation is above."""
-        self.seconds = {}
-        started = time.perf_counter()
-        with self._timed("rollout"):
+        clock = PhaseClock(self.parts.accelerator)
+        with clock.phase("rollout"):
             collected = self._collect()
         advantages_PG = self._advantages(collected.groups)
-        with self._timed("update"):
+        with clock.phase("update"):
             batch = build_train_batch(
                 [group.prompt.token_ids for group in collected.groups for _ in group.completions],
                 [completion for group in collected.groups for completion in group.completions],
@@ -69,13 +65,12 @@ class GRPOTrainer:
                 with_sampler_logprobs=True,
             )
             update = self.parts.update.run(batch, lambda done, total: self.parts.display.phase("update", done, total))
-        self.seconds["reward"] = collected.waited_for_rewards
-        self.seconds["rollout"] -= collected.waited_for_rewards
-        self.seconds["step"] = time.perf_counter() - started
+        clock.seconds["reward"] = collected.waited_for_rewards
+        clock.seconds["rollout"] -= collected.waited_for_rewards
         self.state.step += 1
         self.state.order = self.parts.order.state_dict()
-        self.state.seconds += self.seconds["step"]
-        metrics = step_metrics(self.recipe, collected, self._slowest_seconds(), self.parts.accelerator)
+        self.state.seconds += clock.stop()
+        metrics = step_metrics(self.recipe, collected, clock.slowest(), self.parts.accelerator)
         return StepResult({**metrics, **update}, collected.groups, advantages_PG, collected.tracebacks)
 
     def _collect(self) -> Collected:
@@ -114,16 +109,3 @@ class GRPOTrainer:
                 f"rewards: none applied to any completion of the first step, so there is nothing to learn. {' '.join(raised)}"
             )
         return group_advantages(rewards_PG, self.recipe.algorithm)[accelerator.process_index :: accelerator.num_processes]
-
-    @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.seconds[phase] = time.perf_counter() - started
-
-    def _slowest_seconds(self) -> dict[str, float]:
-        """Each phase's time in the slowest process: what a step costs."""
-        values = reduce_max(self.parts.accelerator, torch.tensor(list(self.seconds.values()), dtype=torch.float64))
-        return dict(zip(self.seconds, values.tolist(), strict=True))
