@@ -5,10 +5,22 @@ Legend: B rows, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+
+class DrawSettings(Protocol):
+    """The sampling parameters of a recipe's section, whichever section has them."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    repetition_penalty: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +35,20 @@ class Sampling:
     repetition_penalty: float = 1.0
     eos_token_ids: tuple[int, ...] = ()
     stop: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, drawn: DrawSettings, max_completion_length: int, eos_token_ids: Sequence[int], stop: Sequence[str]) -> Sampling:
+        """As a section of a recipe says, for a model with these EOS ids."""
+        return cls(
+            max_completion_length=max_completion_length,
+            temperature=drawn.temperature,
+            top_p=drawn.top_p,
+            top_k=drawn.top_k,
+            min_p=drawn.min_p,
+            repetition_penalty=drawn.repetition_penalty,
+            eos_token_ids=tuple(eos_token_ids),
+            stop=tuple(stop),
+        )
 
     @property
     def law(self) -> tuple[float, ...]:

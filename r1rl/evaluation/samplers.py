@@ -110,17 +110,7 @@ class EngineSampler:
         """The recipe's sampling parameters, or greedy decoding."""
         if raw:
             return Sampling(max_completion_length, temperature=0.0, eos_token_ids=self.eos_token_ids)
-        drawn = self.recipe.sampling
-        return Sampling(
-            max_completion_length=max_completion_length,
-            temperature=drawn.temperature,
-            top_p=drawn.top_p,
-            top_k=drawn.top_k,
-            min_p=drawn.min_p,
-            repetition_penalty=drawn.repetition_penalty,
-            eos_token_ids=self.eos_token_ids,
-            stop=tuple(self.recipe.prompt.stop),
-        )
+        return Sampling.of(self.recipe.sampling, max_completion_length, self.eos_token_ids, self.recipe.prompt.stop)
 
     def describe(self) -> dict[str, Any]:
         """See `Sampler`."""

@@ -166,16 +166,8 @@ def make_sampling(
     rollout: RolloutConfig, prompt: PromptConfig, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
 ) -> Sampling:
     """The recipe's sampling parameters with the model's EOS ids."""
-    return Sampling(
-        max_completion_length=rollout.max_completion_length,
-        temperature=rollout.temperature,
-        top_p=rollout.top_p,
-        top_k=rollout.top_k,
-        min_p=rollout.min_p,
-        repetition_penalty=rollout.repetition_penalty,
-        eos_token_ids=tuple(resolve_eos_token_ids(prompt, tokenizer, model.generation_config)),
-        stop=tuple(prompt.stop),
-    )
+    eos_token_ids = resolve_eos_token_ids(prompt, tokenizer, model.generation_config)
+    return Sampling.of(rollout, rollout.max_completion_length, eos_token_ids, prompt.stop)
 
 
 def load_tokenizer(path: str, revision: str | None = None, key: str = "model.path") -> PreTrainedTokenizerBase:

@@ -24,7 +24,6 @@ from trl import SFTConfig, SFTTrainer
 from r1rl import metric_names as names
 from r1rl import models
 from r1rl.checkpoint import TrainingState
-from r1rl.config.held_out import SampledEvaluationConfig
 from r1rl.config.schema import UpdateConfig
 from r1rl.config.sft import SFTRecipe
 from r1rl.data import PromptOrder, build_prompts, column_names
@@ -172,7 +171,7 @@ def build_parts(
         model=model,
         policy=policy,
         engine=engine,
-        sampling=make_sampling(recipe.evaluation, tuple(ending), tuple(recipe.prompt.stop)),
+        sampling=Sampling.of(recipe.evaluation.sampling, recipe.evaluation.max_completion_length, ending, recipe.prompt.stop),
         evaluation_prompts=prompts,
         rewards=rewards,
         order=PromptOrder(len(rows), recipe.seed, recipe.data.shuffle),
@@ -196,21 +195,6 @@ def make_trainer(
     prepared = {"packing": recipe.packing, "max_length": recipe.max_length, "dataset_kwargs": {"skip_prepare_dataset": True}}
     arguments = trl_arguments(SFTConfig, accelerator, str(directory.path), **prepared)
     return SFTTrainer(model=model, args=arguments, train_dataset=rows, processing_class=tokenizer)
-
-
-def make_sampling(evaluation: SampledEvaluationConfig, eos_token_ids: tuple[int, ...], stop: tuple[str, ...]) -> Sampling:
-    """How held-out answers are drawn."""
-    drawn = evaluation.sampling
-    return Sampling(
-        max_completion_length=evaluation.max_completion_length,
-        temperature=drawn.temperature,
-        top_p=drawn.top_p,
-        top_k=drawn.top_k,
-        min_p=drawn.min_p,
-        repetition_penalty=drawn.repetition_penalty,
-        eos_token_ids=eos_token_ids,
-        stop=stop,
-    )
 
 
 class SFTRun(HeldOutRun[TRLStep]):
