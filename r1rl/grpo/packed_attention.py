@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from r1rl.rollout.attention import attend_masked, repeat_heads
+from r1rl.rollout.attention import attend_by_plan, attend_masked, repeat_heads
 
 PACKED_ATTENTION = "r1rl_packed"
 
@@ -273,12 +273,7 @@ def packed_attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """The attention function that transformers models call in each layer; see `AttentionInterface`."""
-    if packed_plan is None:
-        raise NotImplementedError("the model does not hand keyword arguments of its forward to its attention")
-    if attention_mask is not None or kwargs.get("s_aux") is not None or kwargs.get("position_bias") is not None:
-        raise NotImplementedError("the attention has a mask, sinks or a position bias of its own")
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return packed_plan.attend(query, key, value, scaling, sliding_window, softcap), None
+    return attend_by_plan(packed_plan, query, key, value, attention_mask, scaling, sliding_window, softcap, kwargs)
 
 
 def register_packed_attention(function: Callable[..., tuple[Tensor, None]] = packed_attention) -> None:

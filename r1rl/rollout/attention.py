@@ -7,7 +7,8 @@ plan knows which tokens belong together, so no mask is built by the model and pa
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -128,12 +129,36 @@ def rollout_attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """The attention function that transformers models call in each layer; see `AttentionInterface`."""
-    if rollout_plan is None:
+    return attend_by_plan(rollout_plan, query, key, value, attention_mask, scaling, sliding_window, softcap, kwargs)
+
+
+class AttentionPlan(Protocol):
+    """Knows which tokens of a batch belong together, so that the model needs to make no mask."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None, softcap: float | None) -> Tensor:
+        """Attention over [1 or R, Q, N, D] and [1 or R, H, ..., D]; returns [1 or R, N, Q, D]."""
+        ...
+
+
+def attend_by_plan(
+    plan: AttentionPlan | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None,
+    window: int | None,
+    softcap: float | None,
+    others: Mapping[str, Any],
+) -> tuple[Tensor, None]:
+    """What a model asks of its attention, done by a plan. Raises NotImplementedError for what no plan can do: a mask, sinks or a
+    position bias of the model's own (in `others`), or a model that does not hand the plan on."""
+    if plan is None:
         raise NotImplementedError("the model does not hand keyword arguments of its forward to its attention")
-    if attention_mask is not None or kwargs.get("s_aux") is not None or kwargs.get("position_bias") is not None:
+    if attention_mask is not None or others.get("s_aux") is not None or others.get("position_bias") is not None:
         raise NotImplementedError("the attention has a mask, sinks or a position bias of its own")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return rollout_plan.attend(query, key, value, scaling, sliding_window, softcap), None
+    return plan.attend(query, key, value, scaling, window, softcap), None
 
 
 def register_attention() -> None:
