@@ -8,12 +8,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from run_helpers import untimed
 from tiny_policy import save_tiny_policy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -25,8 +24,6 @@ from r1rl.distill.run import DistillRun, run
 from r1rl.distill.trainer import DistillTrainer, StepResult
 from r1rl.errors import UserError
 from r1rl.run_directory import RunDirectory
-
-TIMES = ("time/", "tokens_per_second")
 
 RECIPE = """
 run_name: test
@@ -53,12 +50,7 @@ logging: {{live: false, completions_every: 2, show_completions: 1}}
 NO_EVALUATION = ("evaluation.data=null", "rewards=[]")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def on_the_cpu() -> Iterator[None]:
-    """Runs are compared to the last digit, so they stay on the CPU where there is a GPU."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACCELERATE_USE_CPU", "true")
-        yield
+pytestmark = pytest.mark.usefixtures("on_the_cpu")
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +75,6 @@ def train(folder: Path, *overrides: str, resume: str | None = None) -> RunDirect
     recipe = load_recipe("distill", folder / "recipe.yaml", overrides)
     run(recipe, folder / "recipe.yaml", resume)
     return RunDirectory.latest(recipe.output_dir, recipe.run_name)
-
-
-def untimed(directory: RunDirectory) -> list[dict[str, Any]]:
-    return [{k: v for k, v in record.items() if not k.startswith(TIMES)} for record in directory.read_metrics()]
 
 
 def final_weights(directory: RunDirectory) -> dict[str, torch.Tensor]:

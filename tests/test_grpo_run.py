@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from run_helpers import untimed
 from tiny_policy import save_tiny_policy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -28,8 +29,6 @@ from r1rl.grpo.setup import frozen_copy, load_policy
 from r1rl.grpo.trainer import GRPOTrainer, StepResult
 from r1rl.run_directory import RunDirectory
 from r1rl.training_run import choose_directory
-
-TIMES = ("time/", "tokens_per_second", "/seconds")
 
 REWARD = '''
 def lowercase(completions, **columns):
@@ -59,12 +58,7 @@ logging: {{live: false, completions_every: 2, show_completions: 0}}
 """
 
 
-@pytest.fixture(autouse=True, scope="module")
-def on_the_cpu() -> Iterator[None]:
-    """Runs are compared to the last digit, so they stay on the CPU where there is a GPU."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACCELERATE_USE_CPU", "true")
-        yield
+pytestmark = pytest.mark.usefixtures("on_the_cpu")
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +74,6 @@ def train(folder: Path, *overrides: str, resume: str | None = None) -> RunDirect
     recipe = load_recipe("grpo", folder / "recipe.yaml", overrides)
     run(recipe, folder / "recipe.yaml", resume)
     return RunDirectory.latest(recipe.output_dir, recipe.run_name)
-
-
-def untimed(directory: RunDirectory) -> list[dict[str, Any]]:
-    return [{k: v for k, v in record.items() if not any(part in k for part in TIMES)} for record in directory.read_metrics()]
 
 
 def final_weights(directory: RunDirectory) -> dict[str, torch.Tensor]:

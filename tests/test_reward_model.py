@@ -7,12 +7,12 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from run_helpers import untimed
 from tiny_policy import save_tiny_policy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -27,8 +27,6 @@ from r1rl.stages import reward_model
 from r1rl.stages.reward_model_pairs import TokenizedPair, figures, split, tokenize_pair
 from r1rl.stages.trl_steps import TRLSteps
 from tests.reward_helpers import load_built_in
-
-TIMES = ("time/", "tokens_per_second")
 
 RECIPE = """
 run_name: test
@@ -46,12 +44,7 @@ logging: {{live: false, completions_every: 2, show_completions: 1}}
 """
 
 
-@pytest.fixture(autouse=True, scope="module")
-def on_the_cpu() -> Iterator[None]:
-    """Runs are compared to the last digit, so they stay on the CPU where there is a GPU."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACCELERATE_USE_CPU", "true")
-        yield
+pytestmark = pytest.mark.usefixtures("on_the_cpu")
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +65,6 @@ def train(folder: Path, *overrides: str, resume: str | None = None) -> RunDirect
     recipe = load_recipe("reward-model", folder / "recipe.yaml", overrides)
     reward_model.run(recipe, folder / "recipe.yaml", resume)
     return RunDirectory.latest(recipe.output_dir, recipe.run_name)
-
-
-def untimed(directory: RunDirectory) -> list[dict[str, Any]]:
-    return [{k: v for k, v in record.items() if not any(part in k for part in TIMES)} for record in directory.read_metrics()]
 
 
 def final_weights(directory: RunDirectory) -> dict[str, torch.Tensor]:

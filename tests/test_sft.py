@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from run_helpers import untimed
 from tiny_policy import save_tiny_policy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -38,8 +38,6 @@ from r1rl.stages.sft_rows import make_rows
 from r1rl.stages.trl_steps import TRLSteps, check_batch
 from r1rl.training_run import starting_state
 from r1rl.types import FinishReason, Problem
-
-TIMES = ("time/", "tokens_per_second")
 
 RECIPE = """
 run_name: test
@@ -67,12 +65,7 @@ evaluation:
 """
 
 
-@pytest.fixture(autouse=True, scope="module")
-def on_the_cpu() -> Iterator[None]:
-    """Runs are compared to the last digit, so they stay on the CPU where there is a GPU."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACCELERATE_USE_CPU", "true")
-        yield
+pytestmark = pytest.mark.usefixtures("on_the_cpu")
 
 
 @pytest.fixture(scope="module")
@@ -94,10 +87,6 @@ def train(folder: Path, *overrides: str, file: str = "recipe.yaml", resume: str 
     recipe = load_recipe("sft", folder / file, overrides)
     sft.run(recipe, folder / file, resume)
     return RunDirectory.latest(recipe.output_dir, recipe.run_name)
-
-
-def untimed(directory: RunDirectory) -> list[dict[str, Any]]:
-    return [{k: v for k, v in record.items() if not any(part in k for part in TIMES)} for record in directory.read_metrics()]
 
 
 def final_weights(directory: RunDirectory) -> dict[str, torch.Tensor]:
