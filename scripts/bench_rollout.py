@@ -21,6 +21,7 @@ from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
 
 from r1rl.config.pretrain import ArchitectureConfig
+from r1rl.rollout.method import StepMethod
 from r1rl.rollout.native import NativeEngine
 from r1rl.sampling import Sampling
 
@@ -100,7 +101,7 @@ def contenders(policy: PreTrainedModel, prompts: list[list[int]], sampling: Samp
         engines = {"native": NativeEngine(policy, tokenizer)}
     else:
         plain = NativeEngine(policy, tokenizer)
-        plain.allocator.capture = None
+        plain.allocator.method = StepMethod()
         engines = {
             "plain": plain,
             "captured": NativeEngine(policy, tokenizer),

@@ -69,7 +69,7 @@ def contender(recipe: BenchRecipe) -> OurStep:
 
 def test_our_completions_have_the_forced_lengths():
     ours = contender(small())
-    groups = list(ours.engine.generate(ours.workload.prompts, 4, ours.sampling, [1, 2, 3]))
+    groups = list(ours.engine.generate(ours.workload.prompts, 4, ours.sampling, [1, 2, 3], ours.workload.lengths))
     for group in groups:
         assert [len(completion.token_ids) for completion in group.completions] == ours.workload.lengths[group.index]
         assert all(len(completion.logprobs) == len(completion.token_ids) for completion in group.completions)
@@ -79,7 +79,8 @@ def test_our_completions_have_the_forced_lengths():
 
 def test_other_lengths_are_noticed():
     ours = contender(small())
-    ours.engine.forced = [[5, 5, 5, 5]] * 3
+    generate = ours.engine.generate
+    ours.engine.generate = lambda *arguments: generate(*arguments[:-1], [[5, 5, 5, 5]] * 3)
     with pytest.raises(AssertionError, match="do not have the lengths"):
         ours.run(0)
 

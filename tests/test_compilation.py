@@ -10,14 +10,20 @@ from torch import nn
 from update_helpers import LAYOUTS, build, gradients, random_rollout
 
 from r1rl.config.schema import UpdateConfig
-from r1rl.grpo.compilation import compile_layers
+from r1rl.grpo.compilation import compile_policy
 from r1rl.grpo.layout import choose_layout
+from r1rl.grpo.logprobs import PolicyForward, chunk_logprobs
+from r1rl.sampling import Sampling
+
+
+def policy(model: Any) -> PolicyForward:
+    return PolicyForward(model, Sampling(8), 64)
 
 
 def test_layers_that_the_rollout_shares_are_left_alone():
     model = build("qwen3")
-    assert "in float32 the rollout engine runs the same ones" in compile_layers(model, LAYOUTS["shared"], torch.float32)
-    assert "needs packed sequences" in compile_layers(model, LAYOUTS["padded"], torch.bfloat16)
+    assert "in float32 the rollout engine runs the same layers" in compile_policy(policy(model), LAYOUTS["shared"], torch.float32)
+    assert "needs packed sequences" in compile_policy(policy(model), LAYOUTS["padded"], torch.bfloat16)
     assert all(module._compiled_call_impl is None for module in model.modules())
 
 
@@ -30,7 +36,9 @@ def test_a_compiler_that_fails_leaves_the_layers_alone(monkeypatch):
 
     monkeypatch.setattr(nn.Module, "compile", broken)
     model = build("qwen3")
-    assert compile_layers(model, LAYOUTS["shared"], torch.bfloat16) == "Layers are not compiled: RuntimeError: no C++ compiler"
+    forward = policy(model)
+    assert compile_policy(forward, LAYOUTS["shared"], torch.bfloat16) == "The policy is not compiled: RuntimeError: no C++ compiler"
+    assert forward.chunk_logprobs is chunk_logprobs
     assert choose_layout(model, UpdateConfig(), torch.bfloat16).packed
 
 
@@ -38,7 +46,7 @@ def test_a_compiler_that_fails_leaves_the_layers_alone(monkeypatch):
 def test_compiled_layers_give_the_same_gradients_at_any_length():
     """Once for all shapes: a second rollout compiles nothing more."""
     model = build("qwen3")
-    assert compile_layers(model, LAYOUTS["shared"], torch.bfloat16) == ""
+    assert compile_policy(policy(model), LAYOUTS["shared"], torch.bfloat16) == ""
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     for seed in (3, 9):
         batch = random_rollout(seed)

@@ -31,7 +31,7 @@ LAYERS = {
     ),
     (1, "maths"): (
         "r1rl.sampling", "r1rl.grpo.advantages", "r1rl.grpo.aggregation", "r1rl.grpo.kl", "r1rl.grpo.loss_metrics",
-        "r1rl.grpo.losses", "r1rl.distill.divergences",
+        "r1rl.grpo.losses", "r1rl.distill.divergences", "r1rl.attention_kernels",
     ),
     (2, "components"): (
         "r1rl.data", "r1rl.rewards", "r1rl.grpo.batching", "r1rl.grpo.packed_attention", "r1rl.grpo.costs", "r1rl.grpo.packing",

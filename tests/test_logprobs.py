@@ -249,7 +249,7 @@ def test_on_a_gpu_the_head_never_waits_and_keeps_one_chunk_of_logits():
     before = torch.cuda.memory_allocated()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        logprobs, entropy = module.head_logprobs(head, hidden, targets, SAMPLINGS[1], chunk, "gradient")
+        logprobs, entropy = module.head_logprobs(head, hidden, targets, SAMPLINGS[1], chunk, "gradient", module.chunk_logprobs)
         (logprobs.sum() + entropy.sum()).backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")

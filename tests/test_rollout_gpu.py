@@ -115,7 +115,7 @@ def test_rows_follow_free_memory() -> None:
     counts, costs = [], []
     for block in (0, 4 * 2**30):
         taken = torch.empty(block, dtype=torch.uint8, device="cuda")
-        allocator = Allocator(torch.device("cuda"), 0, None)
+        allocator = Allocator(torch.device("cuda"), 0)
         with engine.weights.borrowed("r1rl_rollout") as borrowed:
             prefilled = prefill(borrowed, [[1, 2, 3]])
             counts.append(allocator._rows_that_fit(borrowed, prefilled, 100_003, sampling, engine.stopping.of(sampling)))

@@ -71,7 +71,7 @@ def test_replays_with_compaction_and_refill(sampling: Sampling, arguments: dict[
 
 def test_rows_out_of_use_disturb_nobody_and_stay() -> None:
     tensors = RowTensors(8, 5, torch.zeros(20, dtype=torch.bool), keep_seen=False)
-    tensors.start(0, [Row(0, g, prompt_length=4) for g in range(3)], [1, 2, 3], [[7] * 4] * 3, limit=5)
+    tensors.start(0, [Row(0, g, 4, 5) for g in range(3)], [1, 2, 3], [[7] * 4] * 3)
     tensors.freeze([1])
     logits = torch.randn(8, 20, generator=torch.Generator().manual_seed(0))
     for _ in range(7):  # two more than the limit
@@ -79,7 +79,7 @@ def test_rows_out_of_use_disturb_nobody_and_stay() -> None:
     assert tensors.drawn_R.tolist() == [5, 0, 5, 0, 0, 0, 0, 0]
     assert tensors.positions_R.tolist() == [8, 3, 8, 0, 0, 0, 0, 0]  # a prompt of 4: the last of 5 tokens belongs in column 8
     alone = RowTensors(1, 5, torch.zeros(20, dtype=torch.bool), keep_seen=False)
-    alone.start(0, [Row(0, 2, prompt_length=4)], [3], [[7] * 4], limit=5)
+    alone.start(0, [Row(0, 2, 4, 5)], [3], [[7] * 4])
     for _ in range(5):
         alone.draw(slice(0, 1), logits[2:3], Sampling(5))
     assert tensors.fetch_all([2], 5) == alone.fetch_all([0], 5)
@@ -182,7 +182,7 @@ def test_a_model_that_waits_for_values_decodes_uncaptured_and_says_why() -> None
     engine = native(model, reason="it agrees", capture=capture)
     assert engine.reason == f"it agrees; its decode steps are not captured: {capture.fault}"
     assert capture.fault in ("item can't be captured", "_local_scalar_dense can't be captured")
-    assert engine.allocator.capture is None
+    assert engine.allocator.method.capture is None
     sampling = Sampling(12, eos_token_ids=(4, 50))
     assert tokens(run(engine, PROMPTS, 2, sampling, SEEDS)) == tokens(run(native(tiny_model()), PROMPTS, 2, sampling, SEEDS))
 
@@ -197,7 +197,7 @@ def test_a_step_that_depends_on_the_host_is_found() -> None:
 
     engine = native(with_hook(turn), capture=RecordedSteps())
     assert "not captured: they" in engine.reason
-    assert engine.allocator.capture is None
+    assert engine.allocator.method.capture is None
 
 
 def test_a_capture_that_fails_costs_speed_alone() -> None:

@@ -198,7 +198,7 @@ def test_rows_follow_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         # 3 layers x 2 heads x (8 + 8) floats of 4 bytes a token, 33 tokens; 24 bytes for each of 30 records; logits 32 bytes an entry.
         per_row = 3 * 2 * 16 * 4 * 33 + 24 * 30 + 32 * VOCABULARY
         monkeypatch.setattr(allocation, "free_bytes", lambda device: int(7.5 * per_row / 0.9))
-        space, count = Allocator(torch.device("cpu"), 0, None).make(borrowed, prefilled, 100, 33, sampling, stopping)
+        space, count = Allocator(torch.device("cpu"), 0).make(borrowed, prefilled, 100, 33, sampling, stopping)
     assert count == 7
     assert space.tensors.capacity == 7
 
@@ -218,7 +218,7 @@ def test_a_measured_step_counts_instead_of_a_guess(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Allocator, "meter", lambda self: FakeMeter())
     per_row = 3 * 2 * 16 * 4 * 33 + 24 * 30 + 900
     monkeypatch.setattr(allocation, "free_bytes", lambda device: int((5000 + 7.5 * per_row) / 0.9))
-    allocator = Allocator(torch.device("cpu"), 0, None)
+    allocator = Allocator(torch.device("cpu"), 0)
     with engine.weights.borrowed("r1rl_rollout") as borrowed:
         prefilled = prefill(borrowed, [[1, 2, 3]])
         for _ in range(2):

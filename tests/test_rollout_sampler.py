@@ -10,6 +10,14 @@ from r1rl.rollout.sampler import block_width, draw, penalize_repetition, sample,
 from r1rl.sampling import Sampling
 
 
+def drawn(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """The tokens that `draw` takes, whose log-probabilities are those of the distribution."""
+    logits = probabilities.log()
+    tokens, logprobs = draw(logits, 1.0, uniform)
+    torch.testing.assert_close(logprobs, logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0], equal_nan=True)
+    return tokens
+
+
 def test_uniforms_are_splitmix64() -> None:
     # The first outputs of SplitMix64 with seed 0 are e220a8397b1dcdaf, 6e789e6aa1b965f4, 06c45d188009454f (the reference
     # implementation's); their upper 53 bits, over 2^53.
@@ -50,7 +58,7 @@ def test_draw_inverts_the_cumulative_distribution(vocabulary: int) -> None:
     generator = torch.Generator().manual_seed(vocabulary)
     probabilities = torch.randn(1, vocabulary, generator=generator).mul(3).softmax(-1)
     u = torch.rand(500, generator=generator, dtype=torch.float64)
-    tokens = draw(probabilities.expand(500, -1), u)
+    tokens = drawn(probabilities.expand(500, -1), u)
     upper = probabilities.double().cumsum(-1)[0]
     lower = upper - probabilities.double()[0]
     # float32 sums of blocks move the borders by less than 1e-6 of the whole.
@@ -64,14 +72,14 @@ def test_draw_never_takes_a_token_without_probability() -> None:
     probabilities[0, 5::7] = torch.rand(14, generator=torch.Generator().manual_seed(1)) + 1e-30
     probabilities[0, 40] = 1e-38
     u = torch.cat([torch.tensor([0.0, 1 - 2.0**-53], dtype=torch.float64), torch.arange(2000, dtype=torch.float64) / 2000])
-    tokens = draw((probabilities / probabilities.sum()).expand(len(u), -1), u)
+    tokens = drawn((probabilities / probabilities.sum()).expand(len(u), -1), u)
     assert (probabilities[0, tokens] > 0).all()
     assert tokens[0] == 5
     assert tokens[1] == 96
 
 
 def test_draw_survives_nan() -> None:
-    tokens = draw(torch.full((2, 97), torch.nan), torch.tensor([0.0, 0.9], dtype=torch.float64))
+    tokens = drawn(torch.full((2, 97), torch.nan), torch.tensor([0.0, 0.9], dtype=torch.float64))
     assert ((tokens >= 0) & (tokens < 97)).all()
 
 
@@ -79,8 +87,8 @@ def test_draw_does_not_depend_on_the_other_rows() -> None:
     generator = torch.Generator().manual_seed(2)
     probabilities = torch.randn(64, 301, generator=generator).softmax(-1)
     u = torch.rand(64, generator=generator, dtype=torch.float64)
-    alone = torch.cat([draw(probabilities[i : i + 1], u[i : i + 1]) for i in range(64)])
-    assert torch.equal(draw(probabilities, u), alone)
+    alone = torch.cat([drawn(probabilities[i : i + 1], u[i : i + 1]) for i in range(64)])
+    assert torch.equal(drawn(probabilities, u), alone)
 
 
 def test_penalize_repetition() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
 
 import torch
 from accelerate import Accelerator
@@ -14,43 +13,13 @@ from r1rl.config.bench import BenchRecipe
 from r1rl.config.schema import AlgorithmConfig, DataConfig, GRPORecipe, OptimizerConfig, RewardConfig, RolloutConfig
 from r1rl.grpo.advantages import group_advantages
 from r1rl.grpo.batching import build_train_batch
-from r1rl.grpo.compilation import compile_layers
+from r1rl.grpo.compilation import compile_policy, wants_compiling
 from r1rl.grpo.layout import choose_layout
 from r1rl.grpo.logprobs import PolicyForward
 from r1rl.grpo.update import PolicyUpdate
 from r1rl.optimization import make_optimizer, make_schedule
-from r1rl.rollout.decoding import Decoding
 from r1rl.rollout.native import NativeEngine
-from r1rl.rollout.requests import GroupCollector
 from r1rl.sampling import Sampling
-from r1rl.types import CompletionGroup, FinishReason
-
-
-class ForcedDecoding(Decoding):
-    """A rollout whose completions end at given lengths, whatever they say."""
-
-    forced: list[list[int]]
-
-    def _find_ends(self, flagged: list[int]) -> dict[int, tuple[int, FinishReason]]:
-        """The rows that have reached their length."""
-        due = [(index, row, self.forced[row.prompt][row.generation]) for index, row in enumerate(self.rows) if not row.ended]
-        return {index: (length, FinishReason.EOS) for index, row, length in due if row.drawn >= length}
-
-
-class ForcedEngine(NativeEngine):
-    """The native engine with forced lengths; everything else is its own."""
-
-    forced: list[list[int]]
-
-    def generate(
-        self, prompts: Sequence[Sequence[int]], num_generations: int, sampling: Sampling, seeds: Sequence[int]
-    ) -> Iterator[CompletionGroup]:
-        """See `RolloutEngine.generate`."""
-        groups = GroupCollector(self.tokenizer, len(prompts), num_generations)
-        stopping = self.stopping.of(sampling)
-        decoding = ForcedDecoding(prompts, num_generations, sampling, seeds, stopping, groups, self.allocator, self.look_every)
-        decoding.forced = self.forced
-        return self._stream(decoding, groups)
 
 
 class OurStep:
@@ -67,12 +36,13 @@ class OurStep:
         self.algorithm = AlgorithmConfig()
         optimizer_config = OptimizerConfig()
         self.layout = choose_layout(model, recipe.update, dtype)
-        self.engine = ForcedEngine(model, tokenizer, dtype=dtype, reason="The engine is native")
-        self.engine.forced = workload.lengths
+        on_gpu = self.accelerator.device.type == "cuda"
+        compiler = "inductor" if (on_gpu if recipe.compile_layers is None else recipe.compile_layers) else None
+        self.engine = NativeEngine(model, tokenizer, dtype=dtype, reason="The engine is native", compiler=compiler)
         self.notes = [note for note in (self.layout.reason, self.engine.reason) if note]
-        if recipe.update.compile and (reason := compile_layers(model, self.layout, dtype)):
-            self.notes.append(reason)
         forward = PolicyForward(model, self.sampling, recipe.update.logprob_chunk)
+        if wants_compiling(recipe.update.compile, forward, dtype) and (reason := compile_policy(forward, self.layout, dtype)):
+            self.notes.append(reason)
         policy, optimizer = self.accelerator.prepare(forward, make_optimizer(forward, optimizer_config))
         grpo = GRPORecipe(
             run_name=recipe.run_name,
@@ -90,7 +60,8 @@ class OurStep:
         clock = Clock()
         seeds = [step * len(self.workload.prompts) + place for place in range(len(self.workload.prompts))]
         generations = self.recipe.num_generations
-        groups = sorted(self.engine.generate(self.workload.prompts, generations, self.sampling, seeds), key=lambda group: group.index)
+        streamed = self.engine.generate(self.workload.prompts, generations, self.sampling, seeds, self.workload.lengths)
+        groups = sorted(streamed, key=lambda group: group.index)
         clock.lap("rollout")
         completions = [completion for group in groups for completion in group.completions]
         rewards = reward([completion.text for completion in completions])

@@ -46,6 +46,7 @@ class BenchRecipe:
     warmup: int = option(2, "steps before those", within=COUNT)
     threads: int = option(0, "threads of a CPU; 0: torch's own choice", within=COUNT_OR_OFF)
     trl_micro_batch: int = option(32, "completions per forward pass of TRL, which pads all of them to the longest", within=COUNT)
+    compile_layers: bool | None = option(None, "of r1rl's rollout: as rollout.compile_layers of `r1rl grpo`")
     update: UpdateConfig = section(UpdateConfig, "micro-batches of r1rl")
 
 

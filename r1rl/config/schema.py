@@ -102,7 +102,7 @@ class RolloutConfig:
     min_p: float = option(0.0, "drop tokens below this share of the likeliest; 0 is off", within=Interval(least=0, below=1))
     repetition_penalty: float = option(1.0, "evaluation and generation only: it can't be part of a trained distribution", within=POSITIVE)
     max_rows: int = option(0, "rows that decode at once; 0: as many as fit", within=COUNT_OR_OFF)
-    compile_layers: bool = option(False, "native, on a GPU: compile the decoder layers of decode steps; takes a while at the start")
+    compile_layers: bool | None = option(None, "native, on a GPU: compile the decoder layers of decode steps, which takes a while at the start; null: yes on a GPU")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -157,7 +157,7 @@ class UpdateConfig:
     micro_batch_tokens: int = option(16384, "tokens per forward pass, padding included", within=COUNT)
     micro_batch_sequences: int | None = option(None, "at most so many sequences per forward pass", within=COUNT)
     logprob_chunk: int = option(4096, "completion tokens whose logits exist at the same time", within=COUNT)
-    compile: bool = option(False, "compile the decoder's layers with torch.compile; in bfloat16 and without gradient checkpointing")
+    compile: bool | None = option(None, "compile the policy's forward with torch.compile; null: on a GPU in bfloat16, without gradient checkpointing")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -1,42 +1,66 @@
-"""Compiled decoder layers: torch.compile fuses the many small operations between a layer's matrix products.
+"""The policy's forward compiled: torch.compile fuses the many small operations between its matrix products.
 
 A layer is compiled once for all shapes, in two parts: before and after its attention, which stays as it is. The layers are compiled in
-place, so parameters keep their names; the rollout engine has layers of its own, since this needs bfloat16.
+place, so parameters keep their names; the rollout engine has layers of its own, since this needs bfloat16. On a GPU, logprobs are then
+computed by kernels of our own (`r1rl.grpo.logprob_kernel`), which pass over the logits once instead of a dozen times.
 """
 
 from __future__ import annotations
 
 import torch
-from transformers import PreTrainedModel
+from torch import Tensor
 
 from r1rl.grpo.layout import compare, packed_attention_in, probe
-from r1rl.grpo.packed_attention import packed_attention, register_packed_attention
+from r1rl.grpo.logprobs import ChunkLogprobs, LogitHead, PolicyForward, chunk_logprobs
 from r1rl.grpo.packing import Layout
 
 
-def compile_layers(model: PreTrainedModel, layout: Layout, dtype: torch.dtype) -> str:
-    """Compiles the decoder's layers and compares them with what they were; returns why they are left alone, or nothing.
+def wants_compiling(asked: bool | None, policy: PolicyForward, dtype: torch.dtype) -> bool:
+    """What the recipe says; if it says nothing, where it pays and can be done: on a GPU, in lower precision, without checkpointing."""
+    if asked is not None:
+        return asked
+    return policy.model.device.type == "cuda" and dtype is not torch.float32 and not policy.model.is_gradient_checkpointing
+
+
+def compile_policy(policy: PolicyForward, layout: Layout, dtype: torch.dtype) -> str:
+    """Compiles the forward and compares it with what it was; returns why it is left alone, or nothing.
 
     Raises whatever the comparison raises for lack of memory.
     """
     if dtype is torch.float32:
-        return "Layers are not compiled: in float32 the rollout engine runs the same ones."
+        return "The policy is not compiled: in float32 the rollout engine runs the same layers."
     if not layout.packed:
-        return "Layers are not compiled: that needs packed sequences."
+        return "The policy is not compiled: that needs packed sequences."
+    model = policy.model
     layers = [module for module in model.modules() if type(module).__name__ in (model._no_split_modules or ())]
     with packed_attention_in(model):
         expected = probe(model, layout, dtype)
-        register_packed_attention(torch.compiler.disable(packed_attention))
         try:
+            if model.device.type == "cuda":
+                from r1rl.grpo.logprob_kernel import fused_chunk_logprobs
+
+                policy.chunk_logprobs = fused_chunk_logprobs
             for layer in layers:
                 layer.compile(dynamic=True)
             compare(probe(model, layout, dtype), expected, dtype)
+            found, plain = (probe_chunk(policy, compute, expected[0], dtype) for compute in (policy.chunk_logprobs, chunk_logprobs))
+            compare(found, plain, dtype)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # a compiler that is missing, a graph that it can't handle
             for layer in layers:
                 layer._compiled_call_impl = None
-            register_packed_attention()
+            policy.chunk_logprobs = chunk_logprobs
             first_line = (str(error).strip().splitlines() or ["no message"])[0]
-            return f"Layers are not compiled: {type(error).__name__}: {first_line}"
+            return f"The policy is not compiled: {type(error).__name__}: {first_line}"
     return ""
+
+
+def probe_chunk(policy: PolicyForward, compute: ChunkLogprobs, hidden_ND: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Logprobs and entropies of these states, and the gradient with respect to the states."""
+    hidden_ND = hidden_ND.detach().requires_grad_()
+    targets_N = torch.arange(hidden_ND.shape[0], device=hidden_ND.device)
+    with torch.enable_grad(), torch.autocast(hidden_ND.device.type, dtype=dtype):
+        logprobs_N, entropy_N = compute(LogitHead(policy.model), hidden_ND, targets_N, policy.sampling, "value")
+        assert entropy_N is not None
+        return torch.cat([logprobs_N, entropy_N]).detach(), torch.autograd.grad(logprobs_N.sum(), hidden_ND)[0]

@@ -130,12 +130,20 @@ def compare(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], dtype
 
 def probe(model: PreTrainedModel, layout: Layout, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Hidden states that predict 19 tokens of 5 completions of 2 prompts, and a gradient that passed every layer."""
-    prompts, lengths = [[0, 1, 2], [3, 4, 5, 6, 7]], [4, 1, 6, 5, 3]
-    vocabulary = model.config.get_text_config().vocab_size
+    prompt_lengths, lengths = [3, 5], [4, 1, 6, 5, 3]
     generator = torch.Generator().manual_seed(0)
-    tokens = [torch.randint(vocabulary, (length,), generator=generator).tolist() for length in lengths]
+
+    def draw(length: int) -> list[int]:
+        # Not the padding token: its embedding may be zero, and a norm of zero multiplies gradients a thousandfold in each layer.
+        embedding: Any = model.get_input_embeddings()
+        ids = torch.randint(embedding.weight.shape[0] - 1, (length,), generator=generator)
+        padding = getattr(embedding, "padding_idx", None)
+        return (ids if padding is None else ids + (ids >= padding)).tolist()
+
+    prompts = [draw(length) for length in prompt_lengths]
+    tokens = [draw(length) for length in lengths]
     batch = build_train_batch(
-        [[token * 7919 % vocabulary for token in prompts[place // 3]] for place in range(5)],
+        [prompts[place // 3] for place in range(5)],
         [Completion(ids, [], "", FinishReason.EOS) for ids in tokens],
         torch.zeros(5),
     )

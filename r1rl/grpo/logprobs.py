@@ -16,6 +16,7 @@ Legend: R rows and T positions of a micro-batch, N completion tokens, C of a chu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -29,6 +30,8 @@ from r1rl.sampling import Sampling, process_logits
 
 EntropyMode = Literal["none", "value", "gradient"]
 """value: for the metrics, without gradient and not computed again in the backward pass; gradient: for an entropy bonus."""
+
+ChunkLogprobs = Callable[["LogitHead", Tensor, Tensor, Sampling, EntropyMode], tuple[Tensor, Tensor | None]]
 
 _MULTIPLIERS = ("logit_scale", "lm_head_multiplier")
 _DIVISORS = ("logits_scaling",)
@@ -66,6 +69,8 @@ class PolicyForward(nn.Module):
         self._no_split_modules = model._no_split_modules  # the layers that FSDP wraps one by one
         self.sampling = sampling
         self.chunk = chunk
+        self.chunk_logprobs: ChunkLogprobs = chunk_logprobs
+        """What computes a chunk; `r1rl.grpo.compilation` may put a compiled one in its place."""
 
     def forward(
         self,
@@ -84,7 +89,7 @@ class PolicyForward(nn.Module):
         """
         hidden_RTD = hidden_states(self.model, input_ids_RT, positions_RT, plan)
         hidden_ND = hidden_RTD.flatten(0, 1).index_select(0, predictors_N)
-        return head_logprobs(LogitHead(self.model), hidden_ND, targets_N, self.sampling, self.chunk, entropy)
+        return head_logprobs(LogitHead(self.model), hidden_ND, targets_N, self.sampling, self.chunk, entropy, self.chunk_logprobs)
 
     @torch.no_grad()
     def verify(self, key: str = "model.path") -> None:
@@ -117,24 +122,31 @@ def hidden_states(
 
 
 def head_logprobs(
-    head: LogitHead, hidden_ND: Tensor, targets_N: Tensor, sampling: Sampling, chunk: int, entropy: EntropyMode
+    head: LogitHead,
+    hidden_ND: Tensor,
+    targets_N: Tensor,
+    sampling: Sampling,
+    chunk: int,
+    entropy: EntropyMode,
+    compute: ChunkLogprobs,
 ) -> tuple[Tensor, Tensor | None]:
     """Logprobs and entropies of N states, `chunk` at a time; when gradients are on, all but the last chunk are checkpointed."""
     logprobs, entropies = [], []
     for first in range(0, targets_N.shape[0], chunk):
         arguments = (head, hidden_ND[first : first + chunk], targets_N[first : first + chunk], sampling, entropy)
         if torch.is_grad_enabled() and first + chunk < targets_N.shape[0]:
-            logprobs_C, entropy_C = checkpoint(_chunk_logprobs, *arguments, use_reentrant=False)
+            logprobs_C, entropy_C = checkpoint(compute, *arguments, use_reentrant=False)
         else:
-            logprobs_C, entropy_C = _chunk_logprobs(*arguments)
+            logprobs_C, entropy_C = compute(*arguments)
         logprobs.append(logprobs_C)
         entropies.append(entropy_C)
     return torch.cat(logprobs), None if entropy == "none" else torch.cat(entropies)
 
 
-def _chunk_logprobs(
+def chunk_logprobs(
     head: LogitHead, hidden_CD: Tensor, targets_C: Tensor, sampling: Sampling, entropy: EntropyMode
 ) -> tuple[Tensor, Tensor | None]:
+    """Float32 logprobs [C] of the targets and their entropies [C], or None."""
     logprobs_CV = process_logits(head(hidden_CD), sampling, keep_B=targets_C).log_softmax(dim=-1)
     logprobs_C = logprobs_CV.gather(-1, targets_C[:, None]).squeeze(-1)
     if entropy == "none":

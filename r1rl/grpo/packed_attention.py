@@ -276,6 +276,6 @@ def packed_attention(
     return attend_by_plan(packed_plan, query, key, value, attention_mask, scaling, sliding_window, softcap, kwargs)
 
 
-def register_packed_attention(function: Callable[..., tuple[Tensor, None]] = packed_attention) -> None:
-    """Makes `packed_attention` known to transformers; calling it again changes nothing."""
-    AttentionInterface.register(PACKED_ATTENTION, function)
+def register_packed_attention() -> None:
+    """Makes `packed_attention` known to transformers; calling it again changes nothing. Compiled layers leave it as it is."""
+    AttentionInterface.register(PACKED_ATTENTION, torch.compiler.disable(packed_attention))

@@ -20,7 +20,7 @@ from r1rl.data import PromptOrder, build_prompts
 from r1rl.distributed import max_over_processes
 from r1rl.errors import UserError
 from r1rl.grpo.collect import Collector
-from r1rl.grpo.compilation import compile_layers
+from r1rl.grpo.compilation import compile_policy, wants_compiling
 from r1rl.grpo.layout import choose_layout
 from r1rl.grpo.logprobs import PolicyForward
 from r1rl.grpo.packing import Layout
@@ -106,7 +106,7 @@ def build_parts(
     engine = make_engine(recipe.rollout, model, tokenizer, accelerator, dtype)
     # vLLM's arithmetic is not the trainer's, in any precision.
     sampler_is_exact = dtype is torch.float32 and recipe.rollout.engine != "vllm"
-    if recipe.update.compile and (reason := compile_layers(model, layout, dtype)):
+    if wants_compiling(recipe.update.compile, forward, dtype) and (reason := compile_policy(forward, layout, dtype)):
         display.message(reason)
     optimizer = make_optimizer(forward, recipe.optimizer)
     policy, optimizer = accelerator.prepare(forward, optimizer)

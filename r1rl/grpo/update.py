@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from r1rl import metric_names as names
+from r1rl.attention_kernels import steady_attention
 from r1rl.config.schema import GRPORecipe
 from r1rl.distributed import max_over_processes, reduce_max, reduce_sum
 from r1rl.grpo.aggregation import count_trained, loss_weights, sequences_needed, trained_sequences
@@ -81,7 +81,7 @@ class PolicyUpdate:
 
     def run(self, batch: TrainBatch, progress: Callable[[int, int], None] = lambda done, total: None) -> dict[str, float]:
         """Every optimizer step on one rollout; returns the metrics of the loss, means over all its steps and processes."""
-        with packed_attention_in(*self.models) if self.layout.packed else nullcontext():
+        with packed_attention_in(*self.models) if self.layout.packed else steady_attention():
             return self._run(batch, progress)
 
     def _run(self, batch: TrainBatch, progress: Callable[[int, int], None]) -> dict[str, float]:

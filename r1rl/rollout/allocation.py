@@ -14,10 +14,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from r1rl.rollout.cache import RowCache
-from r1rl.rollout.compiled import CompiledLayers
-from r1rl.rollout.forward import Prefilled, prefill
-from r1rl.rollout.graphs import Capture, StepGraphs, batch_bucket, width_bucket
+from r1rl.rollout.forward import PLAIN, Prefilled, prefill
+from r1rl.rollout.graphs import batch_bucket, width_bucket
 from r1rl.rollout.memory import KEEP_SHARE, LOGITS_BYTES, SHARE, Cost, PeakMeter, free_bytes, measure_cost, release_cached, total_bytes
+from r1rl.rollout.method import StepMethod
 from r1rl.rollout.rows import Row, RowTensors
 from r1rl.rollout.stopping import Stopping
 from r1rl.rollout.workspace import Workspace
@@ -30,14 +30,11 @@ TRIAL_ROWS = (8, 40)
 class Allocator:
     """Makes workspaces for one engine. One whose steps are captured is kept for the next rollout, if it is small."""
 
-    def __init__(
-        self, device: torch.device, max_rows: int, capture: Capture | None = None, compiled: CompiledLayers | None = None
-    ) -> None:
-        """`max_rows` 0: as many as fit. `capture`: how decode steps are captured; None: they are not. So with `compiled` layers."""
+    def __init__(self, device: torch.device, max_rows: int, method: StepMethod = PLAIN) -> None:
+        """`max_rows` 0: as many as fit. `method`: of decode steps."""
         self.device = device
         self.max_rows = max_rows
-        self.capture = capture
-        self.compiled = compiled
+        self.method = method
         self._kept: Workspace | None = None
         self._prefill_bytes = 0
         self._step_costs: dict[tuple[object, ...], Cost] = {}
@@ -72,7 +69,7 @@ class Allocator:
 
     def make_space(self, rows: int, column_limit: int, sampling: Sampling, may_end_V: Tensor) -> Workspace:
         """A new workspace for so many rows."""
-        if self.capture is None:
+        if self.method.capture is None:
             cache = RowCache(rows, column_limit)
         else:
             # Captured steps refer to the buffers' addresses, so these have their full size from the start.
@@ -80,7 +77,7 @@ class Allocator:
             cache = RowCache(rows, width_bucket(column_limit))
             cache.reserve(cache.column_limit)
         tensors = RowTensors(rows, sampling.max_completion_length, may_end_V, sampling.repetition_penalty != 1.0)
-        return Workspace(cache, tensors, StepGraphs(self.capture) if self.capture else None, self.compiled)
+        return Workspace(cache, tensors, self.method)
 
     def give_back(self, space: Workspace) -> None:
         """The rollout is over: keep the workspace if that pays and takes little, otherwise its memory is free."""
@@ -98,7 +95,7 @@ class Allocator:
         if law not in self._step_costs:
             self._step_costs[law] = self._measure_step(model, prefilled, sampling, stopping)
         # A step that is captured runs once before, in memory of its own.
-        step = self._step_costs[law].times(2 if self.capture else 1)
+        step = self._step_costs[law].times(2 if self.method.capture else 1)
         records = 24 * sampling.max_completion_length  # a token, its log-probability and its random number
         cost = step.plus(Cost(self._prefill_bytes, prefilled.cache.bytes_per_token * column_limit + records))
         return cost.rows_in(int(SHARE * free_bytes(self.device)))
@@ -115,8 +112,9 @@ class Allocator:
         def step(rows: int) -> None:
             cache = RowCache(rows, width)
             cache.reserve(width)
-            space = Workspace(cache, RowTensors(rows, 2, may_end_V, sampling.repetition_penalty != 1.0), compiled=self.compiled)
-            space.start(0, [Row(0, 0, length)] * rows, prefilled, [0] * rows, [[0]] * rows, sampling)
+            tensors = RowTensors(rows, 2, may_end_V, sampling.repetition_penalty != 1.0)
+            space = Workspace(cache, tensors, replace(self.method, capture=None))
+            space.start(0, [Row(0, 0, length, 2)] * rows, prefilled, [0] * rows, [[0]] * rows, sampling)
             space.step(model, sampling, rows, width - 1)
 
         measured = measure_cost(step, self.meter, *TRIAL_ROWS)

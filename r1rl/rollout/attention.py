@@ -52,22 +52,47 @@ class ChunkPlan:
         return attend_causally(query, *repeat_heads(query, key, value), scaling, window, softcap).transpose(1, 2)
 
 
+class RowKernel(Protocol):
+    """Attention of one token per row that reads each row's own columns (`r1rl.rollout.decode_kernel`)."""
+
+    def splits(self, programs: int, columns: int) -> int:
+        """Into how many parts to cut each row, of at most so many columns, where rows times key/value heads are `programs`."""
+        ...
+
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        positions_R: Tensor,
+        scaling: float,
+        window: int | None,
+        softcap: float | None,
+        splits: int,
+    ) -> Tensor:
+        """[R, Q, 1, D] attends to the columns up to its position of [R, H, C, D]; returns [R, 1, Q, D]."""
+        ...
+
+
 class DecodePlan:
     """One new token per row at its own position, attending to its row of the cache."""
 
-    def __init__(self, positions_R: Tensor, width: int) -> None:
-        """`width` columns of the cache are read: more than the largest position of a row that counts."""
-        self.positions_R1 = positions_R[:, None]
+    def __init__(self, positions_R: Tensor, width: int, kernel: RowKernel | None = None, splits: int = 1) -> None:
+        """`width` columns of the cache are read: more than the largest position of a row that counts. `kernel`: what attends;
+        None: `scaled_dot_product_attention` with a mask. `splits`: into how many parts the kernel cuts a row."""
+        self.positions_R = positions_R
         self.width = width
+        self.kernel = kernel
+        self.splits = splits
         self._biases: dict[int | None, Tensor] = {}
 
     def bias(self, window: int | None, dtype: torch.dtype) -> Tensor:
         """[R, 1, 1, C]: 0 where a row may look, -inf elsewhere. Made once per step and window size."""
         if window not in self._biases:
-            columns = torch.arange(self.width, device=self.positions_R1.device)
-            hidden_RC = columns > self.positions_R1
+            columns = torch.arange(self.width, device=self.positions_R.device)
+            hidden_RC = columns > self.positions_R[:, None]
             if window is not None:
-                hidden_RC |= columns <= self.positions_R1 - window
+                hidden_RC |= columns <= self.positions_R[:, None] - window
             bias_RC = torch.zeros(hidden_RC.shape, dtype=dtype, device=hidden_RC.device).masked_fill_(hidden_RC, -torch.inf)
             self._biases[window] = bias_RC[:, None, None]
         return self._biases[window]
@@ -77,6 +102,8 @@ class DecodePlan:
 
         The queries that share a key/value head are treated as that many positions of one head: nothing is repeated.
         """
+        if self.kernel is not None:
+            return self.kernel(query, key, value, self.positions_R, scaling, window, softcap, self.splits)
         rows, query_heads, _, size = query.shape
         grouped = query.reshape(rows, key.shape[1], query_heads // key.shape[1], size)
         out = attend_masked(grouped, key, value, self.bias(window, query.dtype), scaling, softcap)

@@ -22,7 +22,7 @@ from r1rl.errors import UserError
 from r1rl.rollout.allocation import Allocator
 from r1rl.rollout.forward import PREFILL_TOKENS, Prefilled
 from r1rl.rollout.memory import release_cached
-from r1rl.rollout.requests import GroupCollector
+from r1rl.rollout.requests import Finished, GroupCollector
 from r1rl.rollout.rows import Row
 from r1rl.rollout.sampler import stream_key
 from r1rl.rollout.stopping import Stopping
@@ -50,7 +50,7 @@ class Decoding:
     def __init__(
         self,
         prompts: Sequence[Sequence[int]],
-        num_generations: int,
+        limits: Sequence[Sequence[int]],
         sampling: Sampling,
         seeds: Sequence[int],
         stopping: Stopping,
@@ -58,6 +58,7 @@ class Decoding:
         allocator: Allocator,
         look_every: int,
     ) -> None:
+        """`limits`: of each prompt, how many tokens each of its completions may have."""
         self.prompts = prompts
         self.sampling = sampling
         self.seeds = seeds
@@ -65,17 +66,20 @@ class Decoding:
         self.groups = groups
         self.allocator = allocator
         self.look_every = look_every
-        self.limit = sampling.max_completion_length
-        self.column_limit = max(map(len, prompts), default=0) + self.limit
-        self.total_rows = len(prompts) * num_generations
+        self.column_limit = max(map(len, prompts), default=0) + sampling.max_completion_length
+        self.total_rows = sum(map(len, limits))
         self.max_rows = 0  # decided when the first prompts have shown what a token takes
         self.prefill_tokens = PREFILL_TOKENS
-        self.jobs = deque(Job(p, [Row(index, g, len(p)) for g in range(num_generations)]) for index, p in enumerate(prompts))
+        self.jobs = deque(
+            Job(prompt, [Row(index, generation, len(prompt), limit) for generation, limit in enumerate(limits[index])])
+            for index, prompt in enumerate(prompts)
+        )
         self.prefilled: Prefilled | None = None
         self.waiting: list[Row] = []
         self.rows: list[Row] = []
         self.space: Workspace | None = None
         self.unlooked = 0  # steps since the last look
+        self.finished: list[Finished] = []  # not handed over yet
 
     @property
     def is_running(self) -> bool:
@@ -88,7 +92,8 @@ class Decoding:
         return [row for row in self.rows if not row.ended]
 
     def close(self) -> None:
-        """All completions are finished: the memory goes back to where it came from."""
+        """All completions are finished: the last are handed over, and the memory goes back to where it came from."""
+        self._hand_over()
         if self.space is not None:
             self.allocator.give_back(self.space)
             self.space = None
@@ -102,7 +107,10 @@ class Decoding:
             self._decode(model)
         except torch.OutOfMemoryError:
             failed = True  # dealt with below: here the error's traceback still holds the tensors of what failed
+        self._hand_over()  # while the device is busy with the steps that it was just given
         self._look()
+        if self.allocator.device.type == "cpu":
+            self._hand_over()  # there is nothing to wait for
         if failed:
             self._give_way(admitting)
         elif self._is_smaller(len(self.live)):
@@ -166,7 +174,7 @@ class Decoding:
         assert self.space is not None
         live = self.live
         width = max(row.length for row in live)
-        for step in range(min(self.look_every, max(self.limit - row.drawn for row in live))):
+        for step in range(min(self.look_every, max(row.limit - row.drawn for row in live))):
             self.space.step(model, self.sampling, len(self.rows), min(width + step, self.column_limit))
             self.unlooked += 1
 
@@ -179,11 +187,11 @@ class Decoding:
         tensors = self.space.tensors
         flags = tensors.flagged_R[: len(self.rows)].tolist()
         for row in self.live:
-            row.drawn = min(row.drawn + self.unlooked, self.limit)
+            row.drawn = min(row.drawn + self.unlooked, row.limit)
         self.unlooked = 0
         ends = self._find_ends([index for index, flag in enumerate(flags) if flag and not self.rows[index].ended])
         for index, row in enumerate(self.rows):
-            if row.drawn == self.limit and not row.ended:
+            if row.drawn == row.limit and not row.ended:
                 ends.setdefault(index, (row.drawn, FinishReason.LENGTH))
             row.looked = row.drawn
         if any(flags):
@@ -207,17 +215,23 @@ class Decoding:
         return ends
 
     def _finish(self, ends: dict[int, tuple[int, FinishReason]]) -> None:
-        """Hands these rows' completions to the collector."""
+        """These rows' completions are finished."""
         assert self.space is not None
         indices = list(ends)
         tokens, logprobs = self.space.tensors.fetch_all(indices, max(count for count, _ in ends.values()))
-        finished = []
+        finished: list[Finished] = []
         for index, row_tokens, row_logprobs in zip(indices, tokens, logprobs, strict=True):
             row, (count, reason) = self.rows[index], ends[index]
             row.ended = True
             finished.append((row.prompt, row.generation, row_tokens[:count], row_logprobs[:count], reason))
         self.space.tensors.freeze(indices)
-        self.groups.add(finished)
+        self.finished += finished
+
+    def _hand_over(self) -> None:
+        """Completions that ended at the last look go to the collector, which makes their texts."""
+        if self.finished:
+            self.groups.add(self.finished)
+            self.finished = []
 
     def _is_smaller(self, rows: int) -> bool:
         """True if decoding `rows` rows is less work than decoding those that are in the batch, ended ones included."""

@@ -45,13 +45,13 @@ def build_engine(
     max_rows: int = 0,
     dtype: torch.dtype | None = None,
     sharded: bool = False,
-    compile_layers: bool = False,
+    compile_layers: bool | None = None,
 ) -> RolloutEngine:
     """The engine of this name for this policy; "auto" takes the native one where its self-check passes.
 
     `max_rows` limits how many rows decode at once (0: as many as fit). `dtype` is what the rollout computes in (None:
     bfloat16 for a float32 policy on a GPU, the policy's own precision otherwise). `sharded`: the policy will be sharded, so
-    the engine keeps a whole copy. `compile_layers`: in the native engine's decode steps on a GPU. Raises UserError if the native
+    the engine keeps a whole copy. `compile_layers`: in the native engine's decode steps; None: on a GPU. Raises UserError if the native
     engine is asked for by name and does not give the logits of the model's own forward.
     """
     if name == "transformers":
@@ -60,7 +60,8 @@ def build_engine(
         raise UserError(f"rollout.engine: {name!r} is unknown; choose auto, native or transformers; r1rl grpo also knows vllm.")
     try:
         reason = "the recipe asks for it" if name == "native" else "its logits agree with the model's own forward"
-        compiler = "inductor" if compile_layers else None
+        on_gpu = next(model.parameters()).device.type == "cuda"
+        compiler = "inductor" if (on_gpu if compile_layers is None else compile_layers) else None
         return NativeEngine(model, tokenizer, max_rows, dtype, reason, sharded=sharded, compiler=compiler)
     except UnsupportedModel as error:
         reason = f"the native engine can't run {type(model).__name__}: {error}"

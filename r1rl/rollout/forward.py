@@ -17,11 +17,15 @@ from transformers import PreTrainedModel
 
 from r1rl.rollout.attention import ATTENTION_NAME, ChunkPlan, DecodePlan, PrefillPlan, register_attention
 from r1rl.rollout.cache import PackedPrompts, RowCache
-from r1rl.rollout.compiled import CompiledLayers, LayerTurns
+from r1rl.rollout.compiled import LayerTurns
+from r1rl.rollout.method import StepMethod
 from r1rl.rollout.weights import RolloutWeights
 
 PREFILL_TOKENS = 8192
 """Prompt tokens of one forward: enough to fill the machine, few enough that its activations are small beside the cache."""
+
+
+PLAIN = StepMethod()
 
 
 class UnsupportedModel(Exception):
@@ -95,18 +99,20 @@ def start_rows(cache: RowCache, prompts: Prefilled, chosen: Sequence[int]) -> No
 
 
 def decode_step(
-    model: PreTrainedModel, cache: RowCache, tokens_R: Tensor, positions_R: Tensor, width: int, compiled: CompiledLayers | None = None
+    model: PreTrainedModel, cache: RowCache, tokens_R: Tensor, positions_R: Tensor, width: int, method: StepMethod = PLAIN
 ) -> Tensor:
     """Feeds one token per row at its position, and returns the next token's logits [R, V]. `width`: columns that are read."""
     cache.reserve(width)
-    plan = DecodePlan(positions_R, width)
-    if compiled is None:
+    splits = 1 if method.kernel is None else method.kernel.splits(positions_R.shape[0] * cache.keys[0].shape[1], width)
+    plan = DecodePlan(positions_R, width, method.kernel, splits)
+    if method.compiled is None:
         cache.begin_step(positions_R, width)
         return decode_forward(model, cache, tokens_R, positions_R, plan)
-    turns = LayerTurns(cache, positions_R, width)
-    for window in compiled.windows:
-        plan.bias(window, cache.keys[0].dtype)
-    with compiled.installed(turns):
+    turns = LayerTurns(cache, positions_R, width if method.reads_whole_rows else None)
+    if method.reads_whole_rows:
+        for window in method.compiled.windows:
+            plan.bias(window, cache.keys[0].dtype)
+    with method.compiled.installed(turns):
         return decode_forward(model, turns, tokens_R, positions_R, plan)
 
 

@@ -12,6 +12,7 @@ from r1rl.rollout.attention import ATTENTION_NAME
 from r1rl.rollout.compiled import Backend
 from r1rl.rollout.decoding import Decoding
 from r1rl.rollout.forward import check_model
+from r1rl.rollout.fused import fuse_linears
 from r1rl.rollout.graphs import Capture
 from r1rl.rollout.requests import GroupCollector, check_request
 from r1rl.rollout.stopping import StoppingRules
@@ -50,9 +51,13 @@ class NativeEngine:
         self.look_every = look_every or (4 if self.weights.device.type == "cpu" else 32)
         self.stopping = StoppingRules(tokenizer, self.weights.output_vocabulary)
         check_model(self.weights)
-        method = choose_method(self.weights, capture, compiler)
-        self.reason += method.findings
-        self.allocator = Allocator(self.weights.device, max_rows, method.capture, method.compiled)
+        if self.weights.is_copy and self.weights.device.type == "cuda":
+            with self.weights.borrowed() as own:
+                fuse_linears(own, model)
+            check_model(self.weights)
+        method, findings = choose_method(self.weights, capture, compiler)
+        self.reason += findings
+        self.allocator = Allocator(self.weights.device, max_rows, method)
         self._addresses = self.weights.addresses()
 
     def refresh(self) -> None:
@@ -60,13 +65,20 @@ class NativeEngine:
         self.weights.refresh()
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], num_generations: int, sampling: Sampling, seeds: Sequence[int]
+        self,
+        prompts: Sequence[Sequence[int]],
+        num_generations: int,
+        sampling: Sampling,
+        seeds: Sequence[int],
+        limits: Sequence[Sequence[int]] | None = None,
     ) -> Iterator[CompletionGroup]:
-        """See `RolloutEngine.generate`."""
-        check_request(prompts, num_generations, sampling, seeds, self.weights.input_vocabulary)
+        """See `RolloutEngine.generate`. `limits` [P][G]: tokens of each completion, where the sampling's limit is too high."""
+        check_request(prompts, num_generations, sampling, seeds, self.weights.input_vocabulary, limits)
+        if limits is None:
+            limits = [[sampling.max_completion_length] * num_generations] * len(prompts)
         stopping = self.stopping.of(sampling)
         groups = GroupCollector(self.tokenizer, len(prompts), num_generations)
-        decoding = Decoding(prompts, num_generations, sampling, seeds, stopping, groups, self.allocator, self.look_every)
+        decoding = Decoding(prompts, limits, sampling, seeds, stopping, groups, self.allocator, self.look_every)
         return self._stream(decoding, groups)
 
     def _stream(self, decoding: Decoding, groups: GroupCollector) -> Iterator[CompletionGroup]:
@@ -81,3 +93,4 @@ class NativeEngine:
                     decoding.advance(model)
             yield from groups.take()
         decoding.close()
+        yield from groups.take()

@@ -12,7 +12,12 @@ from r1rl.types import Completion, CompletionGroup, FinishReason
 
 
 def check_request(
-    prompts: Sequence[Sequence[int]], num_generations: int, sampling: Sampling, seeds: Sequence[int], vocabulary: int
+    prompts: Sequence[Sequence[int]],
+    num_generations: int,
+    sampling: Sampling,
+    seeds: Sequence[int],
+    vocabulary: int,
+    limits: Sequence[Sequence[int]] | None = None,
 ) -> None:
     """Raises UserError for what no engine can sample from."""
     if len(seeds) != len(prompts):
@@ -21,11 +26,19 @@ def check_request(
         raise UserError("rollout: num_generations and max_completion_length must be at least 1.")
     if "" in sampling.stop:
         raise UserError("prompt.stop: an empty stop string would end every completion at once; remove it.")
+    if limits is not None and [len(row) for row in limits] != [num_generations] * len(prompts):
+        raise UserError(f"rollout: the limits are not those of {len(prompts)} prompts with {num_generations} completions each.")
+    if limits is not None and not all(1 <= limit <= sampling.max_completion_length for row in limits for limit in row):
+        raise UserError(f"rollout: a limit is not between 1 and max_completion_length ({sampling.max_completion_length}).")
     for index, prompt in enumerate(prompts):
         if len(prompt) == 0:
             raise UserError(f"rollout: prompt {index} has no tokens; a completion needs at least one to follow.")
         if not 0 <= min(prompt) <= max(prompt) < vocabulary:
             raise UserError(f"rollout: prompt {index} has a token id outside 0..{vocabulary - 1}; tokenizer and model don't match.")
+
+
+Finished = tuple[int, int, list[int], list[float], FinishReason]
+"""Prompt, generation, token ids, logprobs and reason of a completion that has ended."""
 
 
 class GroupCollector:
@@ -37,8 +50,8 @@ class GroupCollector:
         self.missing = [num_generations] * num_prompts
         self.complete: list[CompletionGroup] = []
 
-    def add(self, finished: Sequence[tuple[int, int, list[int], list[float], FinishReason]]) -> None:
-        """Takes (prompt, generation, token ids, logprobs, reason) of completions that have ended."""
+    def add(self, finished: Sequence[Finished]) -> None:
+        """Takes completions that have ended."""
         texts = self.tokenizer.batch_decode([tokens for _, _, tokens, _, _ in finished], skip_special_tokens=True)
         for (prompt, generation, tokens, logprobs, reason), text in zip(finished, texts, strict=True):
             self.completions[prompt][generation] = Completion(tokens, logprobs, text, reason)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from r1rl.rollout.sampler import sample, uniforms
+from r1rl.rollout.sampler import BLOCKS, Blocks, sample, uniforms
 from r1rl.sampling import Sampling
 
 
@@ -27,6 +27,8 @@ class Row:
     prompt: int
     generation: int
     prompt_length: int
+    limit: int
+    """Tokens that it may draw."""
     place: int = 0
     """Of its prompt in the prefill that it starts from."""
     drawn: int = 0
@@ -68,14 +70,15 @@ class RowTensors:
         """What each token is drawn with. Column S, the last, is for rows that are frozen with S tokens."""
         self.seen_RV = torch.zeros(capacity, may_end_V.shape[0], dtype=torch.bool, device=device) if keep_seen else None
 
-    def start(self, first: int, rows: Sequence[Row], keys: Sequence[int], prompts: Sequence[Sequence[int]], limit: int) -> None:
-        """Makes `rows` the rows from `first` on, each about to draw, up to `limit` tokens. `prompts`: of each, without its tokens."""
+    def start(self, first: int, rows: Sequence[Row], keys: Sequence[int], prompts: Sequence[Sequence[int]]) -> None:
+        """Makes `rows` the rows from `first` on, each about to draw, up to its limit. `prompts`: of each, without its tokens."""
         device, taken = self.drawn_R.device, slice(first, first + len(rows))
         zero_R = torch.zeros(len(rows), dtype=torch.long, device=device)
-        self.uniforms_RS[taken, :limit] = uniforms(torch.tensor(keys, device=device), zero_R, limit)
+        longest = max(row.limit for row in rows)
+        self.uniforms_RS[taken, :longest] = uniforms(torch.tensor(keys, device=device), zero_R, longest)
         self.drawn_R[taken] = torch.tensor([row.drawn for row in rows], device=device)
         self.positions_R[taken] = torch.tensor([row.length - 1 for row in rows], device=device)
-        self.limit_R[taken] = limit
+        self.limit_R[taken] = torch.tensor([row.limit for row in rows], device=device)
         self.flagged_R[taken] = False
         if self.seen_RV is not None:
             self.seen_RV[taken] = False
@@ -86,7 +89,7 @@ class RowTensors:
             if self.seen_RV is not None:
                 self.seen_RV[index, torch.tensor([*prompt, *row.tokens], device=device)] = True
 
-    def draw(self, rows: slice, logits_RV: Tensor, sampling: Sampling) -> None:
+    def draw(self, rows: slice, logits_RV: Tensor, sampling: Sampling, blocks: Blocks = BLOCKS) -> None:
         """Draws and records the next token of each of these rows. A frozen row draws, too, but stays where it is.
 
         Nothing here waits for the device or depends on values of the host. What needs memory comes before the first change, so
@@ -95,7 +98,7 @@ class RowTensors:
         seen_RV = None if self.seen_RV is None else self.seen_RV[rows]
         drawn_R = self.drawn_R[rows]
         column_R1 = drawn_R[:, None]
-        token_R, logprob_R = sample(logits_RV, sampling, self.uniforms_RS[rows].gather(1, column_R1)[:, 0], seen_RV)
+        token_R, logprob_R = sample(logits_RV, sampling, self.uniforms_RS[rows].gather(1, column_R1)[:, 0], seen_RV, blocks)
         live_R = drawn_R < self.limit_R[rows]
         may_end_R = self.may_end_V[token_R]
         token_R1 = token_R[:, None]

@@ -5,6 +5,9 @@ Legend: B rows, V vocabulary, S steps, K blocks of W vocabulary entries (V = K W
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -48,30 +51,57 @@ def block_width(vocabulary: int) -> int:
     return next((w for w in (width, width // 2, width // 4) if w and vocabulary % w == 0), width)
 
 
-def draw(probabilities_BV: Tensor, uniform_B: Tensor) -> Tensor:
-    """One token per row by inverting the cumulative distribution at `uniform_B` (float64, [0, 1)).
+def sum_blocks(logits_BV: Tensor, temperature: float, width: int) -> tuple[Tensor, Tensor]:
+    """The highest of `logits / temperature` in each block of `width` entries, and the sum of exp(x - highest): float32 [B, K] each.
+
+    Of a block of -inf alone, the sum is 0.
+    """
+    if missing := -logits_BV.shape[1] % width:
+        logits_BV = pad(logits_BV, (0, missing), value=-torch.inf)
+    x_BKW = logits_BV.float().unflatten(1, (-1, width))
+    if temperature != 1.0:
+        x_BKW = x_BKW / temperature
+    highest_BK = x_BKW.amax(-1)
+    return highest_BK, (x_BKW - highest_BK.masked_fill(highest_BK == -torch.inf, 0.0)[:, :, None]).exp_().sum(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """How the vocabulary is cut into blocks, and what sums them: the functions above, or a kernel that does the same."""
+
+    width: Callable[[int], int] = block_width
+    sum: Callable[[Tensor, float, int], tuple[Tensor, Tensor]] = sum_blocks
+
+
+BLOCKS = Blocks()
+
+
+def draw(logits_BV: Tensor, temperature: float, uniform_B: Tensor, blocks: Blocks = BLOCKS) -> tuple[Tensor, Tensor]:
+    """One token per row by inverting the cumulative distribution at `uniform_B` (float64, [0, 1)), and its log-probability (float32).
 
     Two levels keep it exact for large vocabularies: the block whose cumulative sum passes u, then the token within it,
-    both cumulated in float64. Against float32 probabilities the error in a token's probability is that of the float32 sum
-    of its block, about 1e-7 of the block. A token of probability zero is never drawn.
+    both cumulated in float64. The error in a token's probability is that of the float32 sum of its block, about 1e-7 of the block. A
+    token of probability zero is never drawn. The logits are read once, and one block again.
     """
-    vocabulary = probabilities_BV.shape[1]
-    width = block_width(vocabulary)
-    if missing := -vocabulary % width:
-        probabilities_BV = pad(probabilities_BV, (0, missing))
-    blocks_BKW = probabilities_BV.unflatten(1, (-1, width))
-    sums_BK = blocks_BKW.sum(-1).double()
+    vocabulary = logits_BV.shape[1]
+    width = blocks.width(vocabulary)
+    highest_BK, sums_BK = blocks.sum(logits_BV, temperature, width)
+    highest_B1 = highest_BK.amax(-1, keepdim=True)
+    sums_BK = sums_BK.double() * (highest_BK - highest_B1).double().exp()
     cumulated_BK = sums_BK.cumsum(-1)
     target_B1 = uniform_B[:, None] * cumulated_BK[:, -1:]
     # `right=True`: the first block whose cumulative sum is greater than the target, so never an empty one. The clamps are for
     # NaN alone (a policy that has diverged): a token out of range would take the GPU down instead of showing NaN logprobs.
     block_B1 = torch.searchsorted(cumulated_BK, target_B1, right=True).clamp_(max=sums_BK.shape[1] - 1)
     rest_B1 = target_B1 - (cumulated_BK.gather(1, block_B1) - sums_BK.gather(1, block_B1))
-    inner_BW = blocks_BKW.gather(1, block_B1[:, :, None].expand(-1, 1, width))[:, 0].double().cumsum(-1)
+    entry_BW = block_B1 * width + torch.arange(width, device=logits_BV.device)
+    x_BW = logits_BV.gather(1, entry_BW.clamp(max=vocabulary - 1)).float() / temperature - highest_B1
+    inner_BW = x_BW.exp().masked_fill(entry_BW >= vocabulary, 0.0).double().cumsum(-1)
     # The two sums of a block may differ in the last digit: stay below the inner one, so that a token is found.
     rest_B1 = torch.minimum(rest_B1.clamp_(min=0.0), inner_BW[:, -1:].nextafter(inner_BW.new_zeros(())))
-    token_B1 = block_B1 * width + torch.searchsorted(inner_BW, rest_B1, right=True)
-    return token_B1[:, 0].clamp_(max=vocabulary - 1)
+    inner_B1 = torch.searchsorted(inner_BW, rest_B1, right=True).clamp_(max=width - 1)
+    logprob_B1 = x_BW.gather(1, inner_B1) - cumulated_BK[:, -1:].log().float()
+    return (block_B1 * width + inner_B1)[:, 0].clamp_(max=vocabulary - 1), logprob_B1[:, 0]
 
 
 def penalize_repetition(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
@@ -80,14 +110,20 @@ def penalize_repetition(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> T
     return torch.where(seen_BV, penalized_BV, logits_BV)
 
 
-def sample(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor, seen_BV: Tensor | None) -> tuple[Tensor, Tensor]:
+def sample(
+    logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor, seen_BV: Tensor | None, blocks: Blocks = BLOCKS
+) -> tuple[Tensor, Tensor]:
     """The next token of each row and its log-probability (float32) under the processed distribution.
 
     `seen_BV` is needed with a repetition penalty only: which tokens each row holds.
     """
     if seen_BV is not None:
         logits_BV = penalize_repetition(logits_BV.float(), seen_BV, sampling.repetition_penalty)
-    logits_BV = process_logits(logits_BV, sampling)
-    probabilities_BV = logits_BV.softmax(-1)
-    token_B = logits_BV.argmax(-1) if sampling.temperature == 0.0 else draw(probabilities_BV, uniform_B)
-    return token_B, probabilities_BV.gather(1, token_B[:, None])[:, 0].log()
+    if sampling.temperature == 0.0:
+        logits_BV = logits_BV.float()
+        token_B = logits_BV.argmax(-1)
+        return token_B, logits_BV.log_softmax(-1).gather(1, token_B[:, None])[:, 0]
+    temperature = sampling.temperature
+    if sampling.truncates_vocabulary:
+        logits_BV, temperature = process_logits(logits_BV, sampling), 1.0
+    return draw(logits_BV, temperature, uniform_B, blocks)

@@ -2,99 +2,168 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from r1rl.rollout.allocation import Allocator
 from r1rl.rollout.attention import ATTENTION_NAME
-from r1rl.rollout.compiled import Backend, CompiledLayers
-from r1rl.rollout.forward import prefill
+from r1rl.rollout.cache import RowCache
+from r1rl.rollout.compiled import Backend, CompiledStep
+from r1rl.rollout.forward import decode_step, prefill, start_rows
 from r1rl.rollout.graphs import Capture, CudaCapture, RunAgain, describe
-from r1rl.rollout.rows import Row
-from r1rl.rollout.sampler import stream_key
+from r1rl.rollout.method import StepMethod
+from r1rl.rollout.rows import Row, RowTensors
+from r1rl.rollout.sampler import Blocks, stream_key
 from r1rl.rollout.weights import RolloutWeights
 from r1rl.sampling import Sampling
 
 LENGTH = 12
 GENERATIONS = 3
+TRIAL_SIZES = ((6, 64), (40, 1024))
+"""Rows, and columns of the cache. They differ in everything that varies between steps: what is compiled for the second serves all sizes."""
 
 
-@dataclass(frozen=True, slots=True)
-class StepMethod:
-    """How decode steps are run: captured and replayed, with compiled layers, both or neither."""
+def choose_method(weights: RolloutWeights, capture: Capture | None, backend: Backend | None) -> tuple[StepMethod, str]:
+    """The method, and what the trials found as clauses that follow an engine's reason.
 
-    capture: Capture | None = None
-    compiled: CompiledLayers | None = None
-    findings: str = ""
-    """What the trials found, as clauses that follow an engine's reason."""
-
-
-def choose_method(weights: RolloutWeights, capture: Capture | None, backend: Backend | None) -> StepMethod:
-    """Tries captured steps on a GPU or if `capture` says how, with compiled layers if there is a `backend` for them."""
-    if capture is None and weights.device.type != "cuda":
-        return StepMethod(findings="" if backend is None else "; its decoder layers are not compiled: that is for captured steps, on a GPU")
-    findings, compiled = "", None
+    Captures steps on a GPU or if `capture` says how, there with compiled layers if there is a `backend` for them.
+    """
+    on_gpu = weights.device.type == "cuda"
+    if capture is None and not on_gpu:
+        return StepMethod(), "" if backend is None else "; its decoder layers are not compiled: that is for captured steps, on a GPU"
+    method, findings = StepMethod(), ""
+    if on_gpu:
+        method, fault = try_part(weights, method, lambda: load_kernels(weights.device))
+        findings += f"; r1rl's kernels are not used: {fault}" if fault else ""
     if backend is not None:
-        compiled, fault = try_layers(weights, backend)
+        plainer = method
+        method, fault = try_part(weights, method, lambda: replace(plainer, compiled=CompiledStep(weights.model, backend)))
         findings += f"; its decoder layers are not compiled: {fault}" if fault else "; its decoder layers are compiled"
-    capture, fault = try_capture(weights, capture, compiled)
-    if fault:
-        return StepMethod(findings=f"{findings}; its decode steps are not captured: {fault}")
-    return StepMethod(capture, compiled, f"{findings}; its decode steps are captured and replayed")
+    method, fault = try_capture(weights, method, capture)
+    return method, findings + (f"; its decode steps are not captured: {fault}" if fault else "; its decode steps are captured and replayed")
 
 
-def try_layers(weights: RolloutWeights, backend: Backend) -> tuple[CompiledLayers | None, str | None]:
-    """Compiled layers, or what is wrong with them. Whatever a compiler raises says that it can't compile this model."""
+def load_kernels(device: torch.device) -> StepMethod:
+    """Steps with r1rl's kernels. Raises where Triton is missing."""
+    from r1rl.rollout import draw_kernel
+    from r1rl.rollout.decode_kernel import RowAttention
+
+    return StepMethod(kernel=RowAttention(device), blocks=Blocks(draw_kernel.block_width, draw_kernel.operation()))
+
+
+def try_part(weights: RolloutWeights, plainer: StepMethod, make: Callable[[], StepMethod]) -> tuple[StepMethod, str]:
+    """What `make` makes, or `plainer` and what is wrong. Whatever a compiler raises says that it can't compile this model."""
     try:
-        compiled = CompiledLayers(weights.model, backend)
-        fault = find_fault(weights, StepMethod(RunAgain(), compiled), StepMethod(RunAgain()))
+        method = make()
+        fault = compare_logits(weights, method, plainer) or compare_draws(weights, method, plainer)
     except Exception as error:
-        return None, describe(error)
-    return (None, fault) if fault else (compiled, None)
+        fault = describe(error)
+    return (plainer, fault) if fault else (method, "")
 
 
-def try_capture(weights: RolloutWeights, given: Capture | None, compiled: CompiledLayers | None) -> tuple[Capture | None, str | None]:
-    """The capture to use, or what is wrong with it. Whatever is raised says that this model's steps can't be captured."""
+def try_capture(weights: RolloutWeights, method: StepMethod, given: Capture | None) -> tuple[StepMethod, str]:
+    """The method with captured steps, or what is wrong with them. Whatever is raised says that this model's steps can't be captured.
+
+    Compiled layers are for replays: a method whose steps are not captured goes without.
+    """
+    uncaptured = replace(method, compiled=None)
     try:
         trial = given or CudaCapture(weights.device, forbid_waiting=True)
-        fault = find_fault(weights, StepMethod(trial, compiled), StepMethod(RunAgain(), compiled))
+        fault = compare_completions(weights, replace(method, capture=trial), replace(method, capture=RunAgain()))
         # The trial's capture looks for waiting while a step warms up; what passed need not be looked at again.
-        return (None, fault) if fault else (given or CudaCapture(weights.device), None)
+        return (uncaptured, fault) if fault else (replace(method, capture=given or CudaCapture(weights.device)), "")
     except Exception as error:
-        return None, describe(error)
+        return uncaptured, describe(error)
 
 
-def find_fault(weights: RolloutWeights, method: StepMethod, plainer: StepMethod) -> str | None:
-    """Samples a few completions in one way and the other: None if they agree, else what is wrong, as a clause.
+def compare_logits(weights: RolloutWeights, method: StepMethod, plainer: StepMethod) -> str:
+    """Feeds the same tokens in both ways; says how far their logits differ if it is more than rounding: 1e-3 of their standard deviation
+    in exact float32, a quarter of it in lower precision."""
+    for rows, columns in TRIAL_SIZES:
+        expected_SRV, found_SRV = (step_logits(weights, each, rows, columns) for each in (plainer, method))
+        difference = ((found_SRV - expected_SRV).abs().max() / expected_SRV.std()).item()
+        if not difference <= (1e-3 if is_exact(weights) else 0.25):
+            return f"they give logits that differ from those of plain steps by {difference:.2g} standard deviations"
+    return ""
 
-    Rounding may differ, so a token may flip now and then; but the log-probabilities must agree as far as the tokens do (to
-    1e-3, in lower precision to 0.25), and at least half of the tokens must.
-    """
-    found_RS, found_logprobs_RS = sample_trial(weights, method)
+
+def step_logits(weights: RolloutWeights, method: StepMethod, count: int, columns: int) -> Tensor:
+    """Logits [steps, R, V] of steps that are fed random tokens, which are the same for every method."""
+    prompts, rows, generator = trial_rows(weights)
+    rows = (rows * count)[:count]
+    fed_SR = torch.randint(weights.input_vocabulary, (LENGTH, len(rows)), generator=generator).to(weights.device)
+    with weights.borrowed(ATTENTION_NAME) as model:
+        prefilled = prefill(model, prompts)
+        cache = RowCache(len(rows) + 1, columns)
+        cache.reserve(columns)
+        start_rows(cache, prefilled, [row.place for row in rows])
+        positions_R = torch.tensor([row.length for row in rows], device=weights.device)
+        logits = []
+        for step, fed_R in enumerate(fed_SR):
+            width = len(prompts[1]) + step + 1 if method.reads_whole_rows else cache.columns
+            logits.append(decode_step(model, cache, fed_R, positions_R, width, method).float())
+            positions_R = positions_R + 1
+        return torch.stack(logits)
+
+
+def compare_draws(weights: RolloutWeights, method: StepMethod, plainer: StepMethod) -> str:
+    """Draws from the same logits in both ways: most tokens, and their log-probabilities, must agree."""
+    _, rows, generator = trial_rows(weights)
+    logits_RV = torch.randn(len(rows), weights.output_vocabulary, generator=generator).to(weights.device, weights.dtype)
+    may_end_V = torch.zeros(weights.output_vocabulary, dtype=torch.bool, device=weights.device)
+    drawn = []
+    with torch.inference_mode():
+        for each in (plainer, method):
+            tensors = RowTensors(len(rows), LENGTH, may_end_V, keep_seen=False)
+            tensors.start(0, rows, [stream_key(row.prompt, row.generation) for row in rows], [[0]] * len(rows))
+            for _ in range(LENGTH):
+                each.draw(tensors, slice(0, len(rows)), logits_RV, Sampling(LENGTH))
+            drawn.append((tensors.tokens_RS[:, :LENGTH], tensors.logprobs_RS[:, :LENGTH]))
+    return disagreement(*drawn[0], *drawn[1], 1e-3)
+
+
+def compare_completions(weights: RolloutWeights, method: StepMethod, plainer: StepMethod) -> str:
+    """Samples a few completions in one way and the other: says what is wrong if they do not agree, or if steps can't be captured."""
+    expected = sample_trial(weights, plainer)  # first: what is compiled on the way waits for the device, which a capture must not
+    found = sample_trial(weights, method)
     if method.capture is not None and method.capture.fault is not None:
         return method.capture.fault
-    expected_RS, expected_logprobs_RS = sample_trial(weights, plainer)
+    return disagreement(*expected, *found, 1e-3 if is_exact(weights) else 0.25)
+
+
+def disagreement(expected_RS: Tensor, expected_logprobs_RS: Tensor, found_RS: Tensor, found_logprobs_RS: Tensor, tolerance: float) -> str:
+    """Rounding may differ, so a token may flip now and then; but at least half of them must be the same, and log-probabilities must agree
+    within the tolerance as far as the tokens do."""
     same_RS = (found_RS == expected_RS).cumprod(1).bool()
     if same_RS.float().mean() < 0.5:
         return "they draw other tokens than plain ones"
-    tolerance = 1e-3 if weights.dtype is torch.float32 and torch.get_float32_matmul_precision() == "highest" else 0.25
     difference = (found_logprobs_RS - expected_logprobs_RS)[same_RS].abs().max().item()
-    if not difference <= tolerance:
-        return f"they give log-probabilities that differ by {difference:.2g} from those of plain ones"
-    return None
+    return "" if difference <= tolerance else f"they give log-probabilities that differ by {difference:.2g} from those of plain ones"
+
+
+def is_exact(weights: RolloutWeights) -> bool:
+    """True if matrix products are those of float32."""
+    return weights.dtype is torch.float32 and torch.get_float32_matmul_precision() == "highest"
+
+
+def trial_rows(weights: RolloutWeights) -> tuple[list[list[int]], list[Row], torch.Generator]:
+    """Two short prompts, rows of both, and the generator that goes on from them."""
+    generator = torch.Generator().manual_seed(0)
+    prompts = [torch.randint(weights.input_vocabulary, (length,), generator=generator).tolist() for length in (5, 8)]
+    places = [(place, generation) for place in range(len(prompts)) for generation in range(GENERATIONS)]
+    return prompts, [Row(place, generation, len(prompts[place]), LENGTH, place) for place, generation in places], generator
 
 
 def sample_trial(weights: RolloutWeights, method: StepMethod) -> tuple[Tensor, Tensor]:
     """Tokens and log-probabilities [R, LENGTH] of completions of two short prompts."""
-    generator = torch.Generator().manual_seed(0)
-    prompts = [torch.randint(weights.input_vocabulary, (length,), generator=generator).tolist() for length in (5, 8)]
-    rows = [Row(place, generation, len(prompts[place]), place) for place in range(2) for generation in range(GENERATIONS)]
+    prompts, rows, _ = trial_rows(weights)
     keys = [stream_key(row.prompt, row.generation) for row in rows]
     sampling = Sampling(LENGTH)
     may_end_V = torch.zeros(weights.output_vocabulary, dtype=torch.bool, device=weights.device)
-    allocator = Allocator(weights.device, 0, method.capture, method.compiled)
+    allocator = Allocator(weights.device, 0, method)
     with weights.borrowed(ATTENTION_NAME) as model:
         prefilled = prefill(model, prompts)
         space = allocator.make_space(len(rows), len(prompts[1]) + LENGTH, sampling, may_end_V)

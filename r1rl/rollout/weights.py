@@ -11,6 +11,8 @@ import torch
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from r1rl.attention_kernels import steady_attention
+
 
 class RolloutWeights:
     """A model to sample from, and a promise to leave the policy as it was.
@@ -76,7 +78,7 @@ class RolloutWeights:
             config._attn_implementation = attention
         try:
             # inference_mode takes a tenth off the cost of launching small operations, where no_grad would do.
-            with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+            with torch.inference_mode(), torch.autocast(self.device.type, enabled=False), steady_attention():
                 yield self.model
         finally:
             with torch.inference_mode(False):

@@ -13,23 +13,21 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from r1rl.rollout.cache import RowCache
-from r1rl.rollout.compiled import CompiledLayers
-from r1rl.rollout.forward import Prefilled, decode_step, start_rows
+from r1rl.rollout.forward import PLAIN, Prefilled, decode_step, start_rows
 from r1rl.rollout.graphs import StepGraphs, batch_bucket, width_bucket
+from r1rl.rollout.method import StepMethod
 from r1rl.rollout.rows import Row, RowTensors
 from r1rl.sampling import Sampling
 
 
 class Workspace:
-    """Cache and tensors of the rows. With `graphs`, steps are captured, and nothing is allocated once they are."""
+    """Cache and tensors of the rows. Where the method captures steps, nothing is allocated once they are."""
 
-    def __init__(
-        self, cache: RowCache, tensors: RowTensors, graphs: StepGraphs | None = None, compiled: CompiledLayers | None = None
-    ) -> None:
+    def __init__(self, cache: RowCache, tensors: RowTensors, method: StepMethod = PLAIN) -> None:
         self.cache = cache
         self.tensors = tensors
-        self.graphs = graphs
-        self.compiled = compiled
+        self.method = method
+        self.graphs = None if method.capture is None else StepGraphs(method.capture)
 
     @property
     def bytes(self) -> int:
@@ -62,7 +60,7 @@ class Workspace:
         places = [row.place for row in rows]
         self.cache.rows = first
         start_rows(self.cache, prefilled, places)
-        self.tensors.start(first, rows, keys, prompts, sampling.max_completion_length)
+        self.tensors.start(first, rows, keys, prompts)
         logits_RV = prefilled.logits_PV[torch.tensor(places, device=prefilled.logits_PV.device)]
         self.tensors.draw(slice(first, first + len(rows)), logits_RV, sampling)
 
@@ -74,13 +72,14 @@ class Workspace:
         if self.graphs is None:
             self._step(model, sampling, rows, width)
             return
-        rows, width = self.batch_size(rows), min(width_bucket(width), self.cache.columns)
+        rows = self.batch_size(rows)
+        width = min(width_bucket(width), self.cache.columns) if self.method.reads_whole_rows else self.cache.columns
         self.graphs.run((rows, width, sampling.law), partial(self._step, model, sampling, rows, width))
 
     def _step(self, model: PreTrainedModel, sampling: Sampling, rows: int, width: int) -> None:
         tokens_R, positions_R = self.tensors.last_R[:rows], self.tensors.positions_R[:rows]
-        logits_RV = decode_step(model, self.cache, tokens_R, positions_R, width, self.compiled)
-        self.tensors.draw(slice(0, rows), logits_RV, sampling)
+        logits_RV = decode_step(model, self.cache, tokens_R, positions_R, width, self.method)
+        self.method.draw(self.tensors, slice(0, rows), logits_RV, sampling)
 
     def compact(self, sources: Sequence[int], destinations: Sequence[int], rows: int, width: int) -> None:
         """Keeps the first `rows` rows after moving row `sources[i]` to `destinations[i]`; only `width` columns are in use."""

@@ -1,0 +1,38 @@
+"""How an engine runs its decode steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from r1rl.rollout.attention import RowKernel
+from r1rl.rollout.compiled import CompiledStep
+from r1rl.rollout.graphs import Capture
+from r1rl.rollout.rows import RowTensors
+from r1rl.rollout.sampler import BLOCKS, Blocks
+from r1rl.sampling import Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class StepMethod:
+    """What is faster than the model's plain operations, one after the other; each is None, or torch's, where it is not used."""
+
+    capture: Capture | None = None
+    """Makes steps replayable."""
+    compiled: CompiledStep | None = None
+    """Compiled layers and sampling."""
+    kernel: RowKernel | None = None
+    """Attention that reads each row's own columns."""
+    blocks: Blocks = BLOCKS
+    """What sums the exponentials of the logits."""
+
+    def draw(self, tensors: RowTensors, rows: slice, logits_RV: Tensor, sampling: Sampling) -> None:
+        """See `RowTensors.draw`."""
+        function = RowTensors.draw if self.compiled is None else self.compiled.draw
+        function(tensors, rows, logits_RV, sampling, self.blocks)
+
+    @property
+    def reads_whole_rows(self) -> bool:
+        """True where a step costs the more, the more columns it is told to read: attention masks them."""
+        return self.kernel is None
