@@ -1,7 +1,8 @@
 """Checkpoints: a model that `AutoModelForCausalLM.from_pretrained` loads, plus everything that the next step depends on.
 
     checkpoints/step-000100/
-      config.json, model.safetensors, tokenizer...   the policy, float32 master weights
+      config.json, model.safetensors, tokenizer...   the policy, float32 master weights; of a policy with adapters instead:
+      adapter_config.json, adapter_model.safetensors the adapters as PEFT saves them, with the name of their model
       training/state.json                            step, place in the data order, counters
       training/optimizer.pt                          optimizer and schedule; under FSDP instead:
       training/sharded/, training/schedule.pt        the optimizer's shards, the schedule
@@ -25,6 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r1rl.checkpoint_folders import checkpoint_path, whole_checkpoints
 from r1rl.errors import UserError
+from r1rl.lora import adapted_layers, save_adapter
 from r1rl.optimization import restore_schedule
 
 REPLICATED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
@@ -103,7 +105,10 @@ class Checkpointer:
         if self.accelerator.is_main_process:
             prefix = "" if isinstance(extract_model_from_parallel(policy), PreTrainedModel) else "model."
             weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
-            model.save_pretrained(path, state_dict=weights)
+            if adapted_layers(model):
+                save_adapter(model, weights, path)
+            else:
+                model.save_pretrained(path, state_dict=weights)
             tokenizer.save_pretrained(path)
 
     def _drop_old(self) -> None:

@@ -5,7 +5,9 @@
     rollout    keys and values of the rows that decode, and their logits
     update     gradients 4 N, weights in the precision of the forward pass, activations of one micro-batch, one chunk of logits
 
-Rollout and update follow each other, so that the total is `always` and the larger of the two. N: the model's parameters.
+Rollout and update follow each other, so that the total is `always` and the larger of the two. N: the model's parameters. With adapters
+of n parameters on layers of M, the model is frozen in the forward pass's precision, 2 N, and is the reference itself; master weights,
+moments and gradients are n's, and the rollout copy is 2 M.
 """
 
 from __future__ import annotations
@@ -50,6 +52,16 @@ class ModelShape:
 
 
 @dataclass(frozen=True, slots=True)
+class Adapters:
+    """What the memory of LoRA depends on."""
+
+    parameters: int
+    """Of all matrices A and B."""
+    adapted: int
+    """Parameters of the matrices that have an adapter: the rollout has a copy of them, with the adapters merged."""
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """How the processes are started."""
 
@@ -84,6 +96,8 @@ class Work:
     gradient_checkpointing: bool = False
     has_reference: bool = False
     teacher: ModelShape | None = None
+    adapters: Adapters | None = None
+    """What is trained in the place of the model's own weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +170,8 @@ def plan_memory(shape: ModelShape, launch: Launch, work: Work) -> MemoryPlan:
 
 
 def _always(shape: ModelShape, launch: Launch, work: Work, element: int) -> list[Part]:
+    if work.adapters is not None:
+        return _always_with_adapters(shape, launch, work.adapters, element)
     count, shards = shape.parameters, launch.shards
     cut = f" / {shards}" if shards > 1 else ""
     parts = []
@@ -172,22 +188,35 @@ def _always(shape: ModelShape, launch: Launch, work: Work, element: int) -> list
         parts.append(Part("reference policy", "always", element * count, f"{element} x N"))
     if work.teacher is not None:
         parts.append(Part("teacher", "always", element * work.teacher.parameters, f"{element} x {work.teacher.parameters / 1e9:.2f}e9"))
-    if launch.on_gpu:
-        parts.append(Part("reserve", "always", RESERVE_BYTES, "CUDA context, NCCL, fragments"))
-    return parts
+    return [*parts, *_reserve(launch)]
+
+
+def _always_with_adapters(shape: ModelShape, launch: Launch, adapters: Adapters, element: int) -> list[Part]:
+    return [
+        Part("frozen weights", "always", element * shape.parameters, f"{element} x N"),
+        Part("adapters", "always", MASTER * adapters.parameters, f"4 x {adapters.parameters:,}"),
+        Part("Adam's moments", "always", MOMENTS * adapters.parameters, f"8 x {adapters.parameters:,}"),
+        Part("rollout copy", "always", element * adapters.adapted, f"{element} x {adapters.adapted:,}, the adapted matrices"),
+        *_reserve(launch),
+    ]
+
+
+def _reserve(launch: Launch) -> list[Part]:
+    return [Part("reserve", "always", RESERVE_BYTES, "CUDA context, NCCL, fragments")] if launch.on_gpu else []
 
 
 def _update(shape: ModelShape, launch: Launch, work: Work) -> list[Part]:
-    count, shards = shape.parameters, launch.shards
-    parts = [Part("gradients", "update", GRADIENT * count // shards, f"4 x N{f' / {shards}' if shards > 1 else ''}")]
+    count, shards = shape.parameters if work.adapters is None else work.adapters.parameters, launch.shards
+    trained = "N" if work.adapters is None else f"{count:,}"
+    parts = [Part("gradients", "update", GRADIENT * count // shards, f"4 x {trained}{f' / {shards}' if shards > 1 else ''}")]
     if launch.sharded:
         gathered = shape.outside_layers + 2 * shape.largest_layer
         parts.append(Part("gathered weights", "update", HALF * gathered, "2 x (embeddings and head + 2 layers)"))
     else:
         if launch.processes > 1:
-            parts.append(Part("gradient buckets", "update", GRADIENT * count, "4 x N, of data parallel training"))
+            parts.append(Part("gradient buckets", "update", GRADIENT * count, f"4 x {trained}, of data parallel training"))
         if launch.on_gpu:
-            parts.append(Part("weights in bfloat16", "update", HALF * count, "2 x N, for the forward pass"))
+            parts.append(Part("weights in bfloat16", "update", HALF * count, f"2 x {trained}, for the forward pass"))
     per_token = activation_bytes(shape, work.gradient_checkpointing)
     logits = CHUNK_LOGIT_BYTES * shape.vocabulary * work.logit_vocabularies
     parts += [
@@ -212,7 +241,7 @@ def remedy(shape: ModelShape, launch: Launch, work: Work, keys: dict[str, str]) 
     if "gradient_checkpointing" in keys and not work.gradient_checkpointing and work.trains:
         changed = plan_memory(shape, launch, replace(work, gradient_checkpointing=True))
         options.append((f"{keys['gradient_checkpointing']}: true", changed))
-    if work.trains and not launch.sharded:
+    if work.trains and not launch.sharded and work.adapters is None:
         processes = max(launch.processes, 8)
         sharded = plan_memory(shape, replace(launch, processes=processes, sharded=True), work)
         options.append((f"recipes/accelerate/fsdp2.yaml on {processes} GPUs", sharded))

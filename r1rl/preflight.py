@@ -61,6 +61,8 @@ def check_settings(recipe: GRPORecipe) -> None:
         template_text(recipe.prompt.template)
     if recipe.rollout.engine == "vllm":
         check_vllm()
+    if recipe.model.lora is not None and importlib.util.find_spec("peft") is None:
+        raise RecipeError("model.lora trains adapters through peft, which is not installed: pip install 'r1rl[peft]', or leave it out.")
 
 
 def check_model_folder(path: str, key: str = "model.path") -> None:
@@ -71,6 +73,10 @@ def check_model_folder(path: str, key: str = "model.path") -> None:
         raise RecipeError(f"{key}: {folder} is a file; write a folder with a model, a hub name (OWNER/NAME) or embedded.")
     if not folder.exists() and path not in models.EMBEDDED and (near := get_close_matches(path, models.EMBEDDED, n=1, cutoff=0.8)):
         raise RecipeError(f"{key}: there is no model {path}; did you mean {near[0]}?")
+    if folder.is_dir() and (folder / models.ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
+        raise RecipeError(
+            f"{key}: {folder} holds a PEFT adapter and no whole model: merge it into its model first (docs/lora.md), and write that folder."
+        )
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise RecipeError(f"{key}: the folder {folder} has no config.json, so it holds no model that transformers can load.")
     if not folder.is_dir() and not can_be_hub_name:

@@ -150,8 +150,8 @@ class TrainingRun(ABC, Generic[Result]):
 
     panels: ClassVar[Sequence[Panel]] = PANELS
     """Of curves.png."""
-    loads_with: ClassVar[str] = "AutoModelForCausalLM"
-    """The class of transformers that loads the checkpoints."""
+    loads_with: str = "AutoModelForCausalLM"
+    """What loads the checkpoints: a class of transformers, or more."""
 
     def __init__(
         self,

@@ -37,7 +37,7 @@ LAYERS = {
         "r1rl.data", "r1rl.rewards", "r1rl.grpo.batching", "r1rl.grpo.packed_attention", "r1rl.grpo.costs", "r1rl.grpo.packing",
         "r1rl.grpo.layout", "r1rl.grpo.balance", "r1rl.grpo.logprobs", "r1rl.rollout", "r1rl.checkpoint", "r1rl.monitor",
         "r1rl.run_directory", "r1rl.environment", "r1rl.memory_plan", "r1rl.distributed", "r1rl.launch", "r1rl.optimization",
-        "r1rl.phase_clock",
+        "r1rl.phase_clock", "r1rl.lora",
     ),
     (3, "jobs"): (
         "r1rl.preflight", "r1rl.check", "r1rl.training_run", "r1rl.held_out_run", "r1rl.grpo", "r1rl.distill", "r1rl.stages",

@@ -10,12 +10,15 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from r1rl import models
-from r1rl.check.memory import read_config, shape_of
+from r1rl.check.memory import adapters_of, read_config, shape_of
+from r1rl.config.schema import LoRAConfig
+from r1rl.lora import add_adapters
 from r1rl.memory_plan import (
     CARD_BYTES,
     GB,
     ROLLOUT_LOGIT_BYTES,
     ROLLOUT_SHARE,
+    Adapters,
     Launch,
     MemoryPlan,
     ModelShape,
@@ -27,6 +30,7 @@ from r1rl.memory_plan import (
 )
 from r1rl.rollout import memory as rollout_memory
 from r1rl.rollout.cache import PackedPrompts, RowCache
+from r1rl.rollout.weights import RolloutWeights
 
 CONFIGS = Path(__file__).parent / "data" / "configs"
 
@@ -105,6 +109,32 @@ def test_half_a_billion_on_one_gpu_and_on_two_with_whole_models() -> None:
     assert two.total - one.total == 1_976_131_072
 
 
+def test_adapters_of_seven_billion_on_one_gpu() -> None:
+    # in + out of a layer: q and o 2 x 7,168, k and v 2 x 4,096, gate, up and down 3 x 22,528, together 90,112; 28 layers, rank 32
+    # in x out: q and o 2 x 12,845,056, k and v 2 x 1,835,008, gate, up and down 3 x 67,895,296, together 233,046,016; 28 layers
+    config = read_config("qwen2.5-7b", None, str(CONFIGS / "qwen2.5-7b.json"))
+    adapters = adapters_of(config, LoRAConfig(rank=32))
+    assert adapters == Adapters(80_740_352, 6_525_288_448)
+    # q and v alone: 28 x (7,168 + 4,096) x 8
+    assert adapters_of(config, LoRAConfig(rank=8, target_modules=["q_proj", "v_proj"])).parameters == 2_523_136
+    work = Work(rows=128, length=4096, update_tokens=16384, logit_tokens=4096, has_reference=True, adapters=adapters)
+    one, two = (plan_memory(shape("qwen2.5-7b"), Launch(count), work) for count in (1, 2))
+    assert part(one, "frozen weights") == 15_231_233_024
+    assert part(one, "adapters") == part(one, "gradients") == 322_961_408
+    assert part(one, "Adam's moments") == 645_922_816
+    assert part(one, "rollout copy") == 13_050_576_896
+    assert part(one, "weights in bfloat16") == 161_480_704
+    assert one.of("always") == 15_231_233_024 + 322_961_408 + 645_922_816 + 13_050_576_896 + 3 * GB  # no reference
+    assert two.total - one.total == 322_961_408  # gradient buckets
+
+
+def test_adapters_are_not_advised_to_be_sharded() -> None:
+    work = Work(rows=8, length=1024, update_tokens=65536, logit_tokens=1024, adapters=Adapters(80_740_352, 6_525_288_448))
+    assert not plan_memory(shape("qwen2.5-7b"), Launch(), work).fits
+    assert remedy(shape("qwen2.5-7b"), Launch(), work, {}) == ""
+    assert remedy(shape("qwen2.5-7b"), Launch(), replace(work, adapters=None), {}).startswith("recipes/accelerate/fsdp2.yaml")
+
+
 def test_rows_that_do_not_fit_decode_in_turns() -> None:
     work = Work(rows=4096, length=8192, update_tokens=8192, logit_tokens=1024)
     plan = plan_memory(shape("qwen2.5-1.5b"), Launch(), work)
@@ -158,6 +188,20 @@ def test_parameters_and_moments_of_the_embedded_model_are_what_torch_holds() -> 
     assert part(plan, "Adam's moments") == sum(one.untyped_storage().nbytes() for one in moments)
     gradients = [parameter.grad for parameter in parameters.values()]
     assert part(plan, "gradients") == sum(one.untyped_storage().nbytes() for one in gradients if one is not None)
+
+
+def test_adapters_of_the_embedded_model_are_what_torch_holds() -> None:
+    model = AutoModelForCausalLM.from_pretrained(models.resolve("embedded"), dtype=torch.float32)
+    lora = LoRAConfig(rank=4)
+    work = Work(rows=4, length=64, adapters=adapters_of(model.config, lora))
+    plan = plan_memory(shape_of(model.config), Launch(on_gpu=False), work)
+    add_adapters(model, lora, "embedded", None, seed=0)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert part(plan, "adapters") == sum(one.untyped_storage().nbytes() for one in trained)
+    frozen = {parameter.data_ptr(): parameter for parameter in model.parameters() if not parameter.requires_grad}
+    assert part(plan, "frozen weights") == sum(one.untyped_storage().nbytes() for one in frozen.values())
+    copied = {parameter.data_ptr(): parameter for parameter in RolloutWeights(model).model.parameters()}
+    assert part(plan, "rollout copy") == sum(one.untyped_storage().nbytes() for place, one in copied.items() if place not in frozen)
 
 
 def test_keys_and_values_of_the_embedded_model_are_what_the_engine_s_cache_holds() -> None:

@@ -74,7 +74,7 @@ def check_one(
 ) -> None:
     """One recipe: what its command looks at before it starts, and the memory. `awaited`: keys whose files do not exist yet, and why."""
     if isinstance(recipe, GRPORecipe):
-        check_processes(recipe, launch.processes)
+        check_processes(recipe, launch.processes, launch.sharded)
     awaited = {**of_earlier_runs(recipe), **awaited}
     recipe = without_models(recipe, awaited)
     findings = CHECKS.get(type(recipe), check_any)(recipe, recipe_path, awaited)

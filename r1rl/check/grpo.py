@@ -118,6 +118,9 @@ def _add_sizes(findings: Findings, recipe: GRPORecipe) -> None:
         ("", f"{steps} optimizer step{'s' if steps > 1 else ''} of {completions // algorithm.num_minibatches} completions each"),
         ("model", recipe.model.path),
     ]
+    if (lora := recipe.model.lora) is not None:
+        targets = ", ".join(lora.target_modules) or "all linear layers of the decoder"
+        findings.rows.append(("", f"frozen; adapters of rank {lora.rank}, scale {lora.alpha / lora.rank:g}, on {targets}"))
 
 
 def _where_counts(found: Preflight) -> list[tuple[str, str, int]]:

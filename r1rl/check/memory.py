@@ -20,10 +20,11 @@ from r1rl.config.distill import DistillRecipe
 from r1rl.config.evaluate import EvaluateRecipe
 from r1rl.config.generate import GenerateRecipe
 from r1rl.config.reward_model import RewardModelRecipe
-from r1rl.config.schema import GRPORecipe
+from r1rl.config.schema import GRPORecipe, LoRAConfig
 from r1rl.config.sft import SFTRecipe
 from r1rl.errors import RecipeError
-from r1rl.memory_plan import CARD_BYTES, GB, Launch, MemoryPlan, ModelShape, Work, plan_memory, remedy
+from r1rl.lora import adapted_linears
+from r1rl.memory_plan import CARD_BYTES, GB, Adapters, Launch, MemoryPlan, ModelShape, Work, plan_memory, remedy
 
 ASSUMED_PROMPT = 512
 """Tokens of the longest prompt where the prompts could not be rendered and the recipe sets no limit."""
@@ -74,6 +75,14 @@ def shape_of(config: PretrainedConfig) -> ModelShape:
         vocabulary=text.vocab_size,
         context=getattr(text, "max_position_embeddings", None),
     )
+
+
+def adapters_of(config: PretrainedConfig, lora: LoRAConfig) -> Adapters:
+    """The sizes of a model's adapters, rank x in and out x rank each. Raises UserError for targets that it lacks."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    matrices = [layer.get_parameter("weight") for layer in adapted_linears(model, lora).values()]
+    return Adapters(lora.rank * sum(sum(matrix.shape) for matrix in matrices), sum(matrix.numel() for matrix in matrices))
 
 
 def read_config(path: str, revision: str | None, file: str | None) -> PretrainedConfig:
@@ -127,6 +136,7 @@ def estimate(recipe: Any, launch: Launch, prompt_tokens: int | None, config_file
 
 def _grpo(recipe: GRPORecipe, launch: Launch, prompt_tokens: int | None, config_file: str | None) -> Estimate:
     rollout, update = recipe.rollout, recipe.update
+    config = read_config(recipe.model.path, recipe.model.revision, config_file)
     prompt, assumptions = _prompt_length(prompt_tokens, recipe.data.max_prompt_tokens)
     length = prompt + rollout.max_completion_length
     rows = -(-rollout.num_prompts // launch.processes) * rollout.num_generations
@@ -139,8 +149,9 @@ def _grpo(recipe: GRPORecipe, launch: Launch, prompt_tokens: int | None, config_
         logit_tokens=min(update.logprob_chunk, tokens),
         gradient_checkpointing=recipe.model.gradient_checkpointing,
         has_reference=recipe.algorithm.beta != 0,
+        adapters=None if recipe.model.lora is None else adapters_of(config, recipe.model.lora),
     )
-    shape = shape_of(read_config(recipe.model.path, recipe.model.revision, config_file))
+    shape = shape_of(config)
     keys = {"update_tokens": "update.micro_batch_tokens", "logit_tokens": "update.logprob_chunk"} | CHECKPOINTING
     return Estimate(recipe.model.path, shape, launch, work, keys, assumptions)
 

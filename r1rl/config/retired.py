@@ -18,6 +18,7 @@ _CHECKPOINT = "write checkpoint.every_steps and checkpoint.keep."
 _RESUME = "resume from the command line: r1rl grpo RECIPE --resume [PATH]."
 _LAUNCH = "it belongs to the launcher: accelerate launch --config_file recipes/accelerate/fsdp2.yaml -m r1rl grpo RECIPE."
 _CHECKPOINTING = "write model.gradient_checkpointing: true."
+_LORA = "write model.lora: {rank: 32, alpha: 32}, which trains adapters of the decoder's linear layers."
 _TRUST = "r1rl never runs code that comes with a model or a data set."
 _ENTROPY = "write algorithm.entropy_coefficient; it stays constant."
 _DATALOADER = "data needs no loader settings here; leave it out."
@@ -48,7 +49,13 @@ RETIRED: dict[str, str] = {
     "gradient_checkpointing_kwargs": _CHECKPOINTING,
     "activation_checkpointing": _CHECKPOINTING,
     "activation_checkpointing_kwargs": _CHECKPOINTING,
-    "use_peft": "LoRA is not part of r1rl: it trains all weights.",
+    "use_peft": _LORA,
+    "lora_r": "write model.lora.rank.",
+    "lora_rank": "write model.lora.rank.",
+    "lora_alpha": "write model.lora.alpha.",
+    "lora_target_modules": "write model.lora.target_modules, a list of names; empty: all linear layers of the decoder.",
+    "target_modules": "write model.lora.target_modules, a list of names; empty: all linear layers of the decoder.",
+    "lora_dropout": "policies run without dropout, adapters too; leave it out.",
     "load_in_4bit": "quantized training is not part of r1rl; write model.dtype.",
     "load_in_8bit": "quantized training is not part of r1rl; write model.dtype.",
     "disable_dropout": "policies run without dropout; leave it out.",
@@ -222,7 +229,7 @@ RETIRED_PREFIXES: dict[str, str] = {
     "fsdp_": _LAUNCH,
     "deepspeed_": _LAUNCH,
     "dataloader_": _DATALOADER,
-    "lora_": "LoRA is not part of r1rl: it trains all weights.",
+    "lora_": _LORA,
     "wandb_": "write logging.trackers: [wandb]; wandb reads its own settings from WANDB_* variables of the environment.",
     "trackio_": "write logging.trackers: [trackio]; trackio reads its own settings from TRACKIO_* variables of the environment.",
 }

@@ -19,9 +19,25 @@ class ModelConfig:
     path: str = option("embedded", 'a hub name, a folder, a run directory (its newest checkpoint), or "embedded" for the small base model that ships with r1rl (embedded-small: a smaller one)', path="any")
     revision: str | None = option(None, "the hub revision (branch, tag or commit); recorded with the run")
     dtype: Literal["auto", "float32", "bfloat16"] = option(
-        "auto", "what forward and backward compute in; auto: bfloat16 on a GPU, float32 on a CPU. Master weights stay float32"
+        "auto", "what forward and backward compute in; auto: bfloat16 on a GPU, float32 on a CPU. Weights that are trained stay float32"
     )
     gradient_checkpointing: bool = option(False, "recompute activations in the backward pass: less memory, about a third more time")
+
+
+@dataclass(kw_only=True, slots=True)
+class LoRAConfig:
+    """Low-rank adapters: the model's weights stay as they are, and W x + (alpha / rank) B A x is computed in the place of W x."""
+
+    rank: int = option(32, "rows of A and columns of B", within=COUNT)
+    alpha: int = option(32, "the adapter's part is multiplied by alpha / rank", within=COUNT)
+    target_modules: list[str] = option([], "names of the decoder's linear layers that get an adapter, such as [q_proj, v_proj]; empty: all of them")
+
+
+@dataclass(kw_only=True, slots=True)
+class PolicyConfig(ModelConfig):
+    """The policy, trained as a whole or through adapters."""
+
+    lora: LoRAConfig | None = option(None, "train adapters only, with the extra peft ({}: its defaults); the model's own weights are loaded in dtype, frozen, and are the reference of beta. null: train all weights")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -198,7 +214,7 @@ class GRPORecipe:
     output_dir: str = option("runs", "run directories are made in here")
     seed: int = option(0, "of everything: data order, sampling, initialisation", within=NOT_NEGATIVE)
     max_steps: int = option(100, "rollouts; each is followed by num_iterations x num_minibatches optimizer steps", within=COUNT)
-    model: ModelConfig = section(ModelConfig, "the policy")
+    model: PolicyConfig = section(PolicyConfig, "the policy")
     data: DataConfig = required("training problems")
     prompt: PromptConfig = section(PromptConfig, "template, prefill and stop strings")
     rewards: list[RewardConfig] = required("what is rewarded")

@@ -60,6 +60,11 @@ def _grpo(recipe: GRPORecipe) -> Iterator[Contradiction]:
             ("update.compile", "model.gradient_checkpointing"),
             "update.compile and model.gradient_checkpointing are both true, and a compiled layer can't be recomputed: write one of them",
         )
+    if recipe.model.lora is not None and recipe.rollout.engine == "vllm":
+        yield (
+            ("rollout.engine", "model.lora"),
+            "rollout.engine is vllm, which is sent whole weights and would not see the adapters of model.lora: write engine: auto",
+        )
 
 
 def _prompt(prompt: PromptConfig) -> Iterator[Contradiction]:

@@ -13,8 +13,9 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from r1rl.errors import RecipeError, UserError
+from r1rl.lora import open_adapter
+from r1rl.models import ADAPTER_CONFIG
 
-CONFIG = "adapter_config.json"
 EXTRA = "peft"
 """The optional dependency, which is called like the package."""
 
@@ -48,9 +49,9 @@ def find_adapter(path: str, revision: str | None, base: str | None, key: str) ->
         content = json.loads(Path(found).read_text(encoding="utf-8"))
         named, named_revision = content.get("base_model_name_or_path"), content.get("revision")
     except (OSError, ValueError, AttributeError) as error:
-        raise RecipeError(f"{key}.path: {path} holds a PEFT adapter whose {CONFIG} can't be read ({error}).") from error
+        raise RecipeError(f"{key}.path: {path} holds a PEFT adapter whose {ADAPTER_CONFIG} can't be read ({error}).") from error
     if not (base or named):
-        raise RecipeError(f"{key}.path: {path} holds a PEFT adapter, but its {CONFIG} names no model: write {key}.base.")
+        raise RecipeError(f"{key}.path: {path} holds a PEFT adapter, but its {ADAPTER_CONFIG} names no model: write {key}.base.")
     if importlib.util.find_spec(EXTRA) is None:
         raise RecipeError(f"{key}.path: {path} holds a PEFT adapter, and peft is not installed: pip install 'r1rl[{EXTRA}]'.")
     return Adapter(
@@ -68,13 +69,11 @@ def merge_adapter(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
 
     Raises UserError for an adapter of another model, and for one that can't be merged (prompt tuning and the like).
     """
-    from peft import PeftModel
-
     whose = f"models: the adapter {adapter.path}"
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Found missing adapter keys")  # an error below
-            wrapped = PeftModel.from_pretrained(model, adapter.path, revision=adapter.revision)
+            wrapped = open_adapter(model, adapter.path, adapter.revision)
         # The same weights again: only this call tells which of them found no place.
         loaded = wrapped.load_adapter(adapter.path, wrapped.active_adapter, revision=adapter.revision)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:

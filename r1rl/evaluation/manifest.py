@@ -12,10 +12,10 @@ from r1rl import __version__, grading
 from r1rl.bundled import bundled_path
 from r1rl.config.evaluate import BenchmarkConfig, EvaluateRecipe
 from r1rl.environment import describe_environment
-from r1rl.evaluation import adapters
 from r1rl.evaluation.benchmarks import LoadedBenchmark
 from r1rl.evaluation.grades import CONTINUATION
 from r1rl.evaluation.targets import Target
+from r1rl.models import ADAPTER_CONFIG
 from r1rl.types import Prompt
 
 MEASURED = "measured"
@@ -127,7 +127,7 @@ def _version(path: str, commit: str | None) -> str:
     if not folder.is_dir():
         return f"commit {commit}"
     joined = hashlib.blake2b(digest_size=16)
-    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob(adapters.CONFIG)]):
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob(ADAPTER_CONFIG)]):
         with file.open("rb") as content:
             joined.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
     return joined.hexdigest()

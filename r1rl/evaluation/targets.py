@@ -103,10 +103,19 @@ def _of_run(config: EvaluatedModelConfig, run: Path, name: str, key: str) -> lis
     if not found:
         raise RecipeError(f"{key}.path: {folder} has no whole checkpoint.")
     if not config.every_step:
-        return [Target(name, str(found[-1]), config, name, step_of(found[-1]))]
-    targets = [Target(f"{name}-step-{step_of(path):06d}", str(path), config, name, step_of(path)) for path in found]
+        return [_of_checkpoint(config, found[-1], name, name, key)]
+    targets = [_of_checkpoint(config, path, f"{name}-step-{step_of(path):06d}", name, key) for path in found]
     start = _start_of(run)
     return targets if start is None else [Target(f"{name}-step-000000", start, config, name, 0), *targets]
+
+
+def _of_checkpoint(config: EvaluatedModelConfig, checkpoint: Path, label: str, run: str, key: str) -> Target:
+    """One checkpoint of a run, which trained a whole model or adapters."""
+    adapter = find_adapter(str(checkpoint), None, config.base, key)
+    if adapter is None and config.base is not None:
+        raise RecipeError(f"{key}.base is set, but {checkpoint} is no PEFT adapter: leave base out.")
+    path = str(checkpoint) if adapter is None else _base_of(adapter, key)
+    return Target(label, path, config, run, step_of(checkpoint), adapter)
 
 
 def _start_of(run: Path) -> str | None:

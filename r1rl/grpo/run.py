@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import DistributedType
 from transformers.utils.logging import disable_progress_bar
 
 from r1rl import models
@@ -30,7 +31,7 @@ def run(recipe: GRPORecipe, recipe_path: Path, resume: str | None = None) -> Non
     recipe = replace(recipe, model=replace(recipe.model, path=models.pinned(recipe.model.path)))
     try:
         accelerator = make_accelerator(recipe.model, recipe.logging, recipe.output_dir)
-        check_processes(recipe, accelerator.num_processes)
+        check_processes(recipe, accelerator.num_processes, accelerator.distributed_type is DistributedType.FSDP)
         directory, checkpoint = open_run(recipe, resume, accelerator)
         state = starting_state(checkpoint)
         display = ProgressDisplay(recipe.max_steps, state.step, live=recipe.logging.live, enabled=accelerator.is_main_process)
@@ -42,8 +43,13 @@ def run(recipe: GRPORecipe, recipe_path: Path, resume: str | None = None) -> Non
         checked.rewards.close()
 
 
-def check_processes(recipe: GRPORecipe, num_processes: int) -> None:
-    """Refuse a batch that can't be shared out evenly among the processes."""
+def check_processes(recipe: GRPORecipe, num_processes: int, sharded: bool) -> None:
+    """Refuse a batch that can't be shared out evenly among the processes, and adapters of a model that is sharded among them."""
+    if sharded and recipe.model.lora is not None:
+        raise UserError(
+            "model.lora trains adapters of a whole model in each process, but this launch shards it (FSDP2): use "
+            "recipes/accelerate/ddp.yaml, or train all weights."
+        )
     unit = num_processes * recipe.algorithm.num_minibatches
     if recipe.rollout.num_prompts % unit:
         raise UserError(
@@ -59,6 +65,8 @@ class GRPORun(HeldOutRun[StepResult]):
         self, recipe: GRPORecipe, parts: GRPOParts, state: TrainingState, directory: RunDirectory, checkpoint: Path | None
     ) -> None:
         super().__init__(recipe, parts, GRPOTrainer(recipe, parts, state), state, directory, checkpoint)
+        if recipe.model.lora is not None:
+            self.loads_with = "r1rl evaluate, or PEFT's AutoPeftModelForCausalLM"
         self.rollout = recipe.rollout
         self.num_prompts, self.dropped_prompts = len(parts.prompts), parts.dropped_prompts
         self.longest_prompt = max(len(prompt.token_ids) for prompt in parts.prompts)
@@ -66,11 +74,16 @@ class GRPORun(HeldOutRun[StepResult]):
     def greeting(self) -> str:
         parts = self.parts
         return (
-            f"{self.directory.path}: {parts.model.num_parameters() / 1e6:.1f}M parameters on {self.accelerator.device}, "
+            f"{self.directory.path}: {self._parameters()} on {self.accelerator.device}, "
             f"{self.accelerator.num_processes} process(es); {self.num_prompts} prompts ({self.dropped_prompts} dropped as too long); "
             f"each step {self.rollout.num_prompts} prompts x {self.rollout.num_generations} completions. "
             f"Engine: {parts.engine.name}, because {parts.engine.reason}.{self._length_warning()}"
         )
+
+    def _parameters(self) -> str:
+        """How many parameters the model has, and how many of them are trained where that is not all."""
+        whole, trained = (self.parts.model.num_parameters(only_trainable=trainable) / 1e6 for trainable in (False, True))
+        return f"{whole:.1f}M parameters" if trained == whole else f"{whole:.1f}M parameters, {trained:.3g}M of them trained,"
 
     def _length_warning(self) -> str:
         """Prompts and completions that the model can't hold; empty if it can."""

@@ -19,12 +19,14 @@ from r1rl.config.schema import GRPORecipe, LoggingConfig, ModelConfig, PromptCon
 from r1rl.data import PromptOrder, build_prompts
 from r1rl.distributed import max_over_processes
 from r1rl.errors import UserError
+from r1rl.grpo.adapters import BasePolicy, adapt
 from r1rl.grpo.collect import Collector
 from r1rl.grpo.compilation import compile_policy, wants_compiling
 from r1rl.grpo.layout import choose_layout
 from r1rl.grpo.logprobs import PolicyForward
 from r1rl.grpo.packing import Layout
 from r1rl.grpo.update import PolicyUpdate
+from r1rl.lora import adapted_layers
 from r1rl.monitor.progress import ProgressDisplay
 from r1rl.optimization import make_optimizer, make_schedule
 from r1rl.preflight import Preflight
@@ -86,19 +88,18 @@ def build_parts(
 ) -> GRPOParts:
     """Load the model (from `checkpoint` when a run goes on) and connect everything."""
     tokenizer = load_tokenizer(recipe.model.path, recipe.model.revision)
-    model = load_policy(recipe.model, checkpoint)
+    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+    lora = recipe.model.lora
+    model = load_policy(recipe.model, checkpoint) if lora is None else load_policy(recipe.model, dtype=dtype)
     sampling = make_sampling(recipe.rollout, recipe.prompt, tokenizer, model)
     template = PromptTemplate(recipe.prompt, tokenizer)
     prompts, dropped = build_prompts(checked.problems, template, recipe.data.max_prompt_tokens)
     evaluation_prompts = build_prompts(checked.evaluation_problems, template, None)[0] if checked.evaluation_problems else []
-    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     forward = PolicyForward(model, sampling, recipe.update.logprob_chunk)
     forward.verify()
-    reference = None
-    if recipe.algorithm.beta != 0.0:
-        # The reference is the policy that training started from, also for a run that goes on.
-        start = load_policy(recipe.model) if checkpoint else model
-        reference = PolicyForward(frozen_copy(start, dtype, accelerator.device), sampling, recipe.update.logprob_chunk)
+    if lora is not None:  # after `verify`: without autocast, bfloat16 weights and float32 adapters do not mix
+        adapt(model, recipe.model, lora, recipe.seed, checkpoint)
+    reference = make_reference(recipe, forward, dtype, accelerator.device, checkpoint)
     nn.Module.to(model, accelerator.device)
     layout = agreed_layout(accelerator, choose_layout(model, recipe.update, dtype))
     if layout.reason:
@@ -142,6 +143,18 @@ def build_parts(
     )
 
 
+def make_reference(
+    recipe: GRPORecipe, forward: PolicyForward, dtype: torch.dtype, device: torch.device, checkpoint: Path | None
+) -> PolicyForward | BasePolicy | None:
+    """The reference of the KL term: the policy that training started from, also for a run that goes on. None where `beta` is 0."""
+    if recipe.algorithm.beta == 0.0:
+        return None
+    if recipe.model.lora is not None:
+        return BasePolicy(forward)
+    start = load_policy(recipe.model) if checkpoint else forward.model
+    return PolicyForward(frozen_copy(start, dtype, device), forward.sampling, forward.chunk)
+
+
 def make_engine(
     rollout: RolloutConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, accelerator: Accelerator, dtype: torch.dtype
 ) -> RolloutEngine:
@@ -181,18 +194,27 @@ def load_tokenizer(path: str, revision: str | None = None, key: str = "model.pat
     return tokenizer
 
 
-def load_policy(model: ModelConfig, checkpoint: Path | None = None) -> PreTrainedModel:
-    """The policy with float32 master weights, from the recipe's path or from a checkpoint."""
-    return load_trained(AutoModelForCausalLM, "causal language model", model, checkpoint)
+def load_policy(model: ModelConfig, checkpoint: Path | None = None, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """The policy from the recipe's path or from a checkpoint, with float32 master weights, or in `dtype` where they will be frozen.
+
+    Raises UserError for a checkpoint that holds adapters only.
+    """
+    if checkpoint is not None and (checkpoint / models.ADAPTER_CONFIG).is_file():
+        raise UserError(f"{checkpoint} holds an adapter: go on with the recipe that the run began with, which has model.lora.")
+    return load_trained(AutoModelForCausalLM, "causal language model", model, checkpoint, dtype)
 
 
-def load_trained(kind: Any, name: str, model: ModelConfig, checkpoint: Path | None = None, **settings: Any) -> PreTrainedModel:
+def load_trained(
+    kind: Any, name: str, model: ModelConfig, checkpoint: Path | None = None, dtype: torch.dtype = torch.float32, **settings: Any
+) -> PreTrainedModel:
     """A model to train, of one of transformers' Auto classes, with float32 master weights; `name` is what messages call it."""
     source = str(checkpoint or models.resolve(model.path))
     try:
-        loaded = kind.from_pretrained(source, revision=None if checkpoint else model.revision, dtype=torch.float32, **settings)
+        loaded = kind.from_pretrained(source, revision=None if checkpoint else model.revision, dtype=dtype, **settings)
     except (OSError, ValueError) as error:
         raise UserError(f"model.path: no {name} could be loaded from {source!r}: {first_sentence(error)}") from error
+    if adapted_layers(loaded):  # transformers loads an adapter of the hub onto its model
+        raise UserError(f"model.path: {source} holds a PEFT adapter and no whole model: merge it into its model first (docs/lora.md).")
     disable_dropout(loaded)
     if model.gradient_checkpointing:
         # transformers 5.23 has a new name for it; 5.17 has only the old one.

@@ -10,6 +10,9 @@ from r1rl.errors import RecipeError
 EMBEDDED = {"embedded": Path(__file__).parent / "tiny-base", "embedded-small": Path(__file__).parent / "small-base"}
 """The models that ship with r1rl, by the names that stand for them in recipes: a base model, and a smaller one to be its student."""
 
+ADAPTER_CONFIG = "adapter_config.json"
+"""In a folder or hub repository with a PEFT adapter, which is no model by itself."""
+
 
 def resolve(path: str) -> str:
     """What transformers loads for a path: an embedded model's folder, a run directory's newest whole checkpoint, else the path itself.

@@ -1,4 +1,4 @@
-"""The weights that a rollout reads: the policy's own, or a copy in another precision that is refreshed in place."""
+"""The weights that a rollout reads: the policy's own, or a copy refreshed in place, in another precision or with merged adapters."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from r1rl.attention_kernels import steady_attention
+from r1rl.lora import adapted_layers, adapted_weight
 
 
 class RolloutWeights:
@@ -20,6 +21,10 @@ class RolloutWeights:
     Where the policy computes in the rollout's precision already, its own modules run and nothing is ever synchronized.
     Otherwise (float32 master weights and a bfloat16 rollout, or a sharded policy) there is one copy of the parameters;
     buffers keep their precision, since rounding rotary frequencies would move the positions.
+
+    Of a policy with adapters (`r1rl.lora`) it is a plain model, W + scale B A in the place of each adapted layer: the engines run it as
+    fast as any other, and their captured steps stay valid. Frozen weights without an adapter are the policy's own in the rollout's
+    precision, so the copy takes the adapted matrices only.
     """
 
     def __init__(self, policy: PreTrainedModel, dtype: torch.dtype | None = None, sharded: bool = False) -> None:
@@ -33,8 +38,15 @@ class RolloutWeights:
             dtype = torch.bfloat16 if parameter.device.type == "cuda" and parameter.dtype is torch.float32 else parameter.dtype
         self.dtype = dtype
         self.device = parameter.device
-        self.is_copy = sharded or any(p.is_floating_point() and p.dtype is not dtype for p in policy.parameters())
-        self.model = convert_copy(policy, dtype) if self.is_copy else policy
+        self.merged: list[tuple[Any, Any]] = []
+        """Each adapted layer of the policy, and the plain one of the copy."""
+        other_precision = any(p.is_floating_point() and p.dtype is not dtype for p in policy.parameters())
+        self.is_copy = sharded or other_precision or bool(adapted_layers(policy))
+        if adapted_layers(policy):
+            self.model, self.merged = plain_copy(policy, dtype)
+            self.refresh()
+        else:
+            self.model = convert_copy(policy, dtype) if self.is_copy else policy
 
     @property
     def input_vocabulary(self) -> int:
@@ -57,7 +69,10 @@ class RolloutWeights:
         if not self.is_copy:
             return
         with torch.no_grad():
-            if any(isinstance(parameter, DTensor) for parameter in self.policy.parameters()):
+            if self.merged:  # nothing else changes
+                for adapted, plain in self.merged:
+                    plain.weight.copy_(adapted_weight(adapted))
+            elif any(isinstance(parameter, DTensor) for parameter in self.policy.parameters()):
                 # One parameter at a time is gathered: the whole float32 policy need not fit beside the copy.
                 for mine, sharded in zip(self.model.parameters(), self.policy.parameters(), strict=True):
                     mine.copy_(sharded.full_tensor() if isinstance(sharded, DTensor) else sharded)
@@ -106,11 +121,39 @@ def convert_copy(policy: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel
             )
             for parameter in policy.parameters()
         }
+    return duplicate(policy, converted)
+
+
+def plain_copy(policy: PreTrainedModel, dtype: torch.dtype) -> tuple[PreTrainedModel, list[tuple[Any, Any]]]:
+    """A copy without adapters, and each adapted layer beside the plain layer in its place, whose weight is its own.
+
+    The other parameters are the policy's where they have `dtype` already; nobody trains them.
+    """
+    replaced: dict[int, object] = {}
+    merged = []
+    with torch.inference_mode(False), torch.no_grad():
+        layers = list(adapted_layers(policy).values())
+        for weight in (layer.base_layer.weight for layer in layers):
+            replaced[id(weight)] = torch.nn.Parameter(torch.empty_like(weight, dtype=dtype), requires_grad=False)
+        for parameter in (parameter for parameter in policy.parameters() if id(parameter) not in replaced):
+            same = parameter.dtype is dtype or not parameter.is_floating_point()
+            replaced[id(parameter)] = parameter if same else torch.nn.Parameter(parameter.to(dtype), requires_grad=False)
+        for layer in layers:
+            plain = copy.deepcopy(layer.base_layer, replaced)
+            replaced[id(layer)] = plain
+            merged.append((layer, plain))
+    model = duplicate(policy, replaced)
+    del model.peft_config
+    return model, merged
+
+
+def duplicate(policy: PreTrainedModel, replaced: dict[int, object]) -> PreTrainedModel:
+    """A copy in eval mode; `replaced`: by identity, what stands in it for parts of the policy."""
     # accelerate wraps `forward` on the instance (autocast, outputs to float32); the copy must run its class's own.
     wrapped = policy.__dict__.get("forward")
     if wrapped is not None:
-        converted[id(wrapped)] = None
-    duplicate = copy.deepcopy(policy, converted)
-    duplicate.__dict__.pop("forward", None)
-    duplicate.__dict__.pop("_original_forward", None)
-    return duplicate.eval()
+        replaced[id(wrapped)] = None
+    copied = copy.deepcopy(policy, replaced)
+    copied.__dict__.pop("forward", None)
+    copied.__dict__.pop("_original_forward", None)
+    return copied.eval()

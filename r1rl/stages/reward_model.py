@@ -174,7 +174,7 @@ class RewardModelRun(TrainingRun[TRLStep]):
     """A run from its first (or next) step to its summary."""
 
     panels: ClassVar[Sequence[Panel]] = PANELS
-    loads_with: ClassVar[str] = "AutoModelForSequenceClassification"
+    loads_with = "AutoModelForSequenceClassification"
     parts: RewardModelParts
 
     def __init__(
