@@ -15,7 +15,7 @@ from update_helpers import LAYOUTS, assert_same_gradients, build, gradients, ran
 from r1rl.config.schema import LoRAConfig, UpdateConfig
 from r1rl.errors import UserError
 from r1rl.grpo.adapters import BasePolicy
-from r1rl.grpo.compilation import compile_layers
+from r1rl.grpo.compilation import compile_policy
 from r1rl.grpo.costs import PassCosts
 from r1rl.grpo.layout import choose_layout
 from r1rl.grpo.logprobs import PolicyForward
@@ -116,8 +116,9 @@ def test_packing_is_checked_and_taken() -> None:
 @pytest.mark.slow
 def test_compiled_layers_give_the_same_gradients() -> None:
     model = adapted(build("qwen3"))
-    assert compile_layers(model, LAYOUTS["shared"], torch.bfloat16) == ""
-    policy, batch = BasePolicy(PolicyForward(model, Sampling(20), 64)), random_rollout(3)
+    policy = BasePolicy(forward := PolicyForward(model, Sampling(20), 64))
+    assert compile_policy(forward, LAYOUTS["shared"], torch.bfloat16) == ""
+    batch = random_rollout(3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         for _ in range(2):  # with the reference in between, which runs the same layers without adapters
             found, expected = (gradients(each, batch, LAYOUTS["shared"]) for each in (model, adapted(build("qwen3"))))
