@@ -23,8 +23,12 @@ MASTER, MOMENTS, GRADIENT, HALF = 4, 8, 4, 2
 """Bytes of a parameter: float32 weights, AdamW's two moments, float32 gradients, bfloat16 copies."""
 CHUNK_LOGIT_BYTES = 16
 """Of a token and vocabulary entry in the loss: bfloat16 logits (2), float32 ones (4), their gradient (4), a copy (4), in bfloat16 (2)."""
+FUSED_LOGIT_BYTES = 4
+"""The same where a kernel makes the gradient from the logits: both in bfloat16 (r1rl.grpo.logprob_kernel)."""
 ROLLOUT_LOGIT_BYTES = 32
 """Of a row and vocabulary entry while decoding: r1rl.rollout.memory."""
+KEPT_SHARE = 0.1
+"""Of the card: the largest cache that is kept during the update, with the captured steps that refer to it (r1rl.rollout.memory)."""
 ROLLOUT_SHARE = 0.9
 """Of what is free, the part that rows may take: the engine's own rule."""
 
@@ -94,6 +98,8 @@ class Work:
     logit_vocabularies: int = 1
     """2 where a teacher's logits exist beside them."""
     gradient_checkpointing: bool = False
+    compiled: bool = False
+    """The policy's forward is compiled (`update.compile`)."""
     has_reference: bool = False
     teacher: ModelShape | None = None
     adapters: Adapters | None = None
@@ -139,12 +145,16 @@ def key_value_bytes(shape: ModelShape, element: int) -> int:
     return 2 * shape.layers * shape.keys * element
 
 
-def activation_bytes(shape: ModelShape, checkpointed: bool) -> int:
+def activation_bytes(shape: ModelShape, checkpointed: bool, compiled: bool = False) -> int:
     """Bytes that one token of a micro-batch keeps for the backward pass.
 
     A layer keeps 20 hidden + 4 queries + 4 keys + 8 intermediate (docs/memory.md); with gradient checkpointing all layers keep their
-    input, 4 hidden, and one layer at a time the rest.
+    input, 4 hidden, and one layer at a time the rest. A compiled layer keeps 12 hidden + 4 queries + 4 keys + 6 intermediate, and the
+    backward pass of one layer takes 8 hidden + 6 intermediate more.
     """
+    if compiled:
+        kept = 12 * shape.hidden + 4 * shape.queries + 4 * shape.keys + 6 * shape.intermediate
+        return shape.layers * kept + 8 * shape.hidden + 6 * shape.intermediate
     layer = 20 * shape.hidden + 4 * shape.queries + 4 * shape.keys + 8 * shape.intermediate
     return shape.layers * 4 * shape.hidden + layer if checkpointed else shape.layers * layer
 
@@ -166,6 +176,8 @@ def plan_memory(shape: ModelShape, launch: Launch, work: Work) -> MemoryPlan:
             Part("keys and values", "rollout", cache, f"{rows} rows x {work.length} tokens x {key_value_bytes(shape, element):,} bytes"),
             Part("logits of a token", "rollout", rows * ROLLOUT_LOGIT_BYTES * shape.vocabulary, f"{rows} rows x 32 x {shape.vocabulary:,}"),
         ]
+        if work.trains and launch.on_gpu and cache <= KEPT_SHARE * CARD_BYTES:
+            parts.append(Part("kept keys and values", "update", cache, "as above, for the next rollout"))
     return MemoryPlan(tuple(parts), rows, work)
 
 
@@ -217,8 +229,8 @@ def _update(shape: ModelShape, launch: Launch, work: Work) -> list[Part]:
             parts.append(Part("gradient buckets", "update", GRADIENT * count, f"4 x {trained}, of data parallel training"))
         if launch.on_gpu:
             parts.append(Part("weights in bfloat16", "update", HALF * count, f"2 x {trained}, for the forward pass"))
-    per_token = activation_bytes(shape, work.gradient_checkpointing)
-    logits = CHUNK_LOGIT_BYTES * shape.vocabulary * work.logit_vocabularies
+    per_token = activation_bytes(shape, work.gradient_checkpointing, work.compiled)
+    logits = (FUSED_LOGIT_BYTES if work.compiled else CHUNK_LOGIT_BYTES) * shape.vocabulary * work.logit_vocabularies
     parts += [
         Part("activations", "update", work.update_tokens * per_token, f"{work.update_tokens:,} tokens x {per_token:,} bytes"),
         Part("logits of a chunk", "update", work.logit_tokens * logits, f"{work.logit_tokens:,} tokens x {logits:,} bytes"),
@@ -239,7 +251,7 @@ def remedy(shape: ModelShape, launch: Launch, work: Work, keys: dict[str, str]) 
         fitting = _fitting_tokens(shape, launch, work)
         options.append((f"{keys['update_tokens']}: {fitting}", plan_memory(shape, launch, replace(work, update_tokens=fitting))))
     if "gradient_checkpointing" in keys and not work.gradient_checkpointing and work.trains:
-        changed = plan_memory(shape, launch, replace(work, gradient_checkpointing=True))
+        changed = plan_memory(shape, launch, replace(work, gradient_checkpointing=True, compiled=False))
         options.append((f"{keys['gradient_checkpointing']}: true", changed))
     if work.trains and not launch.sharded and work.adapters is None:
         processes = max(launch.processes, 8)

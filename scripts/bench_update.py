@@ -62,7 +62,7 @@ def main() -> None:
     options = parser.parse_args()
     recipe: BenchRecipe = load_recipe("bench", options.recipe)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = make_model(recipe).to(device)
+    model = make_model(recipe, torch.device(device))
     batch = batch_of(make_workload(recipe, vocabulary_of(model)))
     packed = choose_layout(model, recipe.update, torch.float32 if device == "cpu" else torch.bfloat16)
     layouts = {

@@ -308,3 +308,20 @@ def test_unknown_engine() -> None:
 def test_bad_requests_fail_at_once(engine: str, prompts: list[list[int]], seeds: list[int], sampling: Sampling, message: str) -> None:
     with pytest.raises(UserError, match=message):
         build_engine(engine, tiny_model(), tokenizer()).generate(prompts, 1, sampling, seeds)
+
+
+def test_each_completion_may_have_its_own_limit() -> None:
+    """What is drawn up to the limit does not depend on it."""
+    model = tiny_model()
+    sampling = Sampling(20)
+    whole = run(native(model), PROMPTS, 3, sampling, SEEDS)
+    limits = [[1 + (7 * prompt + 5 * generation) % 20 for generation in range(3)] for prompt in range(len(PROMPTS))]
+    for arguments in ({}, {"max_rows": 4, "look_every": 3}):
+        groups = sorted(native(model, **arguments).generate(PROMPTS, 3, sampling, SEEDS, limits), key=lambda group: group.index)
+        for group, full, own in zip(groups, whole, limits, strict=True):
+            for completion, long, limit in zip(group.completions, full, own, strict=True):
+                assert completion.token_ids == long.token_ids[:limit]
+                assert completion.finish_reason is FinishReason.LENGTH
+    for wrong in ([[1] * 3], [[1, 2]] * len(PROMPTS), [[21] * 3] * len(PROMPTS), [[0] * 3] * len(PROMPTS)):
+        with pytest.raises(UserError, match="limit"):
+            next(native(model).generate(PROMPTS, 3, sampling, SEEDS, wrong))

@@ -6,24 +6,29 @@ each is to have the memory for itself, r1rl runs first and then TRL.
 
 from __future__ import annotations
 
-import copy
+import gc
 import json
 import statistics
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from rich.console import Console
 from rich.table import Table
+from transformers import PreTrainedModel
 
 from r1rl.bench.machine import measured_bandwidth, measured_peak
 from r1rl.bench.ours import OurStep
-from r1rl.bench.peer import run_trl
+from r1rl.bench.peer import run_trl, trl_steps
 from r1rl.bench.workload import Workload, make_model, make_tokenizer, make_workload, one_eos, vocabulary_of
+from r1rl.check.memory import adapters_of, is_compiled, shape_of
 from r1rl.config.bench import BenchRecipe
 from r1rl.config.load import dump_recipe
+from r1rl.config.schema import ModelConfig
 from r1rl.environment import describe_environment
 from r1rl.errors import UserError
+from r1rl.memory_plan import GB, RESERVE_BYTES, Launch, Work, plan_memory
 
 PHASES = ("rollout", "reward", "update", "step")
 
@@ -32,37 +37,46 @@ def run(recipe: BenchRecipe, recipe_path: Path, against: str | None = None) -> N
     """`r1rl bench`. `against`: "trl", or None."""
     if against not in (None, "trl"):
         raise UserError(f"--against {against}: the bench knows trl.")
+    if against and recipe.lora is not None:
+        raise UserError("lora: the bench trains adapters with r1rl alone: leave out --against.")
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
-    model = make_model(recipe)
+    device = Accelerator().device
+    model = make_model(recipe, device)
     workload = make_workload(recipe, vocabulary_of(model))
     one_eos(model, workload.eos)
     tokenizer = make_tokenizer(workload.eos + 1)
-    other_model = copy.deepcopy(model) if against else None
-    ours: list[dict[str, float]] = []
-    reset_peak_memory()
+    plan = None
+    if device.type == "cuda":
+        plan = planned_memory(recipe, workload, model)
+        Console().print(f"Planned: {plan / GB:.1f} GB of tensors at most, of which r1rl's update takes most.")
     contender = OurStep(recipe, workload, model, tokenizer)
-    interleaved = contender.accelerator.device.type == "cpu"
+    interleaved = device.type == "cpu"
+    ours: list[dict[str, float]] = []
+    peaks: list[int] = []
 
     def our_step(number: int) -> None:
         ours.append(contender.run(number))
+        peaks.append(peak_memory())
 
-    if other_model is None or not interleaved:
+    if against is None or not interleaved:
         for number in range(recipe.warmup + recipe.steps):
             our_step(number)
-    result: dict[str, Any] = {"r1rl": figures(recipe, ours) if ours else {}}
-    result["r1rl"]["peak_memory_bytes"] = peak_memory()
-    if other_model is not None:
-        if not interleaved:
-            torch.nn.Module.to(model, "cpu")
-            reset_peak_memory()
-        theirs = run_trl(recipe, workload, other_model, tokenizer, our_step if interleaved else lambda number: None)
-        result["trl"] = figures(recipe, theirs) | {"peak_memory_bytes": peak_memory()}
-        if interleaved:
-            result["r1rl"] |= figures(recipe, ours)
-        result["ratio"] = {phase: result["trl"]["seconds"][phase] / result["r1rl"]["seconds"][phase] for phase in PHASES}
+    result: dict[str, Any] = {}
+    if interleaved and against:
+        theirs = run_trl(recipe, workload, fresh_model(recipe, workload, device), tokenizer, our_step)
+    result["r1rl"] = figures(ours[recipe.warmup :]) | {"peak_memory_bytes": max(peaks) or None, "planned_memory_bytes": plan}
     result["r1rl"] |= efficiency(contender, workload, result["r1rl"]["seconds"])
     result |= {"completion_tokens": workload.num_tokens, "notes": contender.notes, "environment": describe_environment(recipe.seed)}
+    if against:
+        if not interleaved:
+            del model, contender  # each is to have the memory for itself
+            gc.collect()
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            theirs = run_trl(recipe, workload, fresh_model(recipe, workload, device), tokenizer, lambda number: None)
+        result["trl"] = figures(theirs[trl_steps(recipe)[0] :]) | {"peak_memory_bytes": peak_memory() or None}
+        result["ratio"] = {phase: result["trl"]["seconds"][phase] / result["r1rl"]["seconds"][phase] for phase in PHASES}
     folder = Path(recipe.output_dir) / recipe.run_name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
@@ -71,9 +85,32 @@ def run(recipe: BenchRecipe, recipe_path: Path, against: str | None = None) -> N
     Console().print(f"Written to {folder / 'bench.json'}.")
 
 
-def figures(recipe: BenchRecipe, steps: list[dict[str, float]]) -> dict[str, Any]:
+def fresh_model(recipe: BenchRecipe, workload: Workload, device: torch.device) -> PreTrainedModel:
+    """The same model once more, untouched."""
+    model = make_model(recipe, device)
+    one_eos(model, workload.eos)
+    return model
+
+
+def planned_memory(recipe: BenchRecipe, workload: Workload, model: PreTrainedModel) -> int:
+    """Bytes of tensors at most, by the estimate that `r1rl check` prints (`r1rl.memory_plan`), for this step's own lengths."""
+    positions = sum(len(prompt) + sum(lengths) for prompt, lengths in zip(workload.prompts, workload.lengths, strict=True))
+    passes = -(-positions // recipe.update.micro_batch_tokens)
+    rows = recipe.num_prompts * recipe.num_generations
+    work = Work(
+        rows=rows,
+        length=max(map(len, workload.prompts)) + recipe.completion_length_max,
+        update_tokens=positions // passes,
+        logit_tokens=min(recipe.update.logprob_chunk, workload.num_tokens // passes),
+        compiled=is_compiled(recipe.update, Launch(), ModelConfig(path="")),
+        adapters=None if recipe.lora is None else adapters_of(model.config, recipe.lora),
+    )
+    plan = plan_memory(shape_of(model.config), Launch(), work)
+    return plan.total - RESERVE_BYTES
+
+
+def figures(timed: list[dict[str, float]]) -> dict[str, Any]:
     """Medians by phase over the timed steps, and every step's seconds."""
-    timed = steps[recipe.warmup :]
     seconds = {phase: statistics.median(step[phase] for step in timed) for phase in PHASES}
     return {"seconds": seconds, "steps": timed}
 
@@ -109,16 +146,9 @@ def efficiency(contender: OurStep, workload: Workload, seconds: dict[str, float]
     }
 
 
-def reset_peak_memory() -> None:
-    """Forgets the peak so far, and frees what is cached."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-
-
-def peak_memory() -> int | None:
-    """Bytes that tensors took at most; None on a CPU, where the process's memory is everybody's."""
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+def peak_memory() -> int:
+    """Bytes that tensors took at most, since the device was last asked to forget; 0 on a CPU, where the process's memory is everybody's."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
 
 
 def show(result: dict[str, Any], recipe: BenchRecipe, console: Console) -> None:
@@ -139,5 +169,9 @@ def show(result: dict[str, Any], recipe: BenchRecipe, console: Console) -> None:
         f"the update at {ours['update_flops_utilisation']:.0%} of a large matrix product's speed, "
         f"decoding at {ours['decode_bandwidth_share']:.0%} of a copy's."
     )
+    if ours["peak_memory_bytes"]:
+        planned, peak = ours["planned_memory_bytes"], ours["peak_memory_bytes"]
+        theirs = f"; TRL at most {result['trl']['peak_memory_bytes'] / GB:.1f} GB" if "trl" in result else ""
+        console.print(f"Tensors took {peak / GB:.1f} GB at most, {peak / planned - 1:+.1%} of the plan{theirs}.")
     for note in result["notes"]:
         console.print(note)

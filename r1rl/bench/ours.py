@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from r1rl.bench.workload import Workload, reward
+from r1rl.bench.workload import Workload, compute_dtype, reward
 from r1rl.config.bench import BenchRecipe
 from r1rl.config.schema import AlgorithmConfig, DataConfig, GRPORecipe, OptimizerConfig, RewardConfig, RolloutConfig
 from r1rl.grpo.advantages import group_advantages
@@ -17,6 +17,7 @@ from r1rl.grpo.compilation import compile_policy, wants_compiling
 from r1rl.grpo.layout import choose_layout
 from r1rl.grpo.logprobs import PolicyForward
 from r1rl.grpo.update import PolicyUpdate
+from r1rl.lora import add_adapters
 from r1rl.optimization import make_optimizer, make_schedule
 from r1rl.rollout.native import NativeEngine
 from r1rl.sampling import Sampling
@@ -26,12 +27,13 @@ class OurStep:
     """One GRPO step after the other, on the same prompts."""
 
     def __init__(self, recipe: BenchRecipe, workload: Workload, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        use_bfloat16 = recipe.dtype == "bfloat16" or (recipe.dtype == "auto" and torch.cuda.is_available())
-        dtype = torch.bfloat16 if use_bfloat16 else torch.float32
+        dtype = compute_dtype(recipe)
         self.recipe = recipe
         self.workload = workload
-        self.accelerator = Accelerator(mixed_precision="bf16" if use_bfloat16 else "no")
+        self.accelerator = Accelerator(mixed_precision="bf16" if dtype is torch.bfloat16 else "no")
         torch.nn.Module.to(model, self.accelerator.device)
+        if recipe.lora is not None:
+            add_adapters(model, recipe.lora, recipe.path or recipe.run_name, None, recipe.seed)
         self.sampling = Sampling(max_completion_length=recipe.completion_length_max)
         self.algorithm = AlgorithmConfig()
         optimizer_config = OptimizerConfig()

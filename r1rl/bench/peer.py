@@ -17,7 +17,7 @@ from transformers import (
     TrainerCallback,
 )
 
-from r1rl.bench.workload import Workload, reward
+from r1rl.bench.workload import Workload, compute_dtype, reward
 from r1rl.config.bench import BenchRecipe
 from r1rl.errors import UserError
 
@@ -46,6 +46,12 @@ class ForceLengths(LogitsProcessor):
         return torch.where(ends, only, scores)
 
 
+def trl_steps(recipe: BenchRecipe) -> tuple[int, int]:
+    """Steps that warm up, and steps that are timed."""
+    warmup = recipe.warmup if recipe.trl_warmup is None else recipe.trl_warmup
+    return warmup, recipe.steps if recipe.trl_steps is None else recipe.trl_steps
+
+
 def run_trl(
     recipe: BenchRecipe,
     workload: Workload,
@@ -61,7 +67,7 @@ def run_trl(
         raise UserError(f"--against trl needs TRL and datasets: {error}") from error
 
     on_gpu = torch.cuda.is_available()
-    steps = recipe.warmup + recipe.steps
+    steps = sum(trl_steps(recipe))
     batch = recipe.num_prompts * recipe.num_generations
     laps: dict[str, float] = {}
     results: list[dict[str, float]] = []
@@ -87,13 +93,13 @@ def run_trl(
             results.append({**laps, "update": step - sum(laps.values()), "step": step})
             after_step(len(results) - 1)
 
-    use_bfloat16 = recipe.dtype == "bfloat16" or (recipe.dtype == "auto" and on_gpu)
     with tempfile.TemporaryDirectory() as folder:
         arguments = GRPOConfig(
             output_dir=folder,
             per_device_train_batch_size=recipe.trl_micro_batch, gradient_accumulation_steps=batch // recipe.trl_micro_batch,
-            num_generations=recipe.num_generations, max_completion_length=recipe.completion_length_max, max_steps=steps, bf16=use_bfloat16,
-            use_cpu=not on_gpu, gradient_checkpointing=False, report_to=[], save_strategy="no", logging_steps=1, temperature=1.0, beta=0.0,
+            num_generations=recipe.num_generations, max_completion_length=recipe.completion_length_max, max_steps=steps,
+            bf16=compute_dtype(recipe) is torch.bfloat16, use_cpu=not on_gpu, gradient_checkpointing=False,
+            report_to=[], save_strategy="no", logging_steps=1, temperature=1.0, beta=0.0,
             learning_rate=1e-6, disable_tqdm=True, shuffle_dataset=False, seed=recipe.seed,
         )  # fmt: skip
         texts = [" ".join(f"t{token}" for token in prompt) for prompt in workload.prompts] * steps

@@ -79,13 +79,22 @@ def forced_lengths(count: int, mean: int, longest: int, seed: int) -> list[int]:
     return found
 
 
-def make_model(recipe: BenchRecipe) -> PreTrainedModel:
-    """The model in float32: of the recipe's path, or with random weights of its shape."""
+def compute_dtype(recipe: BenchRecipe) -> torch.dtype:
+    """What forward passes compute in."""
+    use_bfloat16 = recipe.dtype == "bfloat16" or (recipe.dtype == "auto" and torch.cuda.is_available())
+    return torch.bfloat16 if use_bfloat16 else torch.float32
+
+
+def make_model(recipe: BenchRecipe, device: torch.device) -> PreTrainedModel:
+    """The model in float32 (with adapters: frozen, in what is computed in): of the recipe's path, or with random weights of its shape,
+    which are the same each time."""
     torch.manual_seed(recipe.seed)
+    dtype = torch.float32 if recipe.lora is None else compute_dtype(recipe)
     if recipe.path is not None:
-        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(models.resolve(recipe.path), dtype=torch.float32)
+        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(models.resolve(recipe.path), dtype=dtype)
         return loaded
-    made: PreTrainedModel = AutoModelForCausalLM.from_config(shape_config(recipe.shape, recipe), dtype=torch.float32)
+    with device:
+        made: PreTrainedModel = AutoModelForCausalLM.from_config(shape_config(recipe.shape, recipe), dtype=dtype)
     return made
 
 
@@ -101,7 +110,7 @@ def shape_config(shape: ShapeConfig, recipe: BenchRecipe) -> PreTrainedConfig:
         intermediate_size=shape.intermediate_size,
         vocab_size=shape.vocab_size,
         max_position_embeddings=recipe.prompt_length_max + recipe.completion_length_max + 1,
-        tie_word_embeddings=True,
+        tie_word_embeddings=shape.tied,
         bos_token_id=None,
         eos_token_id=shape.vocab_size - 1,
         pad_token_id=0,

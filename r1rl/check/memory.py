@@ -20,7 +20,7 @@ from r1rl.config.distill import DistillRecipe
 from r1rl.config.evaluate import EvaluateRecipe
 from r1rl.config.generate import GenerateRecipe
 from r1rl.config.reward_model import RewardModelRecipe
-from r1rl.config.schema import GRPORecipe, LoRAConfig
+from r1rl.config.schema import GRPORecipe, LoRAConfig, ModelConfig, UpdateConfig
 from r1rl.config.sft import SFTRecipe
 from r1rl.errors import RecipeError
 from r1rl.lora import adapted_linears
@@ -148,12 +148,19 @@ def _grpo(recipe: GRPORecipe, launch: Launch, prompt_tokens: int | None, config_
         update_tokens=tokens,
         logit_tokens=min(update.logprob_chunk, tokens),
         gradient_checkpointing=recipe.model.gradient_checkpointing,
+        compiled=is_compiled(update, launch, recipe.model),
         has_reference=recipe.algorithm.beta != 0,
         adapters=None if recipe.model.lora is None else adapters_of(config, recipe.model.lora),
     )
     shape = shape_of(config)
     keys = {"update_tokens": "update.micro_batch_tokens", "logit_tokens": "update.logprob_chunk"} | CHECKPOINTING
     return Estimate(recipe.model.path, shape, launch, work, keys, assumptions)
+
+
+def is_compiled(update: UpdateConfig, launch: Launch, model: ModelConfig) -> bool:
+    """Whether the policy's forward will be compiled, as far as the recipe decides (`r1rl.grpo.compilation.wants_compiling`)."""
+    possible = launch.on_gpu and update.layout != "padded" and model.dtype != "float32" and not model.gradient_checkpointing
+    return possible and update.compile is not False
 
 
 CHECKPOINTING = {"gradient_checkpointing": "model.gradient_checkpointing"}

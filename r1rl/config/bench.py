@@ -9,7 +9,7 @@ from typing import Literal
 from r1rl.config.fields import option, required, section
 from r1rl.config.intervals import COUNT, COUNT_OR_OFF, NOT_NEGATIVE
 from r1rl.config.issues import Contradiction
-from r1rl.config.schema import UpdateConfig
+from r1rl.config.schema import LoRAConfig, UpdateConfig
 
 
 @dataclass(kw_only=True, slots=True)
@@ -24,6 +24,7 @@ class ShapeConfig:
     head_dim: int = option(64, "width of a head", within=COUNT)
     intermediate_size: int = option(4864, "width of the gated MLP", within=COUNT)
     vocab_size: int = option(151936, "entries of the vocabulary", within=COUNT)
+    tied: bool = option(True, "the head's weights are the embedding's")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -44,10 +45,13 @@ class BenchRecipe:
     completion_length_max: int = option(512, "tokens of the longest completion", within=COUNT)
     steps: int = option(5, "steps that are timed; the table shows their medians", within=COUNT)
     warmup: int = option(2, "steps before those", within=COUNT)
+    trl_steps: int | None = option(None, "steps of TRL that are timed; null: as many", within=COUNT)
+    trl_warmup: int | None = option(None, "steps of TRL before those; null: as many", within=COUNT_OR_OFF)
     threads: int = option(0, "threads of a CPU; 0: torch's own choice", within=COUNT_OR_OFF)
     trl_micro_batch: int = option(32, "completions per forward pass of TRL, which pads all of them to the longest", within=COUNT)
     compile_layers: bool | None = option(None, "of r1rl's rollout: as rollout.compile_layers of `r1rl grpo`")
     update: UpdateConfig = section(UpdateConfig, "micro-batches of r1rl")
+    lora: LoRAConfig | None = option(None, "train adapters of a model in dtype, as model.lora of `r1rl grpo`; not with --against")
 
 
 def contradictions(recipe: BenchRecipe) -> Iterator[Contradiction]:

@@ -1,0 +1,116 @@
+"""r1rl's Triton kernels against plain arithmetic in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from rollout_helpers import tiny_model
+from torch import Tensor
+
+from r1rl.grpo.logprobs import LogitHead, chunk_logprobs
+from r1rl.rollout import sampler
+from r1rl.sampling import Sampling
+
+pytestmark = pytest.mark.gpu
+
+
+def attended(
+    query: Tensor, key: Tensor, value: Tensor, positions: Tensor, scaling: float, window: int | None, softcap: float | None
+) -> Tensor:
+    """[R, Q, 1, D], [R, H, C, D] and [R, H, C, E] in float64; [R, 1, Q, E]."""
+    repeats = query.shape[1] // key.shape[1]
+    scores = query.double() @ key.double().repeat_interleave(repeats, 1).transpose(2, 3) * scaling
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    columns = torch.arange(key.shape[2], device=key.device)
+    hidden = (columns > positions[:, None]) | (columns <= positions[:, None] - (window or key.shape[2]))
+    weights = scores.masked_fill(hidden[:, None, None], -torch.inf).softmax(-1)
+    return (weights @ value.double().repeat_interleave(repeats, 1)).transpose(1, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("rows", "query_heads", "heads", "size", "out_size", "window", "softcap"),
+    [(3, 14, 2, 64, 64, None, None), (200, 12, 2, 128, 128, None, None), (5, 4, 4, 24, 16, 100, None), (2, 8, 4, 32, 32, 70, 5.0)],
+)
+def test_decode_attention(rows, query_heads, heads, size, out_size, window, softcap, dtype) -> None:
+    from r1rl.rollout.decode_kernel import RowAttention
+
+    attend = RowAttention(torch.device("cuda"))
+    generator = torch.Generator("cuda").manual_seed(rows)
+    columns = 700
+    query = torch.randn(rows, query_heads, 1, size, device="cuda", generator=generator).to(dtype)
+    # Views of larger buffers, as in the engine.
+    key = torch.randn(rows + 1, heads, columns + 4, size, device="cuda", generator=generator).to(dtype)[:rows, :, :columns]
+    value = torch.randn(rows + 1, heads, columns + 4, out_size, device="cuda", generator=generator).to(dtype)[:rows, :, :columns]
+    positions = torch.randint(columns, (rows,), device="cuda", generator=generator)
+    positions[0], positions[1] = 0, columns - 1
+    expected = attended(query, key, value, positions, size**-0.5, window, softcap)
+    splits = {1, attend.splits(rows * heads, columns)}
+    assert max(splits) > 1 or rows == 200
+    for count in splits:
+        found = attend(query, key, value, positions, size**-0.5, window, softcap, count)
+        torch.testing.assert_close(found.double(), expected, atol=1e-5 if dtype is torch.float32 else 2e-2, rtol=0)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("vocabulary", [97, 5000, 151_936])
+def test_draws_are_those_of_the_plain_sums(vocabulary: int, temperature: float) -> None:
+    from r1rl.rollout import draw_kernel
+
+    generator = torch.Generator("cuda").manual_seed(vocabulary)
+    logits = torch.randn(400, vocabulary, device="cuda", generator=generator) * 3
+    logits[:, 3::7] = -torch.inf
+    logits[0, :-1] = -torch.inf
+    uniform = torch.rand(400, dtype=torch.float64, device="cuda", generator=generator)
+    blocks = sampler.Blocks(draw_kernel.block_width, draw_kernel.operation())
+    found, logprobs = sampler.draw(logits, temperature, uniform, blocks)
+    expected, _ = sampler.draw(logits, temperature, uniform)
+    assert (found == expected).float().mean() > 0.99  # a border between two tokens may move by a rounding
+    true = (logits.double() / temperature).log_softmax(-1).gather(1, found[:, None])[:, 0]
+    torch.testing.assert_close(logprobs.double(), true, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("vocabulary", [97, 151_936])
+def test_logprobs_and_entropies_with_their_gradients(vocabulary: int, temperature: float) -> None:
+    from r1rl.grpo.logprob_kernel import LogprobsAndEntropies
+
+    generator = torch.Generator("cuda").manual_seed(vocabulary)
+    logits = torch.randn(9, vocabulary, device="cuda", generator=generator, requires_grad=True)
+    targets = torch.randint(vocabulary, (9,), device="cuda", generator=generator)
+    of_logprobs, of_entropies = torch.randn(2, 9, device="cuda", generator=generator)
+    exact = logits.detach().double().requires_grad_()
+    logprobs, entropies = LogprobsAndEntropies.apply(logits, targets, temperature)
+    log_p = (exact / temperature).log_softmax(-1)
+    expected = log_p.gather(1, targets[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1)
+    torch.testing.assert_close(logprobs.double(), expected[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(entropies.double(), expected[1], atol=1e-5, rtol=0)
+    for with_entropy in (False, True):
+        (found,) = torch.autograd.grad((logprobs * of_logprobs + entropies * of_entropies * with_entropy).sum(), logits, retain_graph=True)
+        loss = (expected[0] * of_logprobs + expected[1] * of_entropies * with_entropy).sum()
+        (wanted,) = torch.autograd.grad(loss, exact, retain_graph=True)
+        torch.testing.assert_close(found.double(), wanted, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(4), Sampling(4, temperature=0.6), Sampling(4, top_p=0.9)], ids=str)
+def test_a_chunk_is_what_it_is_without_kernels(sampling: Sampling) -> None:
+    from r1rl.grpo.logprob_kernel import fused_chunk_logprobs
+
+    model = tiny_model().cuda()
+    head = LogitHead(model)
+    hidden = torch.randn(20, model.config.hidden_size, device="cuda", generator=torch.Generator("cuda").manual_seed(0), requires_grad=True)
+    targets = torch.arange(20, device="cuda")
+    for mode in ("none", "value", "gradient"):
+        results = []
+        for compute in (fused_chunk_logprobs, chunk_logprobs):
+            logprobs, entropies = compute(head, hidden, targets, sampling, mode)
+            loss = logprobs.sum() + (entropies.sum() if mode == "gradient" else 0.0)
+            results.append((logprobs, entropies, torch.autograd.grad(loss, (hidden, head.embedding.weight))))
+        (logprobs, entropies, gradients), (wanted, wanted_entropies, wanted_gradients) = results
+        torch.testing.assert_close(logprobs, wanted, atol=1e-5, rtol=1e-5)
+        assert (entropies is None) == (wanted_entropies is None) == (mode == "none")
+        if entropies is not None:
+            torch.testing.assert_close(entropies, wanted_entropies, atol=1e-5, rtol=1e-5)
+        for found, expected in zip(gradients, wanted_gradients, strict=True):
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
