@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from r1rl.bench import command
 from r1rl.bench.command import efficiency, figures
@@ -64,7 +65,7 @@ def contender(recipe: BenchRecipe) -> OurStep:
     model = make_model(recipe, torch.device("cpu"))
     workload = make_workload(recipe, 50)
     one_eos(model, workload.eos)
-    return OurStep(recipe, workload, model, make_tokenizer(50))
+    return OurStep(recipe, workload, model, make_tokenizer(50), Accelerator())
 
 
 def test_our_completions_have_the_forced_lengths():

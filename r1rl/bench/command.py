@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from r1rl.bench.machine import measured_bandwidth, measured_peak
 from r1rl.bench.ours import OurStep
 from r1rl.bench.peer import run_trl, trl_steps
-from r1rl.bench.workload import Workload, make_model, make_tokenizer, make_workload, one_eos, vocabulary_of
+from r1rl.bench.workload import Workload, compute_dtype, make_model, make_tokenizer, make_workload, one_eos, vocabulary_of
 from r1rl.check.memory import adapters_of, is_compiled, shape_of
 from r1rl.config.bench import BenchRecipe
 from r1rl.config.load import dump_recipe
@@ -41,7 +41,8 @@ def run(recipe: BenchRecipe, recipe_path: Path, against: str | None = None) -> N
         raise UserError("lora: the bench trains adapters with r1rl alone: leave out --against.")
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
-    device = Accelerator().device
+    accelerator = Accelerator(mixed_precision="bf16" if compute_dtype(recipe) is torch.bfloat16 else "no")
+    device = accelerator.device
     model = make_model(recipe, device)
     workload = make_workload(recipe, vocabulary_of(model))
     one_eos(model, workload.eos)
@@ -50,7 +51,7 @@ def run(recipe: BenchRecipe, recipe_path: Path, against: str | None = None) -> N
     if device.type == "cuda":
         plan = planned_memory(recipe, workload, model)
         Console().print(f"Planned: {plan / GB:.1f} GB of tensors at most, of which r1rl's update takes most.")
-    contender = OurStep(recipe, workload, model, tokenizer)
+    contender = OurStep(recipe, workload, model, tokenizer, accelerator)
     interleaved = device.type == "cpu"
     ours: list[dict[str, float]] = []
     peaks: list[int] = []
@@ -59,18 +60,19 @@ def run(recipe: BenchRecipe, recipe_path: Path, against: str | None = None) -> N
         ours.append(contender.run(number))
         peaks.append(peak_memory())
 
-    if against is None or not interleaved:
-        for number in range(recipe.warmup + recipe.steps):
-            our_step(number)
-    result: dict[str, Any] = {}
     if interleaved and against:
         theirs = run_trl(recipe, workload, fresh_model(recipe, workload, device), tokenizer, our_step)
+    for number in range(len(ours), recipe.warmup + recipe.steps):
+        our_step(number)
+    result: dict[str, Any] = {}
     result["r1rl"] = figures(ours[recipe.warmup :]) | {"peak_memory_bytes": max(peaks) or None, "planned_memory_bytes": plan}
     result["r1rl"] |= efficiency(contender, workload, result["r1rl"]["seconds"])
     result |= {"completion_tokens": workload.num_tokens, "notes": contender.notes, "environment": describe_environment(recipe.seed)}
     if against:
         if not interleaved:
+            show(result, recipe, Console())
             del model, contender  # each is to have the memory for itself
+            accelerator.free_memory()
             gc.collect()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()

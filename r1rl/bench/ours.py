@@ -26,12 +26,19 @@ from r1rl.sampling import Sampling
 class OurStep:
     """One GRPO step after the other, on the same prompts."""
 
-    def __init__(self, recipe: BenchRecipe, workload: Workload, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self,
+        recipe: BenchRecipe,
+        workload: Workload,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        accelerator: Accelerator,
+    ) -> None:
         dtype = compute_dtype(recipe)
         self.recipe = recipe
         self.workload = workload
-        self.accelerator = Accelerator(mixed_precision="bf16" if dtype is torch.bfloat16 else "no")
-        torch.nn.Module.to(model, self.accelerator.device)
+        self.accelerator = accelerator
+        torch.nn.Module.to(model, accelerator.device)
         if recipe.lora is not None:
             add_adapters(model, recipe.lora, recipe.path or recipe.run_name, None, recipe.seed)
         self.sampling = Sampling(max_completion_length=recipe.completion_length_max)
