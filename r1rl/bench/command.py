@@ -28,7 +28,10 @@ from r1rl.config.load import dump_recipe
 from r1rl.config.schema import ModelConfig
 from r1rl.environment import describe_environment
 from r1rl.errors import UserError
+from r1rl.grpo.batching import build_train_batch
+from r1rl.grpo.packing import Layout, make_micro_batches
 from r1rl.memory_plan import GB, RESERVE_BYTES, Launch, Work, plan_memory
+from r1rl.types import Completion, FinishReason
 
 PHASES = ("rollout", "reward", "update", "step")
 
@@ -47,11 +50,11 @@ def run(recipe: BenchRecipe, recipe_path: Path, against: str | None = None) -> N
     workload = make_workload(recipe, vocabulary_of(model))
     one_eos(model, workload.eos)
     tokenizer = make_tokenizer(workload.eos + 1)
+    contender = OurStep(recipe, workload, model, tokenizer, accelerator)
     plan = None
     if device.type == "cuda":
-        plan = planned_memory(recipe, workload, model)
-        Console().print(f"Planned: {plan / GB:.1f} GB of tensors at most, of which r1rl's update takes most.")
-    contender = OurStep(recipe, workload, model, tokenizer, accelerator)
+        plan = planned_memory(recipe, workload, model, contender.layout)
+        Console().print(f"Planned: at most {plan / GB:.1f} GB of tensors at a time.")
     interleaved = device.type == "cpu"
     ours: list[dict[str, float]] = []
     peaks: list[int] = []
@@ -94,16 +97,17 @@ def fresh_model(recipe: BenchRecipe, workload: Workload, device: torch.device) -
     return model
 
 
-def planned_memory(recipe: BenchRecipe, workload: Workload, model: PreTrainedModel) -> int:
-    """Bytes of tensors at most, by the estimate that `r1rl check` prints (`r1rl.memory_plan`), for this step's own lengths."""
-    positions = sum(len(prompt) + sum(lengths) for prompt, lengths in zip(workload.prompts, workload.lengths, strict=True))
-    passes = -(-positions // recipe.update.micro_batch_tokens)
-    rows = recipe.num_prompts * recipe.num_generations
+def planned_memory(recipe: BenchRecipe, workload: Workload, model: PreTrainedModel, layout: Layout) -> int:
+    """Bytes of tensors at most, by the estimate that `r1rl check` prints (`r1rl.memory_plan`), for the passes of this step's lengths."""
+    prompts = [prompt for prompt, lengths in zip(workload.prompts, workload.lengths, strict=True) for _ in lengths]
+    completions = [Completion([0] * length, [], "", FinishReason.LENGTH) for lengths in workload.lengths for length in lengths]
+    batch = build_train_batch(prompts, completions, torch.zeros(len(prompts)))
+    passes = make_micro_batches(batch, range(len(prompts)), layout, recipe.update)
     work = Work(
-        rows=rows,
+        rows=len(prompts),
         length=max(map(len, workload.prompts)) + recipe.completion_length_max,
-        update_tokens=positions // passes,
-        logit_tokens=min(recipe.update.logprob_chunk, workload.num_tokens // passes),
+        update_tokens=max(one.input_ids_RT.numel() for one in passes),
+        logit_tokens=min(recipe.update.logprob_chunk, max(one.targets_N.numel() for one in passes)),
         compiled=is_compiled(recipe.update, Launch(), ModelConfig(path="")),
         adapters=None if recipe.lora is None else adapters_of(model.config, recipe.lora),
     )
