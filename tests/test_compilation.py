@@ -10,7 +10,7 @@ from torch import nn
 from update_helpers import LAYOUTS, build, gradients, random_rollout
 
 from r1rl.config.schema import UpdateConfig
-from r1rl.grpo.compilation import compile_policy
+from r1rl.grpo.compilation import compile_policy, wants_compiling
 from r1rl.grpo.layout import choose_layout
 from r1rl.grpo.logprobs import PolicyForward, chunk_logprobs
 from r1rl.sampling import Sampling
@@ -55,3 +55,19 @@ def test_compiled_layers_give_the_same_gradients_at_any_length():
         norm = torch.stack([value.norm() for value in expected.values()]).norm()
         assert torch.stack([(found[name] - expected[name]).norm() for name in expected]).norm() < 0.05 * norm
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "dtype", "checkpointed", "sharded", "wanted"),
+    [
+        (None, "cuda", torch.bfloat16, False, False, True),
+        (None, "cpu", torch.bfloat16, False, False, False),
+        (None, "cuda", torch.float32, False, False, False),
+        (None, "cuda", torch.bfloat16, True, False, False),
+        (None, "cuda", torch.bfloat16, False, True, False),
+        (True, "cpu", torch.float32, False, True, True),
+        (False, "cuda", torch.bfloat16, False, False, False),
+    ],
+)
+def test_what_is_compiled_unless_the_recipe_says(asked, device, dtype, checkpointed, sharded, wanted):
+    assert wants_compiling(asked, torch.device(device), dtype, checkpointed, sharded) is wanted

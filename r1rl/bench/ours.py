@@ -50,7 +50,8 @@ class OurStep:
         self.engine = NativeEngine(model, tokenizer, dtype=dtype, reason="The engine is native", compiler=compiler)
         self.notes = [note for note in (self.layout.reason, self.engine.reason) if note]
         forward = PolicyForward(model, self.sampling, recipe.update.logprob_chunk)
-        if wants_compiling(recipe.update.compile, forward, dtype) and (reason := compile_policy(forward, self.layout, dtype)):
+        wanted = wants_compiling(recipe.update.compile, self.accelerator.device, dtype, checkpointed=False, sharded=False)
+        if wanted and (reason := compile_policy(forward, self.layout, dtype)):
             self.notes.append(reason)
         policy, optimizer = self.accelerator.prepare(forward, make_optimizer(forward, optimizer_config))
         grpo = GRPORecipe(

@@ -159,8 +159,9 @@ def _grpo(recipe: GRPORecipe, launch: Launch, prompt_tokens: int | None, config_
 
 def is_compiled(update: UpdateConfig, launch: Launch, model: ModelConfig) -> bool:
     """Whether the policy's forward will be compiled, as far as the recipe decides (`r1rl.grpo.compilation.wants_compiling`)."""
-    possible = launch.on_gpu and update.layout != "padded" and model.dtype != "float32" and not model.gradient_checkpointing
-    return possible and update.compile is not False
+    if not launch.on_gpu or update.layout == "padded" or model.dtype == "float32" or model.gradient_checkpointing:
+        return False
+    return not launch.sharded if update.compile is None else update.compile
 
 
 CHECKPOINTING = {"gradient_checkpointing": "model.gradient_checkpointing"}

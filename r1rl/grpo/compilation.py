@@ -15,11 +15,12 @@ from r1rl.grpo.logprobs import ChunkLogprobs, LogitHead, PolicyForward, chunk_lo
 from r1rl.grpo.packing import Layout
 
 
-def wants_compiling(asked: bool | None, policy: PolicyForward, dtype: torch.dtype) -> bool:
-    """What the recipe says; if it says nothing, where it pays and can be done: on a GPU, in lower precision, without checkpointing."""
+def wants_compiling(asked: bool | None, device: torch.device, dtype: torch.dtype, checkpointed: bool, sharded: bool) -> bool:
+    """What the recipe says; if it says nothing, where it pays and has been tried: on a GPU, in lower precision, without gradient
+    checkpointing, and unless the policy will be sharded."""
     if asked is not None:
         return asked
-    return policy.model.device.type == "cuda" and dtype is not torch.float32 and not policy.model.is_gradient_checkpointing
+    return device.type == "cuda" and dtype is not torch.float32 and not checkpointed and not sharded
 
 
 def compile_policy(policy: PolicyForward, layout: Layout, dtype: torch.dtype) -> str:

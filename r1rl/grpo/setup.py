@@ -107,7 +107,9 @@ def build_parts(
     engine = make_engine(recipe.rollout, model, tokenizer, accelerator, dtype)
     # vLLM's arithmetic is not the trainer's, in any precision.
     sampler_is_exact = dtype is torch.float32 and recipe.rollout.engine != "vllm"
-    if wants_compiling(recipe.update.compile, forward, dtype) and (reason := compile_policy(forward, layout, dtype)):
+    sharded = accelerator.distributed_type is DistributedType.FSDP
+    wanted = wants_compiling(recipe.update.compile, accelerator.device, dtype, recipe.model.gradient_checkpointing, sharded)
+    if wanted and (reason := compile_policy(forward, layout, dtype)):
         display.message(reason)
     optimizer = make_optimizer(forward, recipe.optimizer)
     policy, optimizer = accelerator.prepare(forward, optimizer)

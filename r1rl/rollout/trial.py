@@ -22,7 +22,7 @@ from r1rl.sampling import Sampling
 
 LENGTH = 12
 GENERATIONS = 3
-TRIAL_SIZES = ((6, 64), (40, 1024))
+TRIAL_SIZES = ((6, 64), (40, 256))
 """Rows, and columns of the cache. They differ in everything that varies between steps: what is compiled for the second serves all sizes."""
 
 
