@@ -80,11 +80,12 @@ def process_logits(logits_BV: Tensor, sampling: Sampling, keep_B: Tensor | None 
             threshold_B1 = kept_BV.topk(sampling.top_k, dim=-1).values[:, -1:]
             kept_BV.masked_fill_(kept_BV < threshold_B1, -torch.inf)
         if sampling.top_p < 1.0:
-            sorted_BV, order_BV = kept_BV.sort(dim=-1, descending=True)
+            sorted_BV = kept_BV.sort(dim=-1, descending=True).values
             probabilities_BV = sorted_BV.softmax(-1)
-            # A token stays while the mass before it is short of top_p, so the likeliest always stays.
+            # A token stays while the mass before it is short of top_p, so the likeliest always stays; so do those as likely as the last.
             outside_BV = probabilities_BV.cumsum(-1) - probabilities_BV >= sampling.top_p
-            kept_BV.masked_fill_(outside_BV.scatter(-1, order_BV, outside_BV), -torch.inf)
+            threshold_B1 = sorted_BV.masked_fill(outside_BV, torch.inf).amin(-1, keepdim=True)
+            kept_BV.masked_fill_(kept_BV < threshold_B1, -torch.inf)
         if sampling.min_p > 0.0:
             probabilities_BV = kept_BV.softmax(-1)
             kept_BV.masked_fill_(probabilities_BV < sampling.min_p * probabilities_BV.amax(-1, keepdim=True), -torch.inf)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from r1rl.grpo.logprobs import LogitHead, chunk_logprobs
 from r1rl.rollout import sampler
-from r1rl.sampling import Sampling
+from r1rl.sampling import Sampling, process_logits
 
 pytestmark = pytest.mark.gpu
 
@@ -56,19 +56,40 @@ def test_decode_attention(rows, query_heads, heads, size, out_size, window, soft
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("vocabulary", [97, 5000, 151_936])
 def test_draws_are_those_of_the_plain_sums(vocabulary: int, temperature: float) -> None:
-    from r1rl.rollout import draw_kernel
+    from r1rl.rollout.draw_kernels import make_ops
 
     generator = torch.Generator("cuda").manual_seed(vocabulary)
     logits = torch.randn(400, vocabulary, device="cuda", generator=generator) * 3
     logits[:, 3::7] = -torch.inf
     logits[0, :-1] = -torch.inf
     uniform = torch.rand(400, dtype=torch.float64, device="cuda", generator=generator)
-    blocks = sampler.Blocks(draw_kernel.block_width, draw_kernel.operation())
-    found, logprobs = sampler.draw(logits, temperature, uniform, blocks)
+    found, logprobs = sampler.draw(logits, temperature, uniform, make_ops())
     expected, _ = sampler.draw(logits, temperature, uniform)
     assert (found == expected).float().mean() > 0.99  # a border between two tokens may move by a rounding
     true = (logits.double() / temperature).log_softmax(-1).gather(1, found[:, None])[:, 0]
     torch.testing.assert_close(logprobs.double(), true, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("vocabulary", [97, 151_936])
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(1, top_p=0.95),
+        Sampling(1, top_k=20),
+        Sampling(1, min_p=0.02),
+        Sampling(1, temperature=0.7, top_k=60, top_p=0.6, min_p=0.001),
+    ],
+    ids=str,
+)
+def test_truncation_leaves_what_sorting_leaves(sampling: Sampling, vocabulary: int, dtype: torch.dtype) -> None:
+    from r1rl.rollout.draw_kernels import make_ops
+
+    logits = torch.randn(200, vocabulary, device="cuda", generator=torch.Generator("cuda").manual_seed(0)).to(dtype) * 4
+    found, expected = make_ops().truncate(logits, sampling), process_logits(logits, sampling)
+    same = ((found == -torch.inf) == (expected == -torch.inf)).all(-1)
+    assert same.float().mean() > 0.95  # where a border lies on a sum, its rounding decides
+    torch.testing.assert_close(found[same], expected[same], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])

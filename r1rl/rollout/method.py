@@ -10,7 +10,7 @@ from r1rl.rollout.attention import RowKernel
 from r1rl.rollout.compiled import CompiledStep
 from r1rl.rollout.graphs import Capture
 from r1rl.rollout.rows import RowTensors
-from r1rl.rollout.sampler import BLOCKS, Blocks
+from r1rl.rollout.sampler import TORCH_OPS, LogitOps
 from r1rl.sampling import Sampling
 
 
@@ -24,13 +24,13 @@ class StepMethod:
     """Compiled layers and sampling."""
     kernel: RowKernel | None = None
     """Attention that reads each row's own columns."""
-    blocks: Blocks = BLOCKS
-    """What sums the exponentials of the logits."""
+    ops: LogitOps = TORCH_OPS
+    """What draws a token from the logits."""
 
     def draw(self, tensors: RowTensors, rows: slice, logits_RV: Tensor, sampling: Sampling) -> None:
         """See `RowTensors.draw`."""
         function = RowTensors.draw if self.compiled is None else self.compiled.draw
-        function(tensors, rows, logits_RV, sampling, self.blocks)
+        function(tensors, rows, logits_RV, sampling, self.ops)
 
     @property
     def reads_whole_rows(self) -> bool:

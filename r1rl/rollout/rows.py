@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from r1rl.rollout.sampler import BLOCKS, Blocks, sample, uniforms
+from r1rl.rollout.sampler import TORCH_OPS, LogitOps, sample, uniforms
 from r1rl.sampling import Sampling
 
 
@@ -89,7 +89,7 @@ class RowTensors:
             if self.seen_RV is not None:
                 self.seen_RV[index, torch.tensor([*prompt, *row.tokens], device=device)] = True
 
-    def draw(self, rows: slice, logits_RV: Tensor, sampling: Sampling, blocks: Blocks = BLOCKS) -> None:
+    def draw(self, rows: slice, logits_RV: Tensor, sampling: Sampling, ops: LogitOps = TORCH_OPS) -> None:
         """Draws and records the next token of each of these rows. A frozen row draws, too, but stays where it is.
 
         Nothing here waits for the device or depends on values of the host. What needs memory comes before the first change, so
@@ -98,7 +98,7 @@ class RowTensors:
         seen_RV = None if self.seen_RV is None else self.seen_RV[rows]
         drawn_R = self.drawn_R[rows]
         column_R1 = drawn_R[:, None]
-        token_R, logprob_R = sample(logits_RV, sampling, self.uniforms_RS[rows].gather(1, column_R1)[:, 0], seen_RV, blocks)
+        token_R, logprob_R = sample(logits_RV, sampling, self.uniforms_RS[rows].gather(1, column_R1)[:, 0], seen_RV, ops)
         live_R = drawn_R < self.limit_R[rows]
         may_end_R = self.may_end_V[token_R]
         token_R1 = token_R[:, None]

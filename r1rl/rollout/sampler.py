@@ -66,17 +66,20 @@ def sum_blocks(logits_BV: Tensor, temperature: float, width: int) -> tuple[Tenso
 
 
 @dataclass(frozen=True, slots=True)
-class Blocks:
-    """How the vocabulary is cut into blocks, and what sums them: the functions above, or a kernel that does the same."""
+class LogitOps:
+    """What is done with logits on the way to a token: torch's operations, or kernels that do the same."""
 
-    width: Callable[[int], int] = block_width
-    sum: Callable[[Tensor, float, int], tuple[Tensor, Tensor]] = sum_blocks
+    block_width: Callable[[int], int] = block_width
+    """Entries of a block of a vocabulary."""
+    sum_blocks: Callable[[Tensor, float, int], tuple[Tensor, Tensor]] = sum_blocks
+    truncate: Callable[[Tensor, Sampling], Tensor] = process_logits
+    """Temperature, top-k, top-p and min-p."""
 
 
-BLOCKS = Blocks()
+TORCH_OPS = LogitOps()
 
 
-def draw(logits_BV: Tensor, temperature: float, uniform_B: Tensor, blocks: Blocks = BLOCKS) -> tuple[Tensor, Tensor]:
+def draw(logits_BV: Tensor, temperature: float, uniform_B: Tensor, ops: LogitOps = TORCH_OPS) -> tuple[Tensor, Tensor]:
     """One token per row by inverting the cumulative distribution at `uniform_B` (float64, [0, 1)), and its log-probability (float32).
 
     Two levels keep it exact for large vocabularies: the block whose cumulative sum passes u, then the token within it,
@@ -84,8 +87,8 @@ def draw(logits_BV: Tensor, temperature: float, uniform_B: Tensor, blocks: Block
     token of probability zero is never drawn. The logits are read once, and one block again.
     """
     vocabulary = logits_BV.shape[1]
-    width = blocks.width(vocabulary)
-    highest_BK, sums_BK = blocks.sum(logits_BV, temperature, width)
+    width = ops.block_width(vocabulary)
+    highest_BK, sums_BK = ops.sum_blocks(logits_BV, temperature, width)
     highest_B1 = highest_BK.amax(-1, keepdim=True)
     sums_BK = sums_BK.double() * (highest_BK - highest_B1).double().exp()
     cumulated_BK = sums_BK.cumsum(-1)
@@ -111,7 +114,7 @@ def penalize_repetition(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> T
 
 
 def sample(
-    logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor, seen_BV: Tensor | None, blocks: Blocks = BLOCKS
+    logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor, seen_BV: Tensor | None, ops: LogitOps = TORCH_OPS
 ) -> tuple[Tensor, Tensor]:
     """The next token of each row and its log-probability (float32) under the processed distribution.
 
@@ -125,5 +128,5 @@ def sample(
         return token_B, logits_BV.log_softmax(-1).gather(1, token_B[:, None])[:, 0]
     temperature = sampling.temperature
     if sampling.truncates_vocabulary:
-        logits_BV, temperature = process_logits(logits_BV, sampling), 1.0
-    return draw(logits_BV, temperature, uniform_B, blocks)
+        logits_BV, temperature = ops.truncate(logits_BV, sampling), 1.0
+    return draw(logits_BV, temperature, uniform_B, ops)

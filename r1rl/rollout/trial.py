@@ -16,7 +16,7 @@ from r1rl.rollout.forward import decode_step, prefill, start_rows
 from r1rl.rollout.graphs import Capture, CudaCapture, RunAgain, describe
 from r1rl.rollout.method import StepMethod
 from r1rl.rollout.rows import Row, RowTensors
-from r1rl.rollout.sampler import Blocks, stream_key
+from r1rl.rollout.sampler import stream_key
 from r1rl.rollout.weights import RolloutWeights
 from r1rl.sampling import Sampling
 
@@ -36,28 +36,37 @@ def choose_method(weights: RolloutWeights, capture: Capture | None, backend: Bac
         return StepMethod(), "" if backend is None else "; its decoder layers are not compiled: that is for captured steps, on a GPU"
     method, findings = StepMethod(), ""
     if on_gpu:
-        method, fault = try_part(weights, method, lambda: load_kernels(weights.device))
-        findings += f"; r1rl's kernels are not used: {fault}" if fault else ""
+        method, fault = try_part(weights, method, with_kernel)
+        findings += f"; its attention is torch's: {fault}" if fault else ""
+        method, fault = try_part(weights, method, with_draw_kernels)
+        findings += f"; torch draws its tokens: {fault}" if fault else ""
     if backend is not None:
-        plainer = method
-        method, fault = try_part(weights, method, lambda: replace(plainer, compiled=CompiledStep(weights.model, backend)))
+        method, fault = try_part(weights, method, lambda _, plainer: replace(plainer, compiled=CompiledStep(weights.model, backend)))
         findings += f"; its decoder layers are not compiled: {fault}" if fault else "; its decoder layers are compiled"
     method, fault = try_capture(weights, method, capture)
     return method, findings + (f"; its decode steps are not captured: {fault}" if fault else "; its decode steps are captured and replayed")
 
 
-def load_kernels(device: torch.device) -> StepMethod:
-    """Steps with r1rl's kernels. Raises where Triton is missing."""
-    from r1rl.rollout import draw_kernel
+def with_kernel(device: torch.device, method: StepMethod) -> StepMethod:
+    """The method with r1rl's attention. Raises where Triton is missing."""
     from r1rl.rollout.decode_kernel import RowAttention
 
-    return StepMethod(kernel=RowAttention(device), blocks=Blocks(draw_kernel.block_width, draw_kernel.operation()))
+    return replace(method, kernel=RowAttention(device))
 
 
-def try_part(weights: RolloutWeights, plainer: StepMethod, make: Callable[[], StepMethod]) -> tuple[StepMethod, str]:
-    """What `make` makes, or `plainer` and what is wrong. Whatever a compiler raises says that it can't compile this model."""
+def with_draw_kernels(device: torch.device, method: StepMethod) -> StepMethod:
+    """The method with r1rl's kernels for drawing tokens. Raises where Triton is missing."""
+    from r1rl.rollout.draw_kernels import make_ops
+
+    return replace(method, ops=make_ops())
+
+
+def try_part(
+    weights: RolloutWeights, plainer: StepMethod, make: Callable[[torch.device, StepMethod], StepMethod]
+) -> tuple[StepMethod, str]:
+    """What `make` makes of `plainer`, or that and what is wrong. Whatever a compiler raises says that it can't compile this model."""
     try:
-        method = make()
+        method = make(weights.device, plainer)
         fault = compare_logits(weights, method, plainer) or compare_draws(weights, method, plainer)
     except Exception as error:
         fault = describe(error)
@@ -114,15 +123,18 @@ def compare_draws(weights: RolloutWeights, method: StepMethod, plainer: StepMeth
     _, rows, generator = trial_rows(weights)
     logits_RV = torch.randn(len(rows), weights.output_vocabulary, generator=generator).to(weights.device, weights.dtype)
     may_end_V = torch.zeros(weights.output_vocabulary, dtype=torch.bool, device=weights.device)
-    drawn = []
-    with torch.inference_mode():
+    for sampling in (Sampling(LENGTH), Sampling(LENGTH, temperature=0.9, top_k=50, top_p=0.9, min_p=0.001)):
+        drawn = []
         for each in (plainer, method):
             tensors = RowTensors(len(rows), LENGTH, may_end_V, keep_seen=False)
             tensors.start(0, rows, [stream_key(row.prompt, row.generation) for row in rows], [[0]] * len(rows))
-            for _ in range(LENGTH):
-                each.draw(tensors, slice(0, len(rows)), logits_RV, Sampling(LENGTH))
+            with torch.inference_mode():
+                for _ in range(LENGTH):
+                    each.draw(tensors, slice(0, len(rows)), logits_RV, sampling)
             drawn.append((tensors.tokens_RS[:, :LENGTH], tensors.logprobs_RS[:, :LENGTH]))
-    return disagreement(*drawn[0], *drawn[1], 1e-3)
+        if fault := disagreement(*drawn[0], *drawn[1], 1e-3):
+            return fault
+    return ""
 
 
 def compare_completions(weights: RolloutWeights, method: StepMethod, plainer: StepMethod) -> str:
