@@ -17,6 +17,7 @@ from transformers import (
     TrainerCallback,
 )
 
+from r1rl.attention_kernels import steady_attention
 from r1rl.bench.workload import Workload, compute_dtype, reward
 from r1rl.config.bench import BenchRecipe
 from r1rl.errors import UserError
@@ -108,7 +109,8 @@ def run_trl(
             processing_class=tokenizer, callbacks=[Stopwatch()],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        with steady_attention():  # or its first steps would be spent on cuDNN's plans for every length
+            trainer.train()
     lengths = [record["completions/mean_length"] for record in trainer.state.log_history if "completions/mean_length" in record]
     if any(abs(length - workload.num_tokens / batch) > 0.01 for length in lengths):
         raise AssertionError(f"TRL's completions have mean lengths {lengths}, not the ones that were asked for")
