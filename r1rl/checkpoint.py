@@ -7,6 +7,7 @@
       training/optimizer.pt                          optimizer and schedule; under FSDP instead:
       training/sharded/, training/schedule.pt        the optimizer's shards, the schedule
       training/random-00000.pt                       torch's random state, one file per process
+      training/ahead-00000.pt                        what a process has sampled ahead (rollout.one_step_off)
 
 A checkpoint is written under another name and renamed when it is whole, so a folder named step-* can always be trusted.
 """
@@ -54,6 +55,11 @@ def read_training_state(checkpoint: Path) -> TrainingState:
     return TrainingState(**json.loads(path.read_text()))
 
 
+def read_ahead(checkpoint: Path) -> list[dict[str, Any]]:
+    """What the processes that wrote the checkpoint had made for the next step, in their order; empty if nothing."""
+    return [torch.load(file, weights_only=True) for file in sorted((checkpoint / "training").glob("ahead-*.pt"))]
+
+
 class Checkpointer:
     """Saves and restores one run. Every process calls each method; the main process writes the shared files."""
 
@@ -70,10 +76,12 @@ class Checkpointer:
         tokenizer: PreTrainedTokenizerBase,
         optimizer: torch.optim.Optimizer,
         schedule: torch.optim.lr_scheduler.LRScheduler,
+        ahead: dict[str, Any] | None = None,
     ) -> Path:
         """Write the checkpoint of `state.step` and drop those beyond `keep`.
 
-        `policy` is what accelerate prepared, `model` the Hugging Face model inside it.
+        `policy` is what accelerate prepared, `model` the Hugging Face model inside it. `ahead`: plain values that this process has made
+        for the next step already; `read_ahead` returns them.
         """
         path = checkpoint_path(self.folder, state.step)
         partial = path.with_suffix(".partial")
@@ -90,6 +98,8 @@ class Checkpointer:
             if self.accelerator.is_main_process:  # save_state knows only of what accelerate prepared
                 torch.save(schedule.state_dict(), partial / "training" / "schedule.pt")
         torch.save(random_state(), partial / "training" / f"random-{self.accelerator.process_index:05d}.pt")
+        if ahead is not None:
+            torch.save(ahead, partial / "training" / f"ahead-{self.accelerator.process_index:05d}.pt")
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             (partial / "training" / "state.json").write_text(json.dumps(asdict(state), indent=1))

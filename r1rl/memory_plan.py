@@ -101,6 +101,8 @@ class Work:
     compiled: bool = False
     """The policy's forward is compiled (`update.compile`)."""
     has_reference: bool = False
+    overlaps: bool = False
+    """The next rollout is sampled during the update (`rollout.one_step_off`), from a copy of the weights on a CPU, too."""
     teacher: ModelShape | None = None
     adapters: Adapters | None = None
     """What is trained in the place of the model's own weights."""
@@ -132,7 +134,8 @@ class MemoryPlan:
     @property
     def total(self) -> int:
         """The largest amount at any moment."""
-        return self.of("always") + max(self.of("rollout"), self.of("update"))
+        phases = self.of("rollout"), self.of("update")
+        return self.of("always") + (sum(phases) if self.work.overlaps else max(phases))
 
     @property
     def fits(self) -> bool:
@@ -176,7 +179,7 @@ def plan_memory(shape: ModelShape, launch: Launch, work: Work) -> MemoryPlan:
             Part("keys and values", "rollout", cache, f"{rows} rows x {work.length} tokens x {key_value_bytes(shape, element):,} bytes"),
             Part("logits of a token", "rollout", rows * ROLLOUT_LOGIT_BYTES * shape.vocabulary, f"{rows} rows x 32 x {shape.vocabulary:,}"),
         ]
-        if work.trains and launch.on_gpu and cache <= KEPT_SHARE * CARD_BYTES:
+        if work.trains and launch.on_gpu and not work.overlaps and cache <= KEPT_SHARE * CARD_BYTES:
             parts.append(Part("kept keys and values", "update", cache, "as above, for the next rollout"))
     return MemoryPlan(tuple(parts), rows, work)
 
@@ -192,7 +195,7 @@ def _always(shape: ModelShape, launch: Launch, work: Work, element: int) -> list
             Part("master weights", "always", MASTER * count // shards, f"4 x N{cut}"),
             Part("Adam's moments", "always", MOMENTS * count // shards, f"8 x N{cut}"),
         ]
-    if work.rows and work.trains and (launch.on_gpu or launch.sharded):
+    if work.rows and work.trains and (launch.on_gpu or launch.sharded or work.overlaps):
         parts.append(Part("rollout copy", "always", element * count, f"{element} x N"))
     if not work.trains:
         parts.append(Part("weights", "always", element * count, f"{element} x N"))

@@ -11,6 +11,7 @@ REWARD = "reward"  # weighted sum of the rewards, over completions
 REWARD_STD = "reward_std"  # standard deviation within a group, over groups
 ACCURACY = "accuracy"  # the outcome, over completions that have one
 FRAC_REWARD_ZERO_STD = "frac_reward_zero_std"  # groups whose rewards are all equal
+LAG = "rollout/lag"  # rollouts trained since the weights that sampled: 0, or 1 for a rollout that was sampled ahead (one_step_off)
 REFILLED_GROUPS = "dynamic_sampling/refilled"  # groups that were replaced by fresh prompts, a count
 
 MEAN_LENGTH = "completions/mean_length"  # tokens, EOS included
@@ -45,7 +46,8 @@ JSD = "divergence/jsd"  # Jensen-Shannon divergence with beta 1/2: at most ln 2
 AGREEMENT = "agreement"  # completion tokens at which student and teacher have the same likeliest token
 TEACHER_ENTROPY = "teacher/entropy"  # nats per completion token; ENTROPY is the student's
 
-TIME_ROLLOUT = "time/rollout"  # seconds of the slowest process, as all times
+TIME_ROLLOUT = "time/rollout"  # seconds of the slowest process, as all times; sampling that the update hid is not in it
+TIME_ROLLOUT_HIDDEN = "time/rollout_hidden"  # seconds of sampling and grading beside the update (one_step_off); in no other phase
 TIME_REWARD = "time/reward"
 TIME_UPDATE = "time/update"
 TIME_STEP = "time/step"

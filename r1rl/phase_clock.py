@@ -22,12 +22,18 @@ class PhaseClock:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Times a phase, what it left for the GPU to do included."""
+        """Times a phase, what it left for the GPU to do included. Several of one name add up."""
         started = time.perf_counter()
         yield
         if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.seconds[name] = time.perf_counter() - started
+            # Not the whole device: another thread may be sampling, or capturing a step, which that would spoil.
+            torch.cuda.current_stream().synchronize()
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+    def split(self, phase: str, part: str, seconds: float) -> None:
+        """So many of a phase's seconds were those of a `part` of it, which is told apart."""
+        self.seconds[phase] -= seconds
+        self.seconds[part] = self.seconds.get(part, 0.0) + seconds
 
     def stop(self) -> float:
         """Ends the step; returns its seconds, which are also its phase `step`."""

@@ -201,6 +201,10 @@ class TrainingRun(ABC, Generic[Result]):
     def conclude(self, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
         """Print what a person wants to see of the held-out data at the end."""
 
+    def ahead(self) -> dict[str, Any] | None:
+        """What this process has made for the next step already, as plain values that a checkpoint keeps."""
+        return None
+
     def messages(self, result: Result) -> list[str]:
         """Sentences about what went wrong in a step."""
         return []
@@ -246,7 +250,7 @@ class TrainingRun(ABC, Generic[Result]):
             self.evaluate(f"step-{step:06d}", during=True)
         if stopping or last or (self.recipe.checkpoint.every_steps and step % self.recipe.checkpoint.every_steps == 0):
             parts = self.parts
-            self.checkpointer.save(self.state, parts.policy, parts.model, parts.tokenizer, parts.optimizer, parts.schedule)
+            self.checkpointer.save(self.state, parts.policy, parts.model, parts.tokenizer, parts.optimizer, parts.schedule, self.ahead())
 
     def _write_completions(self, result: Result) -> None:
         rows = gather_shares(self.accelerator, self.completion_rows(result))

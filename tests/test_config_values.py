@@ -140,6 +140,11 @@ def test_interval_in_words() -> None:
         ("algorithm: {baseline: reinforce_plus_plus}", "divides by the batch's standard deviation: write scale: batch"),
         ("rollout: {num_generations: 1}", "rollout.num_generations is 1, but algorithm.baseline: group compares"),
         ("rollout: {repetition_penalty: 1.1}", "rollout.repetition_penalty is 1.1; grpo trains the distribution that it samples"),
+        ("rollout: {one_step_off: true, engine: vllm}", "rollout.one_step_off samples while the update runs, but rollout.engine is vllm"),
+        (
+            "rollout: {one_step_off: true}\nalgorithm: {importance_cap: null}",
+            "rollout.one_step_off is true, but algorithm.importance_cap is null: in bfloat16",
+        ),
         ("outcome: accuracy", "outcome is accuracy, which is not among the rewards (countdown)"),
         ("optimizer: {betas: [0.9]}", "optimizer.betas is [0.9]; it must be two numbers"),
         ("optimizer: {betas: [0.9, 1.0]}", "optimizer.betas is [0.9, 1.0]; it must be two numbers"),

@@ -255,6 +255,7 @@ def test_student_that_writes_tokens_which_the_teacher_lacks(folder: Path) -> Non
         (["completions=null"], "on_policy is 0.5, so completions come from a file: write completions: {source: NAME}"),
         (["on_policy=1"], "completions is set, but on_policy is 1, so nothing comes from it: leave it out (completions: null)"),
         (["on_policy=0"], "data is set, but on_policy is 0, so nothing comes from it: leave it out (data: null)"),
+        (["rollout.one_step_off=true"], "rollout.one_step_off is for r1rl grpo, whose loss corrects for the lag: leave it out"),
         (["on_policy=0.3"], "on_policy is 0.3, which is no whole number of the 4 prompts of a step (rollout.num_prompts): write 0.25"),
         (["divergence.kind=jsd"], "divergence.kind: jsd needs divergence.beta, the teacher's share of the mixture, such as 0.5"),
         (["divergence.beta=0.5"], "divergence.beta has no effect with divergence.kind: reverse_kl; write kind: jsd, or leave beta out"),

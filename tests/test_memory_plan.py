@@ -135,6 +135,14 @@ def test_adapters_are_not_advised_to_be_sharded() -> None:
     assert remedy(shape("qwen2.5-7b"), Launch(), replace(work, adapters=None), {}).startswith("recipes/accelerate/fsdp2.yaml")
 
 
+def test_rollout_beside_the_update_takes_its_memory_at_the_same_time() -> None:
+    """On a CPU, where the rollout otherwise reads the policy's own weights, it also has a copy: 4 x N."""
+    work, launch = Work(rows=8, length=1024, update_tokens=8192, logit_tokens=1024), Launch(on_gpu=False)
+    apart, beside = (plan_memory(shape("qwen2.5-0.5b"), launch, replace(work, overlaps=overlaps)) for overlaps in (False, True))
+    assert part(beside, "rollout copy") == 4 * 494_032_768
+    assert beside.total - apart.total == 4 * 494_032_768 + min(apart.of("rollout"), apart.of("update"))
+
+
 def test_rows_that_do_not_fit_decode_in_turns() -> None:
     work = Work(rows=4096, length=8192, update_tokens=8192, logit_tokens=1024)
     plan = plan_memory(shape("qwen2.5-1.5b"), Launch(), work)

@@ -16,9 +16,31 @@ from r1rl.sampling import Sampling
 
 def test_policy_that_will_be_sharded_is_sampled_from_a_whole_copy() -> None:
     model = tiny_model()
-    engine = native(model, sharded=True)
+    engine = native(model, own_copy=True)
     assert engine.weights.model is not model
     assert tokens(run(engine, [[5, 6]], 2, Sampling(6), [1])) == tokens(run(native(model), [[5, 6]], 2, Sampling(6), [1]))
+
+
+@pytest.mark.parametrize("engine", ["native", "transformers"])
+def test_copy_stays_as_it_is_until_it_is_refreshed(engine: str) -> None:
+    """What samples while the policy is trained: a policy that changes, or is being trained, changes nothing in what is sampled."""
+    model = tiny_model().train()
+    built = build_engine(engine, model, tokenizer(), own_copy=True)
+    own = {parameter.data_ptr() for parameter in model.parameters()}
+
+    def sample(refresh: bool) -> list[list[int]]:
+        groups = built.generate(PROMPTS, 2, Sampling(8), SEEDS, refresh=refresh)
+        return [one.token_ids for group in sorted(groups, key=lambda group: group.index) for one in group.completions]
+
+    before = sample(refresh=True)
+    assert not own & {parameter.data_ptr() for parameter in built.weights.model.parameters()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    model.config._attn_implementation = "no such attention"  # the update's is another, and none of the copy's business
+    assert sample(refresh=False) == before
+    assert sample(refresh=True) != before
+    assert model.training and model.config._attn_implementation == "no such attention"
 
 
 @pytest.mark.parametrize("engine", ["native", "transformers"])

@@ -47,7 +47,14 @@ def recipe_of(algorithm: AlgorithmConfig, update: UpdateConfig) -> GRPORecipe:
 class Setup:
     """A policy, its reference, and the update between them."""
 
-    def __init__(self, model: PreTrainedModel, algorithm: AlgorithmConfig, layout: Layout, update: UpdateConfig | None = None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        algorithm: AlgorithmConfig,
+        layout: Layout,
+        update: UpdateConfig | None = None,
+        sampler_is_exact: bool = False,
+    ) -> None:
         update = update or UpdateConfig()
         self.model = model
         self.policy = PolicyForward(model, SAMPLING, update.logprob_chunk)
@@ -57,7 +64,7 @@ class Setup:
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
         self.update = PolicyUpdate(
             recipe_of(algorithm, update), Accelerator(cpu=True), self.policy, self.reference, [model, frozen], layout, optimizer, schedule,
-            sampler_is_exact=False,
+            sampler_is_exact,
         )  # fmt: skip
 
 
@@ -69,8 +76,11 @@ def shifted(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def oracle_parameters(model: PreTrainedModel, batch: TrainBatch, algorithm: AlgorithmConfig) -> dict[str, torch.Tensor]:
-    """The parameters after the update, computed one sequence at a time in float64."""
+def oracle_parameters(
+    model: PreTrainedModel, batch: TrainBatch, algorithm: AlgorithmConfig, old_is_sampler: bool = False
+) -> dict[str, torch.Tensor]:
+    """The parameters after the update, computed one sequence at a time in float64. `old_is_sampler`: the batch's sampler logprobs are
+    those of the old policy."""
     model = copy.deepcopy(model).double()
     frozen = shifted(copy.deepcopy(model))
     options = reference.Options(
@@ -92,11 +102,18 @@ def oracle_parameters(model: PreTrainedModel, batch: TrainBatch, algorithm: Algo
 
     rows = range(batch.num_sequences)
     several = algorithm.num_iterations * algorithm.num_minibatches > 1
-    old = {row: logprobs(row, model) if several else None for row in rows}
+
+    def sampled(row: int) -> list[float] | None:
+        if batch.sampler_logprobs_K is None:
+            return None
+        start, length = int(batch.starts_B[row]), int(batch.lengths_B[row])
+        return batch.sampler_logprobs_K[start : start + length].double().tolist()
+
+    old = {row: sampled(row) if old_is_sampler else logprobs(row, model) if several else None for row in rows}
     ground = {row: logprobs(row, frozen) for row in rows}
     size = batch.num_sequences // algorithm.num_minibatches
     for step in range(algorithm.num_iterations * algorithm.num_minibatches):
-        rollout = [replace_fixed(sequence(row, model), old[row], ground[row]) for row in rows]
+        rollout = [replace_fixed(sequence(row, model), old[row], sampled(row), ground[row]) for row in rows]
         first = step % algorithm.num_minibatches * size
         model.zero_grad()
         reference.loss(rollout[first : first + size], options, rollout).backward()
@@ -107,8 +124,10 @@ def oracle_parameters(model: PreTrainedModel, batch: TrainBatch, algorithm: Algo
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
-def replace_fixed(sequence: reference.Sequence, old: list[float] | None, ground: list[float]) -> reference.Sequence:
-    return replace(sequence, old=old, reference=ground)
+def replace_fixed(
+    sequence: reference.Sequence, old: list[float] | None, sampler: list[float] | None, ground: list[float]
+) -> reference.Sequence:
+    return replace(sequence, old=old, sampler=sampler, reference=ground)
 
 
 def plain_rollout(seed: int) -> TrainBatch:
@@ -148,6 +167,51 @@ def test_optimizer_step_of_other_architectures_is_the_oracles(name):
     moved = torch.cat([(value - start).flatten() for value, start in zip(expected.values(), before, strict=True)])
     wrong = torch.cat([(value - found.detach()).flatten() for value, found in zip(expected.values(), model.parameters(), strict=True)])
     assert wrong.norm() < 2e-5 * moved.norm() + 1e-7 * torch.cat([start.flatten() for start in before]).norm()
+
+
+LAGGED: dict[str, tuple[dict[str, Any], bool]] = {
+    "clip": ({}, True),
+    "clip, three minibatches": ({"num_minibatches": 3}, True),
+    "gspo": ({"importance_level": "sequence", "aggregation": "grpo"}, True),
+    "cispo": ({"surrogate": "cispo", "epsilon_low": 1.0}, True),
+    "kl with its bias corrected": ({"beta": 0.1, "kl_bias_correction": True}, True),
+    "online rft": ({"surrogate": "online_rft"}, False),
+    "online rft, three minibatches": ({"surrogate": "online_rft", "num_minibatches": 3}, False),
+}
+"""The objective, and whether with a sampler that computes as the trainer does the ratio corrects for the lag (else the weight c does)."""
+
+
+@pytest.mark.parametrize("sampler_is_exact", [True, False])
+@pytest.mark.parametrize("case", LAGGED)
+def test_lag_of_the_sampler_is_corrected_once_as_the_oracle_does(case, sampler_is_exact):
+    """The completions are of another policy, whose log-probabilities differ from the trained one's by about 0.3."""
+    choices, has_ratio = LAGGED[case]
+    config, model = AlgorithmConfig(importance_cap=1.2, **choices), build("qwen3")
+    batch = random_rollout(3)
+    batch = replace(batch, sampler_logprobs_K=batch.old_logprobs_K, old_logprobs_K=None, reference_logprobs_K=None, lagged=True)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    expected = oracle_parameters(model, batch, config, old_is_sampler=sampler_is_exact and has_ratio)
+    metrics = Setup(model, config, LAYOUTS["shared"], sampler_is_exact=sampler_is_exact).update.run(batch)
+    moved = torch.cat([(value - start).flatten() for value, start in zip(expected.values(), before, strict=True)])
+    wrong = torch.cat([(value - found.detach()).flatten() for value, found in zip(expected.values(), model.parameters(), strict=True)])
+    assert moved.norm() > 1e-3
+    assert wrong.norm() < 2e-5 * moved.norm() + 1e-7 * torch.cat([start.flatten() for start in before]).norm()
+    in_ratio = sampler_is_exact and has_ratio
+    assert (metrics[names.LOGPROB_DIFF_MEAN] < 1e-6) == in_ratio  # what is left for the weight c
+    assert (metrics[names.CAPPED_SHARE] > 0.1) == (not in_ratio)
+
+
+def test_lag_is_not_corrected_where_there_is_none():
+    """The same batch of the policy itself: no ratio to the sampler, so its logprobs only set the weight c, which is 1 without a cap."""
+    batch = plain_rollout(3)
+    sampled = replace(batch, sampler_logprobs_K=random_rollout(3).old_logprobs_K)
+    config, found = AlgorithmConfig(importance_cap=None), []
+    for each in (batch, sampled, replace(sampled, lagged=True)):
+        model = build("qwen3")
+        Setup(model, config, LAYOUTS["shared"], sampler_is_exact=True).update.run(each)
+        found.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    assert torch.equal(found[0], found[1])
+    assert not torch.allclose(found[0], found[2], atol=1e-5)
 
 
 def test_metrics_do_not_depend_on_the_layout():

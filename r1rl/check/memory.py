@@ -150,6 +150,7 @@ def _grpo(recipe: GRPORecipe, launch: Launch, prompt_tokens: int | None, config_
         gradient_checkpointing=recipe.model.gradient_checkpointing,
         compiled=is_compiled(update, launch, recipe.model),
         has_reference=recipe.algorithm.beta != 0,
+        overlaps=rollout.one_step_off,
         adapters=None if recipe.model.lora is None else adapters_of(config, recipe.model.lora),
     )
     shape = shape_of(config)

@@ -119,6 +119,7 @@ class RolloutConfig:
     repetition_penalty: float = option(1.0, "evaluation and generation only: it can't be part of a trained distribution", within=POSITIVE)
     max_rows: int = option(0, "rows that decode at once; 0: as many as fit", within=COUNT_OR_OFF)
     compile_layers: bool | None = option(None, "native, on a GPU: compile the decoder layers of decode steps, which takes a while at the start; null: yes on a GPU")
+    one_step_off: bool = option(False, "grpo: sample each step's completions from a copy of the policy while the update before it runs; the loss corrects for the lag of one step (docs/algorithms.md)")
 
 
 @dataclass(kw_only=True, slots=True)

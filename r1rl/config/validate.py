@@ -115,12 +115,30 @@ def _rollout(recipe: GRPORecipe) -> Iterator[Contradiction]:
             f"rollout.repetition_penalty is {rollout.repetition_penalty:g}; grpo trains the distribution that it samples, and a repetition "
             "penalty depends on the text so far, which the trained distribution can't follow: write 1, or use a repetition reward",
         )
+    yield from _one_step_off(recipe)
     needs_group = algorithm.baseline in GROUP_BASELINES or algorithm.scale == "group"
     if rollout.num_generations < 2 and needs_group:
         key, value = ("baseline", algorithm.baseline) if algorithm.baseline in GROUP_BASELINES else ("scale", algorithm.scale)
         yield (
             ("rollout.num_generations", f"algorithm.{key}"),
             f"rollout.num_generations is 1, but algorithm.{key}: {value} compares the completions of a group: write 2 or more",
+        )
+
+
+def _one_step_off(recipe: GRPORecipe) -> Iterator[Contradiction]:
+    if not recipe.rollout.one_step_off:
+        return
+    if recipe.rollout.engine == "vllm":
+        yield (
+            ("rollout.one_step_off", "rollout.engine"),
+            "rollout.one_step_off samples while the update runs, but rollout.engine is vllm, which sleeps or takes over weights then: "
+            "write engine: auto, or one_step_off: false",
+        )
+    if recipe.algorithm.importance_cap is None:
+        yield (
+            ("rollout.one_step_off", "algorithm.importance_cap"),
+            "rollout.one_step_off is true, but algorithm.importance_cap is null: in bfloat16, and with surrogate: online_rft, nothing else "
+            "corrects for completions of the policy before: write a number, such as 2",
         )
 
 

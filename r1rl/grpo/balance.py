@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -100,7 +101,7 @@ def cost_of(rows: Sequence[int], batch: TrainBatch, layout: Layout) -> float:
 def concatenate(batches: Sequence[TrainBatch]) -> TrainBatch:
     """One batch of all sequences, in order."""
     lengths_B = torch.cat([batch.lengths_B for batch in batches])
-    joined = {
+    joined: dict[str, Any] = {
         item.name: torch.cat([getattr(batch, item.name) for batch in batches])
         for item in fields(TrainBatch)
         if isinstance(getattr(batches[0], item.name), Tensor)
@@ -116,7 +117,7 @@ def select(batch: TrainBatch, rows: Sequence[int]) -> TrainBatch:
     starts_B = lengths_B.cumsum(0) - lengths_B
     row_K = torch.repeat_interleave(torch.arange(len(rows)), lengths_B)
     tokens_K = (batch.starts_B[index_B] - starts_B)[row_K] + torch.arange(len(row_K))
-    chosen = {
+    chosen: dict[str, Any] = {
         item.name: value[index_B if item.name.endswith("_B") else tokens_K]
         for item in fields(TrainBatch)
         if isinstance(value := getattr(batch, item.name), Tensor)

@@ -41,6 +41,8 @@ class TrainBatch:
     sampler_logprobs_K: Tensor | None = None
     old_logprobs_K: Tensor | None = None
     reference_logprobs_K: Tensor | None = None
+    lagged: bool = False
+    """The completions are of the policy before the last update (`rollout.one_step_off`)."""
 
     @property
     def num_sequences(self) -> int:
@@ -82,6 +84,7 @@ def build_train_batch(
     completions: Sequence[Completion],
     advantages_B: Tensor,
     with_sampler_logprobs: bool = False,
+    lagged: bool = False,
 ) -> TrainBatch:
     """The batch of B sequences: `prompt_ids[b]` continued by `completions[b]`. The inputs are copied.
 
@@ -107,6 +110,7 @@ def build_train_batch(
         truncated_B=torch.tensor([completion.is_truncated for completion in completions], dtype=torch.bool),
         advantages_B=advantages_B.detach().flatten().double().cpu().clone(),
         sampler_logprobs_K=sampler_logprobs_K,
+        lagged=lagged,
     )
 
 

@@ -45,11 +45,13 @@ class Collected:
     tracebacks: dict[str, str] = field(default_factory=dict)
     """The first traceback of each reward that raised, for display."""
     waited_for_rewards: float = 0.0
-    """Seconds between the last completion and the last reward: the part of the grading that the rollout did not hide."""
+    """Seconds between the last completion and the last reward: the part of the grading that neither the rollout nor an update hid."""
     refilled: int = 0
     """Groups that dynamic sampling replaced, over all processes."""
     sampled_tokens: int = 0
     """Completion tokens that this process sampled, those of groups that were replaced included."""
+    lag: int = 0
+    """Rollouts that the policy was trained on since it sampled this one: 0, or 1 with `rollout.one_step_off`."""
 
     def replaced_by(self, fresh: Collected, refilled: int) -> Collected:
         """These groups with those of `fresh` in the slots that they share; `refilled` slots were refilled in all processes."""
@@ -70,27 +72,31 @@ class Collector:
     """Samples groups and has each rewarded while the others still decode."""
 
     def __init__(
-        self, recipe: GRPORecipe, engine: RolloutEngine, rewards: RewardSet, sampling: Sampling, progress: Callable[[str, int, int], None]
+        self, recipe: GRPORecipe, engine: RolloutEngine, rewards: RewardSet, sampling: Sampling, refreshes: bool = True
     ) -> None:
-        """`progress(phase, done, total)` is told of every finished group."""
+        """`refreshes`: the engine takes over the policy's weights before it samples. Otherwise whoever collects sees to that."""
         self.recipe = recipe
         self.engine = engine
         self.rewards = rewards
         self.sampling = sampling
-        self.progress = progress
+        self.refreshes = refreshes
 
-    def collect(self, prompts: Sequence[Prompt], slots: Sequence[int], step: int, attempt: int = 0) -> Collected:
-        """One group for each prompt. `attempt` counts the refills of a step: a refilled slot draws from a stream of its own."""
+    def collect(
+        self, prompts: Sequence[Prompt], slots: Sequence[int], step: int, attempt: int, progress: Callable[[str, int, int], None]
+    ) -> Collected:
+        """One group for each prompt. `attempt` counts the refills of a step: a refilled slot draws from a stream of its own.
+        `progress(phase, done, total)` is told of every finished group; what it raises ends the rollout."""
         seeds = [derive_seed(self.recipe.seed, "rollout", step, slot, attempt) for slot in slots]
         num_generations = self.recipe.rollout.num_generations
         pending = []
-        for group in self.engine.generate([prompt.token_ids for prompt in prompts], num_generations, self.sampling, seeds):
+        token_ids = [prompt.token_ids for prompt in prompts]
+        for group in self.engine.generate(token_ids, num_generations, self.sampling, seeds, refresh=self.refreshes):
             prompt = prompts[group.index]
             scoring = self.rewards.submit(
                 [prompt] * num_generations, group.completions, self.sampling.max_completion_length, prompt.prefill
             )
             pending.append((group, scoring))
-            self.progress("rollout", len(pending), len(prompts))
+            progress("rollout", len(pending), len(prompts))
         finished_at = time.perf_counter()
         collected = Collected(groups=[])
         for group, scoring in sorted(pending, key=lambda pair: pair[0].index):

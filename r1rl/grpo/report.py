@@ -38,6 +38,8 @@ def step_metrics(recipe: GRPORecipe, collected: Collected, seconds: dict[str, fl
     several = accelerator.num_processes > 1
     values = accumulator.collect(gather_object if several else None)
     values[names.TOKENS_PER_SECOND] = values.pop("tokens") / seconds["step"]
+    if recipe.rollout.one_step_off:
+        values[names.LAG] = float(collected.lag)
     if recipe.algorithm.dynamic_sampling:
         values[names.REFILLED_GROUPS] = float(collected.refilled)
     values.update({f"time/{phase}": spent for phase, spent in seconds.items()})

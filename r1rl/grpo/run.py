@@ -10,7 +10,7 @@ from accelerate.utils import DistributedType
 from transformers.utils.logging import disable_progress_bar
 
 from r1rl import models
-from r1rl.checkpoint import TrainingState
+from r1rl.checkpoint import TrainingState, read_ahead
 from r1rl.config.schema import GRPORecipe
 from r1rl.errors import UserError
 from r1rl.evaluation.loading import context_of, misfit
@@ -32,6 +32,7 @@ def run(recipe: GRPORecipe, recipe_path: Path, resume: str | None = None) -> Non
     try:
         accelerator = make_accelerator(recipe.model, recipe.logging, recipe.output_dir)
         check_processes(recipe, accelerator.num_processes, accelerator.distributed_type is DistributedType.FSDP)
+        check_rows(recipe, accelerator.device.type)
         directory, checkpoint = open_run(recipe, resume, accelerator)
         state = starting_state(checkpoint)
         display = ProgressDisplay(recipe.max_steps, state.step, live=recipe.logging.live, enabled=accelerator.is_main_process)
@@ -58,6 +59,15 @@ def check_processes(recipe: GRPORecipe, num_processes: int, sharded: bool) -> No
         )
 
 
+def check_rows(recipe: GRPORecipe, device: str) -> None:
+    """Refuse to sample as many rows as fit where the update needs memory at the same time."""
+    if recipe.rollout.one_step_off and device == "cuda" and not recipe.rollout.max_rows:
+        raise UserError(
+            "rollout.one_step_off samples while the update runs, so on a GPU the rows that decode at once can't be as many as fit: write "
+            "rollout.max_rows, such as 64; r1rl check estimates what both need together."
+        )
+
+
 class GRPORun(HeldOutRun[StepResult]):
     """A GRPO run from its first (or next) step to its summary."""
 
@@ -67,6 +77,9 @@ class GRPORun(HeldOutRun[StepResult]):
         super().__init__(recipe, parts, GRPOTrainer(recipe, parts, state), state, directory, checkpoint)
         if recipe.model.lora is not None:
             self.loads_with = "r1rl evaluate, or PEFT's AutoPeftModelForCausalLM"
+        self.rollouts = parts.rollouts
+        if checkpoint is not None and (remark := self.rollouts.go_on(read_ahead(checkpoint))):
+            self.display.message(remark)
         self.rollout = recipe.rollout
         self.num_prompts, self.dropped_prompts = len(parts.prompts), parts.dropped_prompts
         self.longest_prompt = max(len(prompt.token_ids) for prompt in parts.prompts)
@@ -95,6 +108,9 @@ class GRPORun(HeldOutRun[StepResult]):
 
     def shown_completions(self, result: StepResult) -> list[ShownCompletion]:
         return shown_completions(result.groups, self.recipe.logging.show_completions)
+
+    def ahead(self) -> dict[str, Any] | None:
+        return self.rollouts.saved()
 
     def messages(self, result: StepResult) -> list[str]:
         return [

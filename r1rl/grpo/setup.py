@@ -24,7 +24,9 @@ from r1rl.grpo.collect import Collector
 from r1rl.grpo.compilation import compile_policy, wants_compiling
 from r1rl.grpo.layout import choose_layout
 from r1rl.grpo.logprobs import PolicyForward
+from r1rl.grpo.one_step_off import OneStepOff
 from r1rl.grpo.packing import Layout
+from r1rl.grpo.rollouts import Rollouts
 from r1rl.grpo.update import PolicyUpdate
 from r1rl.lora import adapted_layers
 from r1rl.monitor.progress import ProgressDisplay
@@ -59,7 +61,7 @@ class GRPOParts:
     dropped_prompts: int
     order: PromptOrder
     rewards: RewardSet
-    collector: Collector
+    rollouts: Rollouts
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LambdaLR
     update: PolicyUpdate
@@ -113,6 +115,9 @@ def build_parts(
         display.message(reason)
     optimizer = make_optimizer(forward, recipe.optimizer)
     policy, optimizer = accelerator.prepare(forward, optimizer)
+    order = PromptOrder(len(prompts), recipe.seed, recipe.data.shuffle)
+    collector = Collector(recipe, engine, checked.rewards, sampling, refreshes=not recipe.rollout.one_step_off)
+    kind = OneStepOff if recipe.rollout.one_step_off else Rollouts
     steps = recipe.max_steps * recipe.algorithm.num_iterations * recipe.algorithm.num_minibatches
     schedule = make_schedule(optimizer, steps, recipe.optimizer)
     return GRPOParts(
@@ -126,9 +131,9 @@ def build_parts(
         prompts=prompts,
         evaluation_prompts=evaluation_prompts,
         dropped_prompts=dropped,
-        order=PromptOrder(len(prompts), recipe.seed, recipe.data.shuffle),
+        order=order,
         rewards=checked.rewards,
-        collector=Collector(recipe, engine, checked.rewards, sampling, display.phase),
+        rollouts=kind(recipe, accelerator, order, prompts, collector, display.phase),
         optimizer=optimizer,
         schedule=schedule,
         update=PolicyUpdate(
@@ -165,8 +170,8 @@ def make_engine(
         from r1rl.rollout.vllm import VLLMEngine
 
         return VLLMEngine(model, tokenizer, accelerator, rollout.vllm, rollout.max_rows)
-    sharded = accelerator.distributed_type is DistributedType.FSDP
-    return build_engine(rollout.engine, model, tokenizer, rollout.max_rows, dtype, sharded, rollout.compile_layers)
+    own_copy = accelerator.distributed_type is DistributedType.FSDP or rollout.one_step_off
+    return build_engine(rollout.engine, model, tokenizer, rollout.max_rows, dtype, own_copy, rollout.compile_layers)
 
 
 def agreed_layout(accelerator: Accelerator, own: Layout) -> Layout:

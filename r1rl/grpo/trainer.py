@@ -8,7 +8,8 @@ A step, with pi_old the policy that samples (DeepSeekMath 2402.03300, section 4.
     J(theta) = sum_i w_i sum_t min(rho_it A_i, clip(rho_it, 1 - eps_low, 1 + eps_high) A_i)     update
                - beta KL(pi_theta || pi_ref),      rho_it = pi_theta(o_it | q, o_i<t) / pi_old(o_it | q, o_i<t)
 
-docs/algorithms.md has the variants and the recipe keys that choose them.
+pi_old is the policy that the update starts from, or with `rollout.one_step_off` the one before: then the next rollout is sampled
+while the update runs. docs/algorithms.md has the variants and the recipe keys that choose them.
 
 Legend: P prompts of all processes, G completions per prompt, B = P * G; a process holds every W-th prompt of W processes.
 """
@@ -22,11 +23,11 @@ from torch import Tensor
 
 from r1rl.checkpoint import TrainingState
 from r1rl.config.schema import GRPORecipe
-from r1rl.distributed import gather_shares, own_share
+from r1rl.distributed import gather_shares
 from r1rl.errors import RewardError
 from r1rl.grpo.advantages import group_advantages
 from r1rl.grpo.batching import build_train_batch
-from r1rl.grpo.collect import Collected, ScoredGroup
+from r1rl.grpo.collect import ScoredGroup
 from r1rl.grpo.report import step_metrics
 from r1rl.grpo.setup import GRPOParts
 from r1rl.phase_clock import PhaseClock
@@ -54,50 +55,22 @@ class GRPOTrainer:
     def step(self) -> StepResult:
         """One GRPO step; the equation is above."""
         clock = PhaseClock(self.parts.accelerator)
-        with clock.phase("rollout"):
-            collected = self._collect()
+        collected = self.parts.rollouts.take(self.state.step, clock)
+        self.state.order = self.parts.order.state_dict()
         advantages_PG = self._advantages(collected.groups)
-        with clock.phase("update"):
+        with self.parts.rollouts.meanwhile(self.state.step + 1, clock), clock.phase("update"):
             batch = build_train_batch(
                 [group.prompt.token_ids for group in collected.groups for _ in group.completions],
                 [completion for group in collected.groups for completion in group.completions],
                 advantages_PG.flatten(),
                 with_sampler_logprobs=True,
+                lagged=collected.lag > 0,
             )
             update = self.parts.update.run(batch, lambda done, total: self.parts.display.phase("update", done, total))
-        clock.seconds["reward"] = collected.waited_for_rewards
-        clock.seconds["rollout"] -= collected.waited_for_rewards
         self.state.step += 1
-        self.state.order = self.parts.order.state_dict()
         self.state.seconds += clock.stop()
         metrics = step_metrics(self.recipe, collected, clock.slowest(), self.parts.accelerator)
         return StepResult({**metrics, **update}, collected.groups, advantages_PG, collected.tracebacks)
-
-    def _collect(self) -> Collected:
-        """Sample and score one group for each of P prompts; dynamic sampling replaces those without variance (DAPO, section 3.2).
-
-        Fresh prompts take the slots of the groups that they replace, in slot order, so that any number of processes does the same.
-        Groups that still have no variance after `max_refills` rounds stay: their advantages are zero.
-        """
-        algorithm, accelerator = self.recipe.algorithm, self.parts.accelerator
-        num_prompts = self.recipe.rollout.num_prompts
-        collected = self._sample(list(range(num_prompts)), attempt=0)
-        if not algorithm.dynamic_sampling:
-            return collected
-        for attempt in range(1, algorithm.max_refills + 1):
-            flat = [group.outcome_spread() <= algorithm.variance_tolerance for group in collected.groups]
-            slots = [slot for slot, is_flat in enumerate(gather_shares(accelerator, flat)) if is_flat]
-            if not slots:
-                break
-            collected = collected.replaced_by(self._sample(slots, attempt), refilled=len(slots))
-        return collected
-
-    def _sample(self, slots: list[int], attempt: int) -> Collected:
-        """Groups for fresh prompts in these slots of all processes; returns those of this one."""
-        fresh = dict(zip(slots, self.parts.order.take(len(slots)), strict=True))
-        own = [slot for slot in own_share(self.parts.accelerator, range(self.recipe.rollout.num_prompts)) if slot in fresh]
-        prompts = [self.parts.prompts[fresh[slot]] for slot in own]
-        return self.parts.collector.collect(prompts, own, self.state.step, attempt)
 
     def _advantages(self, groups: list[ScoredGroup]) -> Tensor:
         """Advantages of this process's groups; computed over all processes, because a batch's deviation needs every reward."""

@@ -152,11 +152,14 @@ class PolicyUpdate:
     def _with_fixed_logprobs(self, batch: TrainBatch, needed_B: Tensor) -> TrainBatch:
         """The batch with the logprobs that stay the same during its optimizer steps, as far as the objective needs them.
 
-        With one optimizer step the policy is the old policy, and nothing is computed for it.
+        With one optimizer step on completions of the policy itself, the policy is the old policy, and nothing is computed for it. Where
+        the completions lag, the ratio to the policy that sampled corrects for that; where the sampler's arithmetic is another, or nothing
+        uses the ratio, the old policy is that of the update's start, and the importance weight, which is capped, takes in the lag.
         """
         algorithm = self.recipe.algorithm
         several_steps = algorithm.num_iterations * algorithm.num_minibatches > 1
-        if several_steps and self.sampler_is_exact:
+        ratio_corrects = self.sampler_is_exact and not (batch.lagged and algorithm.surrogate == "online_rft")
+        if ratio_corrects and (several_steps or batch.lagged):
             batch = replace(batch, old_logprobs_K=batch.sampler_logprobs_K)
         elif several_steps:
             batch = replace(batch, old_logprobs_K=self._logprobs(self.policy, batch, needed_B))

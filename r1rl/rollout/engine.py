@@ -24,12 +24,20 @@ class RolloutEngine(Protocol):
     """Why this engine was chosen, as a sentence."""
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], num_generations: int, sampling: Sampling, seeds: Sequence[int]
+        self,
+        prompts: Sequence[Sequence[int]],
+        num_generations: int,
+        sampling: Sampling,
+        seeds: Sequence[int],
+        *,
+        refresh: bool = True,
     ) -> Iterator[CompletionGroup]:
         """Yields the group of each prompt (token ids) as soon as its `num_generations` completions are finished.
 
         Completion g of prompt p draws from a random stream that depends on (seeds[p], g) alone. The policy must not be
-        updated until the iterator is exhausted or closed. Raises UserError for an empty prompt or a token id that the model doesn't have.
+        updated until the iterator is exhausted or closed, unless the engine has a copy of its own (`own_copy` of `build_engine`) and
+        `refresh` is false: then it samples from the weights that it took over last. Raises UserError for an empty prompt or a token
+        id that the model doesn't have.
         """
         ...
 
@@ -44,27 +52,27 @@ def build_engine(
     tokenizer: PreTrainedTokenizerBase,
     max_rows: int = 0,
     dtype: torch.dtype | None = None,
-    sharded: bool = False,
+    own_copy: bool = False,
     compile_layers: bool | None = None,
 ) -> RolloutEngine:
     """The engine of this name for this policy; "auto" takes the native one where its self-check passes.
 
     `max_rows` limits how many rows decode at once (0: as many as fit). `dtype` is what the rollout computes in (None:
-    bfloat16 for a float32 policy on a GPU, the policy's own precision otherwise). `sharded`: the policy will be sharded, so
-    the engine keeps a whole copy. `compile_layers`: in the native engine's decode steps; None: on a GPU. Raises UserError if the native
-    engine is asked for by name and does not give the logits of the model's own forward.
+    bfloat16 for a float32 policy on a GPU, the policy's own precision otherwise). `own_copy`: the policy will be
+    sharded, or change while it is sampled from, so the engine keeps a whole copy. `compile_layers`: in the native engine's decode steps;
+    None: on a GPU. Raises UserError if the native engine is asked for by name and does not give the logits of the model's own forward.
     """
     if name == "transformers":
-        return ReferenceEngine(model, tokenizer, max_rows, dtype, "the recipe asks for it", sharded)
+        return ReferenceEngine(model, tokenizer, max_rows, dtype, "the recipe asks for it", own_copy)
     if name not in ("auto", "native"):
         raise UserError(f"rollout.engine: {name!r} is unknown; choose auto, native or transformers; r1rl grpo also knows vllm.")
     try:
         reason = "the recipe asks for it" if name == "native" else "its logits agree with the model's own forward"
         on_gpu = next(model.parameters()).device.type == "cuda"
         compiler = "inductor" if (on_gpu if compile_layers is None else compile_layers) else None
-        return NativeEngine(model, tokenizer, max_rows, dtype, reason, sharded=sharded, compiler=compiler)
+        return NativeEngine(model, tokenizer, max_rows, dtype, reason, own_copy=own_copy, compiler=compiler)
     except UnsupportedModel as error:
         reason = f"the native engine can't run {type(model).__name__}: {error}"
         if name == "native":
             raise UserError(f"rollout.engine: {reason}. Use engine: transformers.") from error
-        return ReferenceEngine(model, tokenizer, max_rows, dtype, reason, sharded)
+        return ReferenceEngine(model, tokenizer, max_rows, dtype, reason, own_copy)

@@ -35,7 +35,7 @@ class NativeEngine:
         dtype: torch.dtype | None = None,
         reason: str = "",
         look_every: int = 0,
-        sharded: bool = False,
+        own_copy: bool = False,
         capture: Capture | None = None,
         compiler: Backend | None = None,
     ) -> None:
@@ -45,7 +45,7 @@ class NativeEngine:
 
         Raises UnsupportedModel if the model's logits are not those of its own forward.
         """
-        self.weights = RolloutWeights(model, dtype, sharded)
+        self.weights = RolloutWeights(model, dtype, own_copy)
         self.tokenizer = tokenizer
         self.reason = reason
         self.look_every = look_every or (4 if self.weights.device.type == "cpu" else 32)
@@ -71,6 +71,7 @@ class NativeEngine:
         sampling: Sampling,
         seeds: Sequence[int],
         limits: Sequence[Sequence[int]] | None = None,
+        refresh: bool = True,
     ) -> Iterator[CompletionGroup]:
         """See `RolloutEngine.generate`. `limits` [P][G]: tokens of each completion, where the sampling's limit is too high."""
         check_request(prompts, num_generations, sampling, seeds, self.weights.input_vocabulary, limits)
@@ -79,10 +80,11 @@ class NativeEngine:
         stopping = self.stopping.of(sampling)
         groups = GroupCollector(self.tokenizer, len(prompts), num_generations)
         decoding = Decoding(prompts, limits, sampling, seeds, stopping, groups, self.allocator, self.look_every)
-        return self._stream(decoding, groups)
+        return self._stream(decoding, groups, refresh)
 
-    def _stream(self, decoding: Decoding, groups: GroupCollector) -> Iterator[CompletionGroup]:
-        self.refresh()
+    def _stream(self, decoding: Decoding, groups: GroupCollector, refresh: bool) -> Iterator[CompletionGroup]:
+        if refresh:
+            self.refresh()
         if self._addresses != (addresses := self.weights.addresses()):
             self._addresses = addresses
             decoding.allocator.forget()

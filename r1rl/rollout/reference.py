@@ -43,9 +43,9 @@ class ReferenceEngine:
         max_rows: int = 0,
         dtype: torch.dtype | None = None,
         reason: str = "",
-        sharded: bool = False,
+        own_copy: bool = False,
     ) -> None:
-        self.weights = RolloutWeights(model, dtype, sharded)
+        self.weights = RolloutWeights(model, dtype, own_copy)
         self.tokenizer = tokenizer
         self.max_rows = max_rows
         self.reason = reason
@@ -56,16 +56,29 @@ class ReferenceEngine:
         self.weights.refresh()
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], num_generations: int, sampling: Sampling, seeds: Sequence[int]
+        self,
+        prompts: Sequence[Sequence[int]],
+        num_generations: int,
+        sampling: Sampling,
+        seeds: Sequence[int],
+        *,
+        refresh: bool = True,
     ) -> Iterator[CompletionGroup]:
         """See `RolloutEngine.generate`. Groups come when the slowest completion of their `generate` call has ended."""
         check_request(prompts, num_generations, sampling, seeds, self.weights.input_vocabulary)
-        return self._stream(prompts, num_generations, sampling, seeds, self.stopping.of(sampling))
+        return self._stream(prompts, num_generations, sampling, seeds, self.stopping.of(sampling), refresh)
 
     def _stream(
-        self, prompts: Sequence[Sequence[int]], num_generations: int, sampling: Sampling, seeds: Sequence[int], stopping: Stopping
+        self,
+        prompts: Sequence[Sequence[int]],
+        num_generations: int,
+        sampling: Sampling,
+        seeds: Sequence[int],
+        stopping: Stopping,
+        refresh: bool,
     ) -> Iterator[CompletionGroup]:
-        self.refresh()
+        if refresh:
+            self.refresh()
         groups = GroupCollector(self.tokenizer, len(prompts), num_generations)
         rows = [(prompt, generation) for prompt in range(len(prompts)) for generation in range(num_generations)]
         size = self.max_rows or max(1, len(rows))

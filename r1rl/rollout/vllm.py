@@ -61,21 +61,28 @@ class VLLMEngine:
         self.vllm.sync_weights()
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], num_generations: int, sampling: Sampling, seeds: Sequence[int]
+        self,
+        prompts: Sequence[Sequence[int]],
+        num_generations: int,
+        sampling: Sampling,
+        seeds: Sequence[int],
+        *,
+        refresh: bool = True,
     ) -> Iterator[CompletionGroup]:
         """See `RolloutEngine.generate`; `seeds` have no effect on vLLM."""
         check_request(prompts, num_generations, sampling, seeds, self.vocabulary)
-        return self._stream(prompts, num_generations, sampling, self.stopping.of(sampling))
+        return self._stream(prompts, num_generations, sampling, self.stopping.of(sampling), refresh)
 
     def _stream(
-        self, prompts: Sequence[Sequence[int]], num_generations: int, sampling: Sampling, stopping: Stopping
+        self, prompts: Sequence[Sequence[int]], num_generations: int, sampling: Sampling, stopping: Stopping, refresh: bool
     ) -> Iterator[CompletionGroup]:
         # TRL takes the processes' shares to be equally long: shorter ones are filled up, and the filling is thrown away.
         share = max_over_processes(self.accelerator, len(prompts))
         if share == 0:
             return
         filled = [list(prompt) for prompt in prompts] + [[0]] * (share - len(prompts))
-        self.refresh()
+        if refresh:
+            self.refresh()
         self._set(sampling)
         rows = [prompt for prompt in filled for _ in range(num_generations)]
         _, token_ids, logprobs, _ = self.vllm.generate(rows, None, num_generations)

@@ -19,7 +19,8 @@ class RolloutWeights:
     """A model to sample from, and a promise to leave the policy as it was.
 
     Where the policy computes in the rollout's precision already, its own modules run and nothing is ever synchronized.
-    Otherwise (float32 master weights and a bfloat16 rollout, or a sharded policy) there is one copy of the parameters;
+    Otherwise (float32 master weights and a bfloat16 rollout, a sharded policy, or one that changes while it is sampled from) there is
+    one copy of the parameters;
     buffers keep their precision, since rounding rotary frequencies would move the positions.
 
     Of a policy with adapters (`r1rl.lora`) it is a plain model, W + scale B A in the place of each adapted layer: the engines run it as
@@ -27,10 +28,11 @@ class RolloutWeights:
     precision, so the copy takes the adapted matrices only.
     """
 
-    def __init__(self, policy: PreTrainedModel, dtype: torch.dtype | None = None, sharded: bool = False) -> None:
+    def __init__(self, policy: PreTrainedModel, dtype: torch.dtype | None = None, own_copy: bool = False) -> None:
         """`dtype` None: bfloat16 for float32 weights on a GPU, the weights' own precision otherwise.
 
-        `sharded`: the policy's parameters will be sharded over processes after this, so every process samples from a whole copy.
+        `own_copy`: the policy's parameters can't be read while sampling: they will be sharded over processes, or change meanwhile. Frozen
+        weights of a policy with adapters stay shared.
         """
         self.policy = policy
         parameter: torch.Tensor = next(policy.parameters())
@@ -41,7 +43,7 @@ class RolloutWeights:
         self.merged: list[tuple[Any, Any]] = []
         """Each adapted layer of the policy, and the plain one of the copy."""
         other_precision = any(p.is_floating_point() and p.dtype is not dtype for p in policy.parameters())
-        self.is_copy = sharded or other_precision or bool(adapted_layers(policy))
+        self.is_copy = own_copy or other_precision or bool(adapted_layers(policy))
         if adapted_layers(policy):
             self.model, self.merged = plain_copy(policy, dtype)
             self.refresh()
