@@ -146,6 +146,18 @@ def test_rollout_is_of_the_weights_before_the_update_beside_it(finished: RunDire
     assert differences[2] > 1e-2
 
 
+def test_in_bfloat16_the_importance_weight_takes_in_the_lag(folder: Path) -> None:
+    """The update runs under autocast and the thread beside it in plain bfloat16, as it also does alone in the first step."""
+    settings = ("model.dtype=bfloat16", "run_name=half", "max_steps=3", "evaluation.data=null")
+    first, *lagged = train(folder, ON, *settings).read_metrics()
+    for record in lagged:
+        assert record["ratio/max"] == record["ratio/min"] == 1
+        assert record["sampler/logprob_diff_mean"] > 5 * first["sampler/logprob_diff_mean"]
+    (alone, _) = train(folder, *settings[:1], "run_name=half-off", "max_steps=2", "evaluation.data=null").read_metrics()
+    for name in ("reward", "completions/mean_length", "sampler/logprob_diff_mean"):
+        assert alone[name] == first[name]
+
+
 def test_kernels_that_torch_may_choose_are_given_back(finished: RunDirectory) -> None:
     assert torch.backends.cuda.cudnn_sdp_enabled()  # torch's own default
 

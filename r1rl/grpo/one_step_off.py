@@ -1,6 +1,6 @@
 """One-step-off rollouts (`rollout.one_step_off`): the completions of a step are sampled while the update before it runs.
 
-    step t     advantages of rollout t, which the policy theta_(t-1) wrote (theta_0 wrote rollout 0)
+    step t     advantages of rollout t, which the policy theta_(t-1) wrote (theta_0 wrote rollouts 0 and 1)
                copy = theta_t
                update theta_t -> theta_(t+1)  |  beside it, from the copy: rollout t + 1
                both are waited for; then dynamic sampling refills rollout t + 1, from the copy
@@ -8,8 +8,9 @@
 So the weights that sample are one update behind those that are trained, which the loss corrects for (docs/algorithms.md). Between two
 steps nothing runs beside the main thread: evaluations have the engine for themselves, and a checkpoint holds the whole next rollout.
 
-The thread reads the engine's own copy of the weights. Inference mode and autocast are each thread's own; which attention kernels torch
-may choose is the process's, so it is set once around both. On a GPU the thread works in a stream of its own. Processes talk to each
+The thread reads the engine's own copy of the weights. Inference mode and autocast are each thread's own (not so autocast's cache of casts:
+leaving autocast in the thread empties it, which costs the update a cast); which attention kernels torch may choose is the process's, so
+it is set once around both. On a GPU the thread works in a stream of its own. Processes talk to each
 other from the main thread only, so their exchanges keep one order.
 """
 
