@@ -27,6 +27,7 @@ from r1rl.grpo.one_step_off import Background
 from r1rl.grpo.run import check_rows
 from r1rl.grpo.trainer import GRPOTrainer, StepResult
 from r1rl.grpo.update import PolicyUpdate
+from r1rl.rollout.weights import RolloutWeights
 from r1rl.run_directory import RunDirectory
 from r1rl.sampling import Sampling, process_logits
 
@@ -144,6 +145,25 @@ def test_rollout_is_of_the_weights_before_the_update_beside_it(finished: RunDire
         differences[step] = difference
     assert differences[1] < 1e-5
     assert differences[2] > 1e-2
+
+
+def test_thread_samples_and_never_takes_over_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: dict[str, list[str]] = {"refresh": [], "borrowed": []}
+
+    def noted(name: str) -> Callable[..., object]:
+        function = getattr(RolloutWeights, name)
+
+        def wrapper(weights: RolloutWeights, *arguments: object) -> object:
+            calls[name].append(threading.current_thread().name)
+            return function(weights, *arguments)
+
+        return wrapper
+
+    for name in calls:
+        monkeypatch.setattr(RolloutWeights, name, noted(name))
+    train(folder, ON, "run_name=noted", "max_steps=2", "evaluation.data=null", *REFILLING)
+    assert set(calls["refresh"]) == {"MainThread"}
+    assert "one-step-off" in calls["borrowed"]
 
 
 def test_in_bfloat16_the_importance_weight_takes_in_the_lag(folder: Path) -> None:
