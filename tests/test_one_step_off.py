@@ -9,11 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from run_helpers import untimed
 from test_grpo_run import RECIPE, REWARD, final_weights, train
 from tiny_policy import save_tiny_policy
@@ -166,6 +167,15 @@ def test_thread_samples_and_never_takes_over_weights(folder: Path, monkeypatch: 
     assert "one-step-off" in calls["borrowed"]
 
 
+@pytest.fixture
+def another_precision() -> Iterator[None]:
+    """accelerate keeps its first precision for the process, unless its state is thrown away."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("another_precision")
 def test_in_bfloat16_the_importance_weight_takes_in_the_lag(folder: Path) -> None:
     """The update runs under autocast and the thread beside it in plain bfloat16, as it also does alone in the first step."""
     settings = ("model.dtype=bfloat16", "run_name=half", "max_steps=3", "evaluation.data=null")
