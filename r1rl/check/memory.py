@@ -23,6 +23,7 @@ from r1rl.config.reward_model import RewardModelRecipe
 from r1rl.config.schema import GRPORecipe, LoRAConfig, ModelConfig, UpdateConfig
 from r1rl.config.sft import SFTRecipe
 from r1rl.errors import RecipeError
+from r1rl.grpo.compilation import wants_compiling
 from r1rl.lora import adapted_linears
 from r1rl.memory_plan import CARD_BYTES, GB, Adapters, Launch, MemoryPlan, ModelShape, Work, plan_memory, remedy
 
@@ -159,10 +160,10 @@ def _grpo(recipe: GRPORecipe, launch: Launch, prompt_tokens: int | None, config_
 
 
 def is_compiled(update: UpdateConfig, launch: Launch, model: ModelConfig) -> bool:
-    """Whether the policy's forward will be compiled, as far as the recipe decides (`r1rl.grpo.compilation.wants_compiling`)."""
-    if not launch.on_gpu or update.layout == "padded" or model.dtype == "float32" or model.gradient_checkpointing:
-        return False
-    return not launch.sharded if update.compile is None else update.compile
+    """Whether the policy's forward will be compiled, as far as the recipe decides."""
+    device, dtype = torch.device("cuda" if launch.on_gpu else "cpu"), torch.float32 if model.dtype == "float32" else torch.bfloat16
+    wanted = wants_compiling(update.compile, device, dtype, model.gradient_checkpointing, launch.sharded)
+    return wanted and launch.on_gpu and dtype is not torch.float32 and update.layout != "padded"
 
 
 CHECKPOINTING = {"gradient_checkpointing": "model.gradient_checkpointing"}
