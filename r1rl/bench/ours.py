@@ -19,6 +19,7 @@ from r1rl.grpo.logprobs import PolicyForward
 from r1rl.grpo.update import PolicyUpdate
 from r1rl.lora import add_adapters
 from r1rl.optimization import make_optimizer, make_schedule
+from r1rl.rollout.compiled import choose_backend
 from r1rl.rollout.native import NativeEngine
 from r1rl.sampling import Sampling
 
@@ -45,8 +46,7 @@ class OurStep:
         self.algorithm = AlgorithmConfig()
         optimizer_config = OptimizerConfig()
         self.layout = choose_layout(model, recipe.update, dtype)
-        on_gpu = self.accelerator.device.type == "cuda"
-        compiler = "inductor" if (on_gpu if recipe.compile_layers is None else recipe.compile_layers) else None
+        compiler = choose_backend(recipe.compile_layers, accelerator.device)
         self.engine = NativeEngine(model, tokenizer, dtype=dtype, reason="The engine is native", compiler=compiler)
         self.notes = [note for note in (self.layout.reason, self.engine.reason) if note]
         forward = PolicyForward(model, self.sampling, recipe.update.logprob_chunk)

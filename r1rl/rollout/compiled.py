@@ -24,6 +24,11 @@ Backend = str | Callable[..., Any]
 """A compiler of torch.compile: "inductor", or a function."""
 
 
+def choose_backend(asked: bool | None, device: torch.device) -> Backend | None:
+    """The compiler of a recipe's `compile_layers`; None says on a GPU."""
+    return "inductor" if (device.type == "cuda" if asked is None else asked) else None
+
+
 class LayerTurns(Cache):
     """The cache of a decode step as its layers see it, one after the other."""
 

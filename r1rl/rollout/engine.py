@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r1rl.errors import UserError
+from r1rl.rollout.compiled import choose_backend
 from r1rl.rollout.forward import UnsupportedModel
 from r1rl.rollout.native import NativeEngine
 from r1rl.rollout.reference import ReferenceEngine
@@ -68,8 +69,7 @@ def build_engine(
         raise UserError(f"rollout.engine: {name!r} is unknown; choose auto, native or transformers; r1rl grpo also knows vllm.")
     try:
         reason = "the recipe asks for it" if name == "native" else "its logits agree with the model's own forward"
-        on_gpu = next(model.parameters()).device.type == "cuda"
-        compiler = "inductor" if (on_gpu if compile_layers is None else compile_layers) else None
+        compiler = choose_backend(compile_layers, next(model.parameters()).device)
         return NativeEngine(model, tokenizer, max_rows, dtype, reason, own_copy=own_copy, compiler=compiler)
     except UnsupportedModel as error:
         reason = f"the native engine can't run {type(model).__name__}: {error}"
