@@ -16,6 +16,7 @@ from r1rl.lora import add_adapters
 from r1rl.memory_plan import (
     CARD_BYTES,
     GB,
+    KEPT_SHARE,
     ROLLOUT_LOGIT_BYTES,
     ROLLOUT_SHARE,
     Adapters,
@@ -230,3 +231,4 @@ def test_keys_and_values_of_the_embedded_model_are_what_the_engine_s_cache_holds
 def test_the_engine_s_own_constants_are_those_of_the_plan() -> None:
     assert rollout_memory.LOGITS_BYTES == ROLLOUT_LOGIT_BYTES
     assert rollout_memory.SHARE == ROLLOUT_SHARE
+    assert rollout_memory.KEEP_SHARE == KEPT_SHARE
