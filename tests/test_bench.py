@@ -15,7 +15,7 @@ from r1rl.bench.command import efficiency, figures
 from r1rl.bench.machine import measured_bandwidth, measured_peak
 from r1rl.bench.ours import OurStep
 from r1rl.bench.peer import ForceLengths
-from r1rl.bench.workload import Workload, forced_lengths, make_model, make_tokenizer, make_workload, one_eos
+from r1rl.bench.workload import Workload, forced_lengths, make_model, make_tokenizer, make_workload, one_eos, prompt_text
 from r1rl.bundled import bundled_path
 from r1rl.config.bench import BenchRecipe, ShapeConfig
 from r1rl.config.load import load_recipe
@@ -59,6 +59,15 @@ def test_prompts_never_hold_the_end_of_a_completion():
     assert workload.eos == 49
     assert all(2 <= len(prompt) <= 6 and max(prompt) < 49 for prompt in workload.prompts)
     assert workload.num_tokens == sum(map(sum, workload.lengths))
+
+
+@pytest.mark.parametrize("recipe", ["tiny.yaml", "qwen2.5-0.5b.yaml"])
+def test_a_prompt_s_text_has_its_tokens(recipe):
+    bench = load_recipe("bench", bundled_path("recipes") / "bench" / recipe)
+    workload = make_workload(bench, bench.shape.vocab_size)
+    tokenizer = make_tokenizer(workload.eos + 1)
+    assert tokenizer([prompt_text(prompt) for prompt in workload.prompts])["input_ids"] == workload.prompts
+    assert [tokenizer.pad_token_id, tokenizer.eos_token_id, len(tokenizer)] == [0, workload.eos, bench.shape.vocab_size]
 
 
 def contender(recipe: BenchRecipe) -> OurStep:

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from r1rl.attention_kernels import steady_attention
-from r1rl.bench.workload import Workload, compute_dtype, reward
+from r1rl.bench.workload import Workload, compute_dtype, prompt_text, reward
 from r1rl.config.bench import BenchRecipe
 from r1rl.errors import UserError
 
@@ -103,7 +103,7 @@ def run_trl(
             report_to=[], save_strategy="no", logging_steps=1, temperature=1.0, beta=0.0,
             learning_rate=1e-6, disable_tqdm=True, shuffle_dataset=False, seed=recipe.seed,
         )  # fmt: skip
-        texts = [" ".join(f"t{token}" for token in prompt) for prompt in workload.prompts] * steps
+        texts = [prompt_text(prompt) for prompt in workload.prompts] * steps
         trainer = Timed(
             model=model, reward_funcs=reward, args=arguments, train_dataset=Dataset.from_dict({"prompt": texts}),
             processing_class=tokenizer, callbacks=[Stopwatch()],

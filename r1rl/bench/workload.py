@@ -125,10 +125,18 @@ def vocabulary_of(model: PreTrainedModel) -> int:
 
 
 def make_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
-    """One word per id, so that text and tokens say the same."""
-    tokenizer = Tokenizer(WordLevel({f"t{token}": token for token in range(vocabulary)}, unk_token="t1"))
+    """One word per id, so that text and tokens say the same. Special tokens are cut out of a text first, wherever they are in it: no
+    word contains one."""
+    special = {"<pad>": 0, "<unk>": 1, "<eos>": vocabulary - 1}
+    words = {f"t{token}": token for token in range(2, vocabulary - 1)}
+    tokenizer = Tokenizer(WordLevel(special | words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="t0", eos_token=f"t{vocabulary - 1}", unk_token="t1")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
+
+
+def prompt_text(prompt: Sequence[int]) -> str:
+    """What `make_tokenizer`'s tokenizer makes these tokens of."""
+    return " ".join(f"t{token}" for token in prompt)
 
 
 def one_eos(model: PreTrainedModel, eos: int) -> None:
