@@ -194,9 +194,12 @@ COMMANDS = {
                 "r1rl bench recipes/bench/tiny.yaml --against trl",
                 "r1rl bench recipes/bench/tiny.yaml completion_length_mean=192 threads=1",
                 "r1rl bench recipes/bench/qwen2.5-0.5b.yaml num_prompts=64 update.compile=true",
+                "r1rl bench recipes/bench/qwen2.5-0.5b.yaml --against trl-vllm",
             ),
             target="r1rl.bench.command:run",
-            flags=(Flag("against", "trl", "time TRL's trainer too, on the same work"),),
+            flags=(
+                Flag("against", "trl", "time TRL's trainer too, on the same work: trl with transformers' generate, trl-vllm with vLLM"),
+            ),
         ),
         Command(
             name="pretrain",

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import statistics
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import GRPOConfig, GRPOTrainer
+from vllm_stand_in import StandInLLM, use_stand_in
 
 from r1rl.bench import command
 from r1rl.bench.command import efficiency, figures
 from r1rl.bench.machine import measured_bandwidth, measured_peak
 from r1rl.bench.ours import OurStep
-from r1rl.bench.peer import ForceLengths
+from r1rl.bench.peer import PEERS, TRL_VLLM, ForceLengths, run_trl
 from r1rl.bench.workload import Workload, forced_lengths, make_model, make_tokenizer, make_workload, one_eos, prompt_text
 from r1rl.bundled import bundled_path
 from r1rl.config.bench import BenchRecipe, ShapeConfig
@@ -141,15 +145,124 @@ def test_bench_writes_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert load_recipe("bench", tmp_path / "bench" / "config.yaml") == small(output_dir=str(tmp_path))
 
 
-@pytest.mark.slow
-def test_bench_beside_trl(tmp_path: Path):
+class BenchLLM(StandInLLM):
+    """Finds the model and its tokenizer where TRL says, as vLLM does; its answers hold padding and ends, and are longer than any length."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.saved = AutoModelForCausalLM.from_pretrained(settings["model"])
+        self.tokenizer = AutoTokenizer.from_pretrained(settings["model"])
+        self.eos = self.saved.generation_config.eos_token_id
+        self.answers = [[5, 0, self.eos, *range(2, 40)], [0, *range(3, 43)]]
+
+
+@pytest.fixture
+def llms(monkeypatch: pytest.MonkeyPatch) -> list[StandInLLM]:
+    monkeypatch.setattr(command, "check_vllm", lambda recipe: None)
+    return use_stand_in(monkeypatch, BenchLLM)
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_bench_beside_trl(tmp_path: Path, llms: list[StandInLLM], peer: str, capsys: pytest.CaptureFixture[str]):
     """TRL's own mean length says that it did the same work; r1rl's steps ran between TRL's."""
-    command.run(small(output_dir=str(tmp_path), steps=1), tmp_path / "recipe.yaml", against="trl")
+    command.run(small(output_dir=str(tmp_path), steps=1), tmp_path / "recipe.yaml", against=peer)
     result = json.loads((tmp_path / "bench" / "bench.json").read_text())
     for phase in ("rollout", "update", "step"):
-        assert result["ratio"][phase] == pytest.approx(result["trl"]["seconds"][phase] / result["r1rl"]["seconds"][phase])
-    step = result["trl"]["steps"][0]
+        assert result["ratio"][phase] == pytest.approx(result[peer]["seconds"][phase] / result["r1rl"]["seconds"][phase])
+    step = result[peer]["steps"][0]
     assert step["step"] == pytest.approx(step["rollout"] + step["reward"] + step["update"])
+    assert [name for name in PEERS if name in result] == [peer]
+    assert capsys.readouterr().out.split("seconds")[1].split()[1:6:2] == ["r1rl", peer, "ratio"]
+    assert len(llms) == (peer == TRL_VLLM)
+
+
+def their_steps(peer: str, recipe: BenchRecipe) -> Workload:
+    """The work that TRL was given."""
+    model = make_model(recipe, torch.device("cpu"))
+    workload = make_workload(recipe, 50)
+    one_eos(model, workload.eos)
+    run_trl(peer, recipe, workload, model, make_tokenizer(50), lambda number: None)
+    return workload
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_trl_trains_the_same_tokens(llms: list[StandInLLM], peer: str, monkeypatch: pytest.MonkeyPatch):
+    """Every prompt as it is, every completion as long as asked, also after an end in the midst of vLLM's. TRL shuffles a step's rows."""
+    trained: list[list[int]] = []
+    compute_loss = GRPOTrainer._compute_loss
+
+    def recorded(self: Any, model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        masks = zip(inputs["prompt_mask"], inputs["completion_mask"], strict=True)
+        trained.extend([int(prompt.sum()), int(completion.sum())] for prompt, completion in masks)
+        return compute_loss(self, model, inputs)
+
+    monkeypatch.setattr(GRPOTrainer, "_compute_loss", recorded)
+    workload = their_steps(peer, small(trl_micro_batch=6))
+    asked = [[len(prompt), length] for prompt, group in zip(workload.prompts, workload.lengths, strict=True) for length in group]
+    assert [sorted(trained[start : start + 12]) for start in range(0, len(trained), 12)] == [sorted(asked)] * 3
+
+
+def test_vllm_gets_the_model_and_a_length_per_row(llms: list[StandInLLM]):
+    recipe = small(trl_vllm_memory_share=0.45, dtype="bfloat16")
+    workload = their_steps(TRL_VLLM, recipe)
+    (llm,) = llms
+    assert llm.settings["gpu_memory_utilization"] == 0.45
+    assert llm.settings["max_model_len"] == 6 + 20
+    assert llm.settings["max_num_seqs"] == 12
+    assert llm.settings["enable_sleep_mode"] is False
+    assert llm.saved.dtype is torch.bfloat16
+    assert llm.tokenizer("t7 t48")["input_ids"] == [7, 48]
+    assert len(llm.asked) == 3
+    for prompts, params in llm.asked:
+        assert prompts == [prompt for prompt in workload.prompts for _ in range(4)]
+        assert [one["max_tokens"] for one in params] == [length for group in workload.lengths for length in group]
+        assert all(one["ignore_eos"] and one["n"] == 1 and one["temperature"] == 1.0 for one in params)
+    saved = dict(llm.saved.named_parameters())
+    assert llm.weights.keys() == saved.keys()
+    for name, value in llm.weights.items():  # the rate is 1e-6: three updates change less than bfloat16 resolves
+        torch.testing.assert_close(value.to(torch.bfloat16), saved[name], rtol=0.01, atol=1e-4)
+
+
+def test_without_a_share_it_is_trl_s(tmp_path: Path, llms: list[StandInLLM]):
+    their_steps(TRL_VLLM, small(steps=1))
+    assert llms[0].settings["gpu_memory_utilization"] == GRPOConfig(output_dir=str(tmp_path), use_cpu=True).vllm_gpu_memory_utilization
+
+
+def test_other_lengths_of_vllm_are_noticed(monkeypatch: pytest.MonkeyPatch):
+    class TooShort(BenchLLM):
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+            self.answers = [[5, 6, 7]]
+
+    use_stand_in(monkeypatch, TooShort)
+    with pytest.raises(AssertionError, match="TRL's completions have mean lengths"):
+        their_steps(TRL_VLLM, small(steps=1))
+
+
+def test_vllm_that_does_not_start_is_a_sentence(monkeypatch: pytest.MonkeyPatch):
+    class NoMemory(StandInLLM):
+        def __init__(self, **settings: Any) -> None:
+            raise ValueError("No available memory for the cache blocks.")
+
+    use_stand_in(monkeypatch, NoMemory)
+    with pytest.raises(UserError, match="TRL's trainer does not start with vLLM: ValueError: No available memory for the cache"):
+        their_steps(TRL_VLLM, small())
+
+
+@pytest.mark.parametrize(
+    ("installed", "gpu", "dtype", "sentence"),
+    [
+        (None, True, "auto", r"--against trl-vllm needs vLLM, which is not installed: pip install 'r1rl\[vllm\]'"),
+        ("here", False, "bfloat16", "--against trl-vllm needs a GPU for vLLM, and torch finds none"),
+        ("here", True, "float32", "dtype is float32, but vLLM computes in bfloat16"),
+    ],
+)
+def test_what_vllm_lacks_is_said_before_a_model_is_built(installed, gpu, dtype, sentence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: installed)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(command, "make_model", lambda *arguments: pytest.fail("a model was built"))
+    with pytest.raises(UserError, match=sentence):
+        command.run(small(dtype=dtype, output_dir=str(tmp_path)), tmp_path / "recipe.yaml", against=TRL_VLLM)
 
 
 def test_the_machine_is_measured():
@@ -158,7 +271,7 @@ def test_the_machine_is_measured():
 
 
 def test_unknown_peer_is_refused(tmp_path: Path):
-    with pytest.raises(UserError, match="--against verl: the bench knows trl"):
+    with pytest.raises(UserError, match="--against verl: the bench knows trl and trl-vllm"):
         command.run(small(), tmp_path / "recipe.yaml", against="verl")
 
 

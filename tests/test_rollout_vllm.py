@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +11,7 @@ from accelerate import Accelerator
 from rollout_helpers import PROMPTS, SEEDS, flat, ids, run, tiny_model, tokenizer
 from tiny_policy import save_tiny_policy
 from trl.generation import vllm_generation
+from vllm_stand_in import StandInLLM, use_stand_in
 
 from r1rl import preflight
 from r1rl.cli import main
@@ -42,53 +41,10 @@ logging: {{live: false, completions_every: 0}}
 """
 
 
-class StandInLLM:
-    """Holds the weights that it is given and answers each prompt with the next of `answers`; log-probability -(t + 1) / 4 at token t."""
-
-    def __init__(self, **settings: Any) -> None:
-        self.settings = settings
-        self.weights: dict[str, torch.Tensor] = {}
-        self.asleep = False
-        self.asked: list[tuple[list[list[int]], dict[str, Any]]] = []
-        self.answers: list[list[int]] = [ids("ab")]
-        runner = SimpleNamespace(model=SimpleNamespace(load_weights=self.load_weights))
-        worker = SimpleNamespace(driver_worker=SimpleNamespace(model_runner=runner))
-        self.llm_engine = SimpleNamespace(model_executor=worker)
-
-    def load_weights(self, named: list[tuple[str, torch.Tensor]]) -> None:
-        self.weights |= {name: value.detach().clone() for name, value in named}
-
-    def sleep(self, level: int) -> None:
-        self.asleep = True
-
-    def wake_up(self, tags: list[str]) -> None:
-        self.asleep = False
-
-    def reset_prefix_cache(self) -> None:
-        pass
-
-    def generate(self, prompts: list[dict[str, Any]], sampling_params: SimpleNamespace, use_tqdm: bool) -> list[SimpleNamespace]:
-        assert not self.asleep
-        self.asked.append(([prompt["prompt_token_ids"] for prompt in prompts], vars(sampling_params)))
-        outputs = []
-        for row, prompt in enumerate(prompts):
-            answer = self.answers[row % len(self.answers)]
-            logprobs = [{token: SimpleNamespace(rank=1, logprob=-(t + 1) / 4)} for t, token in enumerate(answer)]
-            completion = SimpleNamespace(token_ids=tuple(answer), logprobs=logprobs)
-            outputs.append(SimpleNamespace(prompt_token_ids=prompt["prompt_token_ids"], outputs=[completion]))
-        return outputs
-
-
 @pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[VLLMEngine]:
-    monkeypatch.setattr(vllm_generation, "is_vllm_available", lambda: True)
-    monkeypatch.setattr(vllm_generation, "empty_cache", lambda: None)  # asks for a CUDA device
-    monkeypatch.setattr(vllm_generation, "LLM", StandInLLM, raising=False)
-    monkeypatch.setattr(vllm_generation, "SamplingParams", SimpleNamespace, raising=False)
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):  # TRL sets them
-        monkeypatch.setenv(name, "0")
-        monkeypatch.delenv(name)
-    yield VLLMEngine(tiny_model(), tokenizer(), Accelerator(cpu=True), VLLMConfig(gpu_memory_share=0.4), max_rows=64)
+def engine(monkeypatch: pytest.MonkeyPatch) -> VLLMEngine:
+    use_stand_in(monkeypatch)
+    return VLLMEngine(tiny_model(), tokenizer(), Accelerator(cpu=True), VLLMConfig(gpu_memory_share=0.4), max_rows=64)
 
 
 def test_settings_reach_vllm(engine: VLLMEngine) -> None:
@@ -98,7 +54,7 @@ def test_settings_reach_vllm(engine: VLLMEngine) -> None:
     assert settings["max_num_seqs"] == 64
     assert settings["logprobs_mode"] == "processed_logprobs"  # of the distribution that was sampled
     assert settings["trust_remote_code"] is False
-    ((asked, params),) = engine.vllm.llm.asked
+    ((asked, (params, *_)),) = engine.vllm.llm.asked
     assert asked == [prompt for prompt in PROMPTS for _ in range(3)]
     assert {key: params[key] for key in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens")} == {
         "temperature": 0.7, "top_p": 0.9, "top_k": 5, "min_p": 0.01, "repetition_penalty": 1.0, "max_tokens": 12,
@@ -162,20 +118,18 @@ def test_start_that_fails_is_a_sentence(engine: VLLMEngine, monkeypatch: pytest.
 
 def test_run_on_vllm(engine: VLLMEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps of `r1rl grpo`: the second samples from updated weights, and the update knows that the sampler is another one."""
-    made: list[StandInLLM] = []
 
     class Recorded(StandInLLM):
         def __init__(self, **settings: Any) -> None:
             super().__init__(**settings)
             self.answers = [[5, 6, 1], [7, 8, 9, 1], [40] * 8, [5, 1]]
             self.first: list[torch.Tensor] = []
-            made.append(self)
 
         def generate(self, *arguments: Any, **keywords: Any) -> Any:
             self.first.append(next(iter(self.weights.values())))
             return super().generate(*arguments, **keywords)
 
-    monkeypatch.setattr(vllm_generation, "LLM", Recorded)
+    made = use_stand_in(monkeypatch, Recorded)
     monkeypatch.setattr(preflight, "check_vllm", lambda: None)
     save_tiny_policy(tmp_path / "policy")
     (tmp_path / "reward.py").write_text("def shortness(completion_ids, **columns):\n    return [1 / len(ids) for ids in completion_ids]\n")

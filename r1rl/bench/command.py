@@ -20,7 +20,8 @@ from transformers import PreTrainedModel
 
 from r1rl.bench.machine import measured_bandwidth, measured_peak
 from r1rl.bench.ours import OurStep
-from r1rl.bench.peer import run_trl, trl_steps
+from r1rl.bench.peer import PEERS, TRL_VLLM, run_trl, trl_steps
+from r1rl.bench.peer_vllm import check_vllm
 from r1rl.bench.workload import Workload, compute_dtype, make_model, make_tokenizer, make_workload, one_eos, vocabulary_of
 from r1rl.check.memory import adapters_of, is_compiled, shape_of
 from r1rl.config.bench import BenchRecipe
@@ -37,11 +38,13 @@ PHASES = ("rollout", "reward", "update", "step")
 
 
 def run(recipe: BenchRecipe, recipe_path: Path, against: str | None = None) -> None:
-    """`r1rl bench`. `against`: "trl", or None."""
-    if against not in (None, "trl"):
-        raise UserError(f"--against {against}: the bench knows trl.")
+    """`r1rl bench`. `against`: one of PEERS, or None."""
+    if against not in (None, *PEERS):
+        raise UserError(f"--against {against}: the bench knows {' and '.join(PEERS)}.")
     if against and recipe.lora is not None:
         raise UserError("lora: the bench trains adapters with r1rl alone: leave out --against.")
+    if against == TRL_VLLM:
+        check_vllm(recipe)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     accelerator = Accelerator(mixed_precision="bf16" if compute_dtype(recipe) is torch.bfloat16 else "no")
@@ -64,7 +67,7 @@ def run(recipe: BenchRecipe, recipe_path: Path, against: str | None = None) -> N
         peaks.append(peak_memory())
 
     if interleaved and against:
-        theirs = run_trl(recipe, workload, fresh_model(recipe, workload, device), tokenizer, our_step)
+        theirs = run_trl(against, recipe, workload, fresh_model(recipe, workload, device), tokenizer, our_step)
     for number in range(len(ours), recipe.warmup + recipe.steps):
         our_step(number)
     result: dict[str, Any] = {}
@@ -79,9 +82,9 @@ def run(recipe: BenchRecipe, recipe_path: Path, against: str | None = None) -> N
             gc.collect()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-            theirs = run_trl(recipe, workload, fresh_model(recipe, workload, device), tokenizer, lambda number: None)
-        result["trl"] = figures(theirs[trl_steps(recipe)[0] :]) | {"peak_memory_bytes": peak_memory() or None}
-        result["ratio"] = {phase: result["trl"]["seconds"][phase] / result["r1rl"]["seconds"][phase] for phase in PHASES}
+            theirs = run_trl(against, recipe, workload, fresh_model(recipe, workload, device), tokenizer, lambda number: None)
+        result[against] = figures(theirs[trl_steps(recipe)[0] :]) | {"peak_memory_bytes": peak_memory() or None}
+        result["ratio"] = {phase: result[against]["seconds"][phase] / result["r1rl"]["seconds"][phase] for phase in PHASES}
     folder = Path(recipe.output_dir) / recipe.run_name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
@@ -162,7 +165,7 @@ def show(result: dict[str, Any], recipe: BenchRecipe, console: Console) -> None:
     lengths = f"mean {recipe.completion_length_mean}, at most {recipe.completion_length_max} tokens"
     table = Table(title=f"{recipe.run_name}: {recipe.num_prompts} prompts x {recipe.num_generations}, {lengths}")
     table.add_column("seconds")
-    names = [name for name in ("r1rl", "trl", "ratio") if name in result]
+    names = [name for name in ("r1rl", *PEERS, "ratio") if name in result]
     for name in names:
         table.add_column(name, justify="right")
     for phase in PHASES:
@@ -177,7 +180,7 @@ def show(result: dict[str, Any], recipe: BenchRecipe, console: Console) -> None:
     )
     if ours["peak_memory_bytes"]:
         planned, peak = ours["planned_memory_bytes"], ours["peak_memory_bytes"]
-        theirs = f"; TRL at most {result['trl']['peak_memory_bytes'] / GB:.1f} GB" if "trl" in result else ""
+        theirs = "".join(f"; {peer} at most {result[peer]['peak_memory_bytes'] / GB:.1f} GB" for peer in PEERS if peer in result)
         console.print(f"Tensors took {peak / GB:.1f} GB at most, {peak / planned - 1:+.1%} of the plan{theirs}.")
     for note in result["notes"]:
         console.print(note)

@@ -1,10 +1,15 @@
-"""TRL's side of a bench: its stock GRPOTrainer on the same model, prompts, lengths, batch and precision."""
+"""TRL's side of a bench: its stock GRPOTrainer on the same model, prompts, lengths, batch and precision.
+
+Its completions come from transformers' generate (the peer `trl`) or from vLLM inside its process (`trl-vllm`).
+"""
 
 from __future__ import annotations
 
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,9 +23,13 @@ from transformers import (
 )
 
 from r1rl.attention_kernels import steady_attention
+from r1rl.bench.peer_vllm import force_vllm_lengths, starting_vllm, vllm_settings
 from r1rl.bench.workload import Workload, compute_dtype, prompt_text, reward
 from r1rl.config.bench import BenchRecipe
 from r1rl.errors import UserError
+
+TRL, TRL_VLLM = PEERS = ("trl", "trl-vllm")
+"""What `--against` knows."""
 
 PHASES = {"_generate_single_turn": "rollout", "_calculate_rewards": "reward"}
 """Methods of TRL's trainer that are a phase of the step; what is left of the step is its update."""
@@ -54,25 +63,23 @@ def trl_steps(recipe: BenchRecipe) -> tuple[int, int]:
 
 
 def run_trl(
+    peer: str,
     recipe: BenchRecipe,
     workload: Workload,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     after_step: Callable[[int], None],
 ) -> list[dict[str, float]]:
-    """Seconds of each phase, step by step, warm-up included. `after_step(number)` is called between steps, outside the clock."""
+    """Seconds of each phase, step by step, warm-up included, for one of PEERS. `after_step(number)` is called between steps, outside
+    the clock."""
     try:
         from datasets import Dataset
         from trl import GRPOConfig, GRPOTrainer
     except ImportError as error:
-        raise UserError(f"--against trl needs TRL and datasets: {error}") from error
+        raise UserError(f"--against {peer} needs TRL and datasets: {error}") from error
 
-    on_gpu = torch.cuda.is_available()
-    steps = sum(trl_steps(recipe))
-    batch = recipe.num_prompts * recipe.num_generations
     laps: dict[str, float] = {}
     results: list[dict[str, float]] = []
-    force_lengths(model, workload)
 
     class Timed(GRPOTrainer):
         """The stock trainer; calls of two of its methods are timed."""
@@ -95,26 +102,58 @@ def run_trl(
             after_step(len(results) - 1)
 
     with tempfile.TemporaryDirectory() as folder:
-        arguments = GRPOConfig(
-            output_dir=folder,
-            per_device_train_batch_size=recipe.trl_micro_batch, gradient_accumulation_steps=batch // recipe.trl_micro_batch,
-            num_generations=recipe.num_generations, max_completion_length=recipe.completion_length_max, max_steps=steps,
-            bf16=compute_dtype(recipe) is torch.bfloat16, use_cpu=not on_gpu, gradient_checkpointing=False,
-            report_to=[], save_strategy="no", logging_steps=1, temperature=1.0, beta=0.0,
-            learning_rate=1e-6, disable_tqdm=True, shuffle_dataset=False, seed=recipe.seed,
-        )  # fmt: skip
-        texts = [prompt_text(prompt) for prompt in workload.prompts] * steps
-        trainer = Timed(
-            model=model, reward_funcs=reward, args=arguments, train_dataset=Dataset.from_dict({"prompt": texts}),
-            processing_class=tokenizer, callbacks=[Stopwatch()],
-        )  # fmt: skip
+        settings = trl_settings(recipe, folder)
+        if peer == TRL_VLLM:
+            settings |= vllm_settings(recipe, model, tokenizer, Path(folder, "model"))
+        texts = [prompt_text(prompt) for prompt in workload.prompts] * sum(trl_steps(recipe))
+        dataset = Dataset.from_dict({"prompt": texts})
+        with starting_vllm() if peer == TRL_VLLM else nullcontext():
+            trainer = Timed(
+                model=model, reward_funcs=reward, args=GRPOConfig(**settings), train_dataset=dataset, processing_class=tokenizer,
+                callbacks=[Stopwatch()],
+            )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
+        if peer == TRL_VLLM:
+            force_vllm_lengths(trainer.vllm_generation.llm, workload)
+        else:
+            force_lengths(model, workload)
         with steady_attention():  # or its first steps would be spent on cuDNN's plans for every length
             trainer.train()
-    lengths = [record["completions/mean_length"] for record in trainer.state.log_history if "completions/mean_length" in record]
-    if any(abs(length - workload.num_tokens / batch) > 0.01 for length in lengths):
-        raise AssertionError(f"TRL's completions have mean lengths {lengths}, not the ones that were asked for")
+    check_mean_lengths(trainer.state.log_history, workload)
     return results
+
+
+def trl_settings(recipe: BenchRecipe, folder: str) -> dict[str, Any]:
+    """Keywords of TRL's GRPOConfig that every peer has."""
+    batch = recipe.num_prompts * recipe.num_generations
+    return {
+        "output_dir": folder,
+        "per_device_train_batch_size": recipe.trl_micro_batch,
+        "gradient_accumulation_steps": batch // recipe.trl_micro_batch,
+        "num_generations": recipe.num_generations,
+        "max_completion_length": recipe.completion_length_max,
+        "max_steps": sum(trl_steps(recipe)),
+        "bf16": compute_dtype(recipe) is torch.bfloat16,
+        "use_cpu": not torch.cuda.is_available(),
+        "gradient_checkpointing": False,
+        "report_to": [],
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "temperature": 1.0,
+        "beta": 0.0,
+        "learning_rate": 1e-6,
+        "disable_tqdm": True,
+        "shuffle_dataset": False,
+        "seed": recipe.seed,
+    }
+
+
+def check_mean_lengths(log_history: list[dict[str, Any]], workload: Workload) -> None:
+    """Raises AssertionError where TRL's own log says that it did other work."""
+    asked = workload.num_tokens / sum(map(len, workload.lengths))
+    lengths = [record["completions/mean_length"] for record in log_history if "completions/mean_length" in record]
+    if any(abs(length - asked) > 0.01 for length in lengths):
+        raise AssertionError(f"TRL's completions have mean lengths {lengths}, not the ones that were asked for")
 
 
 def force_lengths(model: PreTrainedModel, workload: Workload) -> None:

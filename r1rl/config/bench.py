@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from r1rl.config.fields import option, required, section
-from r1rl.config.intervals import COUNT, COUNT_OR_OFF, NOT_NEGATIVE
+from r1rl.config.intervals import COUNT, COUNT_OR_OFF, NOT_NEGATIVE, Interval
 from r1rl.config.issues import Contradiction
 from r1rl.config.schema import LoRAConfig, UpdateConfig
 
@@ -49,6 +49,9 @@ class BenchRecipe:
     trl_warmup: int | None = option(None, "steps of TRL before those; null: as many", within=COUNT_OR_OFF)
     threads: int = option(0, "threads of a CPU; 0: torch's own choice", within=COUNT_OR_OFF)
     trl_micro_batch: int = option(32, "completions per forward pass of TRL, which pads all of them to the longest", within=COUNT)
+    trl_vllm_memory_share: float | None = option(
+        None, "share of the GPU's memory for vLLM with --against trl-vllm; null: TRL's own choice", within=Interval(above=0, below=1)
+    )
     compile_layers: bool | None = option(None, "of r1rl's rollout: as rollout.compile_layers of `r1rl grpo`")
     update: UpdateConfig = section(UpdateConfig, "micro-batches of r1rl")
     lora: LoRAConfig | None = option(None, "train adapters of a model in dtype, as model.lora of `r1rl grpo`; not with --against")
