@@ -40,17 +40,31 @@ def test_decode_attention(rows, query_heads, heads, size, out_size, window, soft
     generator = torch.Generator("cuda").manual_seed(rows)
     columns = 700
     query = torch.randn(rows, query_heads, 1, size, device="cuda", generator=generator).to(dtype)
-    # Views of larger buffers, as in the engine.
-    key = torch.randn(rows + 1, heads, columns + 4, size, device="cuda", generator=generator).to(dtype)[:rows, :, :columns]
-    value = torch.randn(rows + 1, heads, columns + 4, out_size, device="cuda", generator=generator).to(dtype)[:rows, :, :columns]
+    # Larger than what is read, as in the engine.
+    keys = torch.randn(rows + 1, heads, columns + 4, size, device="cuda", generator=generator).to(dtype)
+    values = torch.randn(rows + 1, heads, columns + 4, out_size, device="cuda", generator=generator).to(dtype)
     positions = torch.randint(columns, (rows,), device="cuda", generator=generator)
     positions[0], positions[1] = 0, columns - 1
-    expected = attended(query, key, value, positions, size**-0.5, window, softcap)
+    of_rows = torch.arange(rows, device="cuda"), slice(None), positions
+    # Parts of one product, as in the engine.
+    arrived = torch.cat([keys[of_rows], values[of_rows]], -1)[:, :, None].split([size, out_size], -1)
+    expected = attended(query, keys[:rows, :, :columns], values[:rows, :, :columns], positions, size**-0.5, window, softcap)
     splits = {1, attend.splits(rows * heads, columns)}
     assert max(splits) > 1 or rows == 200
+    tolerance = {"atol": 1e-5 if dtype is torch.float32 else 2e-2, "rtol": 0}
     for count in splits:
-        found = attend(query, key, value, positions, size**-0.5, window, softcap, count)
-        torch.testing.assert_close(found.double(), expected, atol=1e-5 if dtype is torch.float32 else 2e-2, rtol=0)
+        found = attend(query, keys, values, None, positions, size**-0.5, window, softcap, count)
+        torch.testing.assert_close(found.double(), expected, **tolerance)
+        written = []
+        for _ in range(20):
+            wiped, wiped_values = keys.clone(), values.clone()
+            wiped[of_rows] = wiped_values[of_rows] = torch.nan
+            written.append(attend(query, wiped, wiped_values, arrived, positions, size**-0.5, window, softcap, count))
+            assert torch.equal(wiped, keys)
+            assert torch.equal(wiped_values, values)
+        torch.testing.assert_close(written[0].double(), expected, **tolerance)
+        assert all(torch.equal(other, written[0]) for other in written), "parts are added up in a fixed order"
+        assert not attend.counters.any()
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from recorded_steps import RecordedSteps
 from rollout_helpers import PROMPTS, SEEDS, configs, flat, native, run, tiny_model, tokens
 
 from r1rl.rollout import build_engine
-from r1rl.rollout.compiled import CompiledStep
+from r1rl.rollout.compiled import CompiledStep, LayerCall, find_runs
 from r1rl.rollout.graphs import RunAgain
 from r1rl.rollout.method import StepMethod
 from r1rl.rollout.native import NativeEngine
@@ -53,6 +54,24 @@ def test_compiled_layers_draw_the_same_completions(name: str) -> None:
     # the second does. Not one for each of 3 layers, nor for each of the sizes.
     # Draws, rotary frequencies and the last norm: two or three each, for fixed and for varying numbers of rows.
     assert compiler.graphs <= 3 * (2 if name in ("gemma2", "deepseek_v3") else 1) + 3 * 3
+
+
+def test_layers_between_which_nothing_happens_run_together() -> None:
+    def calls(*changes: int) -> list[LayerCall]:
+        """Ten layers; at each of the changes the next ones get another argument."""
+        hidden, mask, made = torch.zeros(1), object(), []
+        for index in range(10):
+            mask = object() if index in changes else mask
+            made.append(LayerCall((hidden, mask), {"cache": None}, hidden := torch.zeros(1)))
+        return made
+
+    assert find_runs(calls()) == [[0, 1, 2, 3], [], [], [], [4, 5, 6, 7], [], [], [], [8, 9], []]
+    assert find_runs(calls(1, 7)) == [[0], [1, 2, 3, 4], [], [], [], [5, 6], [], [7, 8, 9], [], []]
+    apart = calls()
+    apart[3] = replace(apart[3], args=(torch.zeros(1), *apart[3].args[1:]))  # something happens between layers 2 and 3
+    assert find_runs(apart)[:4] == [[0, 1, 2], [], [], [3, 4, 5, 6]]
+    in_tuples = [replace(call, output=(call.output,)) for call in calls()]
+    assert find_runs(in_tuples) == [[index] for index in range(10)]
 
 
 def test_a_compiler_that_fails_is_not_used_and_said_why() -> None:

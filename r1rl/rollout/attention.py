@@ -64,13 +64,15 @@ class RowKernel(Protocol):
         query: Tensor,
         key: Tensor,
         value: Tensor,
+        arrived: tuple[Tensor, Tensor] | None,
         positions_R: Tensor,
         scaling: float,
         window: int | None,
         softcap: float | None,
         splits: int,
     ) -> Tensor:
-        """[R, Q, 1, D] attends to the columns up to its position of [R, H, C, D]; returns [R, 1, Q, D]."""
+        """[R, Q, 1, D] attends to the columns up to its position of [R or more, H, C, D]; returns [R, 1, Q, D]. `arrived`: the new
+        tokens' keys and values [R, H, 1, D], to be written to their columns first; None if they are there already."""
         ...
 
 
@@ -84,6 +86,8 @@ class DecodePlan:
         self.width = width
         self.kernel = kernel
         self.splits = splits
+        self.arrived: tuple[Tensor, Tensor] | None = None
+        """Keys and values that the cache left to the kernel to write, on their way to it."""
         self._biases: dict[int | None, Tensor] = {}
 
     def bias(self, window: int | None, dtype: torch.dtype) -> Tensor:
@@ -103,7 +107,8 @@ class DecodePlan:
         The queries that share a key/value head are treated as that many positions of one head: nothing is repeated.
         """
         if self.kernel is not None:
-            return self.kernel(query, key, value, self.positions_R, scaling, window, softcap, self.splits)
+            arrived, self.arrived = self.arrived, None
+            return self.kernel(query, key, value, arrived, self.positions_R, scaling, window, softcap, self.splits)
         rows, query_heads, _, size = query.shape
         grouped = query.reshape(rows, key.shape[1], query_heads // key.shape[1], size)
         out = attend_masked(grouped, key, value, self.bias(window, query.dtype), scaling, softcap)

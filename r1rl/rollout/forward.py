@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from r1rl.rollout.attention import ATTENTION_NAME, ChunkPlan, DecodePlan, PrefillPlan, register_attention
 from r1rl.rollout.cache import PackedPrompts, RowCache
-from r1rl.rollout.compiled import LayerTurns
+from r1rl.rollout.compiled import LayerTurn
 from r1rl.rollout.method import StepMethod
 from r1rl.rollout.weights import RolloutWeights
 
@@ -108,16 +108,15 @@ def decode_step(
     if method.compiled is None:
         cache.begin_step(positions_R, width)
         return decode_forward(model, cache, tokens_R, positions_R, plan)
-    turns = LayerTurns(cache, positions_R, width if method.reads_whole_rows else None)
     if method.reads_whole_rows:
         for window in method.compiled.windows:
             plan.bias(window, cache.keys[0].dtype)
-    with method.compiled.installed(turns):
-        return decode_forward(model, turns, tokens_R, positions_R, plan)
+    with method.compiled.installed(cache, plan, width if method.reads_whole_rows else None) as turn:
+        return decode_forward(model, turn, tokens_R, positions_R, plan)
 
 
 def decode_forward(
-    model: PreTrainedModel, cache: RowCache | LayerTurns, tokens_R: Tensor, positions_R: Tensor, plan: DecodePlan
+    model: PreTrainedModel, cache: RowCache | LayerTurn, tokens_R: Tensor, positions_R: Tensor, plan: DecodePlan
 ) -> Tensor:
     """The model's forward in a decode step."""
     return model(

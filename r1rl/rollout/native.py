@@ -15,6 +15,7 @@ from r1rl.rollout.forward import check_model
 from r1rl.rollout.fused import fuse_linears
 from r1rl.rollout.graphs import Capture
 from r1rl.rollout.requests import GroupCollector, check_request
+from r1rl.rollout.split import split_linears
 from r1rl.rollout.stopping import StoppingRules
 from r1rl.rollout.trial import choose_method
 from r1rl.rollout.weights import RolloutWeights
@@ -54,6 +55,8 @@ class NativeEngine:
         if self.weights.is_copy and self.weights.device.type == "cuda":
             with self.weights.borrowed() as own:
                 fuse_linears(own, model)
+            if compiler is not None:
+                split_linears(own)
             check_model(self.weights)
         method, findings = choose_method(self.weights, capture, compiler)
         self.reason += findings
