@@ -17,6 +17,7 @@ from typing import Literal
 
 GB = 10**9
 CARD_BYTES = 80 * GB
+"""Of the card that is reckoned with where none is at hand."""
 RESERVE_BYTES = 3 * GB
 """CUDA's context, NCCL's buffers and what torch's allocator can't use because it lies in pieces."""
 MASTER, MOMENTS, GRADIENT, HALF = 4, 8, 4, 2
@@ -53,6 +54,8 @@ class ModelShape:
     """Width of all key heads together; the values have the same."""
     vocabulary: int
     context: int | None
+    norms_heads: bool = False
+    """Queries and keys have norms of their own, as in Qwen3."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,7 @@ class Launch:
     sharded: bool = False
     """FSDP2: weights, gradients and moments are shared out."""
     on_gpu: bool = True
+    card_bytes: int = CARD_BYTES
 
     @property
     def shards(self) -> int:
@@ -126,6 +130,7 @@ class MemoryPlan:
     rows_at_once: int
     """Rows that decode at once beside what is always there; 0 if nothing is sampled."""
     work: Work = field(repr=False)
+    card_bytes: int = CARD_BYTES
 
     def of(self, phase: Phase) -> int:
         """Bytes of a phase's own parts."""
@@ -139,8 +144,8 @@ class MemoryPlan:
 
     @property
     def fits(self) -> bool:
-        """True if a card of 80 GB is enough."""
-        return self.total <= CARD_BYTES
+        """True if the card is enough."""
+        return self.total <= self.card_bytes
 
 
 def key_value_bytes(shape: ModelShape, element: int) -> int:
@@ -153,12 +158,13 @@ def activation_bytes(shape: ModelShape, checkpointed: bool, compiled: bool = Fal
 
     A layer keeps 20 hidden + 4 queries + 4 keys + 8 intermediate (docs/memory.md); with gradient checkpointing all layers keep their
     input, 4 hidden, and one layer at a time the rest. A compiled layer keeps 12 hidden + 4 queries + 4 keys + 6 intermediate, and the
-    backward pass of one layer takes 8 hidden + 6 intermediate more.
+    backward pass of one layer takes 8 hidden + 6 intermediate more. Norms of queries and keys keep 6 bytes of each entry, compiled 4.
     """
+    normed = shape.queries + shape.keys if shape.norms_heads else 0
     if compiled:
-        kept = 12 * shape.hidden + 4 * shape.queries + 4 * shape.keys + 6 * shape.intermediate
+        kept = 12 * shape.hidden + 4 * shape.queries + 4 * shape.keys + 6 * shape.intermediate + 4 * normed
         return shape.layers * kept + 8 * shape.hidden + 6 * shape.intermediate
-    layer = 20 * shape.hidden + 4 * shape.queries + 4 * shape.keys + 8 * shape.intermediate
+    layer = 20 * shape.hidden + 4 * shape.queries + 4 * shape.keys + 8 * shape.intermediate + 6 * normed
     return shape.layers * 4 * shape.hidden + layer if checkpointed else shape.layers * layer
 
 
@@ -171,7 +177,7 @@ def plan_memory(shape: ModelShape, launch: Launch, work: Work) -> MemoryPlan:
     rows = 0
     if work.rows:
         row = work.length * key_value_bytes(shape, element) + ROLLOUT_LOGIT_BYTES * shape.vocabulary
-        free = CARD_BYTES - sum(part.bytes for part in parts if part.phase == "always")
+        free = launch.card_bytes - sum(part.bytes for part in parts if part.phase == "always")
         wanted = min(work.rows, work.max_rows or work.rows)
         rows = min(wanted, max(1, int(free * ROLLOUT_SHARE) // row)) if launch.on_gpu else wanted
         cache = rows * work.length * key_value_bytes(shape, element)
@@ -179,9 +185,9 @@ def plan_memory(shape: ModelShape, launch: Launch, work: Work) -> MemoryPlan:
             Part("keys and values", "rollout", cache, f"{rows} rows x {work.length} tokens x {key_value_bytes(shape, element):,} bytes"),
             Part("logits of a token", "rollout", rows * ROLLOUT_LOGIT_BYTES * shape.vocabulary, f"{rows} rows x 32 x {shape.vocabulary:,}"),
         ]
-        if work.trains and launch.on_gpu and not work.overlaps and cache <= KEPT_SHARE * CARD_BYTES:
+        if work.trains and launch.on_gpu and not work.overlaps and cache <= KEPT_SHARE * launch.card_bytes:
             parts.append(Part("kept keys and values", "update", cache, "as above, for the next rollout"))
-    return MemoryPlan(tuple(parts), rows, work)
+    return MemoryPlan(tuple(parts), rows, work, launch.card_bytes)
 
 
 def _always(shape: ModelShape, launch: Launch, work: Work, element: int) -> list[Part]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config, Qwen3Config
 
 from r1rl import models
 from r1rl.check.memory import adapters_of, read_config, shape_of
@@ -75,6 +75,15 @@ def test_activations() -> None:
     assert activation_bytes(shape("qwen2.5-1.5b"), checkpointed=False) == 3_067_904
     # checkpointed: 28 inputs of 4 x 1536 and one layer's 109,568
     assert activation_bytes(shape("qwen2.5-1.5b"), checkpointed=True) == 28 * 6_144 + 109_568
+
+
+def test_norms_of_queries_and_keys() -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    plain, normed = shape_of(Qwen2Config(**sizes)), shape_of(Qwen3Config(**sizes))
+    assert (plain.norms_heads, normed.norms_heads) == (False, True)
+    # 3 layers x (64 + 32) entries x 6 bytes, or 4 where the layer is compiled
+    assert activation_bytes(normed, False) - activation_bytes(replace(normed, norms_heads=False), False) == 3 * 96 * 6
+    assert activation_bytes(normed, False, compiled=True) - activation_bytes(replace(normed, norms_heads=False), False, True) == 3 * 96 * 4
 
 
 # plans
@@ -151,6 +160,19 @@ def test_rows_that_do_not_fit_decode_in_turns() -> None:
     row = 8192 * 28_672 + 32 * 151_936
     assert plan.rows_at_once == int((CARD_BYTES - always) * 0.9) // row == 207
     assert plan_memory(shape("qwen2.5-1.5b"), Launch(), replace(work, max_rows=100)).rows_at_once == 100
+
+
+def test_a_larger_card_takes_more_rows_and_keeps_their_cache() -> None:
+    # 128 rows of 4,096 tokens x 28,672 bytes are 15.0 GB: more than a tenth of 80 GB, and less than one of 160
+    work = Work(rows=128, length=4096, update_tokens=8192, logit_tokens=1024)
+    small, large = (plan_memory(shape("qwen2.5-1.5b"), Launch(card_bytes=size * GB), work) for size in (80, 160))
+    assert part(large, "kept keys and values") == part(large, "keys and values") == 128 * 4096 * 28_672
+    assert "kept keys and values" not in {found.name for found in small.parts}
+    tight = plan_memory(shape("qwen2.5-1.5b"), Launch(card_bytes=40 * GB), work)
+    always = 14 * 1_543_714_304 + 3 * GB
+    assert tight.rows_at_once == int((40 * GB - always) * 0.9) // (4096 * 28_672 + 32 * 151_936) == 113
+    assert large.fits
+    assert not tight.fits
 
 
 def test_a_model_that_only_writes_has_its_weights_once() -> None:

@@ -25,7 +25,7 @@ from transformers import GenerationConfig, LlamaConfig
 
 from r1rl.errors import UserError
 from r1rl.rollout import build_engine
-from r1rl.rollout.forward import UnsupportedModel
+from r1rl.rollout.forward import UnsupportedModel, deviation, tolerance
 from r1rl.rollout.sampler import penalize_repetition
 from r1rl.sampling import Sampling, process_logits
 from r1rl.types import FinishReason
@@ -284,6 +284,15 @@ def test_wrong_logits_are_found() -> None:
         native(model)
     handle.remove()
     native(model)
+
+
+def test_deviation_is_that_of_the_worst_position() -> None:
+    expected = torch.tensor([[1.0, -1.0, 1.0, -1.0], [1.0, -1.0, 1.0, -1.0]])  # standard deviation sqrt(8 / 7)
+    found = expected + torch.tensor([[0.1, 0.1, -0.1, 0.1], [0.0, 0.0, 0.6, 0.0]])
+    # Root mean squares 0.1 and sqrt(0.36 / 4) = 0.3; 0.3 / sqrt(8 / 7) = 0.2806
+    assert deviation(expected, found) == pytest.approx(0.28062, abs=1e-5)
+    assert not deviation(expected, found * torch.nan) <= tolerance(torch.bfloat16)
+    assert (tolerance(torch.float32), tolerance(torch.bfloat16)) == (1e-3, 0.1)
 
 
 def test_unknown_engine() -> None:

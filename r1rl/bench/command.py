@@ -32,6 +32,7 @@ from r1rl.errors import UserError
 from r1rl.grpo.batching import build_train_batch
 from r1rl.grpo.packing import Layout, make_micro_batches
 from r1rl.memory_plan import GB, RESERVE_BYTES, Launch, Work, plan_memory
+from r1rl.rollout.memory import total_bytes
 from r1rl.types import Completion, FinishReason
 
 PHASES = ("rollout", "reward", "update", "step")
@@ -114,7 +115,7 @@ def planned_memory(recipe: BenchRecipe, workload: Workload, model: PreTrainedMod
         compiled=is_compiled(recipe.update, Launch(), ModelConfig(path="")),
         adapters=None if recipe.lora is None else adapters_of(model.config, recipe.lora),
     )
-    plan = plan_memory(shape_of(model.config), Launch(), work)
+    plan = plan_memory(shape_of(model.config), Launch(card_bytes=total_bytes(model.device)), work)
     return plan.total - RESERVE_BYTES
 
 

@@ -25,7 +25,7 @@ from r1rl.config.sft import SFTRecipe
 from r1rl.errors import RecipeError
 from r1rl.grpo.compilation import wants_compiling
 from r1rl.lora import adapted_linears
-from r1rl.memory_plan import CARD_BYTES, GB, Adapters, Launch, MemoryPlan, ModelShape, Work, plan_memory, remedy
+from r1rl.memory_plan import GB, Adapters, Launch, MemoryPlan, ModelShape, Work, plan_memory, remedy
 
 ASSUMED_PROMPT = 512
 """Tokens of the longest prompt where the prompts could not be rendered and the recipe sets no limit."""
@@ -75,6 +75,7 @@ def shape_of(config: PretrainedConfig) -> ModelShape:
         keys=(getattr(text, "num_key_value_heads", None) or heads) * head,
         vocabulary=text.vocab_size,
         context=getattr(text, "max_position_embeddings", None),
+        norms_heads=any(hasattr(module, "q_norm") for module in layers.modules()),
     )
 
 
@@ -264,7 +265,7 @@ def verdict(found: Estimate) -> list[str]:
     plan, work = found.plan, found.work
     sentences: list[str] = []
     if found.launch.on_gpu:
-        size = f"{CARD_BYTES / GB:.0f} GB"
+        size = f"{found.launch.card_bytes / GB:.0f} GB"
         advice = "" if plan.fits else remedy(found.shape, found.launch, work, found.keys) or "a smaller model, or GPUs with more memory"
         sentences.append(f"fits in {size}" if plan.fits else f"does not fit in {size}; the most useful change: {advice}")
     wanted = min(work.rows, work.max_rows or work.rows)

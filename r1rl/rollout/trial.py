@@ -12,7 +12,7 @@ from r1rl.rollout.allocation import Allocator
 from r1rl.rollout.attention import ATTENTION_NAME
 from r1rl.rollout.cache import RowCache
 from r1rl.rollout.compiled import Backend, CompiledStep
-from r1rl.rollout.forward import decode_step, prefill, start_rows
+from r1rl.rollout.forward import decode_step, deviation, is_exact, prefill, start_rows, tolerance
 from r1rl.rollout.graphs import Capture, CudaCapture, RunAgain, describe
 from r1rl.rollout.method import StepMethod
 from r1rl.rollout.rows import Row, RowTensors
@@ -89,12 +89,11 @@ def try_capture(weights: RolloutWeights, method: StepMethod, given: Capture | No
 
 
 def compare_logits(weights: RolloutWeights, method: StepMethod, plainer: StepMethod) -> str:
-    """Feeds the same tokens in both ways; says how far their logits differ if it is more than rounding: 1e-3 of their standard deviation
-    in exact float32, a quarter of it in lower precision."""
+    """Feeds the same tokens in both ways; says how far their logits differ if it is more than rounding."""
     for rows, columns in TRIAL_SIZES:
         expected_SRV, found_SRV = (step_logits(weights, each, rows, columns) for each in (plainer, method))
-        difference = ((found_SRV - expected_SRV).abs().max() / expected_SRV.std()).item()
-        if not difference <= (1e-3 if is_exact(weights) else 0.25):
+        difference = max(deviation(*step) for step in zip(expected_SRV, found_SRV, strict=True))
+        if not difference <= tolerance(weights.dtype):
             return f"they give logits that differ from those of plain steps by {difference:.2g} standard deviations"
     return ""
 
@@ -143,7 +142,7 @@ def compare_completions(weights: RolloutWeights, method: StepMethod, plainer: St
     found = sample_trial(weights, method)
     if method.capture is not None and method.capture.fault is not None:
         return method.capture.fault
-    return disagreement(*expected, *found, 1e-3 if is_exact(weights) else 0.25)
+    return disagreement(*expected, *found, 1e-3 if is_exact(weights.dtype) else 0.25)
 
 
 def disagreement(expected_RS: Tensor, expected_logprobs_RS: Tensor, found_RS: Tensor, found_logprobs_RS: Tensor, tolerance: float) -> str:
@@ -154,11 +153,6 @@ def disagreement(expected_RS: Tensor, expected_logprobs_RS: Tensor, found_RS: Te
         return "they draw other tokens than plain ones"
     difference = (found_logprobs_RS - expected_logprobs_RS)[same_RS].abs().max().item()
     return "" if difference <= tolerance else f"they give log-probabilities that differ by {difference:.2g} from those of plain ones"
-
-
-def is_exact(weights: RolloutWeights) -> bool:
-    """True if matrix products are those of float32."""
-    return weights.dtype is torch.float32 and torch.get_float32_matmul_precision() == "highest"
 
 
 def trial_rows(weights: RolloutWeights) -> tuple[list[list[int]], list[Row], torch.Generator]:
