@@ -107,7 +107,7 @@ class CompiledStep:
         turns = [LayerTurn(cache, plan, width) for _ in range(LAYERS_TOGETHER)]
         calls: list[LayerCall] = []
         for index, layer in enumerate(self.layers):
-            layer.__dict__["forward"] = partial(self._run, turns, index) if self.runs else partial(self._note, turns, calls)
+            layer.__dict__["forward"] = partial(self._run if self.runs else partial(self._note, calls), turns, index)
         for module in self.around:
             module.__dict__["forward"] = partial(self._forward_around, module)
         try:
@@ -117,9 +117,11 @@ class CompiledStep:
                 del module.__dict__["forward"]
         self.runs = self.runs or find_runs(calls)
 
-    def _note(self, turns: list[LayerTurn], calls: list[LayerCall], *args: Any, **kwargs: Any) -> Any:
-        turns[0].take(len(calls))
-        output = forward_layers([self.layers[len(calls)]], turns[:1], *args, **kwargs)
+    def _note(self, calls: list[LayerCall], turns: list[LayerTurn], index: int, *args: Any, **kwargs: Any) -> Any:
+        if index != len(calls):
+            raise ValueError("its decoder layers do not run one after the other")
+        turns[0].take(index)
+        output = forward_layers([self.layers[index]], turns[:1], *args, **kwargs)
         calls.append(LayerCall(args, kwargs, output))
         return output
 

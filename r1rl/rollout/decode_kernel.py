@@ -39,6 +39,28 @@ def _capped(scores, softcap):
 
 
 @triton.jit
+def _add_up(
+    parts, sums, lane, queries, outs, written,
+    G: tl.constexpr, G_PAD: tl.constexpr, E: tl.constexpr, E_PAD: tl.constexpr, SPLITS: tl.constexpr,
+):  # fmt: skip
+    """The mixture [G_PAD, E_PAD] of a row and head from its parts, in their order, whichever was finished last."""
+    highest = tl.full([G_PAD], -float("inf"), tl.float32)
+    total = tl.zeros([G_PAD], tl.float32)
+    mixed = tl.zeros([G_PAD, E_PAD], tl.float32)
+    for split in tl.range(0, SPLITS, loop_unroll_factor=min(SPLITS, 8)):
+        part = (lane * SPLITS + split) * G + queries
+        its_highest = tl.load(sums + part * 2, mask=queries < G, other=0.0, cache_modifier=".cg")
+        its_total = tl.load(sums + part * 2 + 1, mask=queries < G, other=0.0, cache_modifier=".cg")
+        its_mixed = tl.load(parts + part[:, None] * E + outs, mask=written, other=0.0, cache_modifier=".cg")
+        higher = tl.maximum(highest, its_highest)
+        decay, weight = tl.exp(highest - higher), tl.exp(its_highest - higher)
+        total = total * decay + its_total * weight
+        mixed = mixed * decay[:, None] + its_mixed * weight[:, None]
+        highest = higher
+    return mixed / total[:, None]
+
+
+@triton.jit
 def _attend(
     q, k, v, new_k, new_v, out, parts, sums, counters, positions, q_row, q_head, k_row, k_head, k_column, v_row, v_head, v_column,
     new_k_row, new_k_head, new_v_row, new_v_head, scaling, softcap, window,
@@ -102,21 +124,9 @@ def _attend(
         tl.store(parts + part[:, None] * E + outs, mixed, mask=written)
         tl.debug_barrier()  # all threads have stored their part before it is counted
         if tl.atomic_add(counters + lane, 1, sem="acq_rel") == SPLITS - 1:
-            # The last of the row's programs: all parts are there. They are added up in their order, whichever came last.
-            highest = tl.full([G_PAD], -float("inf"), tl.float32)
-            total = tl.zeros([G_PAD], tl.float32)
-            mixed = tl.zeros([G_PAD, E_PAD], tl.float32)
-            for other in tl.range(0, SPLITS, loop_unroll_factor=min(SPLITS, 8)):
-                part = (lane * SPLITS + other) * G + queries
-                its_highest = tl.load(sums + part * 2, mask=queries < G, other=0.0, cache_modifier=".cg")
-                its_total = tl.load(sums + part * 2 + 1, mask=queries < G, other=0.0, cache_modifier=".cg")
-                its_mixed = tl.load(parts + part[:, None] * E + outs, mask=written, other=0.0, cache_modifier=".cg")
-                higher = tl.maximum(highest, its_highest)
-                decay, weight = tl.exp(highest - higher), tl.exp(its_highest - higher)
-                total = total * decay + its_total * weight
-                mixed = mixed * decay[:, None] + its_mixed * weight[:, None]
-                highest = higher
-            tl.store(out_GE, (mixed / total[:, None]).to(out.dtype.element_ty), mask=written)
+            # The last of the row's programs: all parts are there.
+            whole = _add_up(parts, sums, lane, queries, outs, written, G, G_PAD, E, E_PAD, SPLITS)
+            tl.store(out_GE, whole.to(out.dtype.element_ty), mask=written)
             tl.store(counters + lane, 0)
 
 
