@@ -48,7 +48,6 @@ class LayerTurn(Cache):
         self.cache = cache
         self.plan = plan
         self.width = width
-        self.rows_R = torch.arange(plan.positions_R.shape[0], device=plan.positions_R.device)
         self.take(0)
 
     def take(self, layer: int) -> None:
@@ -65,8 +64,9 @@ class LayerTurn(Cache):
             self.plan.arrived = key_states, value_states
             return self.keys, self.values
         rows = key_states.shape[0]
-        self.keys[self.rows_R, :, self.plan.positions_R] = key_states[:, :, 0]
-        self.values[self.rows_R, :, self.plan.positions_R] = value_states[:, :, 0]
+        rows_R = torch.arange(rows, device=key_states.device)
+        self.keys[rows_R, :, self.plan.positions_R] = key_states[:, :, 0]
+        self.values[rows_R, :, self.plan.positions_R] = value_states[:, :, 0]
         return self.keys[:rows, :, : self.width], self.values[:rows, :, : self.width]
 
 
