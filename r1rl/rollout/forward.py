@@ -161,9 +161,9 @@ def deviation(expected_NV: Tensor, found_NV: Tensor) -> float:
 
 
 def tolerance(dtype: torch.dtype) -> float:
-    """The `deviation` that rounding may make: 1e-3 in exact float32, a tenth in lower precision (in a trained model a wrong mask or
+    """The `deviation` that rounding may make: 1e-4 in exact float32, a tenth in lower precision (in a trained model a wrong mask or
     position makes about one)."""
-    return 1e-3 if is_exact(dtype) else 0.1
+    return 1e-4 if is_exact(dtype) else 0.1
 
 
 def is_exact(dtype: torch.dtype) -> bool:
