@@ -18,7 +18,7 @@ from r1rl.bench import command
 from r1rl.bench.command import efficiency, figures
 from r1rl.bench.machine import measured_bandwidth, measured_peak
 from r1rl.bench.ours import OurStep
-from r1rl.bench.peer import PEERS, TRL_VLLM, ForceLengths, run_trl
+from r1rl.bench.peer import PEERS, TRL_VLLM, ForceLengths, check_mean_lengths, run_trl
 from r1rl.bench.workload import Workload, forced_lengths, make_model, make_tokenizer, make_workload, one_eos, prompt_text
 from r1rl.bundled import bundled_path
 from r1rl.config.bench import BenchRecipe, ShapeConfig
@@ -237,6 +237,15 @@ def test_other_lengths_of_vllm_are_noticed(monkeypatch: pytest.MonkeyPatch):
     use_stand_in(monkeypatch, TooShort)
     with pytest.raises(AssertionError, match="TRL's completions have mean lengths"):
         their_steps(TRL_VLLM, small(steps=1))
+
+
+def test_a_log_without_lengths_is_no_evidence():
+    workload = make_workload(small(), 50)
+    asked = workload.num_tokens / 12
+    check_mean_lengths([{"completions/mean_length": asked}, {"train_runtime": 1.0}], workload)
+    for log in ([], [{"train_runtime": 1.0}], [{"completions/mean_length": asked}, {"completions/mean_length": asked + 1}]):
+        with pytest.raises(AssertionError, match="not the ones that were asked for"):
+            check_mean_lengths(log, workload)
 
 
 def test_vllm_that_does_not_start_is_a_sentence(monkeypatch: pytest.MonkeyPatch):
