@@ -17,7 +17,7 @@ from typing import Literal
 
 GB = 10**9
 CARD_BYTES = 80 * GB
-"""Of the card that is reckoned with where none is at hand."""
+"""The card that `r1rl check` reckons with, whatever is in the machine: a recipe is often checked on another one."""
 RESERVE_BYTES = 3 * GB
 """CUDA's context, NCCL's buffers and what torch's allocator can't use because it lies in pieces."""
 MASTER, MOMENTS, GRADIENT, HALF = 4, 8, 4, 2
