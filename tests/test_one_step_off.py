@@ -210,7 +210,7 @@ def test_both_engines_sample_the_same(folder: Path) -> None:
 # going on
 
 
-def same(directory: RunDirectory, expected: RunDirectory) -> None:
+def assert_same(directory: RunDirectory, expected: RunDirectory) -> None:
     assert untimed(directory) == untimed(expected)
     weights, others = final_weights(directory), final_weights(expected)
     assert all(torch.equal(weights[name], others[name]) for name in others)
@@ -220,7 +220,7 @@ def same(directory: RunDirectory, expected: RunDirectory) -> None:
 def test_resumed_run_equals_the_uninterrupted_one(folder: Path, settings: tuple[str, ...]) -> None:
     whole = train(folder, ON, "run_name=whole", *settings)
     train(folder, ON, "run_name=resumed", "max_steps=2", *settings)
-    same(train(folder, ON, "run_name=resumed", *settings, resume="latest"), whole)
+    assert_same(train(folder, ON, "run_name=resumed", *settings, resume="latest"), whole)
 
 
 def test_interrupted_run_equals_the_uninterrupted_one(folder: Path, finished: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +236,7 @@ def test_interrupted_run_equals_the_uninterrupted_one(folder: Path, finished: Ru
         train(folder, *settings)
     assert not threads()
     directory = train(folder, *settings, resume="latest")
-    same(directory, finished)
+    assert_same(directory, finished)
 
 
 def test_with_other_settings_the_next_step_samples_anew(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
