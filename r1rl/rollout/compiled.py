@@ -165,8 +165,8 @@ def find_runs(calls: Sequence[LayerCall]) -> list[list[int]]:
 
 
 def forward_layers(layers: Sequence[nn.Module], turns: Sequence[LayerTurn], *args: Any, **kwargs: Any) -> Any:
-    """What the layers compute one after the other, hooks aside. Among the arguments is the first one's turn of the cache; each of the others
-    gets its own in that place."""
+    """What the layers compute one after the other, hooks aside. Among the arguments is the first one's turn of the cache; each of the
+    others gets its own in that place."""
     for layer, turn in zip(layers, turns, strict=True):
         own = [turn if value is turns[0] else value for value in args]
         output = type(layer).forward(layer, *own, **{name: turn if value is turns[0] else value for name, value in kwargs.items()})
