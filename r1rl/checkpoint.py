@@ -22,15 +22,14 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, extract_model_from_parallel
+from accelerate.utils import extract_model_from_parallel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r1rl.checkpoint_folders import checkpoint_path, whole_checkpoints
+from r1rl.distributed import is_sharded
 from r1rl.errors import UserError
 from r1rl.lora import adapted_layers, save_adapter
 from r1rl.optimization import restore_schedule
-
-REPLICATED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
 @dataclass
@@ -53,6 +52,17 @@ def read_training_state(checkpoint: Path) -> TrainingState:
     if not path.exists():
         raise UserError(f"{checkpoint}: there is no training/state.json in it, so it is no checkpoint that a run can go on from.")
     return TrainingState(**json.loads(path.read_text()))
+
+
+def check_launch(checkpoint: Path, sharded: bool) -> None:
+    """A UserError if the checkpoint was saved by the other kind of launch. `sharded`: this one uses FSDP2."""
+    was_sharded = (checkpoint / "training" / "sharded").exists()
+    if was_sharded != sharded:
+        kinds = {True: "in shards (FSDP2)", False: "whole"}
+        raise UserError(
+            f"{checkpoint}: its optimizer was saved {kinds[was_sharded]}, and this launch keeps it {kinds[sharded]}. Go on with the kind "
+            f"of launch that the run began with, or begin a new run with its weights: model.path={checkpoint}."
+        )
 
 
 def read_ahead(checkpoint: Path) -> list[dict[str, Any]]:
@@ -90,7 +100,7 @@ class Checkpointer:
             (partial / "training").mkdir(parents=True)
         self.accelerator.wait_for_everyone()
         self._save_model(partial, policy, model, tokenizer)
-        if self.accelerator.distributed_type in REPLICATED:
+        if not is_sharded(self.accelerator):
             if self.accelerator.is_main_process:
                 torch.save({"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}, partial / "training" / "optimizer.pt")
         else:
@@ -115,6 +125,8 @@ class Checkpointer:
         if self.accelerator.is_main_process:
             prefix = "" if isinstance(extract_model_from_parallel(policy), PreTrainedModel) else "model."
             weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+            for tied in dict(model.named_parameters(remove_duplicate=False)).keys() - dict(model.named_parameters()).keys():
+                weights.pop(tied, None)  # gathered shards are two tensors where the model has one
             if adapted_layers(model):
                 save_adapter(model, weights, path)
             else:
@@ -134,7 +146,7 @@ class Checkpointer:
         """
         state = read_training_state(path)
         settings = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
-        if self.accelerator.distributed_type in REPLICATED:
+        if not is_sharded(self.accelerator):
             saved = torch.load(path / "training" / "optimizer.pt", map_location="cpu", weights_only=True)
             optimizer.load_state_dict(saved["optimizer"])
             schedule_state = saved["schedule"]

@@ -9,12 +9,17 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import DistributedType, broadcast_object_list, gather_object
 from torch import Tensor
 
 from r1rl.errors import UserError
 
 T = TypeVar("T")
+
+
+def is_sharded(accelerator: Accelerator) -> bool:
+    """True under FSDP2, where each process has a part of weights, gradients and optimizer; False where each has the whole."""
+    return accelerator.distributed_type is DistributedType.FSDP
 
 
 def own_share(accelerator: Accelerator, items: Sequence[T]) -> list[T]:

@@ -24,10 +24,10 @@ import yaml
 from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from r1rl.checkpoint import Checkpointer, TrainingState, read_training_state
+from r1rl.checkpoint import Checkpointer, TrainingState, check_launch, read_training_state
 from r1rl.checkpoint_folders import find_checkpoint, set_aside_after
 from r1rl.config.schema import CheckpointConfig, LoggingConfig
-from r1rl.distributed import from_main_process, gather_shares, leave_together, max_over_processes
+from r1rl.distributed import from_main_process, gather_shares, is_sharded, leave_together, max_over_processes
 from r1rl.environment import describe_environment
 from r1rl.errors import UserError
 from r1rl.grpo.interrupt import Interrupt
@@ -112,12 +112,12 @@ class Trainer(Protocol[Result_co]):
 
 def open_run(recipe: RunRecipe, resume: str | None, accelerator: Accelerator) -> tuple[RunDirectory, Path | None]:
     """The run directory (a new one, or that of the run to resume) and the checkpoint to go on from."""
-    path, checkpoint = from_main_process(accelerator, lambda: choose_directory(recipe, resume))
+    path, checkpoint = from_main_process(accelerator, lambda: choose_directory(recipe, resume, is_sharded(accelerator)))
     return RunDirectory(path), checkpoint
 
 
-def choose_directory(recipe: RunRecipe, resume: str | None) -> tuple[Path, Path | None]:
-    """The main process's part of `open_run`: make or find the directory and write how the run starts."""
+def choose_directory(recipe: RunRecipe, resume: str | None, sharded: bool) -> tuple[Path, Path | None]:
+    """The main process's part of `open_run`: make or find the directory and write how the run starts. `sharded`: under FSDP2."""
     if resume is None:
         directory = RunDirectory.create(recipe.output_dir, recipe.run_name)
         directory.write_start(recipe, describe_environment(recipe.seed))
@@ -135,6 +135,7 @@ def choose_directory(recipe: RunRecipe, resume: str | None) -> tuple[Path, Path 
     step = read_training_state(checkpoint).step
     if step >= recipe.max_steps and directory.summary_path.exists():
         raise UserError(f"{checkpoint}: this run has done its {step} steps (max_steps is {recipe.max_steps}). To go on, raise max_steps.")
+    check_launch(checkpoint, sharded)
     set_aside_after(directory.checkpoints, step)
     directory.write_resume(recipe, describe_environment(recipe.seed), step)
     return directory.path, checkpoint

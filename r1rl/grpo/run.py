@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import DistributedType
 from transformers.utils.logging import disable_progress_bar
 
 from r1rl import models
 from r1rl.checkpoint import TrainingState, read_ahead
 from r1rl.config.schema import GRPORecipe
+from r1rl.distributed import is_sharded
 from r1rl.errors import UserError
 from r1rl.evaluation.loading import context_of, misfit
 from r1rl.grpo.report import completion_rows, shown_completions
@@ -31,7 +31,7 @@ def run(recipe: GRPORecipe, recipe_path: Path, resume: str | None = None) -> Non
     recipe = replace(recipe, model=replace(recipe.model, path=models.pinned(recipe.model.path)))
     try:
         accelerator = make_accelerator(recipe.model, recipe.logging, recipe.output_dir)
-        check_processes(recipe, accelerator.num_processes, accelerator.distributed_type is DistributedType.FSDP)
+        check_processes(recipe, accelerator.num_processes, is_sharded(accelerator))
         check_rows(recipe, accelerator.device.type)
         directory, checkpoint = open_run(recipe, resume, accelerator)
         state = starting_state(checkpoint)

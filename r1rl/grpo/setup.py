@@ -11,13 +11,13 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs
 from torch import nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from r1rl import models
-from r1rl.checkpoint import REPLICATED
 from r1rl.config.schema import GRPORecipe, LoggingConfig, ModelConfig, PromptConfig, RolloutConfig
 from r1rl.data import PromptOrder, build_prompts
-from r1rl.distributed import max_over_processes
+from r1rl.distributed import is_sharded, max_over_processes
 from r1rl.errors import UserError
 from r1rl.grpo.adapters import BasePolicy, adapt
 from r1rl.grpo.collect import Collector
@@ -39,6 +39,8 @@ from r1rl.rollout.weights import convert_copy
 from r1rl.sampling import Sampling
 from r1rl.types import Prompt
 
+REPLICATED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+"""Launches in which every process has the whole model."""
 PATIENCE = timedelta(hours=2)
 """How long a process waits for the others, which may have data to read or longer answers to write. NCCL's own default is ten minutes."""
 
@@ -82,6 +84,9 @@ def make_accelerator(model: ModelConfig, logging: LoggingConfig, output_dir: str
             f"r1rl trains on one process, on several with a whole model each, or with FSDP2, but accelerate was launched with "
             f"{accelerator.distributed_type.value}: use recipes/accelerate/fsdp2.yaml."
         )
+    if is_sharded(accelerator) and use_bfloat16:
+        # accelerate's own policy rounds what the forward pass returns, and every sum of gradients, to bfloat16.
+        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32)
     return accelerator
 
 
@@ -109,8 +114,8 @@ def build_parts(
     engine = make_engine(recipe.rollout, model, tokenizer, accelerator, dtype)
     # vLLM's arithmetic is not the trainer's, in any precision.
     sampler_is_exact = dtype is torch.float32 and recipe.rollout.engine != "vllm"
-    sharded = accelerator.distributed_type is DistributedType.FSDP
-    wanted = wants_compiling(recipe.update.compile, accelerator.device, dtype, recipe.model.gradient_checkpointing, sharded)
+    checkpointing = recipe.model.gradient_checkpointing
+    wanted = wants_compiling(recipe.update.compile, accelerator.device, dtype, checkpointing, is_sharded(accelerator))
     if wanted and (reason := compile_policy(forward, layout, dtype)):
         display.message(reason)
     optimizer = make_optimizer(forward, recipe.optimizer)
@@ -170,7 +175,7 @@ def make_engine(
         from r1rl.rollout.vllm import VLLMEngine
 
         return VLLMEngine(model, tokenizer, accelerator, rollout.vllm, rollout.max_rows)
-    own_copy = accelerator.distributed_type is DistributedType.FSDP or rollout.one_step_off
+    own_copy = is_sharded(accelerator) or rollout.one_step_off
     return build_engine(rollout.engine, model, tokenizer, rollout.max_rows, dtype, own_copy, rollout.compile_layers)
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -29,7 +28,7 @@ from r1rl.config.sft import SFTRecipe
 from r1rl.data import PromptOrder, build_prompts, column_names
 from r1rl.data.demonstration_tokens import trained_end
 from r1rl.data.demonstrations import read_demonstrations
-from r1rl.distributed import from_main_process
+from r1rl.distributed import from_main_process, is_sharded
 from r1rl.grpo.layout import choose_layout
 from r1rl.grpo.setup import agreed_layout, load_policy, load_tokenizer, make_accelerator
 from r1rl.held_out_run import HeldOutRun
@@ -155,8 +154,7 @@ def build_parts(
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     nn.Module.to(model, accelerator.device)
     # Before the trainer is made: it gives the model a forward pass of its own, which a copy for the rollout would not have.
-    sharded = accelerator.distributed_type is DistributedType.FSDP
-    engine = build_engine(recipe.evaluation.engine, model, tokenizer, recipe.evaluation.max_rows, dtype, sharded)
+    engine = build_engine(recipe.evaluation.engine, model, tokenizer, recipe.evaluation.max_rows, dtype, is_sharded(accelerator))
     layout = None
     if recipe.packing:
         layout = agreed_layout(accelerator, choose_layout(model, UpdateConfig(share_prompts=False), dtype))

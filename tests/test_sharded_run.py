@@ -1,0 +1,100 @@
+"""Runs under FSDP2, of two processes on the CPU: the same as one process, resumed exactly, and as precise as they should be."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from run_helpers import untimed
+from safetensors.torch import load_file
+from sharded_launch import ENVIRONMENT
+from test_grpo_run import RECIPE, REWARD, train
+from tiny_policy import save_tiny_policy
+from transformers import AutoModelForCausalLM
+
+from r1rl.checkpoint import check_launch
+from r1rl.checkpoint_folders import find_checkpoint
+from r1rl.errors import UserError
+from r1rl.run_directory import RunDirectory
+
+pytestmark = pytest.mark.usefixtures("on_the_cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sharded")
+    save_tiny_policy(folder / "policy")
+    (folder / "reward.py").write_text(REWARD)
+    (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder))
+    return folder
+
+
+def launch(folder: Path, name: str, *words: str) -> RunDirectory:
+    """`r1rl grpo` in two processes that share the model out."""
+    tests = Path(__file__).parent
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(tests / "sharded_launch.py")]
+    environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(tests.parent)}
+    result = subprocess.run(
+        [*command, "grpo", str(folder / "recipe.yaml"), f"run_name={name}", *words],
+        capture_output=True, text=True, env=environment, cwd=folder, timeout=300,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "2 process(es)" in result.stdout
+    return RunDirectory(folder / "runs" / name)
+
+
+def newest(directory: RunDirectory) -> Path:
+    checkpoint = find_checkpoint(directory.checkpoints)
+    assert checkpoint is not None
+    return checkpoint
+
+
+@pytest.fixture(scope="module")
+def finished(folder: Path) -> RunDirectory:
+    """Four steps in shards, with a reference policy, and an optimizer step for each half of a rollout."""
+    return launch(folder, "sharded", "checkpoint.keep=0", "algorithm.beta=0.1", "algorithm.num_minibatches=2")
+
+
+def test_a_sharded_run_equals_one_process(folder: Path, finished: RunDirectory) -> None:
+    alone = train(folder, "run_name=alone", "algorithm.beta=0.1", "algorithm.num_minibatches=2")
+    for one, two in zip(untimed(alone), untimed(finished), strict=True):
+        assert one == pytest.approx(two, rel=0, abs=1e-4)
+    # The same tensors under the same names: tied weights once.
+    expected, found = (load_file(newest(directory) / "model.safetensors") for directory in (alone, finished))
+    assert "lm_head.weight" not in expected
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, atol=1e-4, rtol=0)
+    loaded = AutoModelForCausalLM.from_pretrained(newest(finished))
+    assert torch.equal(loaded.lm_head.weight, found["model.embed_tokens.weight"])
+
+
+def test_a_sharded_run_is_resumed_exactly(folder: Path, finished: RunDirectory) -> None:
+    shutil.copytree(finished.path, folder / "runs" / "resumed")
+    settings = "checkpoint.keep=0", "algorithm.beta=0.1", "algorithm.num_minibatches=2"
+    resumed = launch(folder, "resumed", *settings, "--resume", str(folder / "runs" / "resumed" / "checkpoints" / "step-000002"))
+    assert untimed(resumed) == untimed(finished)
+    expected, found = (load_file(newest(directory) / "model.safetensors") for directory in (finished, resumed))
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_launch_of_the_other_kind_is_told_before_anything_is_touched(folder: Path, finished: RunDirectory) -> None:
+    assert (newest(finished) / "training" / "sharded").is_dir()
+    with pytest.raises(UserError, match=r"saved in shards \(FSDP2\), and this launch keeps it whole.*model\.path="):
+        train(folder, "run_name=sharded", "max_steps=5", resume=str(finished.checkpoints / "step-000002"))
+    assert newest(finished).name == "step-000004", "nothing was set aside"
+    whole = train(folder, "run_name=whole", "max_steps=1", "evaluation.data=null")
+    with pytest.raises(UserError, match=r"saved whole, and this launch keeps it in shards"):
+        check_launch(newest(whole), sharded=True)
+
+
+def test_the_loss_is_not_rounded(folder: Path) -> None:
+    """accelerate's policy for FSDP2 returns log-probabilities in bfloat16, in which the whole loss is computed then."""
+    directory = launch(folder, "bfloat16", "model.dtype=bfloat16", "evaluation.data=null", "algorithm.num_iterations=2")
+    ratios = torch.tensor([[record["ratio/max"], record["ratio/min"]] for record in directory.read_metrics()])
+    assert (ratios != ratios.bfloat16()).all()
