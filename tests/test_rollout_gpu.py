@@ -78,6 +78,18 @@ def test_captured_steps_draw_what_the_steps_themselves_draw(sampling: Sampling) 
         assert [tokens for tokens, _ in completions(engine, sampling)] == [tokens for tokens, _ in expected]
 
 
+def test_every_workspace_is_captured() -> None:
+    """The last graph of one is gone before the first of the next is recorded."""
+    engine = NativeEngine(tiny_model().cuda(), tokenizer())
+    capture = engine.allocator.method.capture
+    assert isinstance(capture, CudaCapture)
+    for length in (20, 90, 300):
+        engine.allocator.forget()
+        completions(engine, Sampling(length))
+        assert len(capture.graphs) > 0
+        assert capture.fault is None
+
+
 def test_a_model_that_waits_for_the_gpu_decodes_uncaptured() -> None:
     model = tiny_model().cuda()
     model.model.rotary_emb.register_forward_hook(lambda module, inputs, output: float(output[0].sum()) and None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from recorded_steps import RecordedSteps
 from rollout_helpers import PROMPTS, SEEDS, TEXTS, configs, flat, native, run, tiny_model, tokens
 
 from r1rl.rollout import allocation
-from r1rl.rollout.graphs import MAX_GRAPHS, RunAgain, StepGraphs, batch_bucket, width_bucket
+from r1rl.rollout.graphs import MAX_GRAPHS, CudaCapture, RunAgain, StepGraphs, batch_bucket, width_bucket
 from r1rl.rollout.rows import Row, RowTensors
 from r1rl.sampling import Sampling
 from r1rl.types import Completion, FinishReason
@@ -211,6 +212,64 @@ def test_a_capture_that_fails_costs_speed_alone() -> None:
     engine = native(model, capture=Broken())
     assert engine.reason == "; its decode steps are not captured: OSError: driver too old"
     assert tokens(run(engine, PROMPTS, 2, Sampling(8), SEEDS)) == tokens(run(native(model), PROMPTS, 2, Sampling(8), SEEDS))
+
+
+class Graphs:
+    """Stands for torch's CUDA graphs, which give their pool up with the last of them and then capture nothing into it any more."""
+
+    def __init__(self) -> None:
+        self.users: dict[int, int] = {}
+        self.handles = itertools.count()
+
+    def make(self) -> Graph:
+        return Graph(self)
+
+
+class Graph:
+    def __init__(self, graphs: Graphs) -> None:
+        self.graphs = graphs
+        self.pool = -1
+        self.replays = 0
+
+    def capture_begin(self, pool: int, capture_error_mode: str) -> None:
+        if self.graphs.users.get(pool) == 0:
+            raise RuntimeError("use_count > 0 INTERNAL ASSERT FAILED")
+        self.pool = pool
+        self.graphs.users[pool] = self.graphs.users.get(pool, 0) + 1
+
+    def capture_end(self) -> None:
+        pass
+
+    def replay(self) -> None:
+        self.replays += 1
+
+    def __del__(self) -> None:
+        if self.pool != -1:
+            self.graphs.users[self.pool] -= 1
+
+
+def test_a_pool_goes_with_its_last_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A workspace that gives way to another takes its captured steps along; those of the next are captured all the same."""
+    graphs = Graphs()
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", graphs.make)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: next(graphs.handles))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    capture = CudaCapture(torch.device("cuda"))
+    for _ in range(3):
+        steps = StepGraphs(capture)
+        for key in range(4):
+            for _ in range(2):
+                steps.run(key, lambda: None)
+    assert capture.fault is None
+    assert [graph.replays for graph in capture.graphs] == [1] * 4
+    assert graphs.users == {0: 0, 1: 0, 2: 4}, "the graphs of a workspace share one pool"
+
+
+class Stream:
+    def wait_stream(self, other: Stream) -> None:
+        pass
 
 
 def test_captured_steps_are_named_in_the_reason() -> None:

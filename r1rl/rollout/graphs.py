@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Protocol
+from weakref import WeakSet
 
 import torch
 
@@ -67,7 +68,7 @@ class RunAgain:
 
 
 class CudaCapture:
-    """Captures into CUDA graphs that share one pool of memory: they run one after the other, and no result stays in the pool."""
+    """Captures into CUDA graphs that share a pool of memory: they run one after the other, and no result stays in the pool."""
 
     def __init__(self, device: torch.device, forbid_waiting: bool = False) -> None:
         """`forbid_waiting`: a step that waits for the device, as data-dependent code does, is found before it spoils a capture."""
@@ -76,6 +77,8 @@ class CudaCapture:
         self.fault: str | None = None
         self.stream = torch.cuda.Stream(device)
         self.pool = torch.cuda.graph_pool_handle()
+        self.graphs: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
+        """Those that somebody still replays."""
 
     def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
         """See `Capture`. The first run is the warm-up that capturing needs: libraries and kernels are loaded by it."""
@@ -101,6 +104,10 @@ class CudaCapture:
         return replay
 
     def _record(self, step: Callable[[], None]) -> Callable[[], None]:
+        others = list(self.graphs)  # which can't go while this one is recorded
+        if not others:
+            # torch gives a pool up with the last graph that used it, and captures nothing into it from then on.
+            self.pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.stream(self.stream):
@@ -117,6 +124,7 @@ class CudaCapture:
             if not self.forbid_waiting:  # past the trial, whose findings are told with the engine
                 logger.warning("From here on decode steps are not captured: %s. The rollout goes on, slower.", self.fault)
             return step
+        self.graphs.add(graph)
         return graph.replay
 
 
