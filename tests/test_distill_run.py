@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from run_helpers import untimed
+from run_helpers import final_weights, start_two, untimed
 from tiny_policy import save_tiny_policy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -75,12 +72,6 @@ def train(folder: Path, *overrides: str, resume: str | None = None) -> RunDirect
     recipe = load_recipe("distill", folder / "recipe.yaml", overrides)
     run(recipe, folder / "recipe.yaml", resume)
     return RunDirectory.latest(recipe.output_dir, recipe.run_name)
-
-
-def final_weights(directory: RunDirectory) -> dict[str, torch.Tensor]:
-    checkpoint = find_checkpoint(directory.checkpoints)
-    assert checkpoint is not None
-    return AutoModelForCausalLM.from_pretrained(checkpoint).state_dict()
 
 
 def digest(path: Path) -> dict[str, str]:
@@ -151,16 +142,10 @@ def test_resumed_run_equals_the_uninterrupted_one(folder: Path, finished: RunDir
 
 
 def test_two_processes_equal_one(folder: Path, finished: RunDirectory) -> None:
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m", "r1rl", "distill"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
-    result = subprocess.run(
-        [*command, str(folder / "recipe.yaml"), "run_name=two"], capture_output=True, text=True, env=environment, cwd=folder, timeout=300
-    )
-    assert result.returncode == 0, result.stderr
-    assert "2 process(es)" in result.stdout
-    for one, two in zip(untimed(finished), untimed(RunDirectory(folder / "runs" / "two")), strict=True):
+    directory = start_two("distill", folder / "recipe.yaml", "run_name=two")
+    for one, two in zip(untimed(finished), untimed(directory), strict=True):
         assert one == pytest.approx(two, rel=0, abs=1e-5)
-    weights, expected = final_weights(RunDirectory(folder / "runs" / "two")), final_weights(finished)
+    weights, expected = final_weights(directory), final_weights(finished)
     for name in expected:
         torch.testing.assert_close(weights[name], expected[name], rtol=0, atol=1e-5)
 

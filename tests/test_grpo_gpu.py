@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_grpo_run import RECIPE, REWARD, train
-from tiny_policy import save_tiny_policy
+from run_helpers import prepare, train
 
 from r1rl.grpo.update import PolicyUpdate
 from r1rl.rollout import engine as engines_module
@@ -44,9 +43,7 @@ def test_a_run_keeps_what_makes_it_fast(
     plain = PolicyUpdate._accumulate
     monkeypatch.setattr(PolicyUpdate, "_accumulate", accumulate)
     monkeypatch.setattr(engines_module, "NativeEngine", Watched)
-    save_tiny_policy(tmp_path / "policy")
-    (tmp_path / "reward.py").write_text(REWARD)
-    (tmp_path / "recipe.yaml").write_text(RECIPE.format(folder=tmp_path))
+    prepare(tmp_path)
     with caplog.at_level(logging.WARNING, logger="r1rl"):
         train(tmp_path, "model.dtype=bfloat16", "evaluation.every_steps=2", "rollout.num_prompts=8", "rollout.max_completion_length=40")
     assert [record.getMessage() for record in caplog.records if record.name.startswith("r1rl")] == []

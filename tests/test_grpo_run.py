@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from run_helpers import untimed
-from tiny_policy import save_tiny_policy
+from run_helpers import final_weights, prepare, start_two, train, untimed
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from r1rl.checkpoint_folders import find_checkpoint
@@ -24,62 +23,18 @@ from r1rl.cli import main
 from r1rl.config.load import load_recipe
 from r1rl.config.schema import ModelConfig
 from r1rl.errors import UserError
-from r1rl.grpo.run import GRPORun, run
+from r1rl.grpo.run import GRPORun
 from r1rl.grpo.setup import frozen_copy, load_policy
 from r1rl.grpo.trainer import GRPOTrainer, StepResult
 from r1rl.run_directory import RunDirectory
 from r1rl.training_run import choose_directory
-
-REWARD = '''
-def lowercase(completions, **columns):
-    """The share of small letters, of which a random policy writes some."""
-    return [sum(map(str.islower, text)) / max(1, len(text)) for text in completions]
-'''
-
-RECIPE = """
-run_name: test
-output_dir: {folder}/runs
-max_steps: 4
-model: {{path: {folder}/policy, dtype: float32}}
-data: {{source: countdown, arguments: {{count: 64}}}}
-prompt: {{template: plain}}
-rewards:
-  - {{function: {folder}/reward.py:lowercase, weight: 1.0}}
-  - {{function: countdown, weight: 0.1}}
-rollout: {{num_prompts: 4, num_generations: 4, max_completion_length: 12}}
-optimizer: {{learning_rate: 1.0e-2}}
-evaluation:
-  data: {{source: countdown, split: test, arguments: {{count: 6}}}}
-  num_problems: 6
-  during_problems: 4
-  num_samples: 2
-checkpoint: {{every_steps: 2}}
-logging: {{live: false, completions_every: 2, show_completions: 0}}
-"""
-
 
 pytestmark = pytest.mark.usefixtures("on_the_cpu")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("grpo")
-    save_tiny_policy(folder / "policy")
-    (folder / "reward.py").write_text(REWARD)
-    (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder))
-    return folder
-
-
-def train(folder: Path, *overrides: str, resume: str | None = None) -> RunDirectory:
-    recipe = load_recipe("grpo", folder / "recipe.yaml", overrides)
-    run(recipe, folder / "recipe.yaml", resume)
-    return RunDirectory.latest(recipe.output_dir, recipe.run_name)
-
-
-def final_weights(directory: RunDirectory) -> dict[str, torch.Tensor]:
-    checkpoint = find_checkpoint(directory.checkpoints)
-    assert checkpoint is not None
-    return AutoModelForCausalLM.from_pretrained(checkpoint).state_dict()
+    return prepare(tmp_path_factory.mktemp("grpo"))
 
 
 @pytest.fixture(scope="module")
@@ -170,14 +125,7 @@ def test_resume_without_a_run_says_so(folder: Path) -> None:
 
 def test_two_processes_equal_one(folder: Path, finished: RunDirectory) -> None:
     """As many as accelerate's CPU launcher is asked for, with the same completions, gradients and metrics."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m", "r1rl", "grpo"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
-    result = subprocess.run(
-        [*command, str(folder / "recipe.yaml"), "run_name=two"], capture_output=True, text=True, env=environment, cwd=folder, timeout=300
-    )
-    assert result.returncode == 0, result.stderr
-    assert "2 process(es)" in result.stdout
-    directory = RunDirectory(folder / "runs" / "two")
+    directory = start_two("grpo", folder / "recipe.yaml", "run_name=two")
     for one, two in zip(untimed(finished), untimed(directory), strict=True):
         assert one == pytest.approx(two, rel=0, abs=1e-4)
 

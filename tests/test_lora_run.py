@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +11,16 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from config_helpers import MINIMAL, message
-from run_helpers import untimed
+from run_helpers import newest, prepare, start_two, train, untimed
 from safetensors.torch import load_file
-from test_grpo_run import RECIPE, REWARD
-from tiny_policy import save_tiny_policy
 from transformers import AutoModelForCausalLM
 
-from r1rl.checkpoint_folders import find_checkpoint
 from r1rl.cli import main
 from r1rl.config.load import load_recipe
 from r1rl.config.schema import ModelConfig
 from r1rl.errors import RecipeError, UserError
 from r1rl.grpo import setup
-from r1rl.grpo.run import check_processes, run
+from r1rl.grpo.run import check_processes
 from r1rl.run_directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("on_the_cpu")
@@ -37,23 +31,7 @@ SCALE = 8 / 4
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("lora")
-    save_tiny_policy(folder / "policy")
-    (folder / "reward.py").write_text(REWARD)
-    (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder))
-    return folder
-
-
-def train(folder: Path, *overrides: str, resume: str | None = None) -> RunDirectory:
-    recipe = load_recipe("grpo", folder / "recipe.yaml", overrides)
-    run(recipe, folder / "recipe.yaml", resume)
-    return RunDirectory.latest(recipe.output_dir, recipe.run_name)
-
-
-def newest(directory: RunDirectory) -> Path:
-    checkpoint = find_checkpoint(directory.checkpoints)
-    assert checkpoint is not None
-    return checkpoint
+    return prepare(tmp_path_factory.mktemp("lora"))
 
 
 def adapter(directory: RunDirectory) -> dict[str, torch.Tensor]:
@@ -154,15 +132,8 @@ def test_bfloat16_keeps_frozen_weights_in_bfloat16(folder: Path, monkeypatch: py
 
 
 def test_two_processes_equal_one(folder: Path, finished: RunDirectory) -> None:
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m", "r1rl", "grpo"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
-    overrides = [LORA, "algorithm.beta=0.1", "evaluation.every_steps=2", "run_name=two"]
-    result = subprocess.run(
-        [*command, str(folder / "recipe.yaml"), *overrides], capture_output=True, text=True, env=environment, cwd=folder, timeout=300
-    )
-    assert result.returncode == 0, result.stderr
-    assert "2 process(es)" in result.stdout
-    for one, two in zip(untimed(finished), untimed(RunDirectory(folder / "runs" / "two")), strict=True):
+    directory = start_two("grpo", folder / "recipe.yaml", LORA, "algorithm.beta=0.1", "evaluation.every_steps=2", "run_name=two")
+    for one, two in zip(untimed(finished), untimed(directory), strict=True):
         assert one == pytest.approx(two, rel=0, abs=1e-4)
 
 

@@ -15,9 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from run_helpers import untimed
-from test_grpo_run import RECIPE, REWARD, final_weights, train
-from tiny_policy import save_tiny_policy
+from run_helpers import final_weights, prepare, start_two, train, untimed
 from transformers import AutoModelForCausalLM
 
 from r1rl import metric_names as names
@@ -40,11 +38,7 @@ REFILLING = ("algorithm.dynamic_sampling=true", "algorithm.max_refills=1")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("one_step_off")
-    save_tiny_policy(folder / "policy")
-    (folder / "reward.py").write_text(REWARD)
-    (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder))
-    return folder
+    return prepare(tmp_path_factory.mktemp("one_step_off"))
 
 
 @pytest.fixture(scope="module")
@@ -256,14 +250,7 @@ def test_with_other_settings_the_next_step_samples_anew(folder: Path, capsys: py
 
 def test_two_processes_equal_one_and_one_goes_on_for_two(folder: Path) -> None:
     alone = train(folder, ON, "run_name=alone", "max_steps=3", *REFILLING)
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m", "r1rl", "grpo"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
-    overrides = [ON, "run_name=two", "max_steps=2", *REFILLING]
-    result = subprocess.run(
-        [*command, str(folder / "recipe.yaml"), *overrides], capture_output=True, text=True, env=environment, cwd=folder, timeout=300
-    )
-    assert result.returncode == 0, result.stderr
-    directory = RunDirectory(folder / "runs" / "two")
+    directory = start_two("grpo", folder / "recipe.yaml", ON, "run_name=two", "max_steps=2", *REFILLING)
     assert len(read_ahead(directory.checkpoints / "step-000002")) == 2
     train(folder, ON, "run_name=two", "max_steps=3", *REFILLING, resume="latest")
     assert [record[names.LAG] for record in directory.read_metrics()] == [0, 1, 1]

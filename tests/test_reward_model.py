@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from run_helpers import untimed
+from run_helpers import start_two, untimed
 from tiny_policy import save_tiny_policy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -226,11 +223,7 @@ def test_resume_goes_on_exactly(folder: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.slow
 def test_two_processes_compute_what_one_does(folder: Path) -> None:
     alone = train(folder, "run_name=alone", "max_steps=2")
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m", "r1rl", "reward-model"]
-    command = [*launcher, str(folder / "recipe.yaml"), "run_name=pair", "max_steps=2"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-    pair = RunDirectory.latest(folder / "runs", "pair")
+    pair = start_two("reward-model", folder / "recipe.yaml", "run_name=pair", "max_steps=2")
     for one, two in zip(untimed(alone), untimed(pair), strict=True):
         assert one.keys() == two.keys()
         assert {name: value for name, value in two.items() if name != "completions"} == pytest.approx(one, rel=1e-3, abs=1e-5)

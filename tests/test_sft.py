@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from run_helpers import untimed
+from run_helpers import final_weights, start_two, untimed
 from tiny_policy import save_tiny_policy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -87,10 +84,6 @@ def train(folder: Path, *overrides: str, file: str = "recipe.yaml", resume: str 
     recipe = load_recipe("sft", folder / file, overrides)
     sft.run(recipe, folder / file, resume)
     return RunDirectory.latest(recipe.output_dir, recipe.run_name)
-
-
-def final_weights(directory: RunDirectory) -> dict[str, torch.Tensor]:
-    return AutoModelForCausalLM.from_pretrained(find_checkpoint(directory.checkpoints)).state_dict()
 
 
 @pytest.fixture(scope="module")
@@ -238,20 +231,11 @@ def test_steps_follow_from_the_epochs(folder: Path) -> None:
     assert half.max_steps == 10
 
 
-def launch(processes: int, arguments: list[str]) -> None:
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [*launcher, "-m", "r1rl", "sft", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-
-
 @pytest.mark.slow
 def test_two_processes_compute_what_one_does(folder: Path) -> None:
     settings = ["max_steps=3", "batch_size=4", "checkpoint.every_steps=0"]
     alone = train(folder, "run_name=alone", *settings, file="held_out.yaml")
-    launch(2, [str(folder / "held_out.yaml"), "run_name=pair", *settings])
-    pair = RunDirectory.latest(folder / "runs", "pair")
+    pair = start_two("sft", folder / "held_out.yaml", "run_name=pair", *settings)
     for one, two in zip(untimed(alone), untimed(pair), strict=True):
         assert one.keys() == two.keys()
         for name in ("loss", "grad_norm", "tokens", "learning_rate", "epoch"):

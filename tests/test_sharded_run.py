@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from run_helpers import untimed
+from run_helpers import newest, prepare, start_two, train, untimed
 from safetensors.torch import load_file
 from sharded_launch import ENVIRONMENT
-from test_grpo_run import RECIPE, REWARD, train
-from tiny_policy import save_tiny_policy
 from transformers import AutoModelForCausalLM
 
 from r1rl.checkpoint import check_launch
-from r1rl.checkpoint_folders import find_checkpoint
 from r1rl.errors import UserError
 from r1rl.run_directory import RunDirectory
 
@@ -27,31 +21,13 @@ pytestmark = pytest.mark.usefixtures("on_the_cpu")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sharded")
-    save_tiny_policy(folder / "policy")
-    (folder / "reward.py").write_text(REWARD)
-    (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder))
-    return folder
+    return prepare(tmp_path_factory.mktemp("sharded"))
 
 
 def launch(folder: Path, name: str, *words: str) -> RunDirectory:
     """`r1rl grpo` in two processes that share the model out."""
-    tests = Path(__file__).parent
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(tests / "sharded_launch.py")]
-    environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(tests.parent)}
-    result = subprocess.run(
-        [*command, "grpo", str(folder / "recipe.yaml"), f"run_name={name}", *words],
-        capture_output=True, text=True, env=environment, cwd=folder, timeout=300,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    assert "2 process(es)" in result.stdout
-    return RunDirectory(folder / "runs" / name)
-
-
-def newest(directory: RunDirectory) -> Path:
-    checkpoint = find_checkpoint(directory.checkpoints)
-    assert checkpoint is not None
-    return checkpoint
+    launcher = "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(Path(__file__).parent / "sharded_launch.py")
+    return start_two("grpo", folder / "recipe.yaml", f"run_name={name}", *words, launcher=launcher, environment=ENVIRONMENT)
 
 
 @pytest.fixture(scope="module")
