@@ -41,7 +41,7 @@ LAYERS = {
     ),
     (3, "jobs"): (
         "r1rl.preflight", "r1rl.check", "r1rl.training_run", "r1rl.held_out_run", "r1rl.grpo", "r1rl.distill", "r1rl.stages",
-        "r1rl.evaluation", "r1rl.pipeline", "r1rl.bench",
+        "r1rl.evaluation", "r1rl.pipeline", "r1rl.bench", "r1rl.recomputation",
     ),
     (4, "commands"): ("r1rl.commands", "r1rl.help", "r1rl.cli", "r1rl.__main__"),
 }  # fmt: skip

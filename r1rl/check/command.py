@@ -13,7 +13,8 @@ from r1rl.check.awaited import Awaited, of_earlier_runs, without_models
 from r1rl.check.findings import Findings
 from r1rl.check.grpo import check_grpo
 from r1rl.check.launch import find_launch
-from r1rl.check.memory import ConfigUnavailable, estimate, memory_table, verdict
+from r1rl.check.memory import NotEstimated, estimate
+from r1rl.check.memory_report import memory_table, verdict
 from r1rl.check.others import (
     check_any,
     check_distill,
@@ -81,7 +82,7 @@ def check_one(
     findings.print(console)
     try:
         found = estimate(recipe, launch, findings.prompt_tokens, model_config)
-    except ConfigUnavailable as error:
+    except NotEstimated as error:
         reason = awaited.get("model.path")
         console.print(f"[yellow]not checked:[/] the memory: {escape(reason or str(error))}.")
         return

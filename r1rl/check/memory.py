@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.table import Table
-from rich.text import Text
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from r1rl import models
 from r1rl.check.awaited import AWAITED_MODEL
-from r1rl.check.launch import describe
 from r1rl.check.prompts import first_line
 from r1rl.config.distill import DistillRecipe
 from r1rl.config.evaluate import EvaluateRecipe
@@ -25,15 +22,14 @@ from r1rl.config.sft import SFTRecipe
 from r1rl.errors import RecipeError
 from r1rl.grpo.compilation import wants_compiling
 from r1rl.lora import adapted_linears
-from r1rl.memory_plan import GB, Adapters, Launch, MemoryPlan, ModelShape, Work, plan_memory, remedy
+from r1rl.memory_plan import GB, Adapters, Launch, MemoryPlan, ModelShape, Work, plan_memory
 
 ASSUMED_PROMPT = 512
 """Tokens of the longest prompt where the prompts could not be rendered and the recipe sets no limit."""
-WHEN = {"always": "always", "rollout": "while sampling", "update": "while training"}
 
 
-class ConfigUnavailable(Exception):
-    """The model's config.json is neither here nor reachable."""
+class NotEstimated(Exception):
+    """The model's config.json is neither here nor reachable, or tells of a decoder that is built in another way than the estimate knows."""
 
 
 @dataclass(slots=True)
@@ -47,6 +43,8 @@ class Estimate:
     keys: dict[str, str]
     """What the recipe calls the settings that a remedy may change."""
     assumptions: list[str] = field(default_factory=list)
+    decided: str = ""
+    """What the recipe leaves to the estimate, as a sentence where that changes something."""
 
     @property
     def plan(self) -> MemoryPlan:
@@ -55,11 +53,20 @@ class Estimate:
 
 
 def shape_of(config: PretrainedConfig) -> ModelShape:
-    """The shape of a model, which is made without memory for its weights ("meta" device) and counted."""
+    """The shape of a model, which is made without memory for its weights ("meta" device) and counted. Raises NotEstimated."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    text = config.get_text_config()
-    layers = model.get_decoder().layers
+    try:
+        return _shape(model, config.get_text_config())
+    except AttributeError as error:
+        raise NotEstimated(f"{type(model).__name__} is not built like the decoders that the estimate knows ({error})") from error
+
+
+def _shape(model: PreTrainedModel, text: PretrainedConfig) -> ModelShape:
+    lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList) and len(module) == text.num_hidden_layers]
+    if not lists:
+        raise NotEstimated(f"the layers of {type(model).__name__} are not one list")
+    layers = lists[0]
     inside = [sum(parameter.numel() for parameter in layer.parameters()) for layer in layers]
     total = sum(parameter.numel() for parameter in model.parameters())
     heads = text.num_attention_heads
@@ -70,7 +77,7 @@ def shape_of(config: PretrainedConfig) -> ModelShape:
         outside_layers=total - sum(inside),
         layers=len(inside),
         hidden=text.hidden_size,
-        intermediate=text.intermediate_size,
+        intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,  # GPT-2's default
         queries=heads * head,
         keys=(getattr(text, "num_key_value_heads", None) or heads) * head,
         vocabulary=text.vocab_size,
@@ -89,7 +96,7 @@ def adapters_of(config: PretrainedConfig, lora: LoRAConfig) -> Adapters:
 
 def read_config(path: str, revision: str | None, file: str | None) -> PretrainedConfig:
     """A model's configuration: from `file` (a config.json or its folder) if that is given, else from the model's folder, the hub's
-    cache or the hub. Raises ConfigUnavailable if none has it, and RecipeError for a file that can't be read."""
+    cache or the hub. Raises NotEstimated if none has it, and RecipeError for a file that can't be read."""
     if file is not None:
         place = Path(file) / "config.json" if Path(file).is_dir() else Path(file)
         try:
@@ -99,18 +106,36 @@ def read_config(path: str, revision: str | None, file: str | None) -> Pretrained
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise RecipeError(f"--model-config: {place} is no model's config.json ({reason}).") from error
     if path == AWAITED_MODEL:
-        raise ConfigUnavailable("the model is not there yet")
+        raise NotEstimated("the model is not there yet")
     source = models.resolve(path)
     for only_local in (True, False):  # what is in the cache is found without waiting for a network that is not there
         try:
             return AutoConfig.from_pretrained(source, revision=revision, local_files_only=only_local)
         except (OSError, ValueError) as error:
             reason = first_line(error)
-    raise ConfigUnavailable(f"the config.json of {path} is not here ({reason}). Name a copy of it: --model-config FILE")
+    raise NotEstimated(f"the config.json of {path} is not here ({reason}). Name a copy of it: --model-config FILE")
 
 
 def estimate(recipe: Any, launch: Launch, prompt_tokens: int | None, config_file: str | None) -> Estimate | None:
-    """The estimate of a recipe that names a model; None for one that loads none. Raises ConfigUnavailable."""
+    """The estimate of a recipe that names a model; None for one that loads none. Raises NotEstimated.
+
+    Where the recipe leaves `model.gradient_checkpointing` open, activations are recomputed if they do not fit otherwise.
+    """
+    found = _as_written(recipe, launch, prompt_tokens, config_file)
+    if found is None or not found.work.trains or recipe.model.gradient_checkpointing is not None or found.plan.fits:
+        return found
+    if not launch.on_gpu or getattr(getattr(recipe, "update", None), "compile", None):
+        return found  # a compiled layer can't be recomputed
+    work = replace(found.work, gradient_checkpointing=True, compiled=False)
+    before, after = found.plan.total / GB, plan_memory(found.shape, launch, work).total / GB
+    decided = (
+        f"activations are recomputed in the backward pass (model.gradient_checkpointing): {after:.1f} GB instead of {before:.1f}, "
+        f"of {launch.card_bytes / GB:.0f}"
+    )
+    return replace(found, work=work, decided=decided) if after < before else found
+
+
+def _as_written(recipe: Any, launch: Launch, prompt_tokens: int | None, config_file: str | None) -> Estimate | None:
     if isinstance(recipe, GRPORecipe):
         return _grpo(recipe, launch, prompt_tokens, config_file)
     if isinstance(recipe, DistillRecipe):
@@ -120,7 +145,8 @@ def estimate(recipe: Any, launch: Launch, prompt_tokens: int | None, config_file
     if isinstance(recipe, RewardModelRecipe):
         shape = shape_of(read_config(recipe.model.path, recipe.model.revision, config_file))
         tokens = 2 * recipe.micro_batch_size * recipe.max_length  # both answers of a pair
-        work = Work(length=2 * recipe.max_length, update_tokens=tokens, gradient_checkpointing=recipe.model.gradient_checkpointing)
+        recomputes = bool(recipe.model.gradient_checkpointing)
+        work = Work(length=2 * recipe.max_length, update_tokens=tokens, gradient_checkpointing=recomputes)
         return Estimate(recipe.model.path, shape, launch, work, CHECKPOINTING)
     if isinstance(recipe, GenerateRecipe) and recipe.model.endpoint is None:
         shape = shape_of(read_config(recipe.model.path, recipe.model.revision, config_file))
@@ -149,7 +175,7 @@ def _grpo(recipe: GRPORecipe, launch: Launch, prompt_tokens: int | None, config_
         length=length,
         update_tokens=tokens,
         logit_tokens=min(update.logprob_chunk, tokens),
-        gradient_checkpointing=recipe.model.gradient_checkpointing,
+        gradient_checkpointing=bool(recipe.model.gradient_checkpointing),
         compiled=is_compiled(update, launch, recipe.model),
         has_reference=recipe.algorithm.beta != 0,
         overlaps=rollout.one_step_off,
@@ -163,7 +189,7 @@ def _grpo(recipe: GRPORecipe, launch: Launch, prompt_tokens: int | None, config_
 def is_compiled(update: UpdateConfig, launch: Launch, model: ModelConfig) -> bool:
     """Whether the policy's forward will be compiled, as far as the recipe decides."""
     device, dtype = torch.device("cuda" if launch.on_gpu else "cpu"), torch.float32 if model.dtype == "float32" else torch.bfloat16
-    wanted = wants_compiling(update.compile, device, dtype, model.gradient_checkpointing, launch.sharded)
+    wanted = wants_compiling(update.compile, device, dtype, bool(model.gradient_checkpointing), launch.sharded)
     return wanted and launch.on_gpu and dtype is not torch.float32 and update.layout != "padded"
 
 
@@ -183,7 +209,7 @@ def _distill(recipe: DistillRecipe, launch: Launch, prompt_tokens: int | None, c
         update_tokens=tokens,
         logit_tokens=min(update.logit_chunk, tokens),
         logit_vocabularies=2,
-        gradient_checkpointing=recipe.model.gradient_checkpointing,
+        gradient_checkpointing=bool(recipe.model.gradient_checkpointing),
         teacher=_teacher(recipe, assumptions),
     )
     shape = shape_of(read_config(recipe.model.path, recipe.model.revision, config_file))
@@ -201,7 +227,7 @@ def _sft(recipe: SFTRecipe, launch: Launch, config_file: str | None) -> Estimate
         length=ASSUMED_PROMPT + evaluation.max_completion_length if sampled else recipe.max_length,
         update_tokens=tokens,
         logit_tokens=min(TRL_LOGIT_TOKENS, tokens),
-        gradient_checkpointing=recipe.model.gradient_checkpointing,
+        gradient_checkpointing=bool(recipe.model.gradient_checkpointing),
     )
     shape = shape_of(read_config(recipe.model.path, recipe.model.revision, config_file))
     keys = CHECKPOINTING | ({"update_tokens": "max_length"} if recipe.micro_batch_size == 1 else {})
@@ -216,7 +242,7 @@ def _teacher(recipe: DistillRecipe, assumptions: list[str]) -> ModelShape | None
     """The teacher's shape; None, and a sentence among the assumptions, if its configuration is not here."""
     try:
         return shape_of(read_config(recipe.teacher.path, recipe.teacher.revision, None))
-    except ConfigUnavailable:
+    except NotEstimated:
         assumptions.append("no memory for the teacher, whose config.json is not here: name a folder that has it, teacher.path=FOLDER")
         return None
 
@@ -242,33 +268,3 @@ def _prompt_length(measured: int | None, limit: int | None) -> tuple[int, list[s
 def _update_tokens(tokens: int, sequences: int | None, rows: int, length: int) -> int:
     """Tokens of the largest micro-batch: the limit, or all that a process trains at once if that is less."""
     return max(length, min(tokens, min(sequences or rows, rows) * length))
-
-
-def memory_table(found: Estimate, source: str) -> Table:
-    """The parts and their sum."""
-    plan, launch = found.plan, found.launch
-    where = "per GPU" if launch.on_gpu else "per process"
-    unit, size = ("GB", GB) if plan.total >= GB else ("MB", GB // 1000)
-    title = f"Memory {where}, estimated: {found.model}, N = {found.shape.parameters:,} parameters; {describe(launch)} ({source})"
-    table = Table(title=title, title_justify="left", header_style="bold", show_footer=True)
-    table.add_column("part", "total at most")
-    table.add_column("when")
-    table.add_column(unit, f"{plan.total / size:,.2f}", justify="right")
-    table.add_column("how it is counted", overflow="fold")
-    for part in plan.parts:
-        table.add_row(part.name, WHEN[part.phase], f"{part.bytes / size:,.2f}", Text(part.formula, style="dim"))
-    return table
-
-
-def verdict(found: Estimate) -> list[str]:
-    """Whether it fits, and what to change if not; how many rows decode at once; what was assumed."""
-    plan, work = found.plan, found.work
-    sentences: list[str] = []
-    if found.launch.on_gpu:
-        size = f"{found.launch.card_bytes / GB:.0f} GB"
-        advice = "" if plan.fits else remedy(found.shape, found.launch, work, found.keys) or "a smaller model, or GPUs with more memory"
-        sentences.append(f"fits in {size}" if plan.fits else f"does not fit in {size}; the most useful change: {advice}")
-    wanted = min(work.rows, work.max_rows or work.rows)
-    if work.trains and 0 < plan.rows_at_once < wanted:
-        sentences.append(f"{plan.rows_at_once} of {wanted} rows decode at once, the others after them")
-    return [*sentences, *(f"assumed: {assumption}" for assumption in found.assumptions)]

@@ -21,7 +21,7 @@ class ModelConfig:
     dtype: Literal["auto", "float32", "bfloat16"] = option(
         "auto", "what forward and backward compute in; auto: bfloat16 on a GPU, float32 on a CPU. Weights that are trained stay float32"
     )
-    gradient_checkpointing: bool = option(False, "recompute activations in the backward pass: less memory, about a third more time")
+    gradient_checkpointing: bool | None = option(None, "recompute activations in the backward pass: less memory, about a third more time. null: on a GPU that can't hold them, by the estimate of r1rl check")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -18,6 +18,7 @@ from r1rl.distill.trainer import DistillTrainer, StepResult
 from r1rl.grpo.setup import make_accelerator
 from r1rl.held_out_run import HeldOutRun
 from r1rl.monitor.progress import ProgressDisplay, ShownCompletion
+from r1rl.recomputation import settle_checkpointing
 from r1rl.run_directory import RunDirectory
 from r1rl.training_run import open_run, starting_state
 
@@ -35,11 +36,14 @@ def run(recipe: DistillRecipe, recipe_path: Path, resume: str | None = None) -> 
         tokenizers = load_tokenizers(recipe)
         accelerator = make_accelerator(recipe.model, recipe.logging, recipe.output_dir)
         check_processes(recipe, accelerator.num_processes)
+        recipe, decided = settle_checkpointing(recipe, accelerator)
         directory, checkpoint = open_run(recipe, resume, accelerator)
         state = starting_state(checkpoint)
         display = ProgressDisplay(
             recipe.max_steps, state.step, columns=COLUMNS, live=recipe.logging.live, enabled=accelerator.is_main_process
         )
+        for sentence in decided:
+            display.message(sentence)
         parts = build_parts(recipe, checked, tokenizers, accelerator, display, checkpoint)
         parts.notes.extend(checked.messages)
         DistillRun(recipe, parts, state, directory, checkpoint).train()

@@ -20,6 +20,7 @@ from r1rl.grpo.trainer import GRPOTrainer, StepResult
 from r1rl.held_out_run import HeldOutRun
 from r1rl.monitor.progress import ProgressDisplay, ShownCompletion
 from r1rl.preflight import preflight
+from r1rl.recomputation import settle_checkpointing
 from r1rl.run_directory import RunDirectory
 from r1rl.training_run import open_run, starting_state
 
@@ -33,11 +34,12 @@ def run(recipe: GRPORecipe, recipe_path: Path, resume: str | None = None) -> Non
         accelerator = make_accelerator(recipe.model, recipe.logging, recipe.output_dir)
         check_processes(recipe, accelerator.num_processes, is_sharded(accelerator))
         check_rows(recipe, accelerator.device.type)
+        recipe, decided = settle_checkpointing(recipe, accelerator)
         directory, checkpoint = open_run(recipe, resume, accelerator)
         state = starting_state(checkpoint)
         display = ProgressDisplay(recipe.max_steps, state.step, live=recipe.logging.live, enabled=accelerator.is_main_process)
-        for warning in checked.warnings:
-            display.message(f"warning: {warning}")
+        for message in (*(f"warning: {warning}" for warning in checked.warnings), *decided):
+            display.message(message)
         parts = build_parts(recipe, checked, accelerator, display, checkpoint)
         GRPORun(recipe, parts, state, directory, checkpoint).train()
     finally:

@@ -114,7 +114,7 @@ def build_parts(
     engine = make_engine(recipe.rollout, model, tokenizer, accelerator, dtype)
     # vLLM's arithmetic is not the trainer's, in any precision.
     sampler_is_exact = dtype is torch.float32 and recipe.rollout.engine != "vllm"
-    checkpointing = recipe.model.gradient_checkpointing
+    checkpointing = bool(recipe.model.gradient_checkpointing)
     wanted = wants_compiling(recipe.update.compile, accelerator.device, dtype, checkpointing, is_sharded(accelerator))
     if wanted and (reason := compile_policy(forward, layout, dtype)):
         display.message(reason)

@@ -36,6 +36,7 @@ from r1rl.monitor.progress import Column, ProgressDisplay, ShownCompletion
 from r1rl.monitor.summary import format_estimate
 from r1rl.optimization import make_optimizer, make_schedule
 from r1rl.preflight import check_model_folder, check_trackers
+from r1rl.recomputation import settle_checkpointing
 from r1rl.run_directory import RunDirectory, check_writable
 from r1rl.seeds import derive_seed
 from r1rl.stages.reward_model_pairs import TokenizedPair, as_rows, figures, row_length, score_pairs, split, tokenize_pairs
@@ -96,11 +97,12 @@ def run(recipe: RewardModelRecipe, recipe_path: Path, resume: str | None = None)
 
     num_rows, held_out, sentences = from_main_process(accelerator, read)
     recipe = replace(recipe, max_steps=recipe.max_steps or steps_of(recipe.epochs, num_rows, recipe.batch_size))
+    recipe, decided = settle_checkpointing(recipe, accelerator)
     directory, checkpoint = open_run(recipe, resume, accelerator)
     rows = share_rows(accelerator, made, directory.path / "rows")
     state = starting_state(checkpoint)
     display = ProgressDisplay(recipe.max_steps, state.step, columns=COLUMNS, live=recipe.logging.live, enabled=accelerator.is_main_process)
-    for sentence in sentences:
+    for sentence in (*sentences, *decided):
         display.message(sentence)
     parts = build_parts(recipe, accelerator, display, tokenizer, rows, held_out, checkpoint, directory)
     RewardModelRun(recipe, parts, state, directory, checkpoint).train()

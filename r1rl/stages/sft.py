@@ -37,6 +37,7 @@ from r1rl.monitor.progress import Column, ProgressDisplay, ShownCompletion
 from r1rl.optimization import make_optimizer, make_schedule
 from r1rl.preflight import check_model_folder, check_trackers, read_held_out
 from r1rl.prompts import CHAT, PromptTemplate, resolve_eos_token_ids, template_text
+from r1rl.recomputation import settle_checkpointing
 from r1rl.rewards import RewardSet
 from r1rl.rollout import RolloutEngine, build_engine
 from r1rl.run_directory import RunDirectory, check_writable
@@ -104,13 +105,14 @@ def run(recipe: SFTRecipe, recipe_path: Path, resume: str | None = None) -> None
 
         num_rows, sentences = from_main_process(accelerator, read)
         recipe = replace(recipe, max_steps=recipe.max_steps or steps_of(recipe.epochs, num_rows, recipe.batch_size))
+        recipe, decided = settle_checkpointing(recipe, accelerator)
         directory, checkpoint = open_run(recipe, resume, accelerator)
         rows = share_rows(accelerator, made, directory.path / "rows")
         state = starting_state(checkpoint)
         display = ProgressDisplay(
             recipe.max_steps, state.step, columns=COLUMNS, live=recipe.logging.live, enabled=accelerator.is_main_process
         )
-        for sentence in sentences:
+        for sentence in (*sentences, *decided):
             display.message(sentence)
         parts = build_parts(recipe, held_out, rewards, accelerator, display, tokenizer, rows, checkpoint, directory)
         SFTRun(recipe, parts, state, directory, checkpoint).train()
