@@ -25,7 +25,7 @@ MASTER, MOMENTS, GRADIENT, HALF = 4, 8, 4, 2
 CHUNK_LOGIT_BYTES = 16
 """Of a token and vocabulary entry in the loss: bfloat16 logits (2), float32 ones (4), their gradient (4), a copy (4), in bfloat16 (2)."""
 FUSED_LOGIT_BYTES = 4
-"""The same where a kernel makes the gradient from the logits: both in bfloat16 (r1rl.grpo.logprob_kernel)."""
+"""The same where a kernel makes the gradient from the logits: both in bfloat16."""
 ROLLOUT_LOGIT_BYTES = 32
 """Of a row and vocabulary entry while decoding: r1rl.rollout.memory."""
 KEPT_SHARE = 0.1
@@ -104,6 +104,8 @@ class Work:
     gradient_checkpointing: bool = False
     compiled: bool = False
     """The policy's forward is compiled (`update.compile`)."""
+    fused_logits: bool = False
+    """A kernel makes the gradient from the logits (r1rl.grpo.logprob_kernel)."""
     has_reference: bool = False
     overlaps: bool = False
     """The next rollout is sampled during the update (`rollout.one_step_off`), from a copy of the weights on a CPU, too."""
@@ -239,7 +241,7 @@ def _update(shape: ModelShape, launch: Launch, work: Work) -> list[Part]:
         if launch.on_gpu:
             parts.append(Part("weights in bfloat16", "update", HALF * count, f"2 x {trained}, for the forward pass"))
     per_token = activation_bytes(shape, work.gradient_checkpointing, work.compiled)
-    logits = (FUSED_LOGIT_BYTES if work.compiled else CHUNK_LOGIT_BYTES) * shape.vocabulary * work.logit_vocabularies
+    logits = (FUSED_LOGIT_BYTES if work.fused_logits else CHUNK_LOGIT_BYTES) * shape.vocabulary * work.logit_vocabularies
     parts += [
         Part("activations", "update", work.update_tokens * per_token, f"{work.update_tokens:,} tokens x {per_token:,} bytes"),
         Part("logits of a chunk", "update", work.logit_tokens * logits, f"{work.logit_tokens:,} tokens x {logits:,} bytes"),

@@ -26,7 +26,7 @@ from r1rl.bench.workload import Workload, compute_dtype, make_model, make_worklo
 from r1rl.config.bench import BenchRecipe
 from r1rl.config.load import load_recipe
 from r1rl.grpo.batching import TrainBatch, build_train_batch, move
-from r1rl.grpo.compilation import compile_policy, wants_compiling
+from r1rl.grpo.compilation import compile_policy, fuse_logprobs, wants_compiling
 from r1rl.grpo.layout import choose_layout, packed_attention_in
 from r1rl.grpo.logprobs import PolicyForward
 from r1rl.grpo.packing import Layout, make_micro_batches
@@ -93,6 +93,7 @@ def main() -> None:
     policy = PolicyForward(model, Sampling(max_completion_length=recipe.completion_length_max), recipe.update.logprob_chunk)
     if wants_compiling(recipe.update.compile, device, dtype, checkpointed=False, sharded=False):
         print(compile_policy(policy, packed, dtype) or "The policy's layers are compiled.")
+    print(fuse_logprobs(policy, dtype))
     print("| threads | layout | passes | positions | seconds | processor seconds |\n|---|---|---|---|---|---|")
     for threads in options.threads:
         torch.set_num_threads(threads)

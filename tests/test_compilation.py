@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +12,8 @@ from torch import nn
 from update_helpers import LAYOUTS, build, gradients, random_rollout
 
 from r1rl.config.schema import UpdateConfig
-from r1rl.grpo.compilation import compile_policy, wants_compiling
+from r1rl.grpo import compilation
+from r1rl.grpo.compilation import compile_policy, fuse_logprobs, uses_logprob_kernel, wants_compiling
 from r1rl.grpo.layout import choose_layout
 from r1rl.grpo.logprobs import PolicyForward, chunk_logprobs
 from r1rl.sampling import Sampling
@@ -36,10 +39,52 @@ def test_a_compiler_that_fails_leaves_the_layers_alone(monkeypatch):
 
     monkeypatch.setattr(nn.Module, "compile", broken)
     model = build("qwen3")
-    forward = policy(model)
-    assert compile_policy(forward, LAYOUTS["shared"], torch.bfloat16) == "The policy is not compiled: RuntimeError: no C++ compiler"
-    assert forward.chunk_logprobs is chunk_logprobs
+    assert compile_policy(policy(model), LAYOUTS["shared"], torch.bfloat16) == "The policy is not compiled: RuntimeError: no C++ compiler"
     assert choose_layout(model, UpdateConfig(), torch.bfloat16).packed
+
+
+def right(*arguments: Any) -> Any:
+    return chunk_logprobs(*arguments)
+
+
+def wrong(*arguments: Any) -> Any:
+    logprobs, entropies = chunk_logprobs(*arguments)
+    return 2 * logprobs, entropies
+
+
+def missing(*arguments: Any) -> Any:
+    raise ImportError("no Triton\nbut a long story")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "said"),
+    [
+        (right, ""),
+        (wrong, "Logprobs are computed without a kernel: DifferentResult: logprobs differ from the plain forward's"),
+        (missing, "Logprobs are computed without a kernel: ImportError: no Triton"),
+    ],
+)
+def test_a_kernel_of_logprobs_is_taken_if_it_gives_the_same(monkeypatch, kernel, said):
+    monkeypatch.setitem(sys.modules, "r1rl.grpo.logprob_kernel", SimpleNamespace(fused_chunk_logprobs=kernel))
+    forward = policy(build("qwen3"))
+    assert fuse_logprobs(forward, torch.bfloat16) == ""  # on a CPU
+    assert forward.chunk_logprobs is chunk_logprobs
+    monkeypatch.setattr(compilation, "uses_logprob_kernel", lambda *arguments: True)
+    assert fuse_logprobs(forward, torch.bfloat16).startswith(said)
+    assert forward.chunk_logprobs is (kernel if kernel is right else chunk_logprobs)
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "sampling", "used"),
+    [
+        ("cuda", torch.bfloat16, Sampling(8, temperature=0.6), True),
+        ("cuda", torch.bfloat16, Sampling(8, top_p=0.9), False),
+        ("cuda", torch.float32, Sampling(8), False),
+        ("cpu", torch.bfloat16, Sampling(8), False),
+    ],
+)
+def test_where_the_kernel_of_logprobs_is_used(device, dtype, sampling, used):
+    assert uses_logprob_kernel(torch.device(device), dtype, sampling) is used
 
 
 @pytest.mark.slow

@@ -113,6 +113,7 @@ def planned_memory(recipe: BenchRecipe, workload: Workload, model: PreTrainedMod
         update_tokens=max(one.input_ids_RT.numel() for one in passes),
         logit_tokens=min(recipe.update.logprob_chunk, max(one.targets_N.numel() for one in passes)),
         compiled=is_compiled(recipe.update, Launch(), ModelConfig(path="")),
+        fused_logits=compute_dtype(recipe) is not torch.float32,
         adapters=None if recipe.lora is None else adapters_of(model.config, recipe.lora),
     )
     plan = plan_memory(shape_of(model.config), Launch(card_bytes=total_bytes(model.device)), work)

@@ -13,7 +13,7 @@ from r1rl.config.bench import BenchRecipe
 from r1rl.config.schema import AlgorithmConfig, DataConfig, GRPORecipe, OptimizerConfig, RewardConfig, RolloutConfig
 from r1rl.grpo.advantages import group_advantages
 from r1rl.grpo.batching import build_train_batch
-from r1rl.grpo.compilation import compile_policy, wants_compiling
+from r1rl.grpo.compilation import compile_policy, fuse_logprobs, wants_compiling
 from r1rl.grpo.layout import choose_layout
 from r1rl.grpo.logprobs import PolicyForward
 from r1rl.grpo.update import PolicyUpdate
@@ -51,8 +51,8 @@ class OurStep:
         self.notes = [note for note in (self.layout.reason, self.engine.reason) if note]
         forward = PolicyForward(model, self.sampling, recipe.update.logprob_chunk)
         wanted = wants_compiling(recipe.update.compile, self.accelerator.device, dtype, checkpointed=False, sharded=False)
-        if wanted and (reason := compile_policy(forward, self.layout, dtype)):
-            self.notes.append(reason)
+        reasons = compile_policy(forward, self.layout, dtype) if wanted else "", fuse_logprobs(forward, dtype)
+        self.notes += [reason for reason in reasons if reason]
         policy, optimizer = self.accelerator.prepare(forward, make_optimizer(forward, optimizer_config))
         grpo = GRPORecipe(
             run_name=recipe.run_name,

@@ -20,9 +20,10 @@ from r1rl.config.reward_model import RewardModelRecipe
 from r1rl.config.schema import GRPORecipe, LoRAConfig, ModelConfig, UpdateConfig
 from r1rl.config.sft import SFTRecipe
 from r1rl.errors import RecipeError
-from r1rl.grpo.compilation import wants_compiling
+from r1rl.grpo.compilation import uses_logprob_kernel, wants_compiling
 from r1rl.lora import adapted_linears
 from r1rl.memory_plan import GB, Adapters, Launch, MemoryPlan, ModelShape, Work, plan_memory
+from r1rl.sampling import DrawSettings, Sampling
 
 ASSUMED_PROMPT = 512
 """Tokens of the longest prompt where the prompts could not be rendered and the recipe sets no limit."""
@@ -177,6 +178,7 @@ def _grpo(recipe: GRPORecipe, launch: Launch, prompt_tokens: int | None, config_
         logit_tokens=min(update.logprob_chunk, tokens),
         gradient_checkpointing=bool(recipe.model.gradient_checkpointing),
         compiled=is_compiled(update, launch, recipe.model),
+        fused_logits=fuses_logits(rollout, launch, recipe.model),
         has_reference=recipe.algorithm.beta != 0,
         overlaps=rollout.one_step_off,
         adapters=None if recipe.model.lora is None else adapters_of(config, recipe.model.lora),
@@ -188,9 +190,20 @@ def _grpo(recipe: GRPORecipe, launch: Launch, prompt_tokens: int | None, config_
 
 def is_compiled(update: UpdateConfig, launch: Launch, model: ModelConfig) -> bool:
     """Whether the policy's forward will be compiled, as far as the recipe decides."""
-    device, dtype = torch.device("cuda" if launch.on_gpu else "cpu"), torch.float32 if model.dtype == "float32" else torch.bfloat16
+    device, dtype = arithmetic(launch, model)
     wanted = wants_compiling(update.compile, device, dtype, bool(model.gradient_checkpointing), launch.sharded)
     return wanted and launch.on_gpu and dtype is not torch.float32 and update.layout != "padded"
+
+
+def fuses_logits(drawn: DrawSettings, launch: Launch, model: ModelConfig) -> bool:
+    """Whether logprobs will come from a kernel, as far as the recipe decides."""
+    return uses_logprob_kernel(*arithmetic(launch, model), Sampling.of(drawn, 1, (), ()))
+
+
+def arithmetic(launch: Launch, model: ModelConfig) -> tuple[torch.device, torch.dtype]:
+    """Where the policy will compute, and in what precision."""
+    on_gpu = launch.on_gpu and model.dtype != "float32"
+    return torch.device("cuda" if launch.on_gpu else "cpu"), torch.bfloat16 if on_gpu or model.dtype == "bfloat16" else torch.float32
 
 
 CHECKPOINTING = {"gradient_checkpointing": "model.gradient_checkpointing"}

@@ -1,8 +1,9 @@
-"""The policy's forward compiled: torch.compile fuses the many small operations between its matrix products.
+"""The policy's forward made fast: compiled layers, and logprobs by kernels of our own.
 
-A layer is compiled once for all shapes, in two parts: before and after its attention, which stays as it is. The layers are compiled in
-place, so parameters keep their names; the rollout engine has layers of its own, since this needs bfloat16. On a GPU, logprobs are then
-computed by kernels of our own (`r1rl.grpo.logprob_kernel`), which pass over the logits once instead of a dozen times.
+torch.compile fuses the many small operations between a layer's matrix products. A layer is compiled once for all shapes, in two parts:
+before and after its attention, which stays as it is. The layers are compiled in place, so parameters keep their names; the rollout engine
+has layers of its own, since this needs bfloat16. On a GPU in lower precision `r1rl.grpo.logprob_kernel` passes over the logits once instead
+of a dozen times, whether layers are compiled or not. Either is compared with the plain operations first.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch import Tensor
 from r1rl.grpo.layout import compare, packed_attention_in, probe
 from r1rl.grpo.logprobs import ChunkLogprobs, LogitHead, PolicyForward, chunk_logprobs
 from r1rl.grpo.packing import Layout
+from r1rl.sampling import Sampling
 
 
 def wants_compiling(asked: bool | None, device: torch.device, dtype: torch.dtype, checkpointed: bool, sharded: bool) -> bool:
@@ -37,24 +39,48 @@ def compile_policy(policy: PolicyForward, layout: Layout, dtype: torch.dtype) ->
     with packed_attention_in(model):
         expected = probe(model, layout, dtype)
         try:
-            if model.device.type == "cuda":
-                from r1rl.grpo.logprob_kernel import fused_chunk_logprobs
-
-                policy.chunk_logprobs = fused_chunk_logprobs
             for layer in layers:
                 layer.compile(dynamic=True)
             compare(probe(model, layout, dtype), expected, dtype)
-            found, plain = (probe_chunk(policy, compute, expected[0], dtype) for compute in (policy.chunk_logprobs, chunk_logprobs))
-            compare(found, plain, dtype)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # a compiler that is missing, a graph that it can't handle
             for layer in layers:
                 layer._compiled_call_impl = None
-            policy.chunk_logprobs = chunk_logprobs
-            first_line = (str(error).strip().splitlines() or ["no message"])[0]
-            return f"The policy is not compiled: {type(error).__name__}: {first_line}"
+            return f"The policy is not compiled: {describe(error)}"
     return ""
+
+
+def uses_logprob_kernel(device: torch.device, dtype: torch.dtype, sampling: Sampling) -> bool:
+    """Where the kernel pays: on a GPU in lower precision, for the softmax over the whole vocabulary."""
+    return device.type == "cuda" and dtype is not torch.float32 and not sampling.truncates_vocabulary
+
+
+def fuse_logprobs(policy: PolicyForward, dtype: torch.dtype) -> str:
+    """Logprobs by the kernel, where it pays and gives what torch's operations give; returns why it is left out, or nothing.
+
+    Raises whatever the comparison raises for lack of memory.
+    """
+    if not uses_logprob_kernel(policy.model.device, dtype, policy.sampling):
+        return ""
+    try:
+        from r1rl.grpo.logprob_kernel import fused_chunk_logprobs
+
+        generator = torch.Generator().manual_seed(0)
+        hidden_ND = torch.randn(20, policy.model.config.get_text_config().hidden_size, generator=generator).to(policy.model.device)
+        found, plain = (probe_chunk(policy, compute, hidden_ND, dtype) for compute in (fused_chunk_logprobs, chunk_logprobs))
+        compare(found, plain, dtype, "logprobs")
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # Triton is missing, or can't compile for this GPU
+        return f"Logprobs are computed without a kernel: {describe(error)}"
+    policy.chunk_logprobs = fused_chunk_logprobs
+    return ""
+
+
+def describe(error: Exception) -> str:
+    """Its type and the first line of its message."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
 
 
 def probe_chunk(policy: PolicyForward, compute: ChunkLogprobs, hidden_ND: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

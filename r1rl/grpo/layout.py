@@ -116,13 +116,13 @@ def compare_with_plain(model: PreTrainedModel, layout: Layout, dtype: torch.dtyp
     compare((found, gradient), (expected, expected_gradient), dtype)
 
 
-def compare(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], dtype: torch.dtype) -> None:
-    """Raises DifferentResult if hidden states and gradients of two `probe`s differ by more than rounding."""
+def compare(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], dtype: torch.dtype, what: str = "hidden states") -> None:
+    """Raises DifferentResult if two `probe`s, of hidden states or `what` else and their gradients, differ by more than rounding."""
     exact = dtype is torch.float32 and torch.get_float32_matmul_precision() == "highest"
     tolerance = 1e-3 if exact else 0.25
     difference = ((found[0] - expected[0]).abs().max() / expected[0].std()).item()
     if not difference <= tolerance:
-        raise DifferentResult(f"hidden states differ from the plain forward's by {difference:.2g} standard deviations")
+        raise DifferentResult(f"{what} differ from the plain forward's by {difference:.2g} standard deviations")
     difference = ((found[1] - expected[1]).norm() / expected[1].norm()).item()
     if not difference <= tolerance:
         raise DifferentResult(f"gradients differ from the plain forward's by {difference:.2g} of their norm")

@@ -21,7 +21,7 @@ from r1rl.distributed import is_sharded, max_over_processes
 from r1rl.errors import UserError
 from r1rl.grpo.adapters import BasePolicy, adapt
 from r1rl.grpo.collect import Collector
-from r1rl.grpo.compilation import compile_policy, wants_compiling
+from r1rl.grpo.compilation import compile_policy, fuse_logprobs, wants_compiling
 from r1rl.grpo.layout import choose_layout
 from r1rl.grpo.logprobs import PolicyForward
 from r1rl.grpo.one_step_off import OneStepOff
@@ -116,8 +116,9 @@ def build_parts(
     sampler_is_exact = dtype is torch.float32 and recipe.rollout.engine != "vllm"
     checkpointing = bool(recipe.model.gradient_checkpointing)
     wanted = wants_compiling(recipe.update.compile, accelerator.device, dtype, checkpointing, is_sharded(accelerator))
-    if wanted and (reason := compile_policy(forward, layout, dtype)):
-        display.message(reason)
+    for reason in (compile_policy(forward, layout, dtype) if wanted else "", fuse_logprobs(forward, dtype)):
+        if reason:
+            display.message(reason)
     optimizer = make_optimizer(forward, recipe.optimizer)
     policy, optimizer = accelerator.prepare(forward, optimizer)
     order = PromptOrder(len(prompts), recipe.seed, recipe.data.shuffle)
