@@ -93,7 +93,8 @@ def main() -> None:
     policy = PolicyForward(model, Sampling(max_completion_length=recipe.completion_length_max), recipe.update.logprob_chunk)
     if wants_compiling(recipe.update.compile, device, dtype, checkpointed=False, sharded=False):
         print(compile_policy(policy, packed, dtype) or "The policy's layers are compiled.")
-    print(fuse_logprobs(policy, dtype))
+    if reason := fuse_logprobs(policy, dtype):
+        print(reason)
     print("| threads | layout | passes | positions | seconds | processor seconds |\n|---|---|---|---|---|---|")
     for threads in options.threads:
         torch.set_num_threads(threads)

@@ -123,10 +123,10 @@ def estimate(recipe: Any, launch: Launch, prompt_tokens: int | None, config_file
     Where the recipe leaves `model.gradient_checkpointing` open, activations are recomputed if they do not fit otherwise.
     """
     found = _as_written(recipe, launch, prompt_tokens, config_file)
-    if found is None or not found.work.trains or recipe.model.gradient_checkpointing is not None or found.plan.fits:
+    if found is None or not found.work.trains or recipe.model.gradient_checkpointing is not None or found.plan.fits or not launch.on_gpu:
         return found
-    if not launch.on_gpu or getattr(getattr(recipe, "update", None), "compile", None):
-        return found  # a compiled layer can't be recomputed
+    if getattr(getattr(recipe, "update", None), "compile", None):
+        return found  # as the recipe asks for it, and a compiled layer can't be recomputed
     work = replace(found.work, gradient_checkpointing=True, compiled=False)
     before, after = found.plan.total / GB, plan_memory(found.shape, launch, work).total / GB
     decided = (
@@ -202,8 +202,9 @@ def fuses_logits(drawn: DrawSettings, launch: Launch, model: ModelConfig) -> boo
 
 def arithmetic(launch: Launch, model: ModelConfig) -> tuple[torch.device, torch.dtype]:
     """Where the policy will compute, and in what precision."""
-    on_gpu = launch.on_gpu and model.dtype != "float32"
-    return torch.device("cuda" if launch.on_gpu else "cpu"), torch.bfloat16 if on_gpu or model.dtype == "bfloat16" else torch.float32
+    usual = "bfloat16" if launch.on_gpu else "float32"
+    dtype = torch.bfloat16 if (usual if model.dtype == "auto" else model.dtype) == "bfloat16" else torch.float32
+    return torch.device("cuda" if launch.on_gpu else "cpu"), dtype
 
 
 CHECKPOINTING = {"gradient_checkpointing": "model.gradient_checkpointing"}
