@@ -14,6 +14,7 @@ from torch import Tensor
 from r1rl.grpo.layout import compare, packed_attention_in, probe
 from r1rl.grpo.logprobs import ChunkLogprobs, LogitHead, PolicyForward, chunk_logprobs
 from r1rl.grpo.packing import Layout
+from r1rl.rollout.graphs import describe
 from r1rl.sampling import Sampling
 
 
@@ -76,11 +77,6 @@ def fuse_logprobs(policy: PolicyForward, dtype: torch.dtype) -> str:
         return f"Logprobs are computed without a kernel: {describe(error)}"
     policy.chunk_logprobs = fused_chunk_logprobs
     return ""
-
-
-def describe(error: Exception) -> str:
-    """Its type and the first line of its message."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
 
 
 def probe_chunk(policy: PolicyForward, compute: ChunkLogprobs, hidden_ND: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
