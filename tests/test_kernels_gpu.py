@@ -7,7 +7,8 @@ import torch
 from rollout_helpers import tiny_model
 from torch import Tensor
 
-from r1rl.grpo.logprobs import LogitHead, chunk_logprobs
+from r1rl.grpo.compilation import fuse_logprobs
+from r1rl.grpo.logprobs import LogitHead, PolicyForward, chunk_logprobs
 from r1rl.rollout import sampler
 from r1rl.sampling import Sampling, process_logits
 
@@ -149,3 +150,12 @@ def test_a_chunk_is_what_it_is_without_kernels(sampling: Sampling) -> None:
             torch.testing.assert_close(entropies, wanted_entropies, atol=1e-5, rtol=1e-5)
         for found, expected in zip(gradients, wanted_gradients, strict=True):
             torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("sampling", "kernel"), [(Sampling(4, temperature=0.6), True), (Sampling(4, top_p=0.9), False)], ids=str)
+def test_logprobs_come_from_the_kernel_without_compiled_layers(sampling: Sampling, kernel: bool) -> None:
+    from r1rl.grpo.logprob_kernel import fused_chunk_logprobs
+
+    policy = PolicyForward(tiny_model().cuda(), sampling, 64)
+    assert fuse_logprobs(policy, torch.bfloat16) == ""
+    assert (policy.chunk_logprobs is fused_chunk_logprobs) == kernel
