@@ -1,11 +1,12 @@
-"""Tokens per second of the rollout engines beside transformers' own generate, on a random decoder.
+"""Tokens per second of the rollout engines beside transformers' own generate, on a decoder with random weights.
 
-    python scripts/bench_rollout.py --rows 64 256 --threads 1 2
-    python scripts/bench_rollout.py --device cuda --shape 0.5b --rows 128 512 --tokens 512
+    python scripts/bench_rollout.py recipes/bench/tiny.yaml --rows 64 256 --threads 1 2
+    python scripts/bench_rollout.py recipes/bench/qwen2.5-0.5b.yaml --rows 128 512 --tokens 512
 
-All contenders run in turn in one process, on the same prompts and weights; the table shows medians. "fixed" decodes every
-completion to the limit; "varied" ends completions at random (after a third of the limit on average), which is where dropping
-finished rows pays. On a GPU the native engine runs in three ways: plain steps, captured steps, captured steps with compiled layers.
+The recipe is one of `r1rl bench`, for the shape. All contenders run in turn in one process, on the same prompts and weights; the table
+shows medians. "fixed" decodes every completion to the limit; "varied" ends completions at random (after a third of the limit on average),
+which is where dropping finished rows pays. On a GPU the native engine runs in three ways: plain steps, captured steps, captured steps with
+compiled layers.
 """
 
 from __future__ import annotations
@@ -15,59 +16,20 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
+from transformers import GenerationConfig, PreTrainedModel
 
-from r1rl.config.pretrain import ArchitectureConfig
+from r1rl.bench.workload import compute_dtype, make_model, make_tokenizer
+from r1rl.config.bench import BenchRecipe
+from r1rl.config.load import load_recipe
 from r1rl.rollout.method import StepMethod
 from r1rl.rollout.native import NativeEngine
 from r1rl.sampling import Sampling
 
 GENERATIONS = 8
-QWEN = {"0.5b": (896, 4864, 24, 14, 2), "1.5b": (1536, 8960, 28, 12, 2), "7b": (3584, 18944, 28, 28, 4)}
-"""Qwen2.5's hidden and intermediate size, layers, query heads and key/value heads (its config.json)."""
-
-
-def random_policy(shape: str, device: str) -> PreTrainedModel:
-    """A decoder with random weights: of the embedded model's shape ("tiny"), or of Qwen2.5's."""
-    torch.manual_seed(0)
-    if shape == "tiny":
-        own = ArchitectureConfig()
-        config: Qwen2Config | Qwen3Config = Qwen3Config(
-            vocab_size=own.vocab_size,
-            hidden_size=own.hidden_size,
-            intermediate_size=own.intermediate_size,
-            num_hidden_layers=own.num_layers,
-            num_attention_heads=own.num_heads,
-            num_key_value_heads=own.num_key_value_heads,
-            head_dim=own.head_dim,
-            max_position_embeddings=own.max_position_embeddings,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=None,
-        )
-    else:
-        hidden, intermediate, layers, heads, key_value_heads = QWEN[shape]
-        config = Qwen2Config(
-            vocab_size=151936,
-            hidden_size=hidden,
-            intermediate_size=intermediate,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            num_key_value_heads=key_value_heads,
-            tie_word_embeddings=shape != "7b",
-            bos_token_id=None,
-            eos_token_id=None,
-        )
-    with torch.device(device):
-        return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16 if device == "cuda" else torch.float32).train()
-
-
-def plain_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
-    """A tokenizer with one word per id: decoding must work, its text does not matter."""
-    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({str(i): i for i in range(vocabulary)}, unk_token="0")))
+PROMPT_LENGTHS = 40, 79
 
 
 def stock_generate(policy: PreTrainedModel, prompts: list[list[int]], sampling: Sampling) -> int:
@@ -91,7 +53,7 @@ def stock_generate(policy: PreTrainedModel, prompts: list[list[int]], sampling: 
 
 def contenders(policy: PreTrainedModel, prompts: list[list[int]], sampling: Sampling) -> dict[str, Callable[[int], int]]:
     """Name -> function of a seed that samples once and returns how many tokens were kept."""
-    tokenizer = plain_tokenizer(policy.config.vocab_size)
+    tokenizer = make_tokenizer(policy.config.vocab_size)
 
     def native(engine: NativeEngine, seed: int) -> int:
         groups = engine.generate(prompts, GENERATIONS, sampling, [seed * len(prompts) + index for index in range(len(prompts))])
@@ -133,24 +95,28 @@ def measure(runs: dict[str, Callable[[int], int]], repeats: int, device: str) ->
 def main() -> None:
     """Prints one line per workload."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
     parser.add_argument("--rows", type=int, nargs="+", default=[64, 256], help="completions that are sampled at once; multiples of 8")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="torch threads")
     parser.add_argument("--tokens", type=int, default=128, help="longest completion")
     parser.add_argument("--repeats", type=int, default=3, help="measured turns of each contender")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--shape", default="tiny", choices=["tiny", *QWEN])
     arguments = parser.parse_args()
-    policy = random_policy(arguments.shape, arguments.device)
+    room = [f"completion_length_{kind}={arguments.tokens}" for kind in ("mean", "max")]
+    recipe: BenchRecipe = load_recipe("bench", arguments.recipe, [*room, "prompt_length_min=1", f"prompt_length_max={PROMPT_LENGTHS[1]}"])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    policy = make_model(recipe, torch.device(device)).train()
+    for parameter in policy.parameters():  # not the buffers: rounded rotary frequencies would move the positions
+        parameter.data = parameter.data.to(compute_dtype(recipe))
     vocabulary = policy.config.vocab_size
-    for threads in arguments.threads if arguments.device == "cpu" else [1]:
+    for threads in arguments.threads if device == "cpu" else [1]:
         torch.set_num_threads(threads)
         for rows in arguments.rows:
             generator = torch.Generator().manual_seed(rows)
-            lengths = torch.randint(40, 80, (rows // GENERATIONS,), generator=generator).tolist()
+            lengths = torch.randint(PROMPT_LENGTHS[0], PROMPT_LENGTHS[1] + 1, (rows // GENERATIONS,), generator=generator).tolist()
             prompts = [torch.randint(vocabulary, (length,), generator=generator).tolist() for length in lengths]
             for label, eos in (("fixed", ()), ("varied", tuple(range(11 * vocabulary // (4 * arguments.tokens))))):
                 sampling = Sampling(arguments.tokens, eos_token_ids=eos)
-                rates = measure(contenders(policy, prompts, sampling), arguments.repeats, arguments.device)
+                rates = measure(contenders(policy, prompts, sampling), arguments.repeats, device)
                 shown = "  ".join(f"{name} {rate:,.0f} tok/s ({rate / rates['generate']:.2f})" for name, rate in rates.items())
                 print(f"threads {threads}  rows {rows}  {label}: {shown}", flush=True)
 
