@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 
 from r1rl.config.schema import OptimizerConfig
+from r1rl.distributed import is_sharded
 
 
 def make_optimizer(policy: torch.nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
@@ -53,8 +53,7 @@ def restore_schedule(optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_
 
 def exchange_gradients(accelerator: Accelerator, policy: torch.nn.Module, last: bool) -> AbstractContextManager[None]:
     """Around one of several passes: replicated models exchange gradients in the `last` only; sharded ones in each, to keep them sharded."""
-    replicated = accelerator.distributed_type in (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
-    return accelerator.no_sync(policy) if replicated and not last else nullcontext()
+    return nullcontext() if last or is_sharded(accelerator) else accelerator.no_sync(policy)
 
 
 def clip_and_step(

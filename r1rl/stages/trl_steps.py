@@ -21,7 +21,6 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from datasets import Dataset, load_from_disk
 from torch import nn
 from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
@@ -31,6 +30,7 @@ from r1rl.checkpoint import TrainingState
 from r1rl.data import PromptOrder
 from r1rl.distributed import max_over_processes, own_share, reduce_sum
 from r1rl.errors import UserError
+from r1rl.optimization import clip_and_step, exchange_gradients
 
 TRL_METRICS = {
     "entropy": names.ENTROPY,
@@ -103,7 +103,7 @@ class TRLSteps:
         own = [(place, self.rows[index]) for place, index in places]
         loss = self._accumulate([row for _, row in sorted(own, key=lambda pair: self.length_of(pair[1]))])
         learning_rate = float(self.schedule.get_last_lr()[0])
-        norm = self._update()
+        norm = clip_and_step(self.accelerator, self.policy, self.optimizer, self.schedule, self.max_grad_norm)
         tokens = sum(self.length_of(row) for _, row in own)
         sums = reduce_sum(self.accelerator, torch.tensor([loss, float(tokens)], dtype=torch.float64)).tolist()
         seconds = max_over_processes(self.accelerator, int(1e6 * (time.perf_counter() - started))) / 1e6
@@ -135,25 +135,10 @@ class TRLSteps:
         self.trainer.current_gradient_accumulation_steps = 1 if trained is not None else len(batches)
         losses = []
         for done, batch in enumerate(batches, start=1):
-            with self._synchronise(done == len(batches)), self.around():
+            with exchange_gradients(self.accelerator, self.policy, done == len(batches)), self.around():
                 losses.append(self.trainer.training_step(self.policy, batch, trained))
             self.progress("update", done, len(batches))
         return float(torch.stack(losses).sum())
-
-    def _synchronise(self, last: bool) -> AbstractContextManager[None]:
-        """Replicated models exchange gradients in the last pass only; sharded ones in every pass, to keep them sharded."""
-        replicated = self.accelerator.distributed_type in (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
-        return self.accelerator.no_sync(self.policy) if replicated and not last else nullcontext()
-
-    def _update(self) -> float:
-        """Clip and step; returns the gradient's norm before clipping."""
-        limit = self.max_grad_norm if self.max_grad_norm > 0 else math.inf
-        norm = float(self.accelerator.clip_grad_norm_(self.policy.parameters(), limit))
-        if math.isfinite(norm):
-            self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.schedule.step()
-        return norm
 
     def _trl_metrics(self) -> dict[str, float]:
         """The means over the micro-batches, which TRL has taken over the processes."""
