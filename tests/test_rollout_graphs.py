@@ -228,24 +228,27 @@ class Graphs:
 class Graph:
     def __init__(self, graphs: Graphs) -> None:
         self.graphs = graphs
-        self.pool = -1
+        self.handle = -1
         self.replays = 0
 
     def capture_begin(self, pool: int, capture_error_mode: str) -> None:
         if self.graphs.users.get(pool) == 0:
             raise RuntimeError("use_count > 0 INTERNAL ASSERT FAILED")
-        self.pool = pool
+        self.handle = pool
         self.graphs.users[pool] = self.graphs.users.get(pool, 0) + 1
 
     def capture_end(self) -> None:
         pass
 
+    def pool(self) -> int:
+        return self.handle
+
     def replay(self) -> None:
         self.replays += 1
 
     def __del__(self) -> None:
-        if self.pool != -1:
-            self.graphs.users[self.pool] -= 1
+        if self.handle != -1:
+            self.graphs.users[self.handle] -= 1
 
 
 def test_a_pool_goes_with_its_last_graph(monkeypatch: pytest.MonkeyPatch) -> None:

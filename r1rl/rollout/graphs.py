@@ -76,7 +76,6 @@ class CudaCapture:
         self.forbid_waiting = forbid_waiting
         self.fault: str | None = None
         self.stream = torch.cuda.Stream(device)
-        self.pool = torch.cuda.graph_pool_handle()
         self.graphs: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
         """Those that somebody still replays."""
 
@@ -104,15 +103,14 @@ class CudaCapture:
         return replay
 
     def _record(self, step: Callable[[], None]) -> Callable[[], None]:
-        others = list(self.graphs)  # which can't go while this one is recorded
-        if not others:
-            # torch gives a pool up with the last graph that used it, and captures nothing into it from then on.
-            self.pool = torch.cuda.graph_pool_handle()
+        # torch gives a pool up with the last graph that used it, and captures nothing into it from then on. `others` hold theirs.
+        others = list(self.graphs)
+        pool = others[0].pool() if others else torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.stream(self.stream):
                 # Other threads (rewards, NCCL's watchdog) go on using the GPU meanwhile: only this thread's calls are recorded.
-                graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
+                graph.capture_begin(pool=pool, capture_error_mode="thread_local")
                 try:
                     step()
                 finally:
