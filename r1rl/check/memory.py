@@ -23,6 +23,7 @@ from r1rl.errors import RecipeError
 from r1rl.grpo.compilation import uses_logprob_kernel, wants_compiling
 from r1rl.lora import adapted_linears
 from r1rl.memory_plan import GB, Adapters, Launch, MemoryPlan, ModelShape, Work, plan_memory
+from r1rl.rollout.compiled import layer_lists
 from r1rl.sampling import DrawSettings, Sampling
 
 ASSUMED_PROMPT = 512
@@ -64,10 +65,10 @@ def shape_of(config: PretrainedConfig) -> ModelShape:
 
 
 def _shape(model: PreTrainedModel, text: PretrainedConfig) -> ModelShape:
-    lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList) and len(module) == text.num_hidden_layers]
+    lists = layer_lists(model)
     if not lists:
         raise NotEstimated(f"the layers of {type(model).__name__} are not one list")
-    layers = lists[0]
+    _, layers = lists[0]
     inside = [sum(parameter.numel() for parameter in layer.parameters()) for layer in layers]
     total = sum(parameter.numel() for parameter in model.parameters())
     heads = text.num_attention_heads
@@ -125,7 +126,7 @@ def estimate(recipe: Any, launch: Launch, prompt_tokens: int | None, config_file
     found = _as_written(recipe, launch, prompt_tokens, config_file)
     if found is None or not found.work.trains or recipe.model.gradient_checkpointing is not None or found.plan.fits or not launch.on_gpu:
         return found
-    if getattr(getattr(recipe, "update", None), "compile", None):
+    if isinstance(recipe, GRPORecipe) and recipe.update.compile:
         return found  # as the recipe asks for it, and a compiled layer can't be recomputed
     work = replace(found.work, gradient_checkpointing=True, compiled=False)
     before, after = found.plan.total / GB, plan_memory(found.shape, launch, work).total / GB

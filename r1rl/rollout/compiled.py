@@ -39,6 +39,13 @@ def choose_backend(asked: bool | None, device: torch.device) -> Backend | None:
     return "inductor" if (device.type == "cuda" if asked is None else asked) else None
 
 
+def layer_lists(model: PreTrainedModel) -> list[tuple[nn.Module, nn.ModuleList]]:
+    """Lists of as many modules as the model has layers, each with its parent; the first is the decoder's."""
+    count = model.config.get_text_config().num_hidden_layers
+    children = ((parent, child) for parent in model.modules() for child in parent.children())
+    return [(parent, child) for parent, child in children if isinstance(child, nn.ModuleList) and len(child) == count]
+
+
 class LayerTurn(Cache):
     """The cache of a decode step as one layer sees it."""
 
@@ -75,13 +82,7 @@ class CompiledStep:
 
     def __init__(self, model: PreTrainedModel, backend: Backend) -> None:
         """Nothing is compiled before the first forward. Raises ValueError if the layers can't be told from the other modules."""
-        count = model.config.num_hidden_layers
-        found = [
-            (parent, child)
-            for parent in model.modules()
-            for child in parent.children()
-            if isinstance(child, nn.ModuleList) and len(child) == count
-        ]
+        found = layer_lists(model)
         if not found or any("forward" in layer.__dict__ for layer in found[0][1]):
             raise ValueError("its decoder layers are not one list of modules with forwards of their own")
         parent, layers = found[0]
