@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from r1rl.checkpoint_folders import find_checkpoint
 from r1rl.config.load import load_recipe
 from r1rl.grpo.run import run
 from r1rl.run_directory import RunDirectory
+
+Job = Callable[[Any, Path, str | None], None]
 
 TIMES = ("time/", "tokens_per_second", "/seconds")
 
@@ -57,8 +60,13 @@ def prepare(folder: Path) -> Path:
 
 def train(folder: Path, *overrides: str, resume: str | None = None) -> RunDirectory:
     """`r1rl grpo` with the folder's recipe, in this process."""
-    recipe = load_recipe("grpo", folder / "recipe.yaml", overrides)
-    run(recipe, folder / "recipe.yaml", resume)
+    return do_run("grpo", run, folder / "recipe.yaml", *overrides, resume=resume)
+
+
+def do_run(command: str, job: Job, path: Path, *overrides: str, resume: str | None = None) -> RunDirectory:
+    """The run of a recipe of this command, by the function that does it."""
+    recipe = load_recipe(command, path, overrides)
+    job(recipe, path, resume)
     return RunDirectory.latest(recipe.output_dir, recipe.run_name)
 
 

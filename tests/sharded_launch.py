@@ -27,6 +27,9 @@ ENVIRONMENT = {
 }
 
 
+construct = PartialState.__init__
+
+
 def start_processes(self: PartialState, *args: Any, **kwargs: Any) -> None:
     """The constructor of accelerate's state, which all of its instances share."""
     is_first = not self._shared_state
@@ -36,6 +39,5 @@ def start_processes(self: PartialState, *args: Any, **kwargs: Any) -> None:
 
 
 if __name__ == "__main__":
-    construct = PartialState.__init__
     PartialState.__init__ = start_processes  # type: ignore[method-assign]
     sys.exit(main(sys.argv[1:]))

@@ -39,7 +39,9 @@ def test_a_compiler_that_fails_leaves_the_layers_alone(monkeypatch):
 
     monkeypatch.setattr(nn.Module, "compile", broken)
     model = build("qwen3")
-    assert compile_policy(policy(model), LAYOUTS["shared"], torch.bfloat16) == "The policy is not compiled: RuntimeError: no C++ compiler"
+    forward = policy(model)
+    assert compile_policy(forward, LAYOUTS["shared"], torch.bfloat16) == "The policy is not compiled: RuntimeError: no C++ compiler"
+    assert forward.chunk_logprobs is chunk_logprobs
     assert choose_layout(model, UpdateConfig(), torch.bfloat16).packed
 
 

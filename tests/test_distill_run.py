@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_helpers import final_weights, start_two, untimed
+from run_helpers import do_run, final_weights, start_two, untimed
 from tiny_policy import save_tiny_policy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -69,9 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(folder: Path, *overrides: str, resume: str | None = None) -> RunDirectory:
-    recipe = load_recipe("distill", folder / "recipe.yaml", overrides)
-    run(recipe, folder / "recipe.yaml", resume)
-    return RunDirectory.latest(recipe.output_dir, recipe.run_name)
+    return do_run("distill", run, folder / "recipe.yaml", *overrides, resume=resume)
 
 
 def digest(path: Path) -> dict[str, str]:

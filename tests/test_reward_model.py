@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from run_helpers import start_two, untimed
+from run_helpers import do_run, start_two, untimed
 from tiny_policy import save_tiny_policy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -59,9 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(folder: Path, *overrides: str, resume: str | None = None) -> RunDirectory:
-    recipe = load_recipe("reward-model", folder / "recipe.yaml", overrides)
-    reward_model.run(recipe, folder / "recipe.yaml", resume)
-    return RunDirectory.latest(recipe.output_dir, recipe.run_name)
+    return do_run("reward-model", reward_model.run, folder / "recipe.yaml", *overrides, resume=resume)
 
 
 def final_weights(directory: RunDirectory) -> dict[str, torch.Tensor]:

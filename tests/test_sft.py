@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from run_helpers import final_weights, start_two, untimed
+from run_helpers import do_run, final_weights, start_two, untimed
 from tiny_policy import save_tiny_policy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -81,9 +81,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(folder: Path, *overrides: str, file: str = "recipe.yaml", resume: str | None = None) -> RunDirectory:
-    recipe = load_recipe("sft", folder / file, overrides)
-    sft.run(recipe, folder / file, resume)
-    return RunDirectory.latest(recipe.output_dir, recipe.run_name)
+    return do_run("sft", sft.run, folder / file, *overrides, resume=resume)
 
 
 @pytest.fixture(scope="module")

@@ -39,13 +39,13 @@ def finished(folder: Path) -> RunDirectory:
 def test_a_sharded_run_equals_one_process(folder: Path, finished: RunDirectory) -> None:
     alone = train(folder, "run_name=alone", "algorithm.beta=0.1", "algorithm.num_minibatches=2")
     for one, two in zip(untimed(alone), untimed(finished), strict=True):
-        assert one == pytest.approx(two, rel=0, abs=1e-4)
+        assert one == pytest.approx(two, rel=0, abs=2e-5)  # 7e-6 was seen, in the largest ratio
     # The same tensors under the same names: tied weights once.
     expected, found = (load_file(newest(directory) / "model.safetensors") for directory in (alone, finished))
     assert "lm_head.weight" not in expected
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, atol=1e-4, rtol=0)
+        torch.testing.assert_close(found[name], tensor, atol=5e-5, rtol=0)  # 2.5e-5 was seen, where training moved weights by 0.078
     loaded = AutoModelForCausalLM.from_pretrained(newest(finished))
     assert torch.equal(loaded.lm_head.weight, found["model.embed_tokens.weight"])
 
