@@ -37,7 +37,9 @@ def find_recipe(name: str) -> Path:
         raise UserError(f"{name} is a folder; name a recipe file in it.")
     here = [str(path.with_name(file)) for file in get_close_matches(path.name, _yaml_files(path.parent), n=3, cutoff=0.8)]
     near = here or get_close_matches(name, known, n=3) or [recipe for recipe in known if path.stem and path.stem in recipe]
-    listing = f"{'near it' if near else 'the bundled ones'}: {', '.join(near or known)}"
+    folders = ", ".join(sorted({f"{Path(recipe).parent}/" for recipe in known}))
+    all_of_them = f"the bundled ones: {folders}, all in {bundled.parent}. Start with recipes/zero_rl/tiny.yaml"
+    listing = f"near it: {', '.join(near)}" if near else all_of_them
     raise UserError(f"there is no recipe {name} here or among the bundled ones; {listing}.")
 
 
