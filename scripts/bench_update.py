@@ -91,7 +91,7 @@ def main() -> None:
         "packed, prompts shared": packed,
     }
     policy = PolicyForward(model, Sampling(max_completion_length=recipe.completion_length_max), recipe.update.logprob_chunk)
-    if wants_compiling(recipe.update.compile, device, dtype, checkpointed=False, sharded=False):
+    if wants_compiling(recipe.update.compile, device, dtype, checkpointed=False):
         print(compile_policy(policy, packed, dtype) or "The policy's layers are compiled.")
     if reason := fuse_logprobs(policy, dtype):
         print(reason)

@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from update_helpers import LAYOUTS, build, gradients, random_rollout
 
-from r1rl.config.schema import UpdateConfig
+from r1rl.config.schema import LoRAConfig, UpdateConfig
 from r1rl.grpo import compilation
 from r1rl.grpo.compilation import compile_policy, fuse_logprobs, uses_logprob_kernel, wants_compiling
 from r1rl.grpo.layout import choose_layout
 from r1rl.grpo.logprobs import PolicyForward, chunk_logprobs
+from r1rl.lora import add_adapters
 from r1rl.sampling import Sampling
 
 
@@ -43,6 +45,7 @@ def test_a_compiler_that_fails_leaves_the_layers_alone(monkeypatch):
     assert compile_policy(forward, LAYOUTS["shared"], torch.bfloat16) == "The policy is not compiled: RuntimeError: no C++ compiler"
     assert forward.chunk_logprobs is chunk_logprobs
     assert choose_layout(model, UpdateConfig(), torch.bfloat16).packed
+    assert not model.get_input_embeddings()._forward_hooks
 
 
 def right(*arguments: Any) -> Any:
@@ -104,17 +107,35 @@ def test_compiled_layers_give_the_same_gradients_at_any_length():
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
 
 
+@pytest.mark.slow
+def test_layers_with_adapters_are_compiled_once():
+    """The first layer too, whose input has no gradient where the embeddings are frozen; without gradients nothing asks for one."""
+
+    def graphs_of(model: PreTrainedModel) -> int:
+        torch._dynamo.reset()
+        before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        assert compile_policy(policy(model), LAYOUTS["shared"], torch.bfloat16) == ""
+        return torch._dynamo.utils.counters["stats"]["unique_graphs"] - before
+
+    adapted = build("qwen3")
+    add_adapters(adapted, LoRAConfig(rank=3), "base", None, seed=3)
+    assert graphs_of(adapted) == graphs_of(build("qwen3"))
+    ids = torch.tensor([1, 2])
+    assert adapted.get_input_embeddings()(ids).requires_grad
+    with torch.no_grad():
+        assert not adapted.get_input_embeddings()(ids).requires_grad
+
+
 @pytest.mark.parametrize(
-    ("asked", "device", "dtype", "checkpointed", "sharded", "wanted"),
+    ("asked", "device", "dtype", "checkpointed", "wanted"),
     [
-        (None, "cuda", torch.bfloat16, False, False, True),
-        (None, "cpu", torch.bfloat16, False, False, False),
-        (None, "cuda", torch.float32, False, False, False),
-        (None, "cuda", torch.bfloat16, True, False, False),
-        (None, "cuda", torch.bfloat16, False, True, False),
-        (True, "cpu", torch.float32, False, True, True),
-        (False, "cuda", torch.bfloat16, False, False, False),
+        (None, "cuda", torch.bfloat16, False, True),
+        (None, "cpu", torch.bfloat16, False, False),
+        (None, "cuda", torch.float32, False, False),
+        (None, "cuda", torch.bfloat16, True, False),
+        (True, "cpu", torch.float32, True, True),
+        (False, "cuda", torch.bfloat16, False, False),
     ],
 )
-def test_what_is_compiled_unless_the_recipe_says(asked, device, dtype, checkpointed, sharded, wanted):
-    assert wants_compiling(asked, torch.device(device), dtype, checkpointed, sharded) is wanted
+def test_what_is_compiled_unless_the_recipe_says(asked, device, dtype, checkpointed, wanted):
+    assert wants_compiling(asked, torch.device(device), dtype, checkpointed) is wanted

@@ -24,7 +24,7 @@ from r1rl.config.load import load_recipe
 from r1rl.config.schema import ModelConfig
 from r1rl.errors import UserError
 from r1rl.grpo.run import GRPORun
-from r1rl.grpo.setup import frozen_copy, load_policy
+from r1rl.grpo.setup import frozen_copy, load_policy, use_growing_segments
 from r1rl.grpo.trainer import GRPOTrainer, StepResult
 from r1rl.run_directory import RunDirectory
 from r1rl.training_run import choose_directory
@@ -372,3 +372,18 @@ def test_batch_that_processes_can_not_share_is_refused(folder: Path, capfd: pyte
     arguments = ["grpo", str(folder / "recipe.yaml"), "rollout.num_prompts=3", "algorithm.num_minibatches=2"]
     assert main(arguments) == 2
     assert "num_minibatches" in capfd.readouterr().err
+
+
+def test_the_allocator_is_told_to_grow_its_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the user has told it something, under either of torch's names."""
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:512")
+    use_growing_segments()
+    assert "PYTORCH_ALLOC_CONF" not in os.environ
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF")
+    use_growing_segments()
+    assert os.environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "")
+    use_growing_segments()
+    assert os.environ["PYTORCH_ALLOC_CONF"] == ""

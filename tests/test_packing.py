@@ -89,6 +89,27 @@ def test_limits_are_respected_and_what_is_longer_goes_alone():
     assert sorted(len(micro_batch.sequences) for micro_batch in few) == [2, 2, 2]
 
 
+@pytest.mark.parametrize(
+    ("prompt", "budget", "passes", "positions"),
+    [
+        # 3 groups of 4 completions. Whole: 2 + 4 * 99 = 398 each, two in a pass of 999 or fewer.
+        (2, 1000, 2, 1194),
+        # One in a pass of 700, in halves of 2 + 198 = 200 each three: 3 * 2 more positions are 0.5 %.
+        (2, 700, 2, 1200),
+        # One in a pass of 450, and three halves of 200 no better; of single ones of 2 + 99 = 101 four, as before.
+        (2, 450, 3, 1194),
+        # Prompts of 20 that are computed once more are 5 %: whole.
+        (20, 700, 3, 1248),
+    ],
+)
+def test_groups_are_parted_where_that_saves_a_pass_and_hardly_costs(prompt, budget, passes, positions):
+    batch = batch_of([[group] * prompt for group in range(3) for _ in range(4)], [[2] * 100] * 12)
+    found = make_micro_batches(batch, range(12), LAYOUTS["shared"], UpdateConfig(micro_batch_tokens=budget))
+    assert (len(found), sum(micro_batch.num_tokens for micro_batch in found)) == (passes, positions)
+    assert max(micro_batch.num_tokens for micro_batch in found) <= budget
+    assert sorted(sequence for micro_batch in found for sequence in micro_batch.sequences) == list(range(12))
+
+
 def test_passes_are_as_few_as_the_budget_allows_and_equally_costly():
     generator = random.Random(0)
     units = [Unit((place,), tokens, float(tokens)) for place, tokens in enumerate(generator.choices(range(20, 200), k=60))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,7 @@ def test_run_on_vllm(engine: VLLMEngine, tmp_path: Path, monkeypatch: pytest.Mon
             self.first.append(next(iter(self.weights.values())))
             return super().generate(*arguments, **keywords)
 
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
     made = use_stand_in(monkeypatch, Recorded)
     monkeypatch.setattr(preflight, "check_vllm", lambda: None)
     save_tiny_policy(tmp_path / "policy")
@@ -141,6 +143,7 @@ def test_run_on_vllm(engine: VLLMEngine, tmp_path: Path, monkeypatch: pytest.Mon
     (llm,) = made
     assert len(llm.first) == 2
     assert not torch.equal(*llm.first)
+    assert "PYTORCH_ALLOC_CONF" not in os.environ  # vLLM sleeps in segments of its own
 
 
 def test_without_the_package_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ from r1rl.environment import describe_environment
 from r1rl.errors import UserError
 from r1rl.grpo.batching import build_train_batch
 from r1rl.grpo.packing import Layout, make_micro_batches
+from r1rl.grpo.setup import use_growing_segments
 from r1rl.memory_plan import GB, RESERVE_BYTES, Launch, Work, plan_memory
 from r1rl.rollout.memory import total_bytes
 from r1rl.types import Completion, FinishReason
@@ -48,6 +49,8 @@ def run(recipe: BenchRecipe, recipe_path: Path, against: str | None = None) -> N
         check_vllm(recipe)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
+    if against != TRL_VLLM:
+        use_growing_segments()
     accelerator = Accelerator(mixed_precision="bf16" if compute_dtype(recipe) is torch.bfloat16 else "no")
     device = accelerator.device
     model = make_model(recipe, device)

@@ -50,7 +50,7 @@ class OurStep:
         self.engine = NativeEngine(model, tokenizer, dtype=dtype, reason="The engine is native", compiler=compiler)
         self.notes = [note for note in (self.layout.reason, self.engine.reason) if note]
         forward = PolicyForward(model, self.sampling, recipe.update.logprob_chunk)
-        wanted = wants_compiling(recipe.update.compile, self.accelerator.device, dtype, checkpointed=False, sharded=False)
+        wanted = wants_compiling(recipe.update.compile, self.accelerator.device, dtype, checkpointed=False)
         reasons = compile_policy(forward, self.layout, dtype) if wanted else "", fuse_logprobs(forward, dtype)
         self.notes += [reason for reason in reasons if reason]
         policy, optimizer = self.accelerator.prepare(forward, make_optimizer(forward, optimizer_config))

@@ -192,7 +192,7 @@ def _grpo(recipe: GRPORecipe, launch: Launch, prompt_tokens: int | None, config_
 def is_compiled(update: UpdateConfig, launch: Launch, model: ModelConfig) -> bool:
     """Whether the policy's forward will be compiled, as far as the recipe decides."""
     device, dtype = arithmetic(launch, model)
-    wanted = wants_compiling(update.compile, device, dtype, bool(model.gradient_checkpointing), launch.sharded)
+    wanted = wants_compiling(update.compile, device, dtype, bool(model.gradient_checkpointing))
     return wanted and launch.on_gpu and dtype is not torch.float32 and update.layout != "padded"
 
 

@@ -174,7 +174,7 @@ class UpdateConfig:
     micro_batch_tokens: int = option(16384, "tokens per forward pass, padding included", within=COUNT)
     micro_batch_sequences: int | None = option(None, "at most so many sequences per forward pass", within=COUNT)
     logprob_chunk: int = option(4096, "completion tokens whose logits exist at the same time", within=COUNT)
-    compile: bool | None = option(None, "compile the policy's forward with torch.compile; null: on a GPU in bfloat16, without gradient checkpointing or FSDP2")
+    compile: bool | None = option(None, "compile the policy's forward with torch.compile; null: on a GPU in bfloat16, without gradient checkpointing")
 
 
 @dataclass(kw_only=True, slots=True)

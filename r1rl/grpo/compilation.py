@@ -9,7 +9,7 @@ of a dozen times, whether layers are compiled or not. Either is compared with th
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from r1rl.grpo.layout import compare, packed_attention_in, probe
 from r1rl.grpo.logprobs import ChunkLogprobs, LogitHead, PolicyForward, chunk_logprobs
@@ -18,12 +18,12 @@ from r1rl.rollout.graphs import describe
 from r1rl.sampling import Sampling
 
 
-def wants_compiling(asked: bool | None, device: torch.device, dtype: torch.dtype, checkpointed: bool, sharded: bool) -> bool:
+def wants_compiling(asked: bool | None, device: torch.device, dtype: torch.dtype, checkpointed: bool) -> bool:
     """What the recipe says; if it says nothing, where it pays and has been tried: on a GPU, in lower precision, without gradient
-    checkpointing, and unless the policy will be sharded."""
+    checkpointing."""
     if asked is not None:
         return asked
-    return device.type == "cuda" and dtype is not torch.float32 and not checkpointed and not sharded
+    return device.type == "cuda" and dtype is not torch.float32 and not checkpointed
 
 
 def compile_policy(policy: PolicyForward, layout: Layout, dtype: torch.dtype) -> str:
@@ -37,8 +37,11 @@ def compile_policy(policy: PolicyForward, layout: Layout, dtype: torch.dtype) ->
         return "The policy is not compiled: that needs packed sequences."
     model = policy.model
     layers = [module for module in model.modules() if type(module).__name__ in (model._no_split_modules or ())]
+    # A layer's numbers, as the scale of its adapters, are the same in all its calls: as inputs they would go through code for the CPU.
+    torch._dynamo.config.specialize_float = True
     with packed_attention_in(model):
         expected = probe(model, layout, dtype)
+        hook = model.get_input_embeddings().register_forward_hook(ask_for_gradient)
         try:
             for layer in layers:
                 layer.compile(dynamic=True)
@@ -48,8 +51,16 @@ def compile_policy(policy: PolicyForward, layout: Layout, dtype: torch.dtype) ->
         except Exception as error:  # a compiler that is missing, a graph that it can't handle
             for layer in layers:
                 layer._compiled_call_impl = None
+            hook.remove()
             return f"The policy is not compiled: {describe(error)}"
     return ""
+
+
+def ask_for_gradient(embedding: nn.Module, inputs: object, embedded: Tensor) -> None:
+    """Where the embeddings are frozen, the first layer's input needs a gradient all the same: it is then the same code as the others, and
+    not compiled once more."""
+    if torch.is_grad_enabled() and not embedded.requires_grad:
+        embedded.requires_grad_()
 
 
 def uses_logprob_kernel(device: torch.device, dtype: torch.dtype, sampling: Sampling) -> bool:

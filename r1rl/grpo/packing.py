@@ -4,7 +4,8 @@ Packed: one row [1, T] without padding. A prompt is computed once for those of i
 
     | prompt 1 | completion 1.1 | completion 1.2 | prompt 2 | completion 2.1 | ...        positions go on from the prompt's
 
-Passes hold at most `micro_batch_tokens` positions and are made equally costly (`r1rl.grpo.costs`), the costliest first. Padded, for
+Passes hold at most `micro_batch_tokens` positions and are made equally costly (`r1rl.grpo.costs`), the costliest first; each costs the host
+as much however little is in it, so there are as few as can be. Padded, for
 models whose attention can't be replaced: a row per sequence, cut from the sequences sorted by length, so that padding and number
 of passes are as small as they can be. In either layout a sequence is fed without its last token, which predicts nothing; the same
 sequences always give the same passes; and no choice here changes the gradient.
@@ -28,6 +29,8 @@ from r1rl.grpo.packed_attention import RowsPlan, Segment, VarlenKernel, VarlenPl
 
 PASS_OVERHEAD = 256
 """What a padded pass costs besides its tokens, in tokens: padding a little is cheaper than another pass."""
+MOST_GROWTH = 1.01
+"""Of the positions of packed passes, for having fewer passes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +68,7 @@ def make_micro_batches(
     if not layout.packed:
         fed = [len(batch.prompt_ids[sequence]) + lengths[sequence] - 1 for sequence in sequences]
         return [lay_out_padded(batch, [sequences[place] for place in places]) for places in cut_rows(fed, config)]
-    units = make_units(batch, sequences, layout, config)
-    return [lay_out_packed(batch, chosen, layout.kernel) for chosen in fill_passes(units, config, at_least)]
+    return [lay_out_packed(batch, chosen, layout.kernel) for chosen in make_passes(batch, sequences, layout, config, at_least)]
 
 
 def filler(batch: TrainBatch, layout: Layout) -> MicroBatch:
@@ -85,8 +87,26 @@ def filler(batch: TrainBatch, layout: Layout) -> MicroBatch:
 # --------------------------------------------------------------------------------------------------------------------------- packed
 
 
-def make_units(batch: TrainBatch, sequences: Sequence[int], layout: Layout, config: UpdateConfig) -> list[Unit]:
-    """The sequences by prompt, in pieces that fit into a pass. A sequence that is longer than the budget is a unit of its own."""
+def make_passes(
+    batch: TrainBatch, sequences: Sequence[int], layout: Layout, config: UpdateConfig, at_least: int = 0
+) -> list[list[Unit]]:
+    """Passes of whole groups, or of parts of groups where that saves passes for hardly any more positions."""
+    units = make_units(batch, sequences, layout, config)
+    passes = fill_passes(units, config, at_least)
+    most = MOST_GROWTH * sum(unit.tokens for unit in units)
+    for parts in (2, 4, len(sequences)):
+        if not layout.shares_prompts or len(passes) <= max(1, at_least):
+            break
+        units = make_units(batch, sequences, layout, config, parts)
+        if sum(unit.tokens for unit in units) > most:
+            break
+        passes = min(passes, fill_passes(units, config, at_least), key=len)
+    return passes
+
+
+def make_units(batch: TrainBatch, sequences: Sequence[int], layout: Layout, config: UpdateConfig, parts: int = 1) -> list[Unit]:
+    """The sequences by prompt, in `parts` pieces of each group, or more where they would not fit into a pass. A sequence that is longer
+    than the budget is a unit of its own."""
     by_prompt: dict[tuple[int, ...], list[int]] = {}
     for sequence in sequences:
         by_prompt.setdefault(batch.prompt_ids[sequence], []).append(sequence)
@@ -96,9 +116,10 @@ def make_units(batch: TrainBatch, sequences: Sequence[int], layout: Layout, conf
     for prompt, members in by_prompt.items():
         piece: list[int] = []
         tokens = len(prompt)
+        size = min(most, math.ceil(len(members) / parts))
         for sequence in members:
             added = lengths[sequence] - 1
-            if piece and (not layout.shares_prompts or tokens + added > config.micro_batch_tokens or len(piece) == most):
+            if piece and (not layout.shares_prompts or tokens + added > config.micro_batch_tokens or len(piece) == size):
                 units.append(make_unit(batch, piece, layout))
                 piece, tokens = [], len(prompt)
             piece.append(sequence)

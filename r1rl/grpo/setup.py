@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -69,8 +70,11 @@ class GRPOParts:
     update: PolicyUpdate
 
 
-def make_accelerator(model: ModelConfig, logging: LoggingConfig, output_dir: str) -> Accelerator:
-    """accelerate with the recipe's precision and trackers. Gradients are accumulated by the update itself."""
+def make_accelerator(model: ModelConfig, logging: LoggingConfig, output_dir: str, beside_vllm: bool = False) -> Accelerator:
+    """accelerate with the recipe's precision and trackers. Gradients are accumulated by the update itself. `beside_vllm`: vLLM may work in
+    this process."""
+    if not beside_vllm:  # whose sleep mode refuses them
+        use_growing_segments()
     use_bfloat16 = model.dtype == "bfloat16" or (model.dtype == "auto" and torch.cuda.is_available())
     # accelerate wants the trackers' folder at once, but the run directory is made once the processes can talk: `TrainingRun` moves it.
     accelerator = Accelerator(
@@ -88,6 +92,13 @@ def make_accelerator(model: ModelConfig, logging: LoggingConfig, output_dir: str
         # accelerate's own policy rounds what the forward pass returns, and every sum of gradients, to bfloat16.
         accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32)
     return accelerator
+
+
+def use_growing_segments() -> None:
+    """Have torch's GPU allocator grow its segments instead of making new ones beside those that do not fit, so that what it holds stays
+    close to what tensors need. It must not have been used yet; settings that are there already stay."""
+    if not any(name.startswith("PYTORCH_") and name.endswith("ALLOC_CONF") for name in os.environ):
+        os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
 
 
 def build_parts(
@@ -115,7 +126,7 @@ def build_parts(
     # vLLM's arithmetic is not the trainer's, in any precision.
     sampler_is_exact = dtype is torch.float32 and recipe.rollout.engine != "vllm"
     checkpointing = bool(recipe.model.gradient_checkpointing)
-    wanted = wants_compiling(recipe.update.compile, accelerator.device, dtype, checkpointing, is_sharded(accelerator))
+    wanted = wants_compiling(recipe.update.compile, accelerator.device, dtype, checkpointing)
     for reason in (compile_policy(forward, layout, dtype) if wanted else "", fuse_logprobs(forward, dtype)):
         if reason:
             display.message(reason)
