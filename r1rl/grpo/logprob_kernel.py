@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from r1rl.grpo.logprobs import EntropyMode, LogitHead, chunk_logprobs
+from r1rl.grpo.logprobs import EntropyMode, LogitHead
 from r1rl.sampling import Sampling
 
 BLOCK = 4096
@@ -97,9 +97,7 @@ class LogprobsAndEntropies(torch.autograd.Function):
 def fused_chunk_logprobs(
     head: LogitHead, hidden_CD: Tensor, targets_C: Tensor, sampling: Sampling, entropy: EntropyMode
 ) -> tuple[Tensor, Tensor | None]:
-    """See `r1rl.grpo.logprobs.chunk_logprobs`, which does what is sampled from a part of the vocabulary."""
-    if sampling.truncates_vocabulary:
-        return chunk_logprobs(head, hidden_CD, targets_C, sampling, entropy)
+    """See `r1rl.grpo.logprobs.chunk_logprobs`; for samplings from the whole vocabulary only."""
     logprobs_C, entropy_C = LogprobsAndEntropies.apply(head(hidden_CD), targets_C, sampling.temperature or 1.0)
     if entropy == "none":
         return logprobs_C, None

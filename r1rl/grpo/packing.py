@@ -30,7 +30,7 @@ from r1rl.grpo.packed_attention import RowsPlan, Segment, VarlenKernel, VarlenPl
 PASS_OVERHEAD = 256
 """What a padded pass costs besides its tokens, in tokens: padding a little is cheaper than another pass."""
 MOST_GROWTH = 1.01
-"""Of the positions of packed passes, for having fewer passes."""
+"""Of the positions of all packed passes, if there are fewer of them for it."""
 
 
 @dataclass(frozen=True, slots=True)

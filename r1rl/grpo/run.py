@@ -40,6 +40,8 @@ def run(recipe: GRPORecipe, recipe_path: Path, resume: str | None = None) -> Non
         display = ProgressDisplay(recipe.max_steps, state.step, live=recipe.logging.live, enabled=accelerator.is_main_process)
         for message in (*(f"warning: {warning}" for warning in checked.warnings), *decided):
             display.message(message)
+        if accelerator.device.type == "cuda":
+            display.message("Loading and compiling the model and capturing its decode steps: a minute or two until the first step.")
         parts = build_parts(recipe, checked, accelerator, display, checkpoint)
         GRPORun(recipe, parts, state, directory, checkpoint).train()
     finally:
