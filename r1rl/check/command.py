@@ -2,52 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
-from r1rl.check.awaited import Awaited, of_earlier_runs, without_models
-from r1rl.check.findings import Findings
-from r1rl.check.grpo import check_grpo
 from r1rl.check.launch import find_launch
-from r1rl.check.memory import NotEstimated, estimate
-from r1rl.check.memory_report import memory_table, verdict
-from r1rl.check.others import (
-    check_any,
-    check_distill,
-    check_evaluate,
-    check_generate,
-    check_pretrain,
-    check_reward_model,
-    check_select,
-    check_sft,
-)
-from r1rl.config.distill import DistillRecipe
-from r1rl.config.evaluate import EvaluateRecipe
-from r1rl.config.generate import GenerateRecipe
+from r1rl.check.pipeline import check_pipeline
+from r1rl.check.recipe import check_one
 from r1rl.config.load import command_of
 from r1rl.config.pipeline import PipelineRecipe
-from r1rl.config.pretrain import PretrainRecipe
-from r1rl.config.reward_model import RewardModelRecipe
-from r1rl.config.schema import GRPORecipe
-from r1rl.config.select import SelectRecipe
-from r1rl.config.sft import SFTRecipe
-from r1rl.grpo.run import check_processes
-from r1rl.memory_plan import Launch
 
-CHECKS: dict[type, Callable[[Any, Path, Awaited], Findings]] = {
-    GRPORecipe: check_grpo,
-    DistillRecipe: check_distill,
-    EvaluateRecipe: check_evaluate,
-    GenerateRecipe: check_generate,
-    PretrainRecipe: check_pretrain,
-    RewardModelRecipe: check_reward_model,
-    SelectRecipe: check_select,
-    SFTRecipe: check_sft,
-}
 FILE_WIDTH = 140
 """Columns of what is printed to a file."""
 
@@ -61,36 +27,8 @@ def run(
         console = Console(highlight=False, width=max(console.width, FILE_WIDTH))
     launch, source = find_launch(recipe_path, gpus, accelerate)
     if isinstance(recipe, PipelineRecipe):
-        from r1rl.check.pipeline import check_pipeline
-
         check_pipeline(console, recipe, recipe_path, launch, source, model_config)
     else:
         console.print(f"[bold]{escape(str(recipe_path))}[/]")
         check_one(console, recipe, recipe_path, {}, launch, source, model_config)
     console.print(f"Ready: r1rl {command_of(recipe)} {escape(str(recipe_path))}")
-
-
-def check_one(
-    console: Console, recipe: Any, recipe_path: Path, awaited: Awaited, launch: Launch, source: str, model_config: str | None
-) -> None:
-    """One recipe: what its command looks at before it starts, and the memory. `awaited`: keys whose files do not exist yet, and why."""
-    if isinstance(recipe, GRPORecipe):
-        check_processes(recipe, launch.processes, launch.sharded)
-    awaited = {**of_earlier_runs(recipe), **awaited}
-    recipe = without_models(recipe, awaited)
-    findings = CHECKS.get(type(recipe), check_any)(recipe, recipe_path, awaited)
-    findings.print(console)
-    try:
-        found = estimate(recipe, launch, findings.prompt_tokens, model_config)
-    except NotEstimated as error:
-        reason = awaited.get("model.path")
-        console.print(f"[yellow]not checked:[/] the memory: {escape(reason or str(error))}.")
-        return
-    if found is not None:
-        context = found.shape.context
-        if findings.prompt_tokens is None and context is not None and found.work.length > context:
-            needed = f"prompt and completion may take {found.work.length} tokens together, but the model's configuration allows {context}"
-            console.print(f"[yellow]warning:[/] {escape(needed)}")
-        console.print(memory_table(found, source))
-        for sentence in verdict(found):
-            console.print(escape(sentence))

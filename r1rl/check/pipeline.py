@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 from r1rl.check.awaited import set_key
-from r1rl.check.command import check_one
 from r1rl.check.launch import find_launch
+from r1rl.check.recipe import check_one
 from r1rl.config.pipeline import PipelineRecipe
 from r1rl.errors import UserError
 from r1rl.memory_plan import Launch
