@@ -30,30 +30,34 @@ def launch(folder: Path, name: str, *words: str) -> RunDirectory:
     return start_two("grpo", folder / "recipe.yaml", f"run_name={name}", *words, launcher=launcher, environment=ENVIRONMENT)
 
 
+SETTINGS = "checkpoint.keep=0", "algorithm.beta=0.1", "algorithm.num_minibatches=2", "optimizer.epsilon=1.0e-4"
+"""With a reference policy, and an optimizer step for each half of a rollout; a larger epsilon, so that rounding in tiny gradients is not
+scaled up."""
+
+
 @pytest.fixture(scope="module")
 def finished(folder: Path) -> RunDirectory:
-    """Four steps in shards, with a reference policy, and an optimizer step for each half of a rollout."""
-    return launch(folder, "sharded", "checkpoint.keep=0", "algorithm.beta=0.1", "algorithm.num_minibatches=2")
+    """Four steps in shards."""
+    return launch(folder, "sharded", *SETTINGS)
 
 
 def test_a_sharded_run_equals_one_process(folder: Path, finished: RunDirectory) -> None:
-    alone = train(folder, "run_name=alone", "algorithm.beta=0.1", "algorithm.num_minibatches=2")
+    alone = train(folder, "run_name=alone", *SETTINGS)
     for one, two in zip(untimed(alone), untimed(finished), strict=True):
-        assert one == pytest.approx(two, rel=0, abs=2e-5)  # 7e-6 was seen, in the largest ratio
+        assert one == pytest.approx(two, rel=0, abs=2e-6)  # 6.4e-7 was seen, in the entropy
     # The same tensors under the same names: tied weights once.
     expected, found = (load_file(newest(directory) / "model.safetensors") for directory in (alone, finished))
     assert "lm_head.weight" not in expected
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, atol=5e-5, rtol=0)  # 2.5e-5 was seen, where training moved weights by 0.078
+        torch.testing.assert_close(found[name], tensor, atol=1e-6, rtol=0)  # 3.8e-7 was seen, where training moved weights by 0.071
     loaded = AutoModelForCausalLM.from_pretrained(newest(finished))
     assert torch.equal(loaded.lm_head.weight, found["model.embed_tokens.weight"])
 
 
 def test_a_sharded_run_is_resumed_exactly(folder: Path, finished: RunDirectory) -> None:
     shutil.copytree(finished.path, folder / "runs" / "resumed")
-    settings = "checkpoint.keep=0", "algorithm.beta=0.1", "algorithm.num_minibatches=2"
-    resumed = launch(folder, "resumed", *settings, "--resume", str(folder / "runs" / "resumed" / "checkpoints" / "step-000002"))
+    resumed = launch(folder, "resumed", *SETTINGS, "--resume", str(folder / "runs" / "resumed" / "checkpoints" / "step-000002"))
     assert untimed(resumed) == untimed(finished)
     expected, found = (load_file(newest(directory) / "model.safetensors") for directory in (finished, resumed))
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
