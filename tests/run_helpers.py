@@ -28,6 +28,16 @@ def lowercase(completions, **columns):
     return [sum(map(str.islower, text)) / max(1, len(text)) for text in completions]
 '''
 
+HELD_OUT = """
+evaluation:
+  data: {source: countdown, split: test, arguments: {count: 6}}
+  num_problems: 6
+  during_problems: 4
+  num_samples: 2
+checkpoint: {every_steps: 2}
+"""
+"""What runs of any kind measure and keep."""
+
 RECIPE = """
 run_name: test
 output_dir: {folder}/runs
@@ -40,12 +50,7 @@ rewards:
   - {{function: countdown, weight: 0.1}}
 rollout: {{num_prompts: 4, num_generations: 4, max_completion_length: 12}}
 optimizer: {{learning_rate: 1.0e-2}}
-evaluation:
-  data: {{source: countdown, split: test, arguments: {{count: 6}}}}
-  num_problems: 6
-  during_problems: 4
-  num_samples: 2
-checkpoint: {{every_steps: 2}}
+{held_out}
 logging: {{live: false, completions_every: 2, show_completions: 0}}
 """
 
@@ -54,7 +59,7 @@ def prepare(folder: Path) -> Path:
     """Puts a random policy, a reward and a recipe into the folder, and returns it."""
     save_tiny_policy(folder / "policy")
     (folder / "reward.py").write_text(REWARD)
-    (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder))
+    (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder, held_out=HELD_OUT))
     return folder
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_helpers import do_run, final_weights, start_two, untimed
+from run_helpers import HELD_OUT, do_run, final_weights, start_two, untimed
 from tiny_policy import save_tiny_policy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -36,12 +36,7 @@ rollout: {{num_prompts: 4, num_generations: 2, max_completion_length: 12}}
 rewards: [{{function: countdown}}]
 optimizer: {{learning_rate: 1.0e-2, epsilon: 1.0e-4}}  # a larger epsilon, so that rounding in tiny gradients is not scaled up
 update: {{micro_batch_tokens: 256, logit_chunk: 16}}
-evaluation:
-  data: {{source: countdown, split: test, arguments: {{count: 6}}}}
-  num_problems: 6
-  during_problems: 4
-  num_samples: 2
-checkpoint: {{every_steps: 2}}
+{held_out}
 logging: {{live: false, completions_every: 2, show_completions: 1}}
 """
 NO_EVALUATION = ("evaluation.data=null", "rewards=[]")
@@ -64,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [{"problem": f"Make {n} from {n}, 1.", "completion": f" {n}*1</think>", **row} for n in range(9)]
     (folder / "written.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "other.jsonl").write_text(json.dumps({"problem": "2+2", "text": "4"}) + "\n")
-    (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder))
+    (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder, held_out=HELD_OUT))
     return folder
 
 
