@@ -4,11 +4,10 @@ Packed: one row [1, T] without padding. A prompt is computed once for those of i
 
     | prompt 1 | completion 1.1 | completion 1.2 | prompt 2 | completion 2.1 | ...        positions go on from the prompt's
 
-Passes hold at most `micro_batch_tokens` positions and are made equally costly (`r1rl.grpo.costs`), the costliest first; each costs the host
-as much however little is in it, so there are as few as can be. Padded, for
-models whose attention can't be replaced: a row per sequence, cut from the sequences sorted by length, so that padding and number
-of passes are as small as they can be. In either layout a sequence is fed without its last token, which predicts nothing; the same
-sequences always give the same passes; and no choice here changes the gradient.
+Passes hold at most `micro_batch_tokens` positions and are made equally costly (`r1rl.grpo.costs`), the costliest first. They are few: each
+keeps the host busy as long, however little is in it. Padded, for models whose attention can't be replaced: a row per sequence, cut from the
+sequences sorted by length, so that padding and number of passes are as small as they can be. In either layout a sequence is fed without
+its last token, which predicts nothing; the same sequences always give the same passes; and no choice here changes the gradient.
 
 Legend: B sequences of the batch, R rows and T positions of a micro-batch, N its completion tokens.
 """
@@ -88,14 +87,14 @@ def filler(batch: TrainBatch, layout: Layout) -> MicroBatch:
 
 
 def make_passes(
-    batch: TrainBatch, sequences: Sequence[int], layout: Layout, config: UpdateConfig, at_least: int = 0
+    batch: TrainBatch, sequences: Sequence[int], layout: Layout, config: UpdateConfig, at_least: int
 ) -> list[list[Unit]]:
     """Passes of whole groups, or of parts of groups where that saves passes for hardly any more positions."""
     units = make_units(batch, sequences, layout, config)
     passes = fill_passes(units, config, at_least)
     most = MOST_GROWTH * sum(unit.tokens for unit in units)
-    for parts in (2, 4, len(sequences)):
-        if not layout.shares_prompts or len(passes) <= max(1, at_least):
+    for parts in (2, 4, len(sequences)) if layout.shares_prompts else ():
+        if len(passes) <= max(1, at_least):
             break
         units = make_units(batch, sequences, layout, config, parts)
         if sum(unit.tokens for unit in units) > most:
