@@ -23,7 +23,10 @@ from r1rl.bench.workload import Workload, forced_lengths, make_model, make_token
 from r1rl.bundled import bundled_path
 from r1rl.config.bench import BenchRecipe, ShapeConfig
 from r1rl.config.load import load_recipe
+from r1rl.config.schema import UpdateConfig
 from r1rl.errors import RecipeError, UserError
+from r1rl.grpo.layout import choose_layout
+from r1rl.memory_plan import Work, plan_memory
 
 SHAPE = ShapeConfig(
     architecture="qwen3", hidden_size=32, num_layers=2, num_heads=2, num_key_value_heads=1, head_dim=16, intermediate_size=64, vocab_size=50
@@ -89,6 +92,21 @@ def test_our_completions_have_the_forced_lengths():
         assert all(len(completion.logprobs) == len(completion.token_ids) for completion in group.completions)
     seconds = ours.run(0)
     assert seconds["step"] == pytest.approx(seconds["rollout"] + seconds["reward"] + seconds["update"])
+
+
+@pytest.mark.parametrize(("dtype", "fast"), [("auto", True), ("bfloat16", True), ("float32", False)])
+def test_the_memory_is_planned_for_the_precision_of_the_recipe(monkeypatch, dtype, fast):
+    """Layers are compiled and logprobs come from a kernel in bfloat16, which `auto` is on a GPU."""
+    planned: list[Work] = []
+
+    def plan(shape, launch, work):
+        planned.append(work)
+        return plan_memory(shape, launch, work)
+
+    monkeypatch.setattr(command, "plan_memory", plan)
+    model = make_model(small(), torch.device("cpu"))
+    command.planned_memory(small(dtype=dtype), make_workload(small(), 50), model, choose_layout(model, UpdateConfig(), torch.float32))
+    assert [(work.compiled, work.fused_logits) for work in planned] == [(fast, fast)]
 
 
 def test_other_lengths_are_noticed():

@@ -23,10 +23,10 @@ from r1rl.bench.ours import OurStep
 from r1rl.bench.peer import PEERS, TRL_VLLM, run_trl, trl_steps
 from r1rl.bench.peer_vllm import check_vllm
 from r1rl.bench.workload import Workload, compute_dtype, make_model, make_tokenizer, make_workload, one_eos, vocabulary_of
-from r1rl.check.memory import adapters_of, is_compiled, shape_of
+from r1rl.check.memory import adapters_of, fuses_logits, is_compiled, shape_of
 from r1rl.config.bench import BenchRecipe
 from r1rl.config.load import dump_recipe
-from r1rl.config.schema import ModelConfig
+from r1rl.config.schema import ModelConfig, RolloutConfig
 from r1rl.environment import describe_environment
 from r1rl.errors import UserError
 from r1rl.grpo.batching import build_train_batch
@@ -110,17 +110,17 @@ def planned_memory(recipe: BenchRecipe, workload: Workload, model: PreTrainedMod
     completions = [Completion([0] * length, [], "", FinishReason.LENGTH) for lengths in workload.lengths for length in lengths]
     batch = build_train_batch(prompts, completions, torch.zeros(len(prompts)))
     passes = make_micro_batches(batch, range(len(prompts)), layout, recipe.update)
+    launch, arithmetic = Launch(card_bytes=total_bytes(model.device)), ModelConfig(path="", dtype=recipe.dtype)
     work = Work(
         rows=len(prompts),
         length=max(map(len, workload.prompts)) + recipe.completion_length_max,
         update_tokens=max(one.input_ids_RT.numel() for one in passes),
         logit_tokens=min(recipe.update.logprob_chunk, max(one.targets_N.numel() for one in passes)),
-        compiled=is_compiled(recipe.update, Launch(), ModelConfig(path="")),
-        fused_logits=compute_dtype(recipe) is not torch.float32,
+        compiled=is_compiled(recipe.update, launch, arithmetic),
+        fused_logits=fuses_logits(RolloutConfig(), launch, arithmetic),
         adapters=None if recipe.lora is None else adapters_of(model.config, recipe.lora),
     )
-    plan = plan_memory(shape_of(model.config), Launch(card_bytes=total_bytes(model.device)), work)
-    return plan.total - RESERVE_BYTES
+    return plan_memory(shape_of(model.config), launch, work).total - RESERVE_BYTES
 
 
 def figures(timed: list[dict[str, float]]) -> dict[str, Any]:
