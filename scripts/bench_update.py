@@ -30,6 +30,7 @@ from r1rl.grpo.compilation import compile_policy, fuse_logprobs, wants_compiling
 from r1rl.grpo.layout import choose_layout, packed_attention_in
 from r1rl.grpo.logprobs import PolicyForward
 from r1rl.grpo.packing import Layout, make_micro_batches
+from r1rl.lora import add_adapters
 from r1rl.sampling import Sampling
 from r1rl.types import Completion, FinishReason
 
@@ -77,12 +78,15 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="key=value, as for r1rl bench")
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--profile", action="store_true", help="then show where the time of an update goes")
     options = parser.parse_args()
     recipe: BenchRecipe = load_recipe("bench", options.recipe, options.overrides)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = compute_dtype(recipe)
     model = make_model(recipe, device)
+    if recipe.lora is not None:
+        add_adapters(model, recipe.lora, recipe.run_name, None, recipe.seed)
+        model.to(device)
     batch = batch_of(make_workload(recipe, vocabulary_of(model)))
     packed = choose_layout(model, recipe.update, dtype)
     layouts = {
@@ -92,7 +96,8 @@ def main() -> None:
     }
     policy = PolicyForward(model, Sampling(max_completion_length=recipe.completion_length_max), recipe.update.logprob_chunk)
     if wants_compiling(recipe.update.compile, device, dtype, checkpointed=False):
-        print(compile_policy(policy, packed, dtype) or "The policy's layers are compiled.")
+        started = time.perf_counter()
+        print(compile_policy(policy, packed, dtype) or f"The policy's layers were compiled in {time.perf_counter() - started:.1f} s.")
     if reason := fuse_logprobs(policy, dtype):
         print(reason)
     print("| threads | layout | passes | positions | seconds | processor seconds |\n|---|---|---|---|---|---|")
@@ -102,9 +107,9 @@ def main() -> None:
         sizes = {}
         for _ in range(options.repeats + 1):
             for name, layout in layouts.items():
-                started = time.perf_counter(), time.process_time()
+                clocks = time.perf_counter(), time.process_time()
                 sizes[name] = update(policy, batch, layout, recipe)
-                seconds[name].append((time.perf_counter() - started[0], time.process_time() - started[1]))
+                seconds[name].append((time.perf_counter() - clocks[0], time.process_time() - clocks[1]))
         for name, (passes, positions) in sizes.items():
             wall, processor = (statistics.median(values) for values in zip(*seconds[name][1:], strict=True))
             print(f"| {threads} | {name} | {passes} | {positions:,} | {wall:.2f} | {processor:.2f} |")
