@@ -86,7 +86,7 @@ def main() -> None:
     model = make_model(recipe, device)
     if recipe.lora is not None:
         add_adapters(model, recipe.lora, recipe.run_name, None, recipe.seed)
-        model.to(device)
+        torch.nn.Module.to(model, device)
     batch = batch_of(make_workload(recipe, vocabulary_of(model)))
     packed = choose_layout(model, recipe.update, dtype)
     layouts = {

@@ -41,7 +41,7 @@ def run(recipe: GRPORecipe, recipe_path: Path, resume: str | None = None) -> Non
         for message in (*(f"warning: {warning}" for warning in checked.warnings), *decided):
             display.message(message)
         if accelerator.device.type == "cuda":
-            display.message("Loading and compiling the model and capturing its decode steps: a minute or two until the first step.")
+            display.message("Loading and preparing the model, which takes a minute or more on a GPU.")
         parts = build_parts(recipe, checked, accelerator, display, checkpoint)
         GRPORun(recipe, parts, state, directory, checkpoint).train()
     finally:

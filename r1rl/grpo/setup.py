@@ -73,7 +73,7 @@ class GRPOParts:
 def make_accelerator(model: ModelConfig, logging: LoggingConfig, output_dir: str, beside_vllm: bool = False) -> Accelerator:
     """accelerate with the recipe's precision and trackers. Gradients are accumulated by the update itself. `beside_vllm`: vLLM may work in
     this process."""
-    if not beside_vllm:  # whose sleep mode refuses them
+    if not beside_vllm:  # its sleep mode refuses such segments
         use_growing_segments()
     use_bfloat16 = model.dtype == "bfloat16" or (model.dtype == "auto" and torch.cuda.is_available())
     # accelerate wants the trackers' folder at once, but the run directory is made once the processes can talk: `TrainingRun` moves it.
