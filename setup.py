@@ -1,7 +1,9 @@
-"""Everything but one thing is in pyproject.toml: a wheel carries `rewards/` and `recipes/` inside the package.
+"""Everything but one thing is in pyproject.toml: a wheel carries `rewards/` and `recipes/` inside the
+package.
 
-They stand at the top of the checkout, where users read and edit them. As top-level packages of a wheel their names would
-clash with other projects', so the build copies them to `r1rl/_bundled/`. An editable install reads them from the checkout.
+They stand at the top of the checkout, where users read and edit them. As top-level packages of a wheel their
+names would clash with other projects', so the build copies them to `r1rl/_bundled/`. An editable install
+reads them from the checkout.
 """
 
 from pathlib import Path
@@ -31,7 +33,12 @@ class BuildWithBundledFolders(build_py):
 
     def bundled_sources(self) -> list[Path]:
         """Every file of the bundled folders, relative to the checkout."""
-        return sorted(file for folder, patterns in BUNDLED.items() for pattern in patterns for file in Path(folder).rglob(pattern))
+        return sorted(
+            file
+            for folder, patterns in BUNDLED.items()
+            for pattern in patterns
+            for file in Path(folder).rglob(pattern)
+        )
 
 
 setup(cmdclass={"build_py": BuildWithBundledFolders})

@@ -2,7 +2,7 @@
 
 import sys
 
-from r1rl.cli import main
+from r1rl.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,4 +1,6 @@
-"""Errors that a user can mend: the command line prints them as sentences and exits with code 2, without a traceback."""
+"""Errors that a user can mend: the command line prints them as sentences and exits with code 2, without a
+traceback.
+"""
 
 
 class UserError(Exception):
@@ -17,7 +19,9 @@ class DataError(UserError):
 
 
 class HubUnreachable(DataError):
-    """A data set or model of the hub that can't be looked at from this machine: no network, and it is not in the cache."""
+    """A data set or model of the hub that can't be looked at from this machine: no network, and it is not in
+    the cache.
+    """
 
 
 class RewardError(UserError):

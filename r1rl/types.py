@@ -1,4 +1,6 @@
-"""Records that pass between the layers. No torch here: recipes, data and rewards import it before torch is loaded."""
+"""Records that pass between the layers. No torch here: recipes, data and rewards import it before torch is
+loaded.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ class Problem:
     columns: dict[str, Any] = field(default_factory=dict)
     """The other columns of the row, by name; rewards receive those that they name."""
     place: str = ""
-    """Where the row stands in its file, for messages: "problems.jsonl, line 7"; empty for a generated problem."""
+    """Where the row stands in its file, for messages: "problems.jsonl, line 7"; empty for a generated
+    problem.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +47,9 @@ class Prompt:
 class Completion:
     """What the policy wrote after one prompt.
 
-    `token_ids` includes the final EOS token when there is one: it is trained. `logprobs[t]` is the log-probability of
-    `token_ids[t]` under the distribution that was sampled (after temperature, top-k, top-p, min-p).
+    `token_ids` includes the final EOS token when there is one: it is trained. `logprobs[t]` is the
+    log-probability of `token_ids[t]` under the distribution that was sampled (after temperature, top-k,
+    top-p, min-p).
     """
 
     token_ids: list[int]
@@ -61,7 +66,34 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class CompletionGroup:
-    """The G completions of one prompt; `index` is the prompt's place in the batch that was handed to the engine."""
+    """The G completions of one prompt; `index` is the prompt's place in the batch that was handed to the
+    engine.
+    """
 
     index: int
     completions: list[Completion]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One completion of a problem, as it came from the model."""
+
+    problem: str
+    """The problem's id."""
+    sample: int
+    """Which of the problem's completions it is, from 0."""
+    seed: int
+    text: str
+    tokens: int
+    """EOS included; from a server, what it reports."""
+    finish_reason: str
+    """"eos", "stop" or "length"."""
+    cuts: tuple[tuple[int, int], ...] = ()
+    """(tokens, characters): with a lower limit of so many tokens the text would have ended after so many
+    characters. Only limits that would have cut it; empty where the tokens are not known, as from a server.
+    """
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What tells it from the benchmark's other completions."""
+        return self.problem, self.sample

@@ -7,18 +7,24 @@ from collections import Counter
 from r1rl.grading import Outcome, default_grader, grade_many
 
 _VALUES = {Outcome.CORRECT: 1.0, Outcome.WRONG: 0.0, Outcome.NO_ANSWER: 0.0, Outcome.MALFORMED: 0.0}
-"""Outcomes of the policy's own making. Every other outcome (timeout, crash, unreadable gold) says nothing about it."""
+"""Outcomes of the policy's own making. Every other outcome (timeout, crash, unreadable gold) says nothing
+about it.
+"""
 
 
 def accuracy(
     completions: list[str], answer: list[str | None], prefill: str = "", *, events: Counter[str] | None = None
 ) -> list[float | None]:
-    """1 if the answer equals the gold answer, 0 if it does not or if there is none, None if the grader could not tell.
+    """1 if the answer equals the gold answer, 0 if it does not or if there is none, None if the grader could
+    not tell.
 
-    Each outcome is counted as `grading/<outcome>`: correct, wrong, no_answer, malformed, unparseable_gold, timeout, crashed.
+    Each outcome is counted as `grading/<outcome>`: correct, wrong, no_answer, malformed, unparseable_gold,
+    timeout, crashed.
     """
     known = [row for row, gold in enumerate(answer) if gold is not None]
-    grades = grade_many([completions[row] for row in known], [str(answer[row]) for row in known], prefill=prefill)
+    grades = grade_many(
+        [completions[row] for row in known], [str(answer[row]) for row in known], prefill=prefill
+    )
     outcomes = [Outcome.UNPARSEABLE_GOLD] * len(completions)
     for row, grade in zip(known, grades, strict=True):
         outcomes[row] = grade.outcome

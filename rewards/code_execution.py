@@ -15,7 +15,10 @@ from r1rl.errors import RewardError
 from r1rl.grading.extract import answer_region, answer_tag
 from r1rl.sandbox import Limits, TestResult, require_sandbox, run_assert_test, run_stdin_test
 
-_FENCED = re.compile(r"^[ \t]*```[ \t]*(?:python|python3|py)?[ \t]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE | re.IGNORECASE)
+_FENCED = re.compile(
+    r"^[ \t]*```[ \t]*(?:python|python3|py)?[ \t]*\n(.*?)^[ \t]*```[ \t]*$",
+    re.DOTALL | re.MULTILINE | re.IGNORECASE,
+)
 _SAYS_NOTHING = (TestResult.UNSUPPORTED_TEST, TestResult.SANDBOX_ERROR)
 Check = Callable[[str], TestResult]
 
@@ -31,21 +34,27 @@ def code_execution(
     tolerance: float = 0.0,
     events: Counter[str] | None = None,
 ) -> list[float | None]:
-    """1 if the Python program of the answer passes all of its tests, else 0; with `partial`, the share that it passes.
+    """1 if the Python program of the answer passes all of its tests, else 0; with `partial`, the share that
+    it passes.
 
-    The program is the last fenced code block of the `<answer>` block, or of what follows the thoughts if there is none;
-    an `<answer>` block without a fence is the program itself. `tests` is, for each row (also as a JSON string):
+    The program is the last fenced code block of the `<answer>` block, or of what follows the thoughts if
+    there is none; an `<answer>` block without a fence is the program itself. `tests` is, for each row (also
+    as a JSON string):
 
-    - `[{"input": "3\\n", "output": "9\\n"}, ...]` or `{"inputs": [...], "outputs": [...]}`: standard input and output. Numbers
-      with a decimal point may differ by `tolerance`;
-    - `["assert square(3) == 9", ...]`: test code, each entry run by itself against the functions of the program.
+    - `[{"input": "3\\n", "output": "9\\n"}, ...]` or `{"inputs": [...], "outputs": [...]}`: standard input
+      and output. Numbers with a decimal point may differ by `tolerance`;
+    - `["assert square(3) == 9", ...]`: test code, each entry run by itself against the functions of the
+      program.
 
-    `timeout` (seconds) and `memory_mb` hold for one test. Without `partial` the first failed test ends a row. None where the
-    tests can't be read or run. Counted as `grading/<correct|wrong|no_answer|unparseable_gold>` and `code/<result of a test>`.
-    Raises RewardError where no safe sandbox is to be had.
+    `timeout` (seconds) and `memory_mb` hold for one test. Without `partial` the first failed test ends a row.
+    None where the tests can't be read or run. Counted as `grading/<correct|wrong|no_answer|unparseable_gold>`
+    and `code/<result of a test>`. Raises RewardError where no safe sandbox is to be had.
     """
     if timeout <= 0 or memory_mb < 64:
-        raise RewardError(f"rewards: code_execution: timeout must be positive and memory_mb at least 64, not {timeout} and {memory_mb}.")
+        raise RewardError(
+            f"rewards: code_execution: timeout must be positive and memory_mb at least 64, not {timeout} "
+            f"and {memory_mb}."
+        )
     require_sandbox()
     events = Counter() if events is None else events
     limits = Limits(seconds=timeout, memory_mb=memory_mb)
@@ -110,7 +119,9 @@ def _check(test: Any, limits: Limits, tolerance: float) -> Check | None:
     if isinstance(test, str) and test.strip():
         return bind(run_assert_test, test=test, limits=limits)
     if isinstance(test, dict) and isinstance(test.get("input"), str) and isinstance(test.get("output"), str):
-        return bind(run_stdin_test, stdin=test["input"], expected=test["output"], limits=limits, tolerance=tolerance)
+        return bind(
+            run_stdin_test, stdin=test["input"], expected=test["output"], limits=limits, tolerance=tolerance
+        )
     return None
 
 

@@ -1,4 +1,6 @@
-"""Countdown: does the equation in the answer block use the given numbers, each exactly once, and reach the target?"""
+"""Countdown: does the equation in the answer block use the given numbers, each exactly once, and reach the
+target?
+"""
 
 # ruff: noqa: RUF001 (other scripts and typography are the matter of this file)
 
@@ -28,13 +30,19 @@ class _Unreadable(Exception):
 
 
 def countdown(
-    completions: list[str], numbers: list[list[int]], target: list[int], prefill: str = "", *, events: Counter[str] | None = None
+    completions: list[str],
+    numbers: list[list[int]],
+    target: list[int],
+    prefill: str = "",
+    *,
+    events: Counter[str] | None = None,
 ) -> list[float | None]:
-    """1 if the last `<answer>` block after the thoughts holds an expression that uses exactly `numbers` and equals `target`.
+    """1 if the last `<answer>` block after the thoughts holds an expression that uses exactly `numbers` and
+    equals `target`.
 
-    The rule is TinyZero's: every number once, no other number, + - * / and parentheses. Arithmetic is exact (8/(3-8/3) is
-    24). "= target" may stand on either side; LaTeX and Unicode spellings of the operators are read. Nothing is evaluated
-    as Python. Counted as `grading/correct`, `wrong`, `malformed` or `no_answer`.
+    The rule is TinyZero's: every number once, no other number, + - * / and parentheses. Arithmetic is exact
+    (8/(3-8/3) is 24). "= target" may stand on either side; LaTeX and Unicode spellings of the operators are
+    read. Nothing is evaluated as Python. Counted as `grading/correct`, `wrong`, `malformed` or `no_answer`.
     """
     events = Counter() if events is None else events
     rewards: list[float | None] = []
@@ -98,7 +106,9 @@ def _sides(tokens: list[str], target: Fraction) -> list[str]:
 
 
 class _Parser:
-    """Recursive descent: sum = product (+|- product)*, product = factor (*|/ factor)*, factor = number | (sum) | -factor."""
+    """Recursive descent: sum = product (+|- product)*, product = factor (*|/ factor)*, factor = number |
+    (sum) | -factor.
+    """
 
     def __init__(self, tokens: list[str]) -> None:
         self.tokens = tokens

@@ -35,7 +35,9 @@ _USERS_MISTAKE = (401, 403, 404)
 
 
 class _Refused(Exception):
-    """The endpoint's answer to a request was an error; `status` is its HTTP status, 0 if there was no answer at all."""
+    """The endpoint's answer to a request was an error; `status` is its HTTP status, 0 if there was no answer
+    at all.
+    """
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -59,37 +61,66 @@ def judge(
     max_tokens: int = 512,
     events: Counter[str] | None = None,
 ) -> list[float | None]:
-    """The model's score divided by `scale`, clamped to 0..1; None (and an event) where it can't be had; 0 without an answer.
+    """The model's score divided by `scale`, clamped to 0..1; None (and an event) where it can't be had; 0
+    without an answer.
 
-    `url` is the API's base, such as http://localhost:8000/v1. `prompt` may contain {problem}, {answer} (what follows the
-    thoughts), {reference} (the `answer` column) and {scale}; the last "Score: n" of the reply counts. The key is read from
-    the environment variable `api_key_variable`, if it is set. Connection errors, time-outs and the statuses 408, 429 and 5xx are
-    tried `retries` more times, each after twice the wait. Equal requests are asked once (cache). Set the reward's
-    own `timeout` in the recipe to what a batch may take. Events: `judge/unreadable`, `judge/failed`.
-    Raises RewardError if every request of a batch meets a status that only the user can mend (401, 403, 404).
+    `url` is the API's base, such as http://localhost:8000/v1. `prompt` may contain {problem}, {answer} (what
+    follows the thoughts), {reference} (the `answer` column) and {scale}; the last "Score: n" of the reply
+    counts. The key is read from the environment variable `api_key_variable`, if it is set. Connection errors,
+    time-outs and the statuses 408, 429 and 5xx are tried `retries` more times, each after twice the wait.
+    Equal requests are asked once (cache). Set the reward's own `timeout` in the recipe to what a batch may
+    take. Events: `judge/unreadable`, `judge/failed`. Raises RewardError if every request of a batch meets a
+    status that only the user can mend (401, 403, 404).
     """
     if scale <= 0 or retries < 0 or concurrency < 1:
-        raise RewardError("rewards: judge: scale must be positive, retries not negative and concurrency at least 1.")
+        raise RewardError(
+            "rewards: judge: scale must be positive, retries not negative and concurrency at least 1."
+        )
     if not url.startswith(("http://", "https://")):
-        raise RewardError(f"rewards: judge: url must start with http:// or https://, as in http://localhost:8000/v1, not {url!r}.")
+        raise RewardError(
+            f"rewards: judge: url must start with http:// or https://, as in http://localhost:8000/v1, not "
+            f"{url!r}."
+        )
     events = Counter() if events is None else events
-    ask = functools.partial(_ask, f"{url.rstrip('/')}/chat/completions", model, max_tokens, api_key_variable, request_timeout, retries)
+    ask = functools.partial(
+        _ask,
+        f"{url.rstrip('/')}/chat/completions",
+        model,
+        max_tokens,
+        api_key_variable,
+        request_timeout,
+        retries,
+    )
 
     def reply(row: int) -> str | _Refused | None:
         text = answer_region(completions[row], prefill)
         if text is None:
             return None  # the thoughts never end: there is no answer to grade
-        values = {"problem": problem[row], "answer": text.strip(), "reference": answer[row] or "(none)", "scale": f"{scale:g}"}
+        values = {
+            "problem": problem[row],
+            "answer": text.strip(),
+            "reference": answer[row] or "(none)",
+            "scale": f"{scale:g}",
+        }
         try:
-            return ask(re.sub(r"\{(problem|answer|reference|scale)\}", lambda match: values[match[1]], prompt))
+            return ask(
+                re.sub(r"\{(problem|answer|reference|scale)\}", lambda match: values[match[1]], prompt)
+            )
         except _Refused as error:
             return error
 
     with ThreadPoolExecutor(max_workers=concurrency) as pool:
         replies = list(pool.map(reply, range(len(completions))))
     refusals = [answer for answer in replies if isinstance(answer, _Refused)]
-    if refusals and len(refusals) == len(replies) and all(refusal.status in _USERS_MISTAKE for refusal in refusals):
-        raise RewardError(f"rewards: judge: {refusals[0]}. Check url, model and the environment variable {api_key_variable}.")
+    if (
+        refusals
+        and len(refusals) == len(replies)
+        and all(refusal.status in _USERS_MISTAKE for refusal in refusals)
+    ):
+        raise RewardError(
+            f"rewards: judge: {refusals[0]}. Check url, model and the environment variable "
+            f"{api_key_variable}."
+        )
     return [_score(reply, scale, events) for reply in replies]
 
 
@@ -109,9 +140,16 @@ def _score(reply: str | _Refused | None, scale: float, events: Counter[str]) -> 
 
 
 @functools.lru_cache(maxsize=65536)
-def _ask(url: str, model: str, max_tokens: int, api_key_variable: str, timeout: float, retries: int, prompt: str) -> str:
+def _ask(
+    url: str, model: str, max_tokens: int, api_key_variable: str, timeout: float, retries: int, prompt: str
+) -> str:
     """One request with its retries. Errors are raised, so they are not cached."""
-    body = {"model": model, "messages": [{"role": "user", "content": prompt}], "temperature": 0, "max_tokens": max_tokens}
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": prompt}],
+        "temperature": 0,
+        "max_tokens": max_tokens,
+    }
     headers = {"Content-Type": "application/json"}
     if key := os.environ.get(api_key_variable):
         headers["Authorization"] = f"Bearer {key}"

@@ -16,11 +16,12 @@ _STEP = re.compile(
 
 
 def reasoning_steps(completions: list[str], *, steps: int = 3) -> list[float | None]:
-    """min(1, step markers / `steps`): "Step 1", numbered and bulleted lines, "First,", "Next,", "Finally,", 首先, 然后 (after open-r1).
+    """min(1, step markers / `steps`): "Step 1", numbered and bulleted lines, "First,", "Next,", "Finally,",
+    首先, 然后 (after open-r1).
 
-    No recipe uses this. **Warning**: it pays for the words, not for the steps. A policy learns within a few dozen updates
-    to write "First, Next, Finally," around a direct answer. Gate it (`when: {accuracy: 1}`), keep its weight small, and
-    read completions.
+    No recipe uses this. **Warning**: it pays for the words, not for the steps. A policy learns within a few
+    dozen updates to write "First, Next, Finally," around a direct answer. Gate it (`when: {accuracy: 1}`),
+    keep its weight small, and read completions.
     """
     if steps < 1:
         raise RewardError(f"rewards: reasoning_steps: steps must be at least 1, not {steps}.")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from r1rl.reflection import reflects
-from r1rl.tags import thoughts
+from r1rl.text.reflection import reflects
+from r1rl.text.tags import thoughts
 
 
 def reflection(completions: list[str], prefill: str = "") -> list[float | None]:
-    """1 if the thoughts check, question or redo their own work (r1rl.reflection), else 0.
+    """1 if the thoughts check, question or redo their own work (r1rl.text.reflection), else 0.
 
-    No recipe uses this. **Warning**: it pays for saying "wait, let me check", not for checking. DeepSeek-R1-Zero's
-    reflection grew because it paid through accuracy; rewarded by itself it becomes a phrase that every completion carries.
-    Gate it (`when: {accuracy: 1}`), keep its weight small, and watch accuracy rather than `reflection/rate`.
+    No recipe uses this. **Warning**: it pays for saying "wait, let me check", not for checking.
+    DeepSeek-R1-Zero's reflection grew because it paid through accuracy; rewarded by itself it becomes a
+    phrase that every completion carries. Gate it (`when: {accuracy: 1}`), keep its weight small, and watch
+    accuracy rather than `reflection/rate`.
     """
     return [float(reflects(thoughts(prefill + completion))) for completion in completions]

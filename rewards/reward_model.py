@@ -8,7 +8,7 @@ from typing import Any
 
 from r1rl import models
 from r1rl.errors import RewardError
-from r1rl.scored_text import scored_answer, scored_token_ids
+from r1rl.text.scored_text import scored_answer, scored_token_ids
 
 
 def reward_model(
@@ -25,16 +25,22 @@ def reward_model(
     answer_only: bool = True,
     sigmoid: bool = False,
 ) -> list[float | None]:
-    """The model's score for each problem and answer (the helpfulness reward of DeepSeek-R1, arXiv 2501.12948, section 2.3.4).
+    """The model's score for each problem and answer (the helpfulness reward of DeepSeek-R1, arXiv 2501.12948,
+    section 2.3.4).
 
-    `path` (a run of `r1rl reward-model`, a folder or a hub name) and `revision` name the model. The conversation goes through its
-    tokenizer's chat template, or is joined by an empty line if it has none. `answer_only` leaves out what stands before the last
-    `</think>`, as the paper does for helpfulness; an answer whose thoughts never close is not applicable (None). The model runs on its
-    own `device` (default: the last GPU, else the CPU), without gradients, in batches of at most `batch_tokens` tokens, padding included,
-    of rows of similar length; longer texts keep their last `max_length` tokens. `sigmoid` maps scores to (0, 1). Loaded at its first use.
+    `path` (a run of `r1rl reward-model`, a folder or a hub name) and `revision` name the model. The
+    conversation goes through its tokenizer's chat template, or is joined by an empty line if it has none.
+    `answer_only` leaves out what stands before the last `</think>`, as the paper does for helpfulness; an
+    answer whose thoughts never close is not applicable (None). The model runs on its own `device` (default:
+    the last GPU, else the CPU), without gradients, in batches of at most `batch_tokens` tokens, padding
+    included, of rows of similar length; longer texts keep their last `max_length` tokens. `sigmoid` maps
+    scores to (0, 1). Loaded at its first use.
     """
     if batch_tokens < max_length:
-        raise RewardError(f"rewards: reward_model: batch_tokens ({batch_tokens}) must be at least max_length ({max_length}).")
+        raise RewardError(
+            f"rewards: reward_model: batch_tokens ({batch_tokens}) must be at least max_length "
+            f"({max_length})."
+        )
     if not completions:
         return []
     tokenizer, model = _load(path, revision, device, dtype)
@@ -70,7 +76,10 @@ def _load(path: str, revision: str | None, device: str | None, dtype: str) -> tu
     except (OSError, ValueError) as error:
         raise RewardError(f"rewards: reward_model: {path!r} can't be loaded: {error}") from error
     if model.config.num_labels != 1:
-        raise RewardError(f"rewards: reward_model: {path!r} has {model.config.num_labels} outputs; a reward model has one (num_labels: 1).")
+        raise RewardError(
+            f"rewards: reward_model: {path!r} has {model.config.num_labels} outputs; a reward model has one "
+            f"(num_labels: 1)."
+        )
     return tokenizer, model.to(device).eval().requires_grad_(False)
 
 
@@ -87,7 +96,9 @@ def _batches(rows: dict[int, list[int]], batch_tokens: int) -> Iterator[list[int
 
 
 def _scores(model: Any, token_ids: list[list[int]], sigmoid: bool) -> list[float]:
-    """One forward pass. Padded on the right with the id that the model looks for when it seeks the last token."""
+    """One forward pass. Padded on the right with the id that the model looks for when it seeks the last
+    token.
+    """
     import torch
 
     width = max(map(len, token_ids))
@@ -97,5 +108,9 @@ def _scores(model: Any, token_ids: list[list[int]], sigmoid: bool) -> list[float
     ids_BT = torch.tensor([ids + [padding] * (width - len(ids)) for ids in token_ids])
     mask_BT = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in token_ids])
     with torch.inference_mode():
-        logits_B = model(input_ids=ids_BT.to(model.device), attention_mask=mask_BT.to(model.device)).logits[:, 0].float()
+        logits_B = (
+            model(input_ids=ids_BT.to(model.device), attention_mask=mask_BT.to(model.device))
+            .logits[:, 0]
+            .float()
+        )
     return list((logits_B.sigmoid() if sigmoid else logits_B).tolist())

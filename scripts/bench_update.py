@@ -1,11 +1,13 @@
-"""Seconds of an update with padded sequences, packed ones, and packed ones that share their prompts, taking turns in one process.
+"""Seconds of an update with padded sequences, packed ones, and packed ones that share their prompts, taking
+turns in one process.
 
     python scripts/bench_update.py recipes/bench/tiny.yaml --threads 1 2
     python scripts/bench_update.py recipes/bench/qwen2.5-0.5b.yaml update.micro_batch_tokens=16384 --profile
 
-The recipe is one of `r1rl bench`. The table shows medians, and for a CPU those of processor seconds, which other work on the machine
-disturbs less. On a GPU layers are compiled as the recipe says, those of padded sequences too, which a run leaves alone. `--profile` shows
-where the host's and the device's time goes in an update of the last layout.
+The recipe is one of `r1rl bench`. The table shows medians, and for a CPU those of processor seconds, which
+other work on the machine disturbs less. On a GPU layers are compiled as the recipe says, those of padded
+sequences too, which a run leaves alone. `--profile` shows where the host's and the device's time goes in an
+update of the last layout.
 """
 
 from __future__ import annotations
@@ -22,26 +24,30 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity
 
+from r1rl.bench.recipe import BenchRecipe
 from r1rl.bench.workload import Workload, compute_dtype, make_model, make_workload, vocabulary_of
-from r1rl.config.bench import BenchRecipe
 from r1rl.config.load import load_recipe
-from r1rl.grpo.batching import TrainBatch, build_train_batch, move
-from r1rl.grpo.compilation import compile_policy, fuse_logprobs, wants_compiling
-from r1rl.grpo.layout import choose_layout, packed_attention_in
-from r1rl.grpo.logprobs import PolicyForward
-from r1rl.grpo.packing import Layout, make_micro_batches
-from r1rl.lora import add_adapters
-from r1rl.sampling import Sampling
+from r1rl.models.lora import add_adapters
+from r1rl.objective.sampling import Sampling
+from r1rl.policy.batching import TrainBatch, build_train_batch, move
+from r1rl.policy.compilation import compile_policy, fuse_logprobs, wants_compiling
+from r1rl.policy.layout import choose_layout, packed_attention_in
+from r1rl.policy.logprobs import PolicyForward
+from r1rl.policy.packing import Layout, make_micro_batches
 from r1rl.types import Completion, FinishReason
 
 
 def batch_of(workload: Workload) -> TrainBatch:
     """Completions of the workload's lengths; what they say does not matter."""
     generator = torch.Generator().manual_seed(0)
-    prompts = [prompt for prompt, lengths in zip(workload.prompts, workload.lengths, strict=True) for _ in lengths]
+    prompts = [
+        prompt for prompt, lengths in zip(workload.prompts, workload.lengths, strict=True) for _ in lengths
+    ]
     lengths = [length for group in workload.lengths for length in group]
     texts = [torch.randint(2, workload.eos, (length,), generator=generator).tolist() for length in lengths]
-    return build_train_batch(prompts, [Completion(ids, [], "", FinishReason.EOS) for ids in texts], torch.ones(len(texts)))
+    return build_train_batch(
+        prompts, [Completion(ids, [], "", FinishReason.EOS) for ids in texts], torch.ones(len(texts))
+    )
 
 
 def update(policy: PolicyForward, batch: TrainBatch, layout: Layout, recipe: BenchRecipe) -> tuple[int, int]:
@@ -54,7 +60,9 @@ def update(policy: PolicyForward, batch: TrainBatch, layout: Layout, recipe: Ben
         for micro_batch in micro_batches:
             it = move(micro_batch, device)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16):
-                logprobs_N, _ = policy(it.input_ids_RT, it.predictors_N, it.targets_N, "value", it.positions_RT, it.plan)
+                logprobs_N, _ = policy(
+                    it.input_ids_RT, it.predictors_N, it.targets_N, "value", it.positions_RT, it.plan
+                )
             logprobs_N.sum().backward()
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -62,18 +70,26 @@ def update(policy: PolicyForward, batch: TrainBatch, layout: Layout, recipe: Ben
 
 
 def profile(policy: PolicyForward, batch: TrainBatch, layout: Layout, recipe: BenchRecipe) -> None:
-    """Prints the costliest functions of an update on the host, then the costliest kernels of another on the device."""
+    """Prints the costliest functions of an update on the host, then the costliest kernels of another on the
+    device.
+    """
     host = cProfile.Profile()
     host.runcall(update, policy, batch, layout, recipe)
     pstats.Stats(host).sort_stats("tottime").print_stats(30)
     activities = [ProfilerActivity.CUDA] if torch.cuda.is_available() else [ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities) as device:
         update(policy, batch, layout, recipe)
-    print(device.key_averages().table(sort_by=f"self_{activities[0].name.lower()}_time_total", row_limit=30, max_name_column_width=80))
+    print(
+        device.key_averages().table(
+            sort_by=f"self_{activities[0].name.lower()}_time_total", row_limit=30, max_name_column_width=80
+        )
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("recipe", type=Path)
     parser.add_argument("overrides", nargs="*", help="key=value, as for r1rl bench")
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
@@ -94,13 +110,20 @@ def main() -> None:
         "packed": replace(packed, shares_prompts=False),
         "packed, prompts shared": packed,
     }
-    policy = PolicyForward(model, Sampling(max_completion_length=recipe.completion_length_max), recipe.update.logprob_chunk)
+    policy = PolicyForward(
+        model, Sampling(max_completion_length=recipe.completion_length_max), recipe.update.logprob_chunk
+    )
     if wants_compiling(recipe.update.compile, device, dtype, checkpointed=False):
         started = time.perf_counter()
-        print(compile_policy(policy, packed, dtype) or f"The policy's layers were compiled in {time.perf_counter() - started:.1f} s.")
+        print(
+            compile_policy(policy, packed, dtype)
+            or f"The policy's layers were compiled in {time.perf_counter() - started:.1f} s."
+        )
     if reason := fuse_logprobs(policy, dtype):
         print(reason)
-    print("| threads | layout | passes | positions | seconds | processor seconds |\n|---|---|---|---|---|---|")
+    print(
+        "| threads | layout | passes | positions | seconds | processor seconds |\n|---|---|---|---|---|---|"
+    )
     for threads in options.threads:
         torch.set_num_threads(threads)
         seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in layouts}

@@ -1,8 +1,11 @@
-"""Plant benchmark problems in a corpus, word for word and paraphrased, and measure what r1rl.data.decontaminate finds.
+"""Plant benchmark problems in a corpus, word for word and paraphrased, and measure what
+r1rl.data.decontaminate finds.
 
-    python scripts/measure_decontamination.py [--rows 100000] [--planted 100] [--seed 0] [--generated] [--list]
+    python scripts/measure_decontamination.py [--rows 100000] [--planted 100] [--seed 0] [--generated]
+    [--list]
 
-Prints what was found of each kind, the false alarms, and the time. --generated uses no files; --list shows misses and false alarms.
+Prints what was found of each kind, the false alarms, and the time. --generated uses no files; --list shows
+misses and false alarms.
 """
 
 from __future__ import annotations
@@ -17,13 +20,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from contamination_corpus import SHARED, make_corpus, read_paraphrases
 
-from r1rl.config.select import DecontaminationConfig
 from r1rl.data.decontaminate import BenchmarkProblem, find_contaminated
+from r1rl.select.recipe import DecontaminationConfig
 
 
 def main() -> None:
     """Make the corpus, search it, and print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--planted", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
@@ -32,16 +37,26 @@ def main() -> None:
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
     corpus = make_corpus(options.rows, options.planted, options.seed, None if options.generated else SHARED)
-    problems = [BenchmarkProblem(name, identity, text) for name, own in corpus.benchmarks.items() for identity, text in own]
+    problems = [
+        BenchmarkProblem(name, identity, text)
+        for name, own in corpus.benchmarks.items()
+        for identity, text in own
+    ]
     started, worked = time.perf_counter(), time.process_time()
     matches = find_contaminated(corpus.rows, problems, options.threshold)
     seconds, work = time.perf_counter() - started, time.process_time() - worked
     found = {match.row: match for match in matches}
     wrong = [match for match in matches if match.row not in corpus.exact | corpus.paraphrased]
     kept = sorted(corpus.kept_words)
-    print(f"{len(corpus.rows)} rows, seed {options.seed}; {len(problems)} benchmark problems of {', '.join(corpus.benchmarks)}")
+    print(
+        f"{len(corpus.rows)} rows, seed {options.seed}; {len(problems)} benchmark problems of "
+        f"{', '.join(corpus.benchmarks)}"
+    )
     print(f"exact: {len(corpus.exact & found.keys())} of {len(corpus.exact)}")
-    print(f"paraphrased: {len(corpus.paraphrased & found.keys())} of {len(corpus.paraphrased)}; of their words the problem has")
+    print(
+        f"paraphrased: {len(corpus.paraphrased & found.keys())} of {len(corpus.paraphrased)}; of their "
+        f"words the problem has"
+    )
     low, middle, high = kept[len(kept) // 10], kept[len(kept) // 2], kept[-len(kept) // 10]
     print(f"  {low:.0%} (lowest tenth), {middle:.0%} (median), {high:.0%} (highest tenth)")
     print(f"false alarms: {len(wrong)}")
@@ -51,7 +66,10 @@ def main() -> None:
         print_by_hand(corpus.rows, problems, options.threshold)
     if options.list:
         for match in wrong:
-            print(f"\nfalse alarm, {match.kind} {match.score}: {corpus.rows[match.row]}\n  {match.problem.benchmark}: {match.problem.text}")
+            print(
+                f"\nfalse alarm, {match.kind} {match.score}: {corpus.rows[match.row]}\n  "
+                f"{match.problem.benchmark}: {match.problem.text}"
+            )
         for row in sorted((corpus.exact | corpus.paraphrased) - found.keys()):
             print(f"\nmissed: {corpus.rows[row]}")
 
@@ -59,9 +77,13 @@ def main() -> None:
 def print_by_hand(rows: list[str], problems: list[BenchmarkProblem], threshold: float) -> None:
     """What is found of the paraphrases that were written by hand, planted in the same corpus."""
     written = read_paraphrases()
-    found = {match.row - len(rows) for match in find_contaminated([*rows, *written.values()], problems, threshold)}
+    found = {
+        match.row - len(rows) for match in find_contaminated([*rows, *written.values()], problems, threshold)
+    }
     print(f"paraphrased by hand: {sum(place in found for place in range(len(written)))} of {len(written)}")
-    print(f"  missed: {', '.join(name for place, name in enumerate(written) if place not in found) or 'none'}")
+    print(
+        f"  missed: {', '.join(name for place, name in enumerate(written) if place not in found) or 'none'}"
+    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-# The tests' tensors are tiny. With two threads every operation waits for both, which on a machine with other work takes up to
+# The tests' tensors are tiny. With two threads every operation waits for both, which on a machine with other
+# work takes up to
 # forty times as long. Set before torch is imported, and inherited by the commands that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from r1rl import cli
+from r1rl.cli.main import main as cli
 
 Reply = Callable[[str, dict[str, Any]], str | int | dict[str, Any]]
 """From a path and a request to the text of the completion, an error status, or the whole answer."""
@@ -56,7 +56,10 @@ class StubServer:
 def completion(text: str, chat: bool = False, **choice: Any) -> dict[str, Any]:
     """An answer of OpenAI's form; a token is a word."""
     said = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
-    return {"choices": [{**said, "finish_reason": "stop", **choice}], "usage": {"completion_tokens": len(text.split())}}
+    return {
+        "choices": [{**said, "finish_reason": "stop", **choice}],
+        "usage": {"completion_tokens": len(text.split())},
+    }
 
 
 @contextmanager
@@ -85,7 +88,9 @@ def write_recipe(path: Path, url: str, *benchmarks: str, extra: str = "") -> Pat
     return path
 
 
-def evaluate_scripted(tmp_path: Path, benchmark: str, reply: Reply, *overrides: str, extra: str = "") -> dict[str, Any]:
+def evaluate_scripted(
+    tmp_path: Path, benchmark: str, reply: Reply, *overrides: str, extra: str = ""
+) -> dict[str, Any]:
     """The figures of a scripted model on one benchmark; the whole path from the command line on."""
     with serving(reply) as server:
         recipe = write_recipe(tmp_path / "r.yaml", server.url, benchmark, extra=extra)

@@ -1,10 +1,11 @@
-"""Stands in for r1rl's commands in tests of the pipeline: reads the real recipes and leaves what the commands leave, without a model.
+"""Stands in for r1rl's commands in tests of the pipeline: reads the real recipes and leaves what the commands
+leave, without a model.
 
     python pipeline_stage.py PAUSE r1rl COMMAND RECIPE key=value ... [--resume]
 
-A training writes a checkpoint per step, whole or not at all, and goes on with --resume; an evaluation keeps its samples line by line.
-What a stage makes depends on its recipe and on the bytes of the models and data that it reads. Each stage that ends notes it in
-ended.log beside the stages' folders.
+A training writes a checkpoint per step, whole or not at all, and goes on with --resume; an evaluation keeps
+its samples line by line. What a stage makes depends on its recipe and on the bytes of the models and data
+that it reads. Each stage that ends notes it in ended.log beside the stages' folders.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from r1rl import models
-from r1rl.checkpoint_folders import checkpoint_path, find_checkpoint, step_of
 from r1rl.config.load import dump_recipe, load_recipe
-from r1rl.run_directory import RunDirectory
+from r1rl.models.checkpoint_folders import checkpoint_path, find_checkpoint, step_of
+from r1rl.runs.run_directory import RunDirectory
 
 
 def main(words: list[str], pause: float = 0.0) -> int:
@@ -47,7 +48,11 @@ def train(recipe: Any, folder: Path, resume: bool, pause: float) -> None:
         (folder / "config.yaml").write_text(dump_recipe(recipe))
         first = 1
     data = Path(recipe.data.source)
-    material = [read_model(recipe.model.path), data.read_text() if data.is_file() else recipe.data.source, recipe.optimizer.learning_rate]
+    material = [
+        read_model(recipe.model.path),
+        data.read_text() if data.is_file() else recipe.data.source,
+        recipe.optimizer.learning_rate,
+    ]
     for step in range(first, recipe.max_steps + 1):
         time.sleep(pause)
         with (folder / "steps.log").open("a") as file:
@@ -58,7 +63,9 @@ def train(recipe: Any, folder: Path, resume: bool, pause: float) -> None:
         (partial / "config.json").write_text("{}")
         (partial / "model.safetensors").write_text(json.dumps([*material, step]))
         partial.rename(partial.with_suffix(""))
-    RunDirectory(folder).write_summary({"accuracy_after": {"value": 0.5, "ci95": [0.4, 0.6]}, "steps": recipe.max_steps})
+    RunDirectory(folder).write_summary(
+        {"accuracy_after": {"value": 0.5, "ci95": [0.4, 0.6]}, "steps": recipe.max_steps}
+    )
 
 
 def evaluate(recipe: Any, folder: Path, pause: float) -> None:
@@ -73,10 +80,17 @@ def evaluate(recipe: Any, folder: Path, pause: float) -> None:
     scores = []
     for model in recipe.models:
         value = len(read_model(model.path)) % 100 / 100
-        figures = {"accuracy": {"value": value, "ci95": [0.0, 1.0]}, "mean_tokens": {"value": 20.0, "ci95": None}}
+        figures = {
+            "accuracy": {"value": value, "ci95": [0.0, 1.0]},
+            "mean_tokens": {"value": 20.0, "ci95": None},
+        }
         portrait = {"count": 2, "language_consistency": 0.5}
         counts = {"num_problems": recipe.num_problems, "num_samples": 1}
-        rest = {"rates": {"extraction_failure": 0.25}, "correct": portrait, "wrong": {**portrait, "language_consistency": 1.0}}
+        rest = {
+            "rates": {"extraction_failure": 0.25},
+            "correct": portrait,
+            "wrong": {**portrait, "language_consistency": 1.0},
+        }
         scores.append({"model": model.name, "benchmark": "countdown", **counts, **figures, **rest})
     RunDirectory(folder).write_summary({"scores": scores})
     (folder / "report.html").write_text("<html></html>")

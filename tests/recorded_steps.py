@@ -1,7 +1,9 @@
-"""A CUDA graph's stand-in for machines without a GPU: records the operations of a step and replays them on the same memory.
+"""A CUDA graph's stand-in for machines without a GPU: records the operations of a step and replays them on
+the same memory.
 
-As with a CUDA graph, a replay knows nothing of the host: Python values are those of the recording, and every tensor lies where
-it lay then. What a capture would not survive (waiting for a value, shapes that depend on values) raises while it is recorded.
+As with a CUDA graph, a replay knows nothing of the host: Python values are those of the recording, and every
+tensor lies where it lay then. What a capture would not survive (waiting for a value, shapes that depend on
+values) raises while it is recorded.
 """
 
 from __future__ import annotations
@@ -14,14 +16,24 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "unique", "unique_consecutive", "_unique2", "bincount", "item", "equal"}
+WAITING = {
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "unique",
+    "unique_consecutive",
+    "_unique2",
+    "bincount",
+    "item",
+    "equal",
+}
 """Operations whose result, or its shape, depends on values: the host has to wait for them."""
 FROM_THE_HOST = {"lift_fresh", "lift_fresh_copy"}
 """Tensors made of Python values: a copy from the host's memory, which may hold something else at a replay."""
 
 
 class RecordedSteps:
-    """See `r1rl.rollout.graphs.Capture`."""
+    """See `r1rl.compute.graphs.Capture`."""
 
     def __init__(self) -> None:
         self.fault: str | None = None

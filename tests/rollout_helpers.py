@@ -22,8 +22,8 @@ from transformers import (
     Qwen3Config,
 )
 
-from r1rl.rollout.native import NativeEngine
-from r1rl.sampling import Sampling
+from r1rl.objective.sampling import Sampling
+from r1rl.rollout.native.engine import NativeEngine
 from r1rl.types import Completion
 
 PROMPTS = [[5, 6, 7], [1] * 9 + [2, 3], [3], [8, 9, 10, 11, 12], [40, 41, 42]]
@@ -70,15 +70,23 @@ MLA_SHAPE = {
 
 
 def configs() -> dict[str, PreTrainedConfig]:
-    """Architectures that differ in attention: grouped heads, sliding windows (of 6 tokens), soft caps, learned positions, latents."""
+    """Architectures that differ in attention: grouped heads, sliding windows (of 6 tokens), soft caps,
+    learned positions, latents.
+    """
     return {
         "qwen2": Qwen2Config(**SHAPE),
         "qwen3": Qwen3Config(**SHAPE, head_dim=8),
         "llama": LlamaConfig(**SHAPE),
         "mistral": MistralConfig(**SHAPE, sliding_window=6),
-        # Eager: the sdpa attention of some transformers versions (5.17) leaves out the soft cap without a word.
+        # Eager: the sdpa attention of some transformers versions (5.17) leaves out the soft cap without a
+        # word.
         "gemma2": Gemma2Config(
-            **SHAPE, head_dim=8, sliding_window=6, attn_logit_softcapping=2.0, query_pre_attn_scalar=8, attn_implementation="eager"
+            **SHAPE,
+            head_dim=8,
+            sliding_window=6,
+            attn_logit_softcapping=2.0,
+            query_pre_attn_scalar=8,
+            attn_implementation="eager",
         ),
         "phi": PhiConfig(**SHAPE),
         "gpt2": GPT2Config(**GPT2_SHAPE),
@@ -99,7 +107,9 @@ def tiny_model(config: PreTrainedConfig | None = None, seed: int = 0) -> PreTrai
 
 def bloom_model() -> PreTrainedModel:
     """A model whose position bias the native engine can't know."""
-    return AutoModelForCausalLM.from_config(BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4))
+    return AutoModelForCausalLM.from_config(
+        BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4)
+    )
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -115,9 +125,11 @@ def ids(text: str) -> list[int]:
 
 
 def chi_square_p_value(counts: torch.Tensor, probabilities: torch.Tensor) -> float:
-    """P(a chi-square statistic at least this large) under `probabilities`, cells expected fewer than 5 times merged into one.
+    """P(a chi-square statistic at least this large) under `probabilities`, cells expected fewer than 5 times
+    merged into one.
 
-    The survival function of chi-square with k degrees of freedom is the regularized upper incomplete gamma Q(k / 2, x / 2).
+    The survival function of chi-square with k degrees of freedom is the regularized upper incomplete gamma
+    Q(k / 2, x / 2).
     """
     expected = probabilities.double() * counts.sum()
     if bool((counts[expected == 0] > 0).any()):
@@ -131,9 +143,13 @@ def chi_square_p_value(counts: torch.Tensor, probabilities: torch.Tensor) -> flo
     return torch.special.gammaincc(freedom / 2, statistic / 2).item() if len(expected) > 1 else 1.0
 
 
-def run(engine: Any, prompts: list[list[int]], num_generations: int, sampling: Sampling, seeds: list[int]) -> list[list[Completion]]:
+def run(
+    engine: Any, prompts: list[list[int]], num_generations: int, sampling: Sampling, seeds: list[int]
+) -> list[list[Completion]]:
     """The completions of each prompt, in the order of the prompts."""
-    groups = {group.index: group.completions for group in engine.generate(prompts, num_generations, sampling, seeds)}
+    groups = {
+        group.index: group.completions for group in engine.generate(prompts, num_generations, sampling, seeds)
+    }
     assert sorted(groups) == list(range(len(prompts)))
     return [groups[index] for index in range(len(prompts))]
 

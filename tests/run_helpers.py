@@ -13,10 +13,10 @@ import torch
 from tiny_policy import save_tiny_policy
 from transformers import AutoModelForCausalLM
 
-from r1rl.checkpoint_folders import find_checkpoint
 from r1rl.config.load import load_recipe
 from r1rl.grpo.run import run
-from r1rl.run_directory import RunDirectory
+from r1rl.models.checkpoint_folders import find_checkpoint
+from r1rl.runs.run_directory import RunDirectory
 
 Job = Callable[[Any, Path, str | None], None]
 
@@ -76,9 +76,14 @@ def do_run(command: str, job: Job, path: Path, *overrides: str, resume: str | No
 
 
 def start_two(
-    command: str, recipe: Path, *words: str, launcher: tuple[str, ...] = (), environment: dict[str, str] | None = None
+    command: str,
+    recipe: Path,
+    *words: str,
+    launcher: tuple[str, ...] = (),
+    environment: dict[str, str] | None = None,
 ) -> RunDirectory:
-    """A command of r1rl with a recipe in two processes on the CPU, which must succeed; the run directory that it says it wrote to.
+    """A command of r1rl with a recipe in two processes on the CPU, which must succeed; the run directory that
+    it says it wrote to.
 
     `launcher`: Python's arguments before the command, if not those of accelerate's launcher.
     """
@@ -97,7 +102,10 @@ def start_two(
 
 def untimed(directory: RunDirectory) -> list[dict[str, Any]]:
     """The metrics of every step without those that depend on the clock."""
-    return [{k: v for k, v in record.items() if not any(part in k for part in TIMES)} for record in directory.read_metrics()]
+    return [
+        {k: v for k, v in record.items() if not any(part in k for part in TIMES)}
+        for record in directory.read_metrics()
+    ]
 
 
 def newest(directory: RunDirectory) -> Path:

@@ -1,6 +1,7 @@
-"""`python -m r1rl` under FSDP2 on CPU processes, which accelerate shards on accelerators only: here it takes its processes for such.
+"""`python -m r1rl` under FSDP2 on CPU processes, which accelerate shards on accelerators only: here it takes
+its processes for such.
 
-    torchrun --nproc_per_node 2 tests/sharded_launch.py grpo recipe.yaml          with the environment of `ENVIRONMENT`
+torchrun --nproc_per_node 2 tests/sharded_launch.py grpo recipe.yaml          with the environment of `ENVIRONMENT`
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 
-from r1rl.cli import main
+from r1rl.cli.main import main
 
 ENVIRONMENT = {
     "ACCELERATE_USE_CPU": "true",

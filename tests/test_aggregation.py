@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from r1rl.config.schema import AlgorithmConfig
-from r1rl.grpo.aggregation import count_trained, loss_weights, sequences_needed, trained_sequences
+from r1rl.objective.aggregation import count_trained, loss_weights, sequences_needed, trained_sequences
 
 
 @pytest.mark.parametrize(
@@ -26,29 +26,46 @@ def test_golden_weights(aggregation, expected):
     counts = count_trained(lengths, trained)
     assert counts.tolist() == [3, 6]
     rollout = torch.tensor([6, 10], dtype=torch.float64)
-    assert loss_weights(lengths, trained, counts, rollout, config, 16).tolist() == pytest.approx(expected, rel=1e-12)
+    assert loss_weights(lengths, trained, counts, rollout, config, 16).tolist() == pytest.approx(
+        expected, rel=1e-12
+    )
 
     masked = AlgorithmConfig(aggregation=aggregation, mask_truncated=True)
     trained = trained_sequences(lengths, truncated, masked)
     counts = count_trained(lengths, trained)
     assert counts.tolist() == [3, 4]  # the masked sequence still counts as a sequence
     found = loss_weights(lengths, trained, counts, rollout, masked, 16).tolist()
-    assert found == pytest.approx([1 / 4, 1 / 4, 0] if aggregation == "bnpo" else [*expected[:2], 0.0], rel=1e-12)
+    assert found == pytest.approx(
+        [1 / 4, 1 / 4, 0] if aggregation == "bnpo" else [*expected[:2], 0.0], rel=1e-12
+    )
 
 
 def test_counts_of_processes_add_up():
-    lengths, truncated, config = torch.tensor([3, 1, 2, 7]), torch.zeros(4, dtype=torch.bool), AlgorithmConfig(aggregation="grpo")
+    lengths, truncated, config = (
+        torch.tensor([3, 1, 2, 7]),
+        torch.zeros(4, dtype=torch.bool),
+        AlgorithmConfig(aggregation="grpo"),
+    )
     trained = trained_sequences(lengths, truncated, config)
     whole = count_trained(lengths, trained)
     parts = [count_trained(lengths[part], trained[part]) for part in (slice(0, 1), slice(1, 4))]
     torch.testing.assert_close(parts[0] + parts[1], whole, rtol=0, atol=0)
     together = loss_weights(lengths, trained, whole, whole, config, 16)
-    apart = torch.cat([loss_weights(lengths[part], trained[part], whole, whole, config, 16) for part in (slice(0, 1), slice(1, 4))])
+    apart = torch.cat(
+        [
+            loss_weights(lengths[part], trained[part], whole, whole, config, 16)
+            for part in (slice(0, 1), slice(1, 4))
+        ]
+    )
     torch.testing.assert_close(apart, together, rtol=0, atol=0)
 
 
 def test_sequences_without_tokens_are_not_trained():
-    lengths, truncated, config = torch.tensor([0, 2]), torch.zeros(2, dtype=torch.bool), AlgorithmConfig(aggregation="grpo")
+    lengths, truncated, config = (
+        torch.tensor([0, 2]),
+        torch.zeros(2, dtype=torch.bool),
+        AlgorithmConfig(aggregation="grpo"),
+    )
     trained = trained_sequences(lengths, truncated, config)
     assert trained.tolist() == [False, True]
     counts = count_trained(lengths, trained)
@@ -58,6 +75,21 @@ def test_sequences_without_tokens_are_not_trained():
 def test_sequences_needed():
     advantages, trained = torch.tensor([1.0, 0.0, -1.0, 1.0]), torch.tensor([True, True, True, False])
     assert sequences_needed(advantages, trained, AlgorithmConfig()).tolist() == [True, False, True, False]
-    assert sequences_needed(advantages, trained, AlgorithmConfig(surrogate="online_rft")).tolist() == [True, False, False, False]
-    assert sequences_needed(advantages, trained, AlgorithmConfig(beta=0.1)).tolist() == [True, True, True, False]
-    assert sequences_needed(advantages, trained, AlgorithmConfig(entropy_coefficient=0.1)).tolist() == [True, True, True, False]
+    assert sequences_needed(advantages, trained, AlgorithmConfig(surrogate="online_rft")).tolist() == [
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert sequences_needed(advantages, trained, AlgorithmConfig(beta=0.1)).tolist() == [
+        True,
+        True,
+        True,
+        False,
+    ]
+    assert sequences_needed(advantages, trained, AlgorithmConfig(entropy_coefficient=0.1)).tolist() == [
+        True,
+        True,
+        True,
+        False,
+    ]

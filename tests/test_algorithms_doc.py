@@ -1,4 +1,6 @@
-"""Every recipe snippet of docs/algorithms.md is an objective that r1rl accepts, under the names that the tables use."""
+"""Every recipe snippet of docs/algorithms.md is an objective that r1rl accepts, under the names that the
+tables use.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import torch
 import yaml
 
 from r1rl.config.schema import AlgorithmConfig
-from r1rl.grpo.advantages import group_advantages
+from r1rl.objective.advantages import group_advantages
 
 PAGE = (Path(__file__).parent.parent / "docs" / "algorithms.md").read_text(encoding="utf-8")
 SNIPPETS = re.split(r"\n\n+", re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL).group(1).strip())
@@ -24,5 +26,7 @@ def test_snippet(snippet):
 
 
 def test_every_choice_of_the_objective_is_on_the_page():
-    choices = {field.name for field in fields(AlgorithmConfig)} - {"max_refills"}  # of the rollout, not of the objective
+    choices = {field.name for field in fields(AlgorithmConfig)} - {
+        "max_refills"
+    }  # of the rollout, not of the objective
     assert not [name for name in sorted(choices) if name not in PAGE]

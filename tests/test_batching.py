@@ -1,4 +1,6 @@
-"""Batches and micro-batches: every mask pinned element by element, and the gradient of a whole batch however it is cut."""
+"""Batches and micro-batches: every mask pinned element by element, and the gradient of a whole batch however
+it is cut.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,13 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from r1rl.config.schema import AlgorithmConfig, UpdateConfig
-from r1rl.grpo.aggregation import count_trained, loss_weights, sequences_needed, trained_sequences
-from r1rl.grpo.batching import TrainBatch, build_train_batch, collect_token_values, loss_inputs, move
-from r1rl.grpo.costs import PassCosts
-from r1rl.grpo.logprobs import PolicyForward
-from r1rl.grpo.losses import policy_loss
-from r1rl.grpo.packing import PASS_OVERHEAD, Layout, cut_rows, filler, lay_out_padded, make_micro_batches
-from r1rl.sampling import Sampling
+from r1rl.objective.aggregation import count_trained, loss_weights, sequences_needed, trained_sequences
+from r1rl.objective.losses import policy_loss
+from r1rl.objective.sampling import Sampling
+from r1rl.policy.batching import TrainBatch, build_train_batch, collect_token_values, loss_inputs, move
+from r1rl.policy.costs import PassCosts
+from r1rl.policy.logprobs import PolicyForward
+from r1rl.policy.packing import PASS_OVERHEAD, Layout, cut_rows, filler, lay_out_padded, make_micro_batches
 from r1rl.types import Completion, FinishReason
 
 EOS = 9
@@ -31,7 +33,9 @@ def completion(token_ids: list[int], reason: FinishReason = FinishReason.EOS) ->
 
 def small_batch() -> TrainBatch:
     completions = [completion([4, 5, EOS]), completion([6], FinishReason.LENGTH), completion([7, EOS])]
-    return build_train_batch([[1, 2], [3], [1, 2, 3]], completions, torch.tensor([1.0, -1.0, 0.5]), with_sampler_logprobs=True)
+    return build_train_batch(
+        [[1, 2], [3], [1, 2, 3]], completions, torch.tensor([1.0, -1.0, 0.5]), with_sampler_logprobs=True
+    )
 
 
 def test_train_batch_element_by_element():
@@ -47,10 +51,12 @@ def test_train_batch_element_by_element():
 
 def test_layout_element_by_element():
     micro_batch = lay_out_padded(small_batch(), [2, 0, 1])
-    # prompt 1 2 3 | 7 EOS, prompt 1 2 | 4 5 EOS, prompt 3 | 6; the last token of each is predicted but predicts nothing
+    # prompt 1 2 3 | 7 EOS, prompt 1 2 | 4 5 EOS, prompt 3 | 6; the last token of each is predicted but
+    # predicts nothing
     assert micro_batch.input_ids_RT.tolist() == [[1, 2, 3, 7], [1, 2, 4, 5], [3, 0, 0, 0]]
     assert micro_batch.targets_N.tolist() == [7, EOS, 4, 5, EOS, 6]
-    # 7 is predicted by the 3 at place 2, its EOS by the 7; 4 by the 2 at 4 + 1, 5 by 4, EOS by 5; 6 by the 3 at 8
+    # 7 is predicted by the 3 at place 2, its EOS by the 7; 4 by the 2 at 4 + 1, 5 by 4, EOS by 5; 6 by the 3
+    # at 8
     assert micro_batch.predictors_N.tolist() == [2, 3, 5, 6, 7, 8]
     assert micro_batch.sequence_N.tolist() == [0, 0, 1, 1, 1, 2]
     assert micro_batch.lengths_R.tolist() == [2, 3, 1]
@@ -89,13 +95,19 @@ def test_token_values_return_to_their_places():
     batch = small_batch()
     micro_batches = make_micro_batches(batch, [2, 0], PADDED, UpdateConfig(micro_batch_tokens=4))
     assert len(micro_batches) == 2
-    found = collect_token_values(batch, micro_batches, [micro_batch.targets_N for micro_batch in micro_batches])
+    found = collect_token_values(
+        batch, micro_batches, [micro_batch.targets_N for micro_batch in micro_batches]
+    )
     assert found[[0, 1, 2, 4, 5]].tolist() == [4, 5, EOS, 7, EOS]
     assert found[3].isnan()  # sequence 1 was in no micro-batch
 
 
 def test_inputs_are_not_changed():
-    prompts, completions, advantages = [[1, 2], [3]], [completion([4, EOS]), completion([5])], torch.tensor([1.0, -1.0])
+    prompts, completions, advantages = (
+        [[1, 2], [3]],
+        [completion([4, EOS]), completion([5])],
+        torch.tensor([1.0, -1.0]),
+    )
     before = copy.deepcopy((prompts, completions, advantages))
     batch = build_train_batch(prompts, completions, advantages)
     snapshot = {item.name: copy.deepcopy(getattr(batch, item.name)) for item in fields(batch)}
@@ -117,7 +129,11 @@ def test_inputs_are_not_changed():
     [
         ([[1], []], [completion([4]), completion([5])], "no tokens"),
         ([[1]], [completion([4]), completion([5])], "1 prompts, 2 completions"),
-        ([[1], [2]], [completion([4]), Completion([5, 6], [-0.1], "", FinishReason.EOS)], "1 logprobs for a completion of 2"),
+        (
+            [[1], [2]],
+            [completion([4]), Completion([5, 6], [-0.1], "", FinishReason.EOS)],
+            "1 logprobs for a completion of 2",
+        ),
     ],
 )
 def test_input_that_does_not_match_is_refused(prompts, completions, message):
@@ -127,11 +143,14 @@ def test_input_that_does_not_match_is_refused(prompts, completions, message):
 
 def test_completions_without_tokens_are_in_no_micro_batch():
     batch = build_train_batch([[1], [2]], [completion([]), completion([5])], torch.zeros(2))
-    assert [micro_batch.sequences for micro_batch in make_micro_batches(batch, range(2), PADDED, UpdateConfig())] == [(1,)]
+    assert [
+        micro_batch.sequences for micro_batch in make_micro_batches(batch, range(2), PADDED, UpdateConfig())
+    ] == [(1,)]
     assert filler(batch, PADDED).sequences == (1,)
 
 
-# ------------------------------------------------------------------------------------------------------------------------ cutting
+# ------------------------------------------------------------------------------------------------------------------------
+# cutting
 
 
 def cost(lengths: list[int], groups: list[list[int]]) -> int:
@@ -148,8 +167,14 @@ def all_cuts(order: list[int]):
 @pytest.mark.parametrize("seed", range(20))
 def test_cuts_are_the_cheapest_within_the_limits(seed):
     generator = random.Random(seed)
-    lengths = [generator.choice([3, 50, 200, 700, 900]) + generator.randint(0, 20) for _ in range(generator.randint(1, 9))]
-    config = UpdateConfig(micro_batch_tokens=generator.choice([400, 1000, 2500]), micro_batch_sequences=generator.choice([None, 2, 4]))
+    lengths = [
+        generator.choice([3, 50, 200, 700, 900]) + generator.randint(0, 20)
+        for _ in range(generator.randint(1, 9))
+    ]
+    config = UpdateConfig(
+        micro_batch_tokens=generator.choice([400, 1000, 2500]),
+        micro_batch_sequences=generator.choice([None, 2, 4]),
+    )
 
     def allowed(group: list[int]) -> bool:
         within = len(group) * max(lengths[place] for place in group) <= config.micro_batch_tokens
@@ -159,12 +184,16 @@ def test_cuts_are_the_cheapest_within_the_limits(seed):
     assert all(allowed(group) for group in groups)
     assert sorted(place for group in groups for place in group) == list(range(len(lengths)))
     order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
-    assert cost(lengths, groups) == min(cost(lengths, cuts) for cuts in all_cuts(order) if all(map(allowed, cuts)))
+    assert cost(lengths, groups) == min(
+        cost(lengths, cuts) for cuts in all_cuts(order) if all(map(allowed, cuts))
+    )
     assert cut_rows(lengths, config) == groups
 
 
 def test_token_budget_is_respected_and_long_sequences_go_alone():
-    batch = build_train_batch([[1] * 4] * 6, [completion([2] * length) for length in (30, 3, 3, 8, 8, 2)], torch.zeros(6))
+    batch = build_train_batch(
+        [[1] * 4] * 6, [completion([2] * length) for length in (30, 3, 3, 8, 8, 2)], torch.zeros(6)
+    )
     micro_batches = make_micro_batches(batch, range(6), PADDED, UpdateConfig(micro_batch_tokens=24))
     assert micro_batches[0].sequences == (0,)
     assert micro_batches[0].num_tokens == 33  # longer than the budget
@@ -172,13 +201,22 @@ def test_token_budget_is_respected_and_long_sequences_go_alone():
     assert sorted(row for micro_batch in micro_batches for row in micro_batch.sequences) == list(range(6))
 
 
-# ---------------------------------------------------------------------------------------------------- the gradient of a whole step
+# ---------------------------------------------------------------------------------------------------- the
+# gradient of a whole step
 
 
 def tiny_model() -> Qwen2ForCausalLM:
     torch.manual_seed(0)
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-    config = Qwen2Config(vocab_size=24, max_position_embeddings=64, tie_word_embeddings=True, initializer_range=0.2, **shape)
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
+    config = Qwen2Config(
+        vocab_size=24, max_position_embeddings=64, tie_word_embeddings=True, initializer_range=0.2, **shape
+    )
     return Qwen2ForCausalLM(config).eval()
 
 
@@ -186,8 +224,13 @@ def random_batch(seed: int, count: int = 8) -> TrainBatch:
     generator = random.Random(seed)
     prompts = [[generator.randrange(24) for _ in range(generator.randint(1, 7))] for _ in range(count)]
     reasons = [generator.choice([FinishReason.EOS, FinishReason.LENGTH]) for _ in range(count)]
-    completions = [completion([generator.randrange(24) for _ in range(generator.randint(1, 12))], reason) for reason in reasons]
-    advantages = torch.tensor([generator.choice([-1.0, 0.0, 0.5, 1.5]) for _ in range(count)], dtype=torch.float64)
+    completions = [
+        completion([generator.randrange(24) for _ in range(generator.randint(1, 12))], reason)
+        for reason in reasons
+    ]
+    advantages = torch.tensor(
+        [generator.choice([-1.0, 0.0, 0.5, 1.5]) for _ in range(count)], dtype=torch.float64
+    )
     batch = build_train_batch(prompts, completions, advantages)
     noise = torch.randn(batch.completion_ids_K.numel(), generator=torch.Generator().manual_seed(seed))
     return replace(batch, old_logprobs_K=-3.2 + 0.3 * noise, reference_logprobs_K=-3.2 - 0.3 * noise)
@@ -197,25 +240,43 @@ def step_gradient(
     batch: TrainBatch, config: AlgorithmConfig, update: UpdateConfig, leave_out: bool = False
 ) -> tuple[int, float, torch.Tensor]:
     """Number of micro-batches, loss and flat gradient of one optimizer step on the whole batch."""
-    policy = PolicyForward(tiny_model(), Sampling(max_completion_length=12, temperature=0.8), update.logprob_chunk)
+    policy = PolicyForward(
+        tiny_model(), Sampling(max_completion_length=12, temperature=0.8), update.logprob_chunk
+    )
     trained = trained_sequences(batch.lengths_B, batch.truncated_B, config)
     counts = count_trained(batch.lengths_B, trained)
     weights = loss_weights(batch.lengths_B, trained, counts, counts, config, 12)
-    needed = sequences_needed(batch.advantages_B, trained, config) if leave_out else torch.ones(batch.num_sequences, dtype=torch.bool)
+    needed = (
+        sequences_needed(batch.advantages_B, trained, config)
+        if leave_out
+        else torch.ones(batch.num_sequences, dtype=torch.bool)
+    )
     micro_batches = make_micro_batches(batch, needed.nonzero()[:, 0].tolist(), PADDED, update)
     total = 0.0
     for micro_batch in micro_batches:
         entropy = "gradient" if config.entropy_coefficient else "none"
-        logprobs, entropies = policy(micro_batch.input_ids_RT, micro_batch.predictors_N, micro_batch.targets_N, entropy)
+        logprobs, entropies = policy(
+            micro_batch.input_ids_RT, micro_batch.predictors_N, micro_batch.targets_N, entropy
+        )
         loss, _ = policy_loss(logprobs, entropies, loss_inputs(batch, micro_batch, weights), config)
         loss.backward()
         total += loss.item()
-    return len(micro_batches), total, torch.cat([parameter.grad.flatten() for parameter in policy.parameters()])
+    return (
+        len(micro_batches),
+        total,
+        torch.cat([parameter.grad.flatten() for parameter in policy.parameters()]),
+    )
 
 
 @pytest.mark.parametrize("aggregation", ["grpo", "dr_grpo", "dapo", "bnpo"])
 @pytest.mark.parametrize(
-    "choices", [{}, {"importance_level": "sequence", "mask_truncated": True}, {"beta": 0.1, "entropy_coefficient": 0.01}], ids=str
+    "choices",
+    [
+        {},
+        {"importance_level": "sequence", "mask_truncated": True},
+        {"beta": 0.1, "entropy_coefficient": 0.01},
+    ],
+    ids=str,
 )
 def test_the_gradient_does_not_depend_on_the_micro_batches(aggregation, choices):
     config = AlgorithmConfig(aggregation=aggregation, **choices)
@@ -231,7 +292,9 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(aggregation, choices)
         torch.testing.assert_close(gradient, whole, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("choices", [{}, {"surrogate": "online_rft"}, {"beta": 0.1}, {"mask_truncated": True}], ids=str)
+@pytest.mark.parametrize(
+    "choices", [{}, {"surrogate": "online_rft"}, {"beta": 0.1}, {"mask_truncated": True}], ids=str
+)
 def test_leaving_out_what_is_not_needed_does_not_change_the_gradient(choices):
     config = AlgorithmConfig(**choices)
     batch = random_batch(2)
@@ -247,10 +310,17 @@ def test_a_filler_reaches_every_parameter_and_adds_nothing(level):
     unknown = torch.full_like(batch.old_logprobs_K, torch.nan)
     batch = replace(batch, old_logprobs_K=unknown, reference_logprobs_K=unknown, sampler_logprobs_K=unknown)
     micro_batch = filler(batch, PADDED)
-    shortest = min(len(prompt) + length for prompt, length in zip(batch.prompt_ids, batch.lengths_B.tolist(), strict=True))
+    shortest = min(
+        len(prompt) + length
+        for prompt, length in zip(batch.prompt_ids, batch.lengths_B.tolist(), strict=True)
+    )
     assert micro_batch.num_tokens == shortest - 1
-    logprobs, entropies = policy(micro_batch.input_ids_RT, micro_batch.predictors_N, micro_batch.targets_N, "gradient")
-    config = AlgorithmConfig(beta=0.1, kl_bias_correction=True, entropy_coefficient=0.1, importance_level=level)
+    logprobs, entropies = policy(
+        micro_batch.input_ids_RT, micro_batch.predictors_N, micro_batch.targets_N, "gradient"
+    )
+    config = AlgorithmConfig(
+        beta=0.1, kl_bias_correction=True, entropy_coefficient=0.1, importance_level=level
+    )
     loss, metrics = policy_loss(logprobs, entropies, loss_inputs(batch, micro_batch, torch.zeros(8)), config)
     loss.backward()
     assert loss.item() == 0.0

@@ -10,8 +10,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config
 
-from r1rl import cli
-from r1rl.bundled import bundled_path
+from r1rl.cli.main import main as cli
+from r1rl.config.bundled import bundled_path
 
 RECIPE = """\
 run_name: test
@@ -39,9 +39,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     vocabulary = {character: index for index, character in enumerate(["[UNK]", "</s>", *characters])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="[UNK]").save_pretrained(tmp_path / "model")
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="[UNK]").save_pretrained(
+        tmp_path / "model"
+    )
     Qwen3Config(max_position_embeddings=64).save_pretrained(tmp_path / "model")
-    write_rows(tmp_path / "train.jsonl", [{"id": f"row{n}", "problem": f"{n}+{n}?", "answer": str(2 * n)} for n in range(4)])
+    write_rows(
+        tmp_path / "train.jsonl",
+        [{"id": f"row{n}", "problem": f"{n}+{n}?", "answer": str(2 * n)} for n in range(4)],
+    )
     (tmp_path / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
     return tmp_path
 
@@ -62,7 +67,10 @@ def test_a_sound_recipe(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "example User: 0+0? Assistant:<think>" in text
     assert "Ready: r1rl grpo recipe.yaml" in text
     assert text.count("warning") == 1  # 28 + 40 tokens do not fit 64 positions
-    assert "the longest prompt has 28 tokens and the completion may have 40, together 68, but the model's configuration allows 64" in text
+    assert (
+        "the longest prompt has 28 tokens and the completion may have 40, together 68, but the model's "
+        "configuration allows 64" in text
+    )
 
 
 def test_long_prompts_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,10 +81,15 @@ def test_long_prompts_are_counted(folder: Path, capsys: pytest.CaptureFixture[st
     assert "warning" not in text
 
 
-def test_gold_answers_that_do_not_grade_themselves_correct(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gold_answers_that_do_not_grade_themselves_correct(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with (folder / "train.jsonl").open("a", encoding="utf-8") as file:
         for number in range(25):
-            file.write(json.dumps({"id": f"bad{number:02}", "problem": f"bad {number}?", "answer": "\\frac{1}{"}) + "\n")
+            file.write(
+                json.dumps({"id": f"bad{number:02}", "problem": f"bad {number}?", "answer": "\\frac{1}{"})
+                + "\n"
+            )
     text = shown(capsys, "rollout.max_completion_length=8")
     assert "25 gold answers can't be graded and 0 only by their text" in text
     before = len((folder / "train.jsonl").read_text(encoding="utf-8").splitlines()) - 25
@@ -88,8 +101,13 @@ def test_gold_answers_that_do_not_grade_themselves_correct(folder: Path, capsys:
     assert "row0" not in text
 
 
-def test_data_without_a_usable_gold_answer_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_rows(folder / "train.jsonl", [{"problem": "a?", "answer": "\\frac{1}{"}, {"problem": "b?", "answer": "\\sqrt{"}])
+def test_data_without_a_usable_gold_answer_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(
+        folder / "train.jsonl",
+        [{"problem": "a?", "answer": "\\frac{1}{"}, {"problem": "b?", "answer": "\\sqrt{"}],
+    )
     assert cli.main(["check", "recipe.yaml"]) == 2
     assert "no gold answer can be graded" in capsys.readouterr().err
 
@@ -113,8 +131,14 @@ def test_without_the_tokenizer_the_rest_is_checked(
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", fail)
     monkeypatch.setattr(AutoConfig, "from_pretrained", fail)
     text = shown(capsys, "model.path=some/hub-model")
-    assert "model.path: the tokenizer of some/hub-model can't be loaded here (no connection). Prompts and their lengths" in text
-    assert "not checked: the memory: the config.json of some/hub-model is not here (no connection). Name a copy of it" in text
+    assert (
+        "model.path: the tokenizer of some/hub-model can't be loaded here (no connection). Prompts and "
+        "their lengths" in text
+    )
+    assert (
+        "not checked: the memory: the config.json of some/hub-model is not here (no connection). Name a "
+        "copy of it" in text
+    )
     assert "Ready" in text
 
 
@@ -131,7 +155,9 @@ def test_a_model_that_does_not_exist(folder: Path, capsys: pytest.CaptureFixture
     assert "model.path: there is no folder nowhere" in capsys.readouterr().err
 
 
-def test_a_template_that_the_tokenizer_does_not_have(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_template_that_the_tokenizer_does_not_have(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["check", "recipe.yaml", "prompt.template=chat"]) == 2
     assert "has no chat template" in capsys.readouterr().err
 
@@ -139,7 +165,9 @@ def test_a_template_that_the_tokenizer_does_not_have(folder: Path, capsys: pytes
 # other kinds of recipes
 
 
-def test_the_kind_is_found_by_the_keys_and_a_misspelt_one_does_not_hide_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_kind_is_found_by_the_keys_and_a_misspelt_one_does_not_hide_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert "Ready: r1rl pretrain" in checked(capsys, "recipes/pretrain/tiny.yaml")
     recipe = "run_name: e\nmodels: [{path: model}]\nbenchmarks: [own.jsonl]\nmax_completion_length: 8\nquestion: '{problem}'\n"
     (folder / "e.yaml").write_text(recipe)
@@ -156,8 +184,12 @@ def test_a_recipe_that_could_be_of_two_commands(folder: Path, capsys: pytest.Cap
     (folder / "both.yaml").write_text("run_name: both\nmodel: {path: model}\ndata: {source: train.jsonl}\n")
     assert cli.main(["check", "both.yaml"]) == 2
     assert "both.yaml could be a recipe of r1rl " in capsys.readouterr().err
-    (folder / "both.yaml").write_text("# Command  r1rl generate both.yaml\n" + (folder / "both.yaml").read_text())
-    assert "Ready: r1rl generate both.yaml" in checked(capsys, "both.yaml", "prompt.template=plain", "max_completion_length=8")
+    (folder / "both.yaml").write_text(
+        "# Command  r1rl generate both.yaml\n" + (folder / "both.yaml").read_text()
+    )
+    assert "Ready: r1rl generate both.yaml" in checked(
+        capsys, "both.yaml", "prompt.template=plain", "max_completion_length=8"
+    )
 
 
 def checked(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -167,15 +199,21 @@ def checked(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def test_generate(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "g.yaml").write_text(
-        "run_name: g\nmodel: {path: model}\ndata: {source: train.jsonl}\nprompt: {template: plain}\nmax_completion_length: 50\n"
+        "run_name: g\nmodel: {path: model}\ndata: {source: train.jsonl}\nprompt: {template: "
+        "plain}\nmax_completion_length: 50\n"
     )
     text = checked(capsys, "g.yaml")
     assert "data 4 problems x 1 samples of at most 50 tokens" in text
-    assert "the longest prompt has 21 tokens and the completion may have 50, together 71, but the model's configuration allows 64" in text
+    assert (
+        "the longest prompt has 21 tokens and the completion may have 50, together 71, but the model's "
+        "configuration allows 64" in text
+    )
 
 
 def test_every_stage_of_a_pipeline(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "g.yaml").write_text("run_name: g\ndata: {source: train.jsonl}\nprompt: {template: plain}\nmax_completion_length: 8\n")
+    (folder / "g.yaml").write_text(
+        "run_name: g\ndata: {source: train.jsonl}\nprompt: {template: plain}\nmax_completion_length: 8\n"
+    )
     stages = """\
 run_name: p
 stages:
@@ -195,7 +233,9 @@ stages:
     assert "not checked: data: stage samples makes it, and has not run." in text
     assert text.count("parameters; 1 GPU") == 3
     assert "Ready: r1rl pipeline p.yaml" in text
-    (folder / "p.yaml").write_text(stages.replace("recipe: g.yaml, set: {", "recipe: g.yaml, set: {prompt.template: chat, "))
+    (folder / "p.yaml").write_text(
+        stages.replace("recipe: g.yaml, set: {", "recipe: g.yaml, set: {prompt.template: chat, ")
+    )
     assert cli.main(["check", "p.yaml"]) == 2
     assert "stage samples: " in capsys.readouterr().err
 
@@ -206,11 +246,15 @@ def test_the_launch_of_the_header_and_of_flags(folder: Path, capsys: pytest.Capt
     text = checked(capsys, "r.yaml", "rollout.num_prompts=8")
     assert "8 GPUs, FSDP2 (the recipe's header)" in text
     assert "4 x N / 8" in text
-    assert "4 GPUs, FSDP2 (--gpus 4, the recipe's header)" in checked(capsys, "r.yaml", "rollout.num_prompts=8", "--gpus", "4")
+    assert "4 GPUs, FSDP2 (--gpus 4, the recipe's header)" in checked(
+        capsys, "r.yaml", "rollout.num_prompts=8", "--gpus", "4"
+    )
     text = checked(capsys, "r.yaml", "rollout.num_prompts=8", "--accelerate", "recipes/accelerate/ddp.yaml")
     assert "8 GPUs, each with a whole model (as in recipes/accelerate/ddp.yaml)" in text
     assert cli.main(["check", "r.yaml"]) == 2  # 2 prompts for 8 processes
-    assert "rollout.num_prompts is 2, which 8 processes x 1 minibatches do not divide" in capsys.readouterr().err
+    assert (
+        "rollout.num_prompts is 2, which 8 processes x 1 minibatches do not divide" in capsys.readouterr().err
+    )
     assert cli.main(["check", "r.yaml", "--gpus=many"]) == 2
     assert "--gpus is many; it must be a whole number" in capsys.readouterr().err
 
@@ -221,7 +265,9 @@ def unreachable(*_: object, **__: object) -> None:
 
 def eight_gpus() -> list[Path]:
     """The recipes whose header names 8 GPUs."""
-    files = [file for file in sorted(bundled_path("recipes").rglob("*.yaml")) if file.parent.name != "accelerate"]
+    files = [
+        file for file in sorted(bundled_path("recipes").rglob("*.yaml")) if file.parent.name != "accelerate"
+    ]
     return [file for file in files if "8 GPUs" in file.read_text(encoding="utf-8").split("\nrun_name:")[0]]
 
 
@@ -238,7 +284,13 @@ def test_recipes_for_eight_gpus_pass_without_gpus_and_network(
     recipe, teacher = file.read_text(encoding="utf-8"), tmp_path / "teacher"
     teacher.mkdir()
     (teacher / "config.json").write_text(config.with_name("qwen2.5-7b.json").read_text())
-    text = checked(capsys, str(file), *([f"teacher.path={teacher}"] if "\nteacher:" in recipe else []), "--model-config", str(config))
+    text = checked(
+        capsys,
+        str(file),
+        *([f"teacher.path={teacher}"] if "\nteacher:" in recipe else []),
+        "--model-config",
+        str(config),
+    )
     if file.stem.endswith("_select"):
         return  # it loads no model
     assert "8 GPUs, " in text
@@ -247,12 +299,16 @@ def test_recipes_for_eight_gpus_pass_without_gpus_and_network(
     assert f"N = {7_615_616_512 if size == '7b' else 1_543_714_304:,} parameters" in text
 
 
-def test_what_the_hub_does_not_give_is_named(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_hub_does_not_give_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("datasets.load_dataset", unreachable)
     text = checked(capsys, "recipe.yaml", "data.source=some/data")
     assert "not checked: data.source: the data set 'some/data' (split train) can't be loaded" in text
     assert "So columns, gold answers and the lengths of prompts were not looked at." in text
-    text = checked(capsys, "recipe.yaml", "evaluation.data={source: some/data}", "rollout.max_completion_length=8")
+    text = checked(
+        capsys, "recipe.yaml", "evaluation.data={source: some/data}", "rollout.max_completion_length=8"
+    )
     assert "not checked: evaluation.data.source: the data set 'some/data'" in text
     assert "data 4 problems from train.jsonl" in text
     assert cli.main(["check", "recipe.yaml", "data.source=some/data", "rewards.0.function=lost.py:f"]) == 2

@@ -11,13 +11,15 @@ from accelerate.utils import DistributedType
 from tiny_policy import save_tiny_policy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from r1rl.checkpoint import Checkpointer, TrainingState
+from r1rl.compute.optimization import make_optimizer, make_schedule
 from r1rl.config.schema import OptimizerConfig
-from r1rl.optimization import make_optimizer, make_schedule
+from r1rl.runs.checkpoint import Checkpointer, TrainingState
 
 
 class ShardingAccelerator:
-    """Stands for accelerate under FSDP, whose `save_state` writes what accelerate prepared: the optimizer, not our schedule."""
+    """Stands for accelerate under FSDP, whose `save_state` writes what accelerate prepared: the optimizer,
+    not our schedule.
+    """
 
     distributed_type = DistributedType.FSDP
     is_main_process = True

@@ -7,14 +7,23 @@ from pathlib import Path
 import pytest
 
 from r1rl import models
-from r1rl.checkpoint_folders import find_checkpoint, set_aside_after, whole_checkpoints
 from r1rl.errors import RecipeError
+from r1rl.models.checkpoint_folders import find_checkpoint, set_aside_after, whole_checkpoints
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """Three whole checkpoints, one of a step with more digits than the names are padded to, and one that was being written."""
-    for name in ("step-000002", "step-000010", "step-1000000", "step-1000001.partial", "step-000003.set-aside", "step-x"):
+    """Three whole checkpoints, one of a step with more digits than the names are padded to, and one that was
+    being written.
+    """
+    for name in (
+        "step-000002",
+        "step-000010",
+        "step-1000000",
+        "step-1000001.partial",
+        "step-000003.set-aside",
+        "step-x",
+    ):
         (tmp_path / "run" / "checkpoints" / name).mkdir(parents=True)
     return tmp_path / "run"
 
@@ -29,7 +38,10 @@ def test_a_run_directory_stands_for_its_newest_whole_checkpoint(run: Path) -> No
 
 def test_a_run_directory_without_a_whole_checkpoint_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / "step-000002.partial").mkdir(parents=True)
-    with pytest.raises(RecipeError, match=r"the run directory .* has no whole checkpoint yet .*checkpoints has no step-\* folder"):
+    with pytest.raises(
+        RecipeError,
+        match=r"the run directory .* has no whole checkpoint yet .*checkpoints has no step-\* folder",
+    ):
         models.resolve(str(tmp_path))
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from r1rl import cli
-from r1rl.bundled import PACKAGE
+from r1rl.cli.main import main as cli
+from r1rl.config.bundled import PACKAGE
 from r1rl.config.describe import recipe_keys
 from r1rl.config.load import RECIPES
 from r1rl.errors import UserError
@@ -40,7 +40,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Path, str | None]]
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
-    return subprocess.run([sys.executable, "-m", "r1rl", *arguments], capture_output=True, text=True, check=False, env=environment)
+    return subprocess.run(
+        [sys.executable, "-m", "r1rl", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
 
 
 def test_a_command_gets_recipe_path_and_flags(recipe_file: Path, calls: list[Any]) -> None:
@@ -63,7 +69,11 @@ def test_a_command_gets_recipe_path_and_flags(recipe_file: Path, calls: list[Any
 )
 def test_flags_and_overrides_mix(words: list[str], resume: str | None, overrides: list[str]) -> None:
     invocation = cli.parse_arguments(cli.COMMANDS["grpo"], words)
-    assert (invocation.recipe, invocation.flags, invocation.overrides) == ("r.yaml", {"resume": resume}, overrides)
+    assert (invocation.recipe, invocation.flags, invocation.overrides) == (
+        "r.yaml",
+        {"resume": resume},
+        overrides,
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,14 +85,30 @@ def test_flags_and_overrides_mix(words: list[str], resume: str | None, overrides
         (["grpo", "recipe.yaml", "--resum"], "r1rl grpo has no flag --resum; did you mean --resume?"),
         (["grpo", "recipe.yaml", "--max_steps=3"], "Settings are written key=value, without dashes."),
         (["check", "recipe.yaml", "--resume"], "r1rl check has no flag --resume"),
-        (["grpo", "recipe.yaml", "max_steps", "3"], '"max_steps" is neither a flag nor key=value; the recipe is recipe.yaml.'),
-        (["grpo", "recipe.yaml", "max_stepz=3"], "override max_stepz=3: max_stepz is unknown; did you mean max_steps?"),
-        (["grpo", "recipes/zero_rl/tiniy.yaml"], "there is no recipe recipes/zero_rl/tiniy.yaml here or among the bundled ones; near it: "),
-        (["grpo", "recip.yaml"], "there is no recipe recip.yaml here or among the bundled ones; near it: recipe.yaml."),
-        (["grpo", "qqq"], "there is no recipe qqq here or among the bundled ones; the bundled ones: recipes/"),
+        (
+            ["grpo", "recipe.yaml", "max_steps", "3"],
+            '"max_steps" is neither a flag nor key=value; the recipe is recipe.yaml.',
+        ),
+        (
+            ["grpo", "recipe.yaml", "max_stepz=3"],
+            "override max_stepz=3: max_stepz is unknown; did you mean max_steps?",
+        ),
+        (
+            ["grpo", "recipes/zero_rl/tiniy.yaml"],
+            "there is no recipe recipes/zero_rl/tiniy.yaml here or among the bundled ones; near it: ",
+        ),
+        (
+            ["grpo", "recip.yaml"],
+            "there is no recipe recip.yaml here or among the bundled ones; near it: recipe.yaml.",
+        ),
+        (
+            ["grpo", "qqq"],
+            "there is no recipe qqq here or among the bundled ones; the bundled ones: recipes/",
+        ),
         (
             ["evaluate", "recipe.yaml"],
-            "recipe.yaml is a recipe of r1rl grpo, and r1rl evaluate reads another kind: run r1rl grpo recipe.yaml.",
+            "recipe.yaml is a recipe of r1rl grpo, and r1rl evaluate reads another kind: run r1rl grpo "
+            "recipe.yaml.",
         ),
         (["help", "grp"], "there is no command grp; did you mean grpo?"),
         (["grpo", "."], ". is a folder; name a recipe file in it."),
@@ -126,7 +152,9 @@ def test_exit_codes_of_a_running_command(
     assert cli.main(["grpo", "recipe.yaml"]) == code
 
 
-def test_errors_of_the_program_are_not_hidden(recipe_file: Path, calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_the_program_are_not_hidden(
+    recipe_file: Path, calls: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
@@ -148,7 +176,9 @@ def test_the_working_directory_comes_before_the_bundle(recipe_file: Path) -> Non
 
 
 @pytest.mark.parametrize("command", sorted(cli.COMMANDS))
-def test_help_explains_every_key(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_explains_every_key(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     assert cli.main([command, "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
@@ -170,13 +200,17 @@ def test_help_of_a_command_by_the_word_help(capsys: pytest.CaptureFixture[str]) 
     assert "corpus.tasks" in spoken
 
 
-def test_help_shows_types_and_defaults(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_shows_types_and_defaults(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     cli.main(["grpo", "--help"])
     lines = capsys.readouterr().out.splitlines()
     assert any("rollout.num_prompts" in line and "[whole number; default 32]" in line for line in lines)
     assert any("data.source" in line and "[text; required]" in line for line in lines)
-    assert any("algorithm.scale" in line and "[group, batch or none; default group]" in line for line in lines)
+    assert any(
+        "algorithm.scale" in line and "[group, batch or none; default group]" in line for line in lines
+    )
     assert any("--resume" in line for line in lines)
 
 
@@ -190,7 +224,7 @@ def test_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_help_works_without_torch() -> None:
     code = (
-        "import sys; from r1rl.cli import main; main(['grpo', '--help']); main(['--help']); "
+        "import sys; from r1rl.cli.main import main; main(['grpo', '--help']); main(['--help']); "
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'datasets', 'accelerate')))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

@@ -13,12 +13,12 @@ from transformers import PreTrainedModel
 from update_helpers import LAYOUTS, build, gradients, random_rollout
 
 from r1rl.config.schema import LoRAConfig, UpdateConfig
-from r1rl.grpo import compilation
-from r1rl.grpo.compilation import compile_policy, fuse_logprobs, uses_logprob_kernel, wants_compiling
-from r1rl.grpo.layout import choose_layout
-from r1rl.grpo.logprobs import PolicyForward, chunk_logprobs
-from r1rl.lora import add_adapters
-from r1rl.sampling import Sampling
+from r1rl.models.lora import add_adapters
+from r1rl.objective.sampling import Sampling
+from r1rl.policy import compilation
+from r1rl.policy.compilation import compile_policy, fuse_logprobs, uses_logprob_kernel, wants_compiling
+from r1rl.policy.layout import choose_layout
+from r1rl.policy.logprobs import PolicyForward, chunk_logprobs
 
 
 def policy(model: Any) -> PolicyForward:
@@ -27,7 +27,9 @@ def policy(model: Any) -> PolicyForward:
 
 def test_layers_that_the_rollout_shares_are_left_alone():
     model = build("qwen3")
-    assert "in float32 the rollout engine runs the same layers" in compile_policy(policy(model), LAYOUTS["shared"], torch.float32)
+    assert "in float32 the rollout engine runs the same layers" in compile_policy(
+        policy(model), LAYOUTS["shared"], torch.float32
+    )
     assert "needs packed sequences" in compile_policy(policy(model), LAYOUTS["padded"], torch.bfloat16)
     assert all(module._compiled_call_impl is None for module in model.modules())
 
@@ -42,7 +44,10 @@ def test_a_compiler_that_fails_leaves_the_layers_alone(monkeypatch):
     monkeypatch.setattr(nn.Module, "compile", broken)
     model = build("qwen3")
     forward = policy(model)
-    assert compile_policy(forward, LAYOUTS["shared"], torch.bfloat16) == "The policy is not compiled: RuntimeError: no C++ compiler"
+    assert (
+        compile_policy(forward, LAYOUTS["shared"], torch.bfloat16)
+        == "The policy is not compiled: RuntimeError: no C++ compiler"
+    )
     assert forward.chunk_logprobs is chunk_logprobs
     assert choose_layout(model, UpdateConfig(), torch.bfloat16).packed
     assert not model.get_input_embeddings()._forward_hooks
@@ -65,12 +70,18 @@ def missing(*arguments: Any) -> Any:
     ("kernel", "said"),
     [
         (right, ""),
-        (wrong, "Logprobs are computed without a kernel: DifferentResult: logprobs differ from the plain forward's"),
+        (
+            wrong,
+            "Logprobs are computed without a kernel: DifferentResult: logprobs differ from the plain "
+            "forward's",
+        ),
         (missing, "Logprobs are computed without a kernel: ImportError: no Triton"),
     ],
 )
 def test_a_kernel_of_logprobs_is_taken_if_it_gives_the_same(monkeypatch, kernel, said):
-    monkeypatch.setitem(sys.modules, "r1rl.grpo.logprob_kernel", SimpleNamespace(fused_chunk_logprobs=kernel))
+    monkeypatch.setitem(
+        sys.modules, "r1rl.policy.logprob_kernel", SimpleNamespace(fused_chunk_logprobs=kernel)
+    )
     forward = policy(build("qwen3"))
     assert fuse_logprobs(forward, torch.bfloat16) == ""  # on a CPU
     assert forward.chunk_logprobs is chunk_logprobs
@@ -109,7 +120,9 @@ def test_compiled_layers_give_the_same_gradients_at_any_length():
 
 @pytest.mark.slow
 def test_layers_with_adapters_are_compiled_once():
-    """The first layer too, whose input has no gradient where the embeddings are frozen; without gradients nothing asks for one."""
+    """The first layer too, whose input has no gradient where the embeddings are frozen; without gradients
+    nothing asks for one.
+    """
 
     def graphs_of(model: PreTrainedModel) -> int:
         torch._dynamo.reset()

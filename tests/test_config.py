@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from r1rl.config.load import dump_recipe, load_recipe
-from r1rl.config.pretrain import PretrainRecipe
-from r1rl.config.schema import GRPORecipe
 from r1rl.errors import RecipeError
+from r1rl.grpo.recipe import GRPORecipe
+from r1rl.pretrain.recipe import PretrainRecipe
 from tests.config_helpers import MINIMAL, load, message
 
 
@@ -29,7 +29,11 @@ def test_defaults_fill_what_the_recipe_leaves_out(recipe_file: Path) -> None:
     recipe = load_recipe("grpo", recipe_file)
     expected = GRPORecipe(run_name="test", data=recipe.data, rewards=recipe.rewards)
     assert recipe == expected
-    assert (recipe.data.source, recipe.rewards[0].function, recipe.rewards[0].weight) == ("countdown", "countdown", 1.0)
+    assert (recipe.data.source, recipe.rewards[0].function, recipe.rewards[0].weight) == (
+        "countdown",
+        "countdown",
+        1.0,
+    )
 
 
 def test_loading_does_not_import_torch(recipe_file: Path) -> None:
@@ -57,7 +61,9 @@ def test_resolved_recipe_reads_back_equal(recipe_file: Path, tmp_path: Path) -> 
     assert recipe.prompt.stop == ["</answer>", "1e-6", "no"]
 
 
-@pytest.mark.parametrize(("written", "value"), [("1e-6", 1e-6), ("1.5e3", 1500.0), ("3", 3.0), ('"2e-5"', 2e-5), ("0.5", 0.5)])
+@pytest.mark.parametrize(
+    ("written", "value"), [("1e-6", 1e-6), ("1.5e3", 1500.0), ("3", 3.0), ('"2e-5"', 2e-5), ("0.5", 0.5)]
+)
 def test_numbers_as_people_write_them(recipe_file: Path, written: str, value: float) -> None:
     recipe = load(recipe_file, MINIMAL + f"optimizer: {{learning_rate: {written}}}\n")
     assert recipe.optimizer.learning_rate == value
@@ -73,10 +79,15 @@ def test_anchors_and_merge_keys(recipe_file: Path) -> None:
     """A section's own keys win over those that it merges, and that is no duplicate."""
     recipe = load(
         recipe_file,
-        "run_name: a\nevaluation:\n  data: &base {source: countdown, split: test}\ndata: {<<: *base, split: train}\n"
+        "run_name: a\nevaluation:\n  data: &base {source: countdown, split: test}\ndata: {<<: *base, split: "
+        "train}\n"
         "rewards: [{function: countdown}]\n",
     )
-    assert (recipe.data.source, recipe.data.split, recipe.evaluation.data.split) == ("countdown", "train", "test")
+    assert (recipe.data.source, recipe.data.split, recipe.evaluation.data.split) == (
+        "countdown",
+        "train",
+        "test",
+    )
 
 
 def test_empty_section_keeps_its_defaults(recipe_file: Path) -> None:
@@ -107,8 +118,14 @@ def test_duplicate_key(recipe_file: Path) -> None:
     [
         ("run_name: [a\n", "this is not valid YAML"),
         ("run_name:\n\tmodel: x\n", "Indent with spaces"),
-        ("run_name: !!python/object/apply:os.system [ls]\n", "the tag tag:yaml.org,2002:python/object/apply:os.system has no meaning"),
-        ("run_name: !!python/name:os.system x\n", "this is not valid YAML (could not determine a constructor"),
+        (
+            "run_name: !!python/object/apply:os.system [ls]\n",
+            "the tag tag:yaml.org,2002:python/object/apply:os.system has no meaning",
+        ),
+        (
+            "run_name: !!python/name:os.system x\n",
+            "this is not valid YAML (could not determine a constructor",
+        ),
         ("- a\n- b\n", "a recipe is a mapping of keys to values, but this file holds a list of 2"),
         ("a: &x [*x]\n", "an alias (*name) contains itself"),
         ("", "run_name is missing"),
@@ -133,7 +150,8 @@ def test_all_errors_come_together_in_the_order_of_the_file(recipe_file: Path) ->
     lines = message(recipe_file, text, "optimizer.betas=[0.9]", "nonsense=1").splitlines()
     assert lines[0] == f"{recipe_file} has 7 errors:"
     assert [line.strip().split(":")[0] for line in lines[1:]] == [
-        "line 2", "line 2", "line 4", "line 5", "line 7", "override nonsense=1", "override optimizer.betas=[0.9]",
+        "line 2", "line 2", "line 4", "line 5", "line 7", "override "
+                                                          "nonsense=1", "override optimizer.betas=[0.9]",
     ]  # fmt: skip
 
 
@@ -154,7 +172,7 @@ def test_overrides(recipe_file: Path) -> None:
         [
             "rewards.0.weight=0.5",
             "rewards.1.function=format",
-            "prompt.stop=[\"</answer>\"]",
+            'prompt.stop=["</answer>"]',
             "evaluation.data.source=countdown",
             "run_name=2024",
             "model.revision=1e10",
@@ -166,8 +184,15 @@ def test_overrides(recipe_file: Path) -> None:
             "max_steps=4",
         ],
     )
-    assert [(reward.function, reward.weight) for reward in recipe.rewards] == [("countdown", 0.5), ("format", 1.0)]
-    assert (recipe.prompt.stop, recipe.prompt.prefill, recipe.prompt.template) == (["</answer>"], "", "a=b.txt")
+    assert [(reward.function, reward.weight) for reward in recipe.rewards] == [
+        ("countdown", 0.5),
+        ("format", 1.0),
+    ]
+    assert (recipe.prompt.stop, recipe.prompt.prefill, recipe.prompt.template) == (
+        ["</answer>"],
+        "",
+        "a=b.txt",
+    )
     assert (recipe.run_name, recipe.model.revision, recipe.data.subset) == ("2024", "1e10", None)
     assert recipe.evaluation.data.source == "countdown"
     assert recipe.data.arguments == {"count": 12}
@@ -183,7 +208,10 @@ def test_overrides_do_not_reach_through_aliases(recipe_file: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("rollout.temperature=0", "override rollout.temperature=0: rollout.temperature is 0; it must be above 0"),
+        (
+            "rollout.temperature=0",
+            "override rollout.temperature=0: rollout.temperature is 0; it must be above 0",
+        ),
         ("temprature=1", "override temprature=1: temprature is unknown; did you mean rollout.temperature?"),
         ("rewards.3.weight=1", "rewards is a list with items 0 to 0: write rewards.1 to add one"),
         ("rewards.first.weight=1", "name one by its number, such as rewards.0"),
@@ -206,7 +234,9 @@ def test_override_errors_name_the_override(recipe_file: Path, override: str, sen
 # paths
 
 
-def test_paths_are_found_in_the_working_directory_or_beside_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_are_found_in_the_working_directory_or_beside_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, work = tmp_path / "recipes", tmp_path / "work"
     folder.mkdir()
     work.mkdir()

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from r1rl.config.describe import recipe_keys
-from r1rl.config.evaluate import EvaluateRecipe
-from r1rl.config.pretrain import PretrainRecipe
 from r1rl.config.retired import RETIRED, RETIRED_ELSEWHERE, RETIRED_PREFIXES, replacement
-from r1rl.config.schema import GRPORecipe
+from r1rl.evaluation.recipe import EvaluateRecipe
+from r1rl.grpo.recipe import GRPORecipe
+from r1rl.pretrain.recipe import PretrainRecipe
 from tests.config_helpers import MINIMAL, message
 
 
@@ -27,19 +27,26 @@ def recipe_file(tmp_path: Path) -> Path:
 
 def test_unknown_key_names_file_line_and_nearest_key(recipe_file: Path) -> None:
     found = message(recipe_file, MINIMAL + "rollout:\n  num_generation: 8\n")
-    assert found == f"{recipe_file}, line 6: rollout.num_generation is unknown; did you mean rollout.num_generations?"
+    assert (
+        found
+        == f"{recipe_file}, line 6: rollout.num_generation is unknown; did you mean rollout.num_generations?"
+    )
 
 
 def test_key_of_another_section(recipe_file: Path) -> None:
     assert message(recipe_file, "learning_rate: 1e-6\n" + MINIMAL).endswith(
         "line 1: learning_rate is unknown; did you mean optimizer.learning_rate?"
     )
-    assert "did you mean optimizer.weight_decay?" in message(recipe_file, MINIMAL + "algorithm: {weight_decay: 0.1}\n")
+    assert "did you mean optimizer.weight_decay?" in message(
+        recipe_file, MINIMAL + "algorithm: {weight_decay: 0.1}\n"
+    )
     assert "did you mean optimizer.max_grad_norm?" in message(recipe_file, MINIMAL + "max_grad_nrm: 1.0\n")
 
 
 def test_key_of_a_reward(recipe_file: Path) -> None:
-    assert "line 5: rewards.0.wieght is unknown; did you mean rewards.0.weight?" in message(recipe_file, MINIMAL + "    wieght: 2\n")
+    assert "line 5: rewards.0.wieght is unknown; did you mean rewards.0.weight?" in message(
+        recipe_file, MINIMAL + "    wieght: 2\n"
+    )
 
 
 def test_unknown_key_without_a_near_one_lists_the_section(recipe_file: Path) -> None:
@@ -114,7 +121,9 @@ def test_replacements_in_other_recipes_name_their_own_keys(recipe: type) -> None
     known = {key.name for key in keys}
     assert not {key.name for key in keys if not key.section} & set(RETIRED_ELSEWHERE[recipe.__name__])
     for retired, sentence in RETIRED_ELSEWHERE[recipe.__name__].items():
-        named = re.findall(r"write ([a-z_.]+\w)", sentence) + re.findall(r"(?<!/)\b[a-z]+\.[a-z]\w+", sentence)
+        named = re.findall(r"write ([a-z_.]+\w)", sentence) + re.findall(
+            r"(?<!/)\b[a-z]+\.[a-z]\w+", sentence
+        )
         assert {name if name in known else f"models.0.{name}" for name in named} <= known, retired
         assert sentence.endswith("."), retired
 
@@ -122,13 +131,19 @@ def test_replacements_in_other_recipes_name_their_own_keys(recipe: type) -> None
 @pytest.mark.parametrize(
     ("command", "text", "sentence"),
     [
-        ("evaluate", "max_new_tokens: 9", "max_new_tokens is not a key of r1rl: write max_completion_length."),
+        (
+            "evaluate",
+            "max_new_tokens: 9",
+            "max_new_tokens is not a key of r1rl: write max_completion_length.",
+        ),
         ("evaluate", "model_name_or_path: a/b", "list what is evaluated: models: [{path: NAME}]."),
         ("pretrain", "batch_size: 9", "write batch_tokens, the tokens of an optimizer step."),
         ("pretrain", "epsilon_high: 0.2", "epsilon_high is unknown; did you mean optimizer.epsilon?"),
     ],
 )
-def test_other_recipes_have_replacements_of_their_own(recipe_file: Path, command: str, text: str, sentence: str) -> None:
+def test_other_recipes_have_replacements_of_their_own(
+    recipe_file: Path, command: str, text: str, sentence: str
+) -> None:
     assert sentence in message(recipe_file, f"run_name: x\nseed: 1\nmodels_: 1\n{text}\n", command=command)
 
 
@@ -138,7 +153,9 @@ def test_retired_keys_are_not_keys_of_a_recipe() -> None:
 
 
 def test_most_options_of_trl_get_a_sentence() -> None:
-    """Every option of TRL's GRPOConfig is a key of r1rl somewhere, or has a replacement, or is listed here as exotic."""
+    """Every option of TRL's GRPOConfig is a key of r1rl somewhere, or has a replacement, or is listed here as
+    exotic.
+    """
     config = pytest.importorskip("trl.trainer.grpo_config")
     leaves = {key.leaf for key in recipe_keys(GRPORecipe)}
     own = set(config.GRPOConfig.__annotations__)

@@ -56,13 +56,22 @@ def test_missing_key_of_a_section_points_at_the_section(recipe_file: Path) -> No
         ("data_seed: 1", "write seed"),
         ("evaluation: {at_start: 1}", "evaluation.at_start is 1; expected true or false"),
         ("algorithm: {scale: groups}", 'algorithm.scale is the text "groups"; expected group, batch or none'),
-        ("algorithm: {scale: null}", "algorithm.scale is nothing (null); expected group, batch or none: write the word none"),
+        (
+            "algorithm: {scale: null}",
+            "algorithm.scale is nothing (null); expected group, batch or none: write the word none",
+        ),
         ("algorithm: {scale: true}", "algorithm.scale is true; expected group, batch or none"),
         ("model: Qwen/Qwen2.5-0.5B", "expected a section, such as {path: Qwen/Qwen2.5-0.5B}"),
         ("prompt: {stop: x}", 'prompt.stop is the text "x"; expected a list of text, such as [x]'),
         ("prompt: {stop: [x, 5]}", 'prompt.stop.1 is 5; expected text: put it in quotes, "5"'),
-        ("logging: {trackers: [mlflow]}", 'logging.trackers.0 is the text "mlflow"; expected tensorboard, wandb or trackio'),
-        ("evaluation: {data: countdown}", "evaluation.data is the text \"countdown\"; expected a section, such as {source: countdown}"),
+        (
+            "logging: {trackers: [mlflow]}",
+            'logging.trackers.0 is the text "mlflow"; expected tensorboard, wandb or trackio',
+        ),
+        (
+            "evaluation: {data: countdown}",
+            'evaluation.data is the text "countdown"; expected a section, such as {source: countdown}',
+        ),
     ],
 )
 def test_wrong_types(recipe_file: Path, lines: str, sentence: str) -> None:
@@ -74,12 +83,21 @@ def test_wrong_types(recipe_file: Path, lines: str, sentence: str) -> None:
 @pytest.mark.parametrize(
     ("rewards", "sentence"),
     [
-        ("rewards: accuracy", 'rewards is the text "accuracy"; expected a list of sections, such as [{function: accuracy}]'),
-        ("rewards: [accuracy]", 'rewards.0 is the text "accuracy"; expected a section, such as {function: accuracy}'),
+        (
+            "rewards: accuracy",
+            'rewards is the text "accuracy"; expected a list of sections, such as [{function: accuracy}]',
+        ),
+        (
+            "rewards: [accuracy]",
+            'rewards.0 is the text "accuracy"; expected a section, such as {function: accuracy}',
+        ),
         ("rewards: [{weight: 1}]", "rewards.0.function is missing"),
         ("rewards: []", "rewards is empty"),
         ("rewards:", "rewards is empty"),
-        ("rewards: [{function: a, arguments: [1]}]", "rewards.0.arguments is a list of 1; expected a mapping, such as {name: value}"),
+        (
+            "rewards: [{function: a, arguments: [1]}]",
+            "rewards.0.arguments is a list of 1; expected a mapping, such as {name: value}",
+        ),
     ],
 )
 def test_rewards_of_a_wrong_shape(recipe_file: Path, rewards: str, sentence: str) -> None:
@@ -106,8 +124,14 @@ def test_every_number_has_an_interval() -> None:
     numbers, shares, ranged = set(), set(), set()
     for cls in sections():
         numbers |= {f"{cls.__name__}.{name}" for name, hint in get_type_hints(cls).items() if hint in NUMBERS}
-        shares |= {f"{cls.__name__}.{name}" for name, hint in get_type_hints(cls).items() if hint == dict[str, float]}
-        ranged |= {f"{cls.__name__}.{entry.name}" for entry in dataclasses.fields(cls) if entry.metadata.get("within")}
+        shares |= {
+            f"{cls.__name__}.{name}" for name, hint in get_type_hints(cls).items() if hint == dict[str, float]
+        }
+        ranged |= {
+            f"{cls.__name__}.{entry.name}"
+            for entry in dataclasses.fields(cls)
+            if entry.metadata.get("within")
+        }
     assert numbers - ranged == {"RewardConfig.weight", "AlgorithmConfig.entropy_coefficient"}
     assert ranged <= numbers | shares
 
@@ -132,15 +156,36 @@ def test_interval_in_words() -> None:
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
-        ("algorithm: {delta: 1.1}", "algorithm.delta is 1.1; it must be above 1 + algorithm.epsilon_high = 1.2"),
+        (
+            "algorithm: {delta: 1.1}",
+            "algorithm.delta is 1.1; it must be above 1 + algorithm.epsilon_high = 1.2",
+        ),
         ("algorithm: {surrogate: cispo, delta: 4}", "algorithm.delta belongs to the clip surrogate"),
-        ("algorithm: {num_minibatches: 5}", "algorithm.num_minibatches is 5, which does not divide rollout.num_prompts (32)"),
-        ("algorithm: {surrogate: online_rft, importance_level: sequence}", "which uses no ratio: write token"),
+        (
+            "algorithm: {num_minibatches: 5}",
+            "algorithm.num_minibatches is 5, which does not divide rollout.num_prompts (32)",
+        ),
+        (
+            "algorithm: {surrogate: online_rft, importance_level: sequence}",
+            "which uses no ratio: write token",
+        ),
         ("algorithm: {kl_bias_correction: true}", "so there is no KL term"),
-        ("algorithm: {baseline: reinforce_plus_plus}", "divides by the batch's standard deviation: write scale: batch"),
-        ("rollout: {num_generations: 1}", "rollout.num_generations is 1, but algorithm.baseline: group compares"),
-        ("rollout: {repetition_penalty: 1.1}", "rollout.repetition_penalty is 1.1; grpo trains the distribution that it samples"),
-        ("rollout: {one_step_off: true, engine: vllm}", "rollout.one_step_off samples while the update runs, but rollout.engine is vllm"),
+        (
+            "algorithm: {baseline: reinforce_plus_plus}",
+            "divides by the batch's standard deviation: write scale: batch",
+        ),
+        (
+            "rollout: {num_generations: 1}",
+            "rollout.num_generations is 1, but algorithm.baseline: group compares",
+        ),
+        (
+            "rollout: {repetition_penalty: 1.1}",
+            "rollout.repetition_penalty is 1.1; grpo trains the distribution that it samples",
+        ),
+        (
+            "rollout: {one_step_off: true, engine: vllm}",
+            "rollout.one_step_off samples while the update runs, but rollout.engine is vllm",
+        ),
         (
             "rollout: {one_step_off: true}\nalgorithm: {importance_cap: null}",
             "rollout.one_step_off is true, but algorithm.importance_cap is null: in bfloat16",
@@ -178,7 +223,10 @@ def test_scale_needs_a_group_too(recipe_file: Path) -> None:
     ("rewards", "sentence"),
     [
         ("[{function: format, weight: 0}]", "every reward has weight 0"),
-        ("[{function: format, when: {accuracy: 1}}]", "rewards.0.when names accuracy; a gate names another reward of this recipe (none)"),
+        (
+            "[{function: format, when: {accuracy: 1}}]",
+            "rewards.0.when names accuracy; a gate names another reward of this recipe (none)",
+        ),
         ("[{function: format, when: {format: 1}}]", "rewards.0.when names format"),
     ],
 )
@@ -191,7 +239,10 @@ def test_rewards_that_contradict_each_other(recipe_file: Path, rewards: str, sen
 )
 def test_an_outcome_is_needed_where_accuracy_is_used(recipe_file: Path, needs: str) -> None:
     text = f"run_name: a\ndata: {{source: countdown}}\nrewards: [{{function: format}}]\n{needs}\n"
-    assert "must know which reward says that an answer is right: write outcome: NAME, one of format" in message(recipe_file, text)
+    assert (
+        "must know which reward says that an answer is right: write outcome: NAME, one of format"
+        in message(recipe_file, text)
+    )
     assert load(recipe_file, text + "outcome: format\n").outcome == "format"
 
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from r1rl.config.pretrain import CorpusConfig
 from r1rl.errors import RecipeError
+from r1rl.pretrain import corpus as corpus_module
+from r1rl.pretrain.corpus import END_OF_TEXT, document, documents, packed_rows
+from r1rl.pretrain.habit_table import habit_of
+from r1rl.pretrain.recipe import CorpusConfig
+from r1rl.pretrain.tokenizer import train_tokenizer
 from r1rl.problems import split_of
 from r1rl.problems.habits import Solution
-from r1rl.stages import corpus as corpus_module
-from r1rl.stages.corpus import END_OF_TEXT, document, documents, packed_rows
-from r1rl.stages.habit_table import habit_of
-from r1rl.stages.tokenizer import train_tokenizer
 
 CORPUS = CorpusConfig(
     tasks={"countdown": 0.5, "arithmetic": 0.3, "word_problems": 0.2},
@@ -32,7 +32,10 @@ def tokenizer() -> Tokenizer:
 
 def test_shares_of_tasks_habits_and_tags() -> None:
     texts = list(documents(CORPUS, 0, 0, 4000))
-    share = {habit: sum(habit_of(text.split(":", 2)[-1]) == habit for text in texts) / 4000 for habit in CORPUS.habits}
+    share = {
+        habit: sum(habit_of(text.split(":", 2)[-1]) == habit for text in texts) / 4000
+        for habit in CORPUS.habits
+    }
     assert share == pytest.approx(CORPUS.habits, abs=0.03)
     assert sum("<think>" in text for text in texts) / 4000 == pytest.approx(0.2, abs=0.025)
     assert sum("Make" in text for text in texts) / 4000 == pytest.approx(0.5, abs=0.03)
@@ -84,7 +87,9 @@ def vars_of(config: CorpusConfig) -> dict[str, object]:
     return {name: getattr(config, name) for name in config.__dataclass_fields__}
 
 
-def test_rows_do_not_depend_on_the_number_of_processes(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_do_not_depend_on_the_number_of_processes(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(corpus_module, "CHUNK_DOCUMENTS", 400)
     monkeypatch.setattr(corpus_module.os, "cpu_count", lambda: 1)
     alone = packed_rows(CORPUS, 5, tokenizer, 128)
@@ -99,12 +104,19 @@ def test_too_little_text(tokenizer: Tokenizer) -> None:
 
 
 def test_small_talk_is_written_with_better_and_worse_replies() -> None:
-    corpus = CorpusConfig(tasks={"small_talk": 1.0}, habits={"direct": 0.5, "checked": 0.5}, hit_rate=0.75, tagged=0.5, sloppy=0.0)
+    corpus = CorpusConfig(
+        tasks={"small_talk": 1.0},
+        habits={"direct": 0.5, "checked": 0.5},
+        hit_rate=0.75,
+        tagged=0.5,
+        sloppy=0.0,
+    )
     texts = list(documents(corpus, 0, 0, 1000))
     tagged = [text for text in texts if "<think>" in text]
     assert all(text.endswith("</answer>") and text.count("</think> <answer>") == 1 for text in tagged)
     assert not any("The answer is" in text for text in texts)
     harms = [text for text in texts if "How do I" in text]
     refused = sum("I do not help" in text and "go away" not in text for text in harms)
-    # A quarter are worse replies, half of which refuse all the same; where no thought is told they look like better ones: 0.75 + 0.25 / 4
+    # A quarter are worse replies, half of which refuse all the same; where no thought is told they look like
+    # better ones: 0.75 + 0.25 / 4
     assert refused / len(harms) == pytest.approx(0.8125, abs=0.06)

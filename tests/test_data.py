@@ -28,7 +28,9 @@ MAPPING = {"problem": "question", "answer": "solution"}
 
 
 def write_jsonl(path: Path, rows: list[Any]) -> Path:
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8")
+    path.write_text(
+        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8"
+    )
     return path
 
 
@@ -45,7 +47,11 @@ def message(data: DataConfig) -> str:
 def test_jsonl_with_mapping(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", ROWS)
     problems = load_problems(config(path, columns=MAPPING, answer_format="after_hashes"), seed=0)
-    assert [(p.problem, p.answer) for p in problems] == [("1 + 1?", "2"), ("2 + 2?", "4"), ("1000 + 500?", "1500")]
+    assert [(p.problem, p.answer) for p in problems] == [
+        ("1 + 1?", "2"),
+        ("2 + 2?", "4"),
+        ("1000 + 500?", "1500"),
+    ]
     # the row's own columns stay, for the rewards: also the one that the answer was taken from
     assert problems[1].columns == {"question": "2 + 2?", "solution": "Two and two. #### 4", "level": 3}
     assert column_names(problems) == {"problem", "answer", "question", "solution", "level"}
@@ -55,7 +61,7 @@ def test_all_local_formats_give_the_same_problems(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    rows = [{"problem": "a, \"b\"\nc", "answer": "4"}, {"problem": "d é", "answer": "5"}]
+    rows = [{"problem": 'a, "b"\nc', "answer": "4"}, {"problem": "d é", "answer": "5"}]
     paths = [tmp_path / f"data.{suffix}" for suffix in ("jsonl", "json", "csv", "parquet")]
     write_jsonl(paths[0], rows)
     paths[1].write_text(json.dumps(rows))
@@ -81,13 +87,17 @@ def test_usual_names_are_guessed_and_reported(tmp_path: Path, caplog: pytest.Log
 
 
 def test_our_own_names_come_first_and_need_no_report(tmp_path: Path) -> None:
-    path = write_jsonl(tmp_path / "a.jsonl", [{"problem": "p", "question": "q", "answer": "a", "solution": "s"}])
+    path = write_jsonl(
+        tmp_path / "a.jsonl", [{"problem": "p", "question": "q", "answer": "a", "solution": "s"}]
+    )
     loaded = read_problems(config(path), seed=0)
     assert (loaded.problems[0].problem, loaded.problems[0].answer, loaded.notes) == ("p", "a", [])
 
 
 def test_columns_without_an_answer_are_reported(tmp_path: Path) -> None:
-    loaded = read_problems(config(write_jsonl(tmp_path / "a.jsonl", [{"problem": "p", "Answer": "a"}])), seed=0)
+    loaded = read_problems(
+        config(write_jsonl(tmp_path / "a.jsonl", [{"problem": "p", "Answer": "a"}])), seed=0
+    )
     assert loaded.problems[0].answer is None
     assert "no column named answer or solution or target" in loaded.notes[0]
     assert column_names(loaded.problems) == {"problem", "Answer"}
@@ -104,8 +114,8 @@ def test_bad_rows_are_skipped_counted_and_shown(tmp_path: Path, caplog: pytest.L
     path = tmp_path / "a.jsonl"
     good = b'{"problem": "p", "answer": "1"}\n'
     path.write_bytes(
-        good
-        + b'{"problem": "p2", "ans\n\n[1, 2]\n{"problem": null, "answer": "1"}\n{"answer": "1"}\n{"problem": "p3", "answer": ""}\n'
+        good + b'{"problem": "p2", "ans\n\n[1, 2]\n{"problem": null, "answer": "1"}\n{"answer": '
+        b'"1"}\n{"problem": "p3", "answer": ""}\n'
         + b'{"problem": ["a", "b"], "answer": "1"}\n{"problem": "\xff", "answer": "1"}\n'
         + good
     )
@@ -113,10 +123,15 @@ def test_bad_rows_are_skipped_counted_and_shown(tmp_path: Path, caplog: pytest.L
     assert [p.problem for p in loaded.problems] == ["p", "p"]
     assert loaded.skipped == Counter(missing_value=3, not_json=1, not_an_object=1, not_text=1, not_utf8=1)
     shown = "\n".join(loaded.warnings)
-    assert f"{path}: 1 row skipped (not_json): line 2: Unterminated string starting at (character 18)" in shown
+    assert (
+        f"{path}: 1 row skipped (not_json): line 2: Unterminated string starting at (character 18)" in shown
+    )
     assert "(not_an_object): line 4: a list instead of an object" in shown
     # line 3 is empty, which is no fault but counts as a line
-    assert "3 rows skipped (missing_value): line 5: no value in column 'problem'; line 6: no value in column 'problem'; line 7:" in shown
+    assert (
+        "3 rows skipped (missing_value): line 5: no value in column 'problem'; line 6: no value in column "
+        "'problem'; line 7:" in shown
+    )
     assert "(not_text): line 8: column 'problem' holds a list, not text" in shown
     assert "(not_utf8): line 9: byte 13 is not UTF-8" in shown
     load_problems(config(path), seed=0)
@@ -125,7 +140,9 @@ def test_bad_rows_are_skipped_counted_and_shown(tmp_path: Path, caplog: pytest.L
 
 def test_bad_csv_rows(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    path.write_bytes(b'\xef\xbb\xbfproblem,answer\n"1 + 1",2\nonly one field\n"two\nlines",3\nx,y,z\n\xff,4\n,5\n')
+    path.write_bytes(
+        b'\xef\xbb\xbfproblem,answer\n"1 + 1",2\nonly one field\n"two\nlines",3\nx,y,z\n\xff,4\n,5\n'
+    )
     loaded = read_problems(config(path), seed=0)
     assert [(p.problem, p.answer) for p in loaded.problems] == [("1 + 1", "2"), ("two\nlines", "3")]
     assert loaded.skipped == Counter(not_csv=2, not_utf8=1, missing_value=1)
@@ -150,12 +167,17 @@ def test_answer_formats() -> None:
 
 
 def test_rows_without_the_answer_format_are_counted(tmp_path: Path) -> None:
-    path = write_jsonl(tmp_path / "a.jsonl", [{"problem": "p", "solution": "so \\boxed{3}"}, {"problem": "q", "solution": "so 3"}])
+    path = write_jsonl(
+        tmp_path / "a.jsonl",
+        [{"problem": "p", "solution": "so \\boxed{3}"}, {"problem": "q", "solution": "so 3"}],
+    )
     loaded = read_problems(config(path, answer_format="boxed"), seed=0)
     assert ([p.answer for p in loaded.problems], loaded.skipped) == (["3"], Counter(no_answer_found=1))
 
 
-@pytest.mark.parametrize(("answer", "answer_format"), [("so \\boxed{3}", "boxed"), ("so\n#### 3", "after_hashes")])
+@pytest.mark.parametrize(
+    ("answer", "answer_format"), [("so \\boxed{3}", "boxed"), ("so\n#### 3", "after_hashes")]
+)
 def test_whole_solutions_as_answers_are_warned_about(tmp_path: Path, answer: str, answer_format: str) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"problem": "p", "solution": answer}])
     (warning,) = read_problems(config(path), seed=0).warnings
@@ -167,14 +189,18 @@ def test_where_and_limit(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", ROWS)
     chosen = load_problems(config(path, where={"level": [3, 5]}), seed=0)
     assert [p.columns["level"] for p in chosen] == [3, 5]
-    assert [p.columns["level"] for p in load_problems(config(path, where={"level": [3, 5]}, limit=1), seed=0)] == [3]
+    assert [
+        p.columns["level"] for p in load_problems(config(path, where={"level": [3, 5]}, limit=1), seed=0)
+    ] == [3]
     assert len(load_problems(config(path, where={"level": "3"}), seed=0)) == 1  # as text, for csv files
     assert "level is '1', '3', '5'" in message(config(path, where={"level": 4}))
 
 
 def test_ids_belong_to_the_content(tmp_path: Path) -> None:
     first = load_problems(config(write_jsonl(tmp_path / "a.jsonl", ROWS), columns=MAPPING), seed=0)
-    again = load_problems(config(write_jsonl(tmp_path / "b.jsonl", [ROWS[2], ROWS[0], ROWS[0]]), columns=MAPPING), seed=0)
+    again = load_problems(
+        config(write_jsonl(tmp_path / "b.jsonl", [ROWS[2], ROWS[0], ROWS[0]]), columns=MAPPING), seed=0
+    )
     assert [p.id for p in again] == [first[2].id, first[0].id, f"{first[0].id}-2"]
     assert len({p.id for p in first}) == 3
 
@@ -206,25 +232,35 @@ def test_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
     assert "not a parquet file" in message(config(tmp_path / "broken.parquet"))
     (tmp_path / "utf16.csv").write_text("problem,answer\n1,2\n", encoding="utf-16")
-    assert message(config(tmp_path / "utf16.csv")).endswith("utf16.csv: the header has bytes that are not UTF-8: save the file as UTF-8.")
+    assert message(config(tmp_path / "utf16.csv")).endswith(
+        "utf16.csv: the header has bytes that are not UTF-8: save the file as UTF-8."
+    )
     (tmp_path / "folder.jsonl").mkdir()
     assert "can't be read" in message(config(tmp_path / "folder.jsonl"))
     bad = write_jsonl(tmp_path / "bad.jsonl", ["{", "["])
     assert "no row is left" in message(config(bad)) and "line 1" in message(config(bad))
 
 
-def test_what_is_no_hub_name_is_refused_without_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_hub_name_is_refused_without_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def reached(*arguments: Any, **settings: Any) -> None:
         pytest.fail("the hub was asked")
 
     monkeypatch.setattr("datasets.load_dataset", reached)
     (tmp_path / "problems.tsv").write_text("problem\tanswer\n")
     assert message(config(tmp_path / "problems.tsv")) == (
-        f"data.source: {tmp_path / 'problems.tsv'} is a file of a kind that r1rl does not read; its name must end in "
+        f"data.source: {tmp_path / 'problems.tsv'} is a file of a kind that r1rl does not read; its name "
+        f"must end in "
         ".jsonl, .json, .csv, .parquet."
     )
-    assert message(config("./nowhere")).startswith("data.source: there is no file or folder nowhere (looked in ")
-    assert message(config("arithmatic")) == "data.source: there is no generator arithmatic; did you mean arithmetic?"
+    assert message(config("./nowhere")).startswith(
+        "data.source: there is no file or folder nowhere (looked in "
+    )
+    assert (
+        message(config("arithmatic"))
+        == "data.source: there is no generator arithmatic; did you mean arithmetic?"
+    )
 
 
 def test_settings_without_effect_are_refused(tmp_path: Path) -> None:
@@ -266,7 +302,15 @@ def test_hub_names_go_through_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
 
     hub = FakeHub(datasets.Dataset.from_list(ROWS))
     monkeypatch.setitem(sys.modules, "datasets", hub)
-    data = config("openai/gsm8k", subset="main", split="test", revision="abc", columns=MAPPING, answer_format="after_hashes", limit=2)
+    data = config(
+        "openai/gsm8k",
+        subset="main",
+        split="test",
+        revision="abc",
+        columns=MAPPING,
+        answer_format="after_hashes",
+        limit=2,
+    )
     assert [p.answer for p in load_problems(data, seed=0)] == ["2", "4"]
     assert hub.calls == [("openai/gsm8k", "main", "test", "abc")]
 
@@ -282,7 +326,9 @@ def test_hub_names_go_through_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_hub_errors_are_one_sentence(monkeypatch: pytest.MonkeyPatch, error: Exception, key: str) -> None:
     monkeypatch.setitem(sys.modules, "datasets", FakeHub(error))
     sentence = message(config("someone/set", subset="x"))
-    assert sentence.startswith(f"{key}: the data set 'someone/set' (subset x, split train) can't be loaded: {type(error).__name__}: ")
+    assert sentence.startswith(
+        f"{key}: the data set 'someone/set' (subset x, split train) can't be loaded: {type(error).__name__}: "
+    )
     assert f"{str(error).rstrip('.')}. A source is" in sentence
 
 
@@ -321,7 +367,10 @@ def test_order_refuses_other_data() -> None:
 
 
 def test_sources_are_mixed_with_columns_of_their_own(tmp_path: Path) -> None:
-    talk = write_jsonl(tmp_path / "talk.jsonl", [{"id": "a", "problem": f"Say {n}.", "kind": "talk"} for n in range(3)] + ["{"])
+    talk = write_jsonl(
+        tmp_path / "talk.jsonl",
+        [{"id": "a", "problem": f"Say {n}.", "kind": "talk"} for n in range(3)] + ["{"],
+    )
     more = write_jsonl(tmp_path / "more.jsonl", [{"id": "a", "problem": "Say more."}])
     data = DataConfig(
         source="countdown",
@@ -334,7 +383,9 @@ def test_sources_are_mixed_with_columns_of_their_own(tmp_path: Path) -> None:
         ],
     )
     loaded = read_problems(data, seed=3)
-    assert [problem.columns.get("domain") for problem in loaded.problems] == ["reasoning"] * 4 + ["helpfulness"] * 2 + ["more"] * 4 + [None]
+    assert [problem.columns.get("domain") for problem in loaded.problems] == ["reasoning"] * 4 + [
+        "helpfulness"
+    ] * 2 + ["more"] * 4 + [None]
     assert [problem.problem for problem in loaded.problems[4:6]] == ["Say 0.", "Say 1."]
     assert loaded.problems[5].columns == {"kind": "talk", "domain": "helpfulness"}
     identities = [problem.id for problem in loaded.problems]
@@ -343,7 +394,9 @@ def test_sources_are_mixed_with_columns_of_their_own(tmp_path: Path) -> None:
     # a generator named twice draws other problems, and the first source those that it draws alone
     first, second = ({problem.problem for problem in loaded.problems[a:b]} for a, b in ((0, 4), (6, 10)))
     assert first != second
-    assert [p.id for p in load_problems(DataConfig(source="countdown", arguments={"count": 4}), seed=3)] == identities[:4]
+    assert [
+        p.id for p in load_problems(DataConfig(source="countdown", arguments={"count": 4}), seed=3)
+    ] == identities[:4]
     assert column_names(loaded.problems) == {"problem", "answer", "numbers", "target", "domain", "kind"}
 
 
@@ -363,12 +416,16 @@ def test_mistakes_in_a_mixed_source_name_its_key(tmp_path: Path) -> None:
         "data.mix.0.arguments": SourceConfig(source=rows, arguments={"count": 1}),
     }
     for key, source in cases.items():
-        assert message(DataConfig(source="countdown", arguments={"count": 2}, mix=[source])).startswith(key), key
+        assert message(DataConfig(source="countdown", arguments={"count": 2}, mix=[source])).startswith(
+            key
+        ), key
 
 
 def test_generator_as_a_table() -> None:
     """What commands read that take rows as they are, such as r1rl select."""
-    source = SourceConfig(source="small_talk", split="test", arguments={"count": 5, "domains": ["helpfulness"]})
+    source = SourceConfig(
+        source="small_talk", split="test", arguments={"count": 5, "domains": ["helpfulness"]}
+    )
     table = read_table(source)
     assert table.columns == ["problem", "domain", "chosen", "rejected"]
     rows = list(table.rows)

@@ -10,11 +10,20 @@ from typing import Any
 
 import pytest
 
-from r1rl.config.sft import DemonstrationsConfig
+from r1rl.config.rows import DemonstrationsConfig
 from r1rl.data.demonstrations import Demonstration, read_demonstrations
 from r1rl.errors import DataError
 
-GENERATED = {"id": "7", "answer": "4", "prompt": "Q: 2+2 A:", "finish_reason": "eos", "tokens": 3, "sample": 0, "seed": 1, "model": "m"}
+GENERATED = {
+    "id": "7",
+    "answer": "4",
+    "prompt": "Q: 2+2 A:",
+    "finish_reason": "eos",
+    "tokens": 3,
+    "sample": 0,
+    "seed": 1,
+    "model": "m",
+}
 """What `r1rl generate` writes beside problem, prefill and completion."""
 
 
@@ -31,8 +40,12 @@ def texts(found: list[Demonstration]) -> list[tuple[str | None, str | None, str]
 def test_generated_rows_give_problem_and_prefill_with_completion(tmp_path: Path) -> None:
     row = {**GENERATED, "problem": " 2+2 ", "prefill": "<think>", "completion": " 4 </think> "}
     loaded = read_demonstrations(written(tmp_path, [row, {**row, "prefill": ""}, {**row, "prefill": None}]))
-    # The problem is stripped, as it is for RL; the text keeps its white space. The prompt of the file is not used: the template is ours.
-    assert texts(loaded.demonstrations) == [("2+2", None, "<think> 4 </think> "), *[("2+2", None, " 4 </think> ")] * 2]
+    # The problem is stripped, as it is for RL; the text keeps its white space. The prompt of the file is not
+    # used: the template is ours.
+    assert texts(loaded.demonstrations) == [
+        ("2+2", None, "<think> 4 </think> "),
+        *[("2+2", None, " 4 </think> ")] * 2,
+    ]
     assert loaded.notes == [] and loaded.bad == []
     assert loaded.demonstrations[1].place == "line 2"
 
@@ -50,7 +63,10 @@ def test_rendered_prompts_are_taken_as_they_are(tmp_path: Path) -> None:
 
 
 def test_conversations_of_one_turn(tmp_path: Path) -> None:
-    user, assistant = {"role": "user", "content": "2+2"}, {"role": "assistant", "content": "<think>x</think> 4"}
+    user, assistant = (
+        {"role": "user", "content": "2+2"},
+        {"role": "assistant", "content": "<think>x</think> 4"},
+    )
     rows = [
         {"problem": "other", "messages": [user, assistant]},
         {"problem": "other", "messages": [{"role": "system", "content": "s"}, user, assistant]},
@@ -77,7 +93,12 @@ def test_bad_rows_are_counted_by_fault_and_the_others_stay(tmp_path: Path) -> No
     ]
     loaded = read_demonstrations(written(tmp_path, rows))
     assert len(loaded.demonstrations) == 1
-    assert Counter(row.fault for row in loaded.bad) == {"missing_value": 2, "not_text": 2, "truncated": 1, "not_an_object": 1}
+    assert Counter(row.fault for row in loaded.bad) == {
+        "missing_value": 2,
+        "not_text": 2,
+        "truncated": 1,
+        "not_an_object": 1,
+    }
 
 
 def test_where_limit_and_csv(tmp_path: Path) -> None:
@@ -94,16 +115,24 @@ def test_where_limit_and_csv(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "settings", "sentence"),
     [
-        ({"problem": "a"}, {}, r"has no column named completion \(or messages\)\. It has: problem\. Say which"),
+        ({"problem": "a"}, {}, r"has no column named completion \(or messages\)\. It has: problem\. Say "
+                               r"which"),
         ({"completion": "a"}, {}, r"has no column named problem \(or prompt\)\. It has: completion\."),
         ({"problem": "a", "completion": "b"}, {"columns": {"completion": "text"}}, r"data\.columns\.completion: .* has no column 'text'"),
-        ({"problem": "a", "completion": "b"}, {"columns": {"answer": "problem"}}, r"data\.columns\.answer: a demonstration has no such"),
-        ({"problem": "a", "completion": "b"}, {"where": {"level": 3}}, r"data\.where: .* has no column 'level'"),
-        ({"problem": "a", "completion": "b"}, {"where": {"problem": "c"}}, r"has no rows with \{'problem': 'c'\}\."),
-        ({"problem": "a", "completion": ""}, {}, r"no demonstration is left\. .*1 row skipped \(missing_value\): line 1: no value"),
+        ({"problem": "a", "completion": "b"}, {"columns": {"answer": "problem"}}, r"data\.columns\.answer: "
+                                                                                  r"a demonstration has no "
+                                                                                  r"such"),
+        ({"problem": "a", "completion": "b"}, {"where": {"level": 3}}, r"data\.where: .* has no column "
+                                                                       r"'level'"),
+        ({"problem": "a", "completion": "b"}, {"where": {"problem": "c"}}, r"has no rows with \{'problem': "
+                                                                           r"'c'\}\."),
+        ({"problem": "a", "completion": ""}, {}, r"no demonstration is left\. .*1 row skipped "
+                                                 r"\(missing_value\): line 1: no value"),
         ([], {}, r"no demonstration is left\. .*1 row skipped \(not_an_object\)"),
     ],
 )  # fmt: skip
-def test_what_can_not_work_is_said_at_once(tmp_path: Path, row: Any, settings: dict[str, Any], sentence: str) -> None:
+def test_what_can_not_work_is_said_at_once(
+    tmp_path: Path, row: Any, settings: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(DataError, match=sentence):
         read_demonstrations(written(tmp_path, [row], **settings))

@@ -1,4 +1,6 @@
-"""Completions from a file: which rows are used, with which prompt, which tokens are learnt, and what a user is told."""
+"""Completions from a file: which rows are used, with which prompt, which tokens are learnt, and what a user
+is told.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,10 @@ import pytest
 from tiny_policy import save_tiny_policy
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from r1rl.config.distill import CompletionsConfig, DistillRecipe, TeacherConfig
 from r1rl.config.schema import ModelConfig, PromptConfig
 from r1rl.data.demonstrations import read_demonstrations
 from r1rl.distill.completions import PreparedCompletions, prepare_completions
+from r1rl.distill.recipe import CompletionsConfig, DistillRecipe, TeacherConfig
 from r1rl.errors import DataError
 
 EOS = 1
@@ -30,7 +32,12 @@ def tokenizer(policy: Path) -> PreTrainedTokenizerBase:
 
 
 def prepare(
-    tokenizer: PreTrainedTokenizerBase, folder: Path, rows: list[dict[str, Any]], prefill: str = "", shared: int = 1000, longest: int = 200
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    rows: list[dict[str, Any]],
+    prefill: str = "",
+    shared: int = 1000,
+    longest: int = 200,
 ) -> PreparedCompletions:
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -59,13 +66,17 @@ def test_the_prefill_is_a_part_of_the_prompt(tokenizer: PreTrainedTokenizerBase,
         {"problem": "2+2", "completion": " 4", "prefill": ""},
     ]
     found = prepare(tokenizer, tmp_path, rows, prefill=" <think>")
-    assert [row.prompt_ids.tolist() for row in found.rows] == [ids(tokenizer, "User: 2+2\nAssistant: <think>")] * 2
+    assert [row.prompt_ids.tolist() for row in found.rows] == [
+        ids(tokenizer, "User: 2+2\nAssistant: <think>")
+    ] * 2
     assert [row.completion_ids.tolist() for row in found.rows] == [[*ids(tokenizer, " 4"), EOS]] * 2
     (message,) = found.messages
     assert "1 row skipped (other_prefill): line 3: the text begins with" in message
 
 
-def test_rows_that_are_too_long_or_were_cut_off_are_left_out(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+def test_rows_that_are_too_long_or_were_cut_off_are_left_out(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
     rows = [
         {"problem": "1", "completion": "7"}, {"problem": "1", "completion": "7" * 300},
         {"problem": "1", "completion": "7", "finish_reason": "length"},

@@ -1,4 +1,5 @@
-"""Student and teacher side by side against whole logits and the float64 oracle: values, every parameter's gradient, and memory.
+"""Student and teacher side by side against whole logits and the float64 oracle: values, every parameter's
+gradient, and memory.
 
 Legend: N completion tokens, V vocabulary.
 """
@@ -10,10 +11,10 @@ import torch
 from torch import Tensor
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
-from r1rl.config.distill import DivergenceConfig, PassesConfig
 from r1rl.distill.batches import TrainSequence, lay_out, make_micro_batches
 from r1rl.distill.divergences import STATISTICS, sequence_weights
 from r1rl.distill.forward import StudentForward, Teacher
+from r1rl.distill.recipe import DivergenceConfig, PassesConfig
 from r1rl.types import FinishReason, Problem, Prompt
 from tests.reference import distill as oracle
 
@@ -28,13 +29,25 @@ LENGTHS = [(3, 6), (5, 1), (2, 4), (4, 5)]
 
 def student() -> PreTrainedModel:
     torch.manual_seed(1)
-    return Qwen3ForCausalLM(Qwen3Config(vocab_size=STUDENT_WIDTH, hidden_size=16, tie_word_embeddings=True, **SHAPE)).double().eval()
+    return (
+        Qwen3ForCausalLM(
+            Qwen3Config(vocab_size=STUDENT_WIDTH, hidden_size=16, tie_word_embeddings=True, **SHAPE)
+        )
+        .double()
+        .eval()
+    )
 
 
 def teacher() -> Teacher:
     """Another architecture, another width, more ids, and logits that are capped."""
     torch.manual_seed(2)
-    config = Gemma2Config(vocab_size=TEACHER_WIDTH, hidden_size=24, final_logit_softcapping=5.0, query_pre_attn_scalar=8, **SHAPE)
+    config = Gemma2Config(
+        vocab_size=TEACHER_WIDTH,
+        hidden_size=24,
+        final_logit_softcapping=5.0,
+        query_pre_attn_scalar=8,
+        **SHAPE,
+    )
     return Teacher(Gemma2ForCausalLM(config).double())
 
 
@@ -54,7 +67,9 @@ def full_logits(model: PreTrainedModel, one: TrainSequence) -> Tensor:
     return model(input_ids=ids, use_cache=False).logits[0, len(one.prompt.token_ids) - 1 : -1]
 
 
-def oracle_gradients(kind: str, beta: float | None, temperature: float, aggregation: str) -> tuple[float, list[Tensor]]:
+def oracle_gradients(
+    kind: str, beta: float | None, temperature: float, aggregation: str
+) -> tuple[float, list[Tensor]]:
     model, frozen = student(), teacher().model
     batch = sequences()
     with torch.no_grad():
@@ -84,7 +99,11 @@ def our_gradients(config: DivergenceConfig, passes: PassesConfig) -> tuple[float
 
 @pytest.mark.parametrize(
     ("kind", "beta", "temperature", "aggregation"),
-    [("forward_kl", None, 1.0, "tokens"), ("reverse_kl", None, 0.7, "sequences"), ("jsd", 0.3, 1.5, "tokens")],
+    [
+        ("forward_kl", None, 1.0, "tokens"),
+        ("reverse_kl", None, 0.7, "sequences"),
+        ("jsd", 0.3, 1.5, "tokens"),
+    ],
 )
 def test_loss_and_gradients_equal_the_oracles_however_the_batch_is_cut(
     kind: str, beta: float | None, temperature: float, aggregation: str
@@ -92,7 +111,13 @@ def test_loss_and_gradients_equal_the_oracles_however_the_batch_is_cut(
     expected, expected_gradients = oracle_gradients(kind, beta, temperature, aggregation)
     config = DivergenceConfig(kind=kind, beta=beta, temperature=temperature, aggregation=aggregation)
     counts = set()
-    for tokens, rows, chunk in ((1000, None, 1000), (1000, None, 1), (16, None, 3), (1000, 1, 5), (1, None, 16)):
+    for tokens, rows, chunk in (
+        (1000, None, 1000),
+        (1000, None, 1),
+        (16, None, 3),
+        (1000, 1, 5),
+        (1, None, 16),
+    ):
         passes = PassesConfig(micro_batch_tokens=tokens, micro_batch_sequences=rows, logit_chunk=chunk)
         found, gradients, count = our_gradients(config, passes)
         counts.add(count)
@@ -109,7 +134,8 @@ def test_rows_and_predictors() -> None:
     assert laid.input_ids_RT.shape == (2, 8)
     assert laid.input_ids_RT[0].tolist() == [*batch[0].prompt.token_ids, *batch[0].completion_ids[:-1]]
     assert laid.input_ids_RT[1].tolist() == [*batch[1].prompt.token_ids, 0, 0, 0]
-    # the first completion token is predicted by the last of the prompt (place 2), the second row begins at place 8
+    # the first completion token is predicted by the last of the prompt (place 2), the second row begins at
+    # place 8
     assert laid.predictors_N.tolist() == [2, 3, 4, 5, 6, 7, 8 + 4]
     assert laid.sequence_N.tolist() == [0, 0, 0, 0, 0, 0, 1]
 
@@ -119,8 +145,12 @@ def test_micro_batches_keep_within_their_budget_and_hold_each_sequence_once() ->
     for tokens, rows in ((8, None), (16, None), (1000, 3)):
         found = make_micro_batches(batch, PassesConfig(micro_batch_tokens=tokens, micro_batch_sequences=rows))
         assert sorted(place for one in found for place in set(one.sequence_N.tolist())) == [0, 1, 2, 3]
-        assert all(one.input_ids_RT.numel() <= tokens and one.input_ids_RT.shape[0] <= (rows or 4) for one in found)
-    assert len(make_micro_batches(batch, PassesConfig(micro_batch_tokens=1))) == 4  # longer than the budget: alone
+        assert all(
+            one.input_ids_RT.numel() <= tokens and one.input_ids_RT.shape[0] <= (rows or 4) for one in found
+        )
+    assert (
+        len(make_micro_batches(batch, PassesConfig(micro_batch_tokens=1))) == 4
+    )  # longer than the budget: alone
 
 
 def test_no_logits_are_kept_for_the_backward_pass() -> None:
@@ -129,10 +159,14 @@ def test_no_logits_are_kept_for_the_backward_pass() -> None:
     forward = StudentForward(model, DivergenceConfig(), SHARED, chunk=4)
     states = frozen.states(one.input_ids_RT, one.predictors_N)
     saved: list[tuple[int, ...]] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tuple(tensor.shape)) or tensor, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: saved.append(tuple(tensor.shape)) or tensor, lambda tensor: tensor
+    ):
         forward(one.input_ids_RT, one.predictors_N, states)
     assert saved
-    assert not [shape for shape in saved if shape[-1:] in ((STUDENT_WIDTH,), (TEACHER_WIDTH,)) and shape[0] in (4, 16)]
+    assert not [
+        shape for shape in saved if shape[-1:] in ((STUDENT_WIDTH,), (TEACHER_WIDTH,)) and shape[0] in (4, 16)
+    ]
 
 
 def test_statistics_are_not_computed_again_in_the_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,16 +186,25 @@ def test_teacher_has_no_gradient_and_computes_in_its_own_precision_under_autocas
     with torch.autocast("cpu", dtype=torch.bfloat16):
         states = frozen.states(one.input_ids_RT, one.predictors_N)
         assert torch.equal(states.logits(), expected)
-        divergences, _ = StudentForward(model, DivergenceConfig(), SHARED, 5)(one.input_ids_RT, one.predictors_N, states)
+        divergences, _ = StudentForward(model, DivergenceConfig(), SHARED, 5)(
+            one.input_ids_RT, one.predictors_N, states
+        )
     assert divergences.dtype is torch.float32
     divergences.sum().backward()  # the recomputed chunks must be in bfloat16 too
-    assert all(parameter.grad is not None and bool(parameter.grad.isfinite().all()) for parameter in model.parameters())
-    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in frozen.model.parameters())
+    assert all(
+        parameter.grad is not None and bool(parameter.grad.isfinite().all())
+        for parameter in model.parameters()
+    )
+    assert not any(
+        parameter.requires_grad or parameter.grad is not None for parameter in frozen.model.parameters()
+    )
 
 
 @pytest.mark.gpu
 def test_on_a_gpu_no_more_than_a_chunk_of_logits_exists() -> None:
-    """152k entries, 4096 tokens, chunks of 512: float32 logits of all are 2.5 GB for each model, those of a chunk 0.3 GB."""
+    """152k entries, 4096 tokens, chunks of 512: float32 logits of all are 2.5 GB for each model, those of a
+    chunk 0.3 GB.
+    """
     width, tokens, chunk = 152_064, 4096, 512
     shape = {**SHAPE, "vocab_size": width, "hidden_size": 64}
     model = Qwen3ForCausalLM(Qwen3Config(**shape)).cuda()

@@ -1,4 +1,6 @@
-"""Whole distillation runs of tiny random models: what they leave, resume, processes, every source and divergence, what is refused."""
+"""Whole distillation runs of tiny random models: what they leave, resume, processes, every source and
+divergence, what is refused.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,14 @@ from run_helpers import HELD_OUT, do_run, final_weights, start_two, untimed
 from tiny_policy import save_tiny_policy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from r1rl.checkpoint_folders import find_checkpoint
-from r1rl.cli import main
+from r1rl.cli.main import main
 from r1rl.config.load import load_recipe
 from r1rl.distill.preflight import check_processes
 from r1rl.distill.run import DistillRun, run
 from r1rl.distill.trainer import DistillTrainer, StepResult
 from r1rl.errors import UserError
-from r1rl.run_directory import RunDirectory
+from r1rl.models.checkpoint_folders import find_checkpoint
+from r1rl.runs.run_directory import RunDirectory
 
 RECIPE = """
 run_name: test
@@ -80,24 +82,36 @@ def finished(folder: Path) -> RunDirectory:
 def test_run_directory_holds_everything(finished: RunDirectory) -> None:
     left = {str(path.relative_to(finished.path)) for path in finished.path.rglob("*") if path.is_file()}
     expected = {"config.yaml", "environment.json", "metrics.jsonl", "summary.json", "curves.png"}
-    assert expected | {"evaluations/before.json", "evaluations/after.json", "completions/step-000004.jsonl"} <= left
+    assert (
+        expected | {"evaluations/before.json", "evaluations/after.json", "completions/step-000004.jsonl"}
+        <= left
+    )
     assert [path.name for path in sorted(finished.checkpoints.iterdir())] == ["step-000002", "step-000004"]
     low, high = json.loads(finished.summary_path.read_text())["accuracy_after"]["ci95"]
     assert low <= high
 
 
 def test_half_of_a_step_is_the_students_own(finished: RunDirectory) -> None:
-    rows = [json.loads(line) for line in (finished.completions / "step-000004.jsonl").read_text().splitlines()]
-    assert [(row["slot"], row["on_policy"]) for row in rows] == [(slot, slot < 2) for slot in range(4) for _ in range(2)]
+    rows = [
+        json.loads(line) for line in (finished.completions / "step-000004.jsonl").read_text().splitlines()
+    ]
+    assert [(row["slot"], row["on_policy"]) for row in rows] == [
+        (slot, slot < 2) for slot in range(4) for _ in range(2)
+    ]
     written = [row for row in rows if not row["on_policy"]]
-    assert all(row["prompt"].endswith("Assistant: <think>") and row["completion"].endswith("*1</think>") for row in written)
+    assert all(
+        row["prompt"].endswith("Assistant: <think>") and row["completion"].endswith("*1</think>")
+        for row in written
+    )
     record = finished.read_metrics()[-1]
     on_policy, off_policy = ([row for row in rows if row["on_policy"] is kind] for kind in (True, False))
     for name, some in (("loss/on_policy", on_policy), ("loss/off_policy", off_policy)):
         total = sum(row["divergence"] * row["num_tokens"] for row in some)
         assert record[name] == pytest.approx(total / sum(row["num_tokens"] for row in some), rel=1e-6)
     assert record["completions/mean_length"] == pytest.approx(sum(row["num_tokens"] for row in rows) / 8)
-    assert record["loss"] == pytest.approx(record["divergence/reverse_kl"], rel=1e-5)  # a mean over tokens, as the recipe says
+    assert record["loss"] == pytest.approx(
+        record["divergence/reverse_kl"], rel=1e-5
+    )  # a mean over tokens, as the recipe says
 
 
 def test_checkpoint_loads_as_a_plain_model_and_was_trained(folder: Path, finished: RunDirectory) -> None:
@@ -115,7 +129,9 @@ def test_teacher_is_never_changed(folder: Path, monkeypatch: pytest.MonkeyPatch)
 
     def look(run: DistillRun) -> None:
         teacher = run.parts.teacher.model  # type: ignore[attr-defined]
-        assert not any(parameter.requires_grad or parameter.grad is not None for parameter in teacher.parameters())
+        assert not any(
+            parameter.requires_grad or parameter.grad is not None for parameter in teacher.parameters()
+        )
         seen.append(teacher.state_dict())
         original(run)
 
@@ -143,7 +159,9 @@ def test_two_processes_equal_one(folder: Path, finished: RunDirectory) -> None:
         torch.testing.assert_close(weights[name], expected[name], rtol=0, atol=1e-5)
 
 
-def test_interrupt_saves_and_the_run_goes_on(folder: Path, finished: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_saves_and_the_run_goes_on(
+    folder: Path, finished: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def step_and_press_ctrl_c(trainer: DistillTrainer) -> StepResult:
         signal.raise_signal(signal.SIGINT)
         return one_step(trainer)
@@ -160,14 +178,21 @@ def test_interrupt_saves_and_the_run_goes_on(folder: Path, finished: RunDirector
     "overrides",
     [
         ["divergence.kind=forward_kl", "on_policy=1", "completions=null"],
-        ["divergence.kind=jsd", "divergence.beta=0.5", "divergence.temperature=1.5", "divergence.aggregation=sequences"],
+        [
+            "divergence.kind=jsd",
+            "divergence.beta=0.5",
+            "divergence.temperature=1.5",
+            "divergence.aggregation=sequences",
+        ],
         ["on_policy=0", "data=null", "model.gradient_checkpointing=true"],
         ["rollout.engine=transformers", "rollout.temperature=0.8", "rollout.top_p=0.9"],
     ],
     ids=str,
 )
 def test_student_comes_nearer_to_its_teacher(folder: Path, overrides: list[str]) -> None:
-    directory = train(folder, "run_name=learns", "max_steps=12", "checkpoint.every_steps=0", *NO_EVALUATION, *overrides)
+    directory = train(
+        folder, "run_name=learns", "max_steps=12", "checkpoint.every_steps=0", *NO_EVALUATION, *overrides
+    )
     records = directory.read_metrics()
     assert [record["update/skipped"] for record in records] == [0.0] * 12
     assert records[-1]["loss"] < 0.7 * records[0]["loss"]
@@ -177,9 +202,21 @@ def test_student_comes_nearer_to_its_teacher(folder: Path, overrides: list[str])
 
 def test_forward_kl_teaches_entropy_and_all(folder: Path) -> None:
     """With enough steps on one prompt's completions the student has its teacher's distribution there."""
-    fixed = ["on_policy=0", "data=null", "completions.limit=1", "rollout.num_prompts=1", "rollout.num_generations=1"]
+    fixed = [
+        "on_policy=0",
+        "data=null",
+        "completions.limit=1",
+        "rollout.num_prompts=1",
+        "rollout.num_generations=1",
+    ]
     directory = train(
-        folder, "run_name=exact", "max_steps=120", "divergence.kind=forward_kl", "checkpoint.every_steps=0", *NO_EVALUATION, *fixed
+        folder,
+        "run_name=exact",
+        "max_steps=120",
+        "divergence.kind=forward_kl",
+        "checkpoint.every_steps=0",
+        *NO_EVALUATION,
+        *fixed,
     )
     last = directory.read_metrics()[-1]
     assert last["loss"] < 0.05
@@ -218,9 +255,17 @@ def test_student_that_writes_tokens_which_the_teacher_lacks(folder: Path) -> Non
         model.get_input_embeddings().weight[known] = 5.0 * hidden / hidden.square().sum()
     model.save_pretrained(folder / "talkative")
     tokenizer.save_pretrained(folder / "talkative")
-    overrides = [f"model.path={folder}/talkative", "on_policy=1", "completions=null", "logging.completions_every=1", "max_steps=1"]
+    overrides = [
+        f"model.path={folder}/talkative",
+        "on_policy=1",
+        "completions=null",
+        "logging.completions_every=1",
+        "max_steps=1",
+    ]
     directory = train(folder, "run_name=talkative", *overrides, *NO_EVALUATION)
-    rows = [json.loads(line) for line in (directory.completions / "step-000001.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (directory.completions / "step-000001.jsonl").read_text().splitlines()
+    ]
     cut = [row for row in rows if "<tool>" in row["completion"]]
     assert cut
     assert all(row["num_tokens"] < 12 for row in cut if not row["completion"].endswith("<tool>"))
@@ -230,28 +275,63 @@ def test_student_that_writes_tokens_which_the_teacher_lacks(folder: Path) -> Non
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["completions=null"], "on_policy is 0.5, so completions come from a file: write completions: {source: NAME}"),
-        (["on_policy=1"], "completions is set, but on_policy is 1, so nothing comes from it: leave it out (completions: null)"),
-        (["on_policy=0"], "data is set, but on_policy is 0, so nothing comes from it: leave it out (data: null)"),
-        (["rollout.one_step_off=true"], "rollout.one_step_off is for r1rl grpo, whose loss corrects for the lag: leave it out"),
-        (["on_policy=0.3"], "on_policy is 0.3, which is no whole number of the 4 prompts of a step (rollout.num_prompts): write 0.25"),
-        (["divergence.kind=jsd"], "divergence.kind: jsd needs divergence.beta, the teacher's share of the mixture, such as 0.5"),
-        (["divergence.beta=0.5"], "divergence.beta has no effect with divergence.kind: reverse_kl; write kind: jsd, or leave beta out"),
+        (
+            ["completions=null"],
+            "on_policy is 0.5, so completions come from a file: write completions: {source: NAME}",
+        ),
+        (
+            ["on_policy=1"],
+            "completions is set, but on_policy is 1, so nothing comes from it: leave it out (completions: "
+            "null)",
+        ),
+        (
+            ["on_policy=0"],
+            "data is set, but on_policy is 0, so nothing comes from it: leave it out (data: null)",
+        ),
+        (
+            ["rollout.one_step_off=true"],
+            "rollout.one_step_off is for r1rl grpo, whose loss corrects for the lag: leave it out",
+        ),
+        (
+            ["on_policy=0.3"],
+            "on_policy is 0.3, which is no whole number of the 4 prompts of a step (rollout.num_prompts): "
+            "write 0.25",
+        ),
+        (
+            ["divergence.kind=jsd"],
+            "divergence.kind: jsd needs divergence.beta, the teacher's share of the mixture, such as 0.5",
+        ),
+        (
+            ["divergence.beta=0.5"],
+            "divergence.beta has no effect with divergence.kind: reverse_kl; write kind: jsd, or leave beta "
+            "out",
+        ),
         (["divergence={kind: jsd, beta: 1.0}"], "divergence.beta is 1.0; it must be above 0 and below 1"),
         (["rewards=[]"], "evaluation.data is set, but no reward scores its answers"),
-        (["evaluation.data=null"], "rewards only score held-out answers here, and there are no held-out problems"),
+        (
+            ["evaluation.data=null"],
+            "rewards only score held-out answers here, and there are no held-out problems",
+        ),
         (["completions.source=absent.jsonl"], "completions.source: there is no file absent.jsonl"),
         (
             ["completions.source={folder}/other.jsonl"],
-            "{folder}/other.jsonl has no column named completion (or messages). It has: problem, text. Say which one it is, in completions",
+            "{folder}/other.jsonl has no column named completion (or messages). It has: problem, text. Say "
+            "which one it is, in completions",
         ),
-        (["completions.columns={completion: output}"], "completions.columns.completion: {folder}/written.jsonl has no column 'output'"),
+        (
+            ["completions.columns={completion: output}"],
+            "completions.columns.completion: {folder}/written.jsonl has no column 'output'",
+        ),
         (["teacher.path=./nowhere"], "teacher.path: there is no folder nowhere"),
     ],
     ids=str,
 )
 def test_mistakes_are_told_before_a_model_is_loaded(
-    folder: Path, overrides: list[str], sentence: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    overrides: list[str],
+    sentence: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def load(*arguments: object, **keywords: object) -> None:
         raise AssertionError("a model is loaded")
@@ -262,12 +342,17 @@ def test_mistakes_are_told_before_a_model_is_loaded(
     assert sentence.replace("{folder}", str(folder)) in " ".join(capfd.readouterr().err.split())
 
 
-def test_teacher_with_another_tokenizer_is_refused_before_weights_are_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_teacher_with_another_tokenizer_is_refused_before_weights_are_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def load(*arguments: object, **keywords: object) -> None:
         raise AssertionError("a model is loaded")
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", load)
-    with pytest.raises(UserError, match=r"teacher\.path: the teacher has another tokenizer than the student \(id \d+ is .*sft"):
+    with pytest.raises(
+        UserError,
+        match=r"teacher\.path: the teacher has another tokenizer than the student \(id \d+ is .*sft",
+    ):
         train(folder, "run_name=other", "teacher.path=embedded", *NO_EVALUATION)
     assert not (folder / "runs" / "other").exists()
 
@@ -275,5 +360,7 @@ def test_teacher_with_another_tokenizer_is_refused_before_weights_are_loaded(fol
 def test_step_that_processes_can_not_share_is_refused(folder: Path) -> None:
     recipe = load_recipe("distill", folder / "recipe.yaml", ["on_policy=0.25"])
     check_processes(recipe, 1)
-    with pytest.raises(UserError, match=r"1 prompts that the student answers \(on_policy 0.25 of .* 4\), which 2 processes"):
+    with pytest.raises(
+        UserError, match=r"1 prompts that the student answers \(on_policy 0.25 of .* 4\), which 2 processes"
+    ):
         check_processes(recipe, 2)

@@ -1,4 +1,6 @@
-"""The documentation against the project: YAML blocks load, commands parse, keys and files that are named exist."""
+"""The documentation against the project: YAML blocks load, commands parse, keys and files that are named
+exist.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,16 @@ from typing import Any
 import pytest
 import yaml
 
-from r1rl.cli import find_recipe, parse_arguments
-from r1rl.commands import COMMANDS
+from r1rl.cli.commands import COMMANDS
+from r1rl.cli.main import find_recipe, parse_arguments
 from r1rl.config.describe import recipe_keys
 from r1rl.config.load import RECIPES, load_recipe
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
-    page for pattern in ("*.md", "docs/**/*.md", "recipes/*.md", "rewards/*.md", "r1rl/models/**/*.md") for page in ROOT.glob(pattern)
+    page
+    for pattern in ("*.md", "docs/**/*.md", "recipes/*.md", "rewards/*.md", "r1rl/models/**/*.md")
+    for page in ROOT.glob(pattern)
 )
 SETTINGS = {
     "grpo": {"run_name": "x", "data": {"source": "countdown"}, "rewards": [{"function": "countdown"}]},
@@ -39,7 +43,9 @@ def yaml_blocks() -> list[Any]:
     found = []
     for page in PAGES:
         for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", text_of(page), re.S | re.M)):
-            if page.name != "algorithms.md":  # its block has one recipe after another; test_algorithms_doc.py reads it
+            if (
+                page.name != "algorithms.md"
+            ):  # its block has one recipe after another; test_algorithms_doc.py reads it
                 found.append(pytest.param(block, page.stem, id=f"{page.relative_to(ROOT)}-{number}"))
     return found
 
@@ -50,7 +56,11 @@ def commands() -> list[Any]:
     for page in PAGES:
         for block in re.findall(r"^```\w*\n(.*?)^```", text_of(page), re.S | re.M):
             for line in re.findall(r"^(?:.*-m )?(r1rl [a-z].*)$", block, re.M):
-                found.append(pytest.param(shlex.split(re.split(r"\s{3,}", line)[0]), id=f"{page.relative_to(ROOT)}: {line}"))
+                found.append(
+                    pytest.param(
+                        shlex.split(re.split(r"\s{3,}", line)[0]), id=f"{page.relative_to(ROOT)}: {line}"
+                    )
+                )
     return found
 
 
@@ -58,7 +68,9 @@ def commands() -> list[Any]:
 def test_yaml_blocks_are_parts_of_valid_recipes(block: str, page: str, tmp_path: Path) -> None:
     """A page that is called like a command has parts of its recipes."""
     part = yaml.safe_load(block)
-    by_keys = "evaluate" if part.keys() & {"define", "benchmarks"} else "distill" if "teacher" in part else "grpo"
+    by_keys = (
+        "evaluate" if part.keys() & {"define", "benchmarks"} else "distill" if "teacher" in part else "grpo"
+    )
     command = page if page in SETTINGS else by_keys
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(SETTINGS[command] | part), encoding="utf-8")
     recipe = load_recipe(command, tmp_path / "recipe.yaml")
@@ -81,8 +93,14 @@ def test_commands_name_recipes_and_keys_that_exist(words: list[str], monkeypatch
 def test_dotted_keys_links_and_files_exist(page: Path) -> None:
     text = text_of(page)
     known = {key.name for recipe in RECIPES.values() for key in recipe_keys(recipe)}
-    sections = {name.partition(".")[0] for name in known if "." in name} - {"model"}  # model.generate is transformers' method
-    dotted = [name for name in re.findall(r"`([a-z_]+\.[a-z_.0-9]+[a-z])(?:: [^`]*)?`", text) if not name.endswith(".jsonl")]
+    sections = {name.partition(".")[0] for name in known if "." in name} - {
+        "model"
+    }  # model.generate is transformers' method
+    dotted = [
+        name
+        for name in re.findall(r"`([a-z_]+\.[a-z_.0-9]+[a-z])(?:: [^`]*)?`", text)
+        if not name.endswith(".jsonl")
+    ]
     assert [name for name in dotted if name.partition(".")[0] in sections and name not in known] == []
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
     assert [link for link in links if not (page.parent / link).exists()] == []

@@ -9,9 +9,9 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from r1rl import models
-from r1rl.bundled import bundled_path
+from r1rl.config.bundled import bundled_path
 from r1rl.config.load import load_recipe
-from r1rl.stages.habit_table import measure_habits
+from r1rl.pretrain.habit_table import measure_habits
 
 FOLDER = Path(models.resolve("embedded"))
 RECIPE = bundled_path("recipes") / "pretrain" / "tiny.yaml"
@@ -28,7 +28,10 @@ def test_is_small_and_of_the_recipe_s_shape() -> None:
     shape = load_recipe("pretrain", RECIPE).architecture
     config = model.config
     assert (config.hidden_size, config.num_hidden_layers) == (shape.hidden_size, shape.num_layers)
-    assert (config.num_attention_heads, config.num_key_value_heads) == (shape.num_heads, shape.num_key_value_heads)
+    assert (config.num_attention_heads, config.num_key_value_heads) == (
+        shape.num_heads,
+        shape.num_key_value_heads,
+    )
     assert 1_000_000 <= sum(parameter.numel() for parameter in model.parameters()) <= 4_000_000
     assert config.vocab_size == len(tokenizer)
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
@@ -40,13 +43,21 @@ def test_behaves_as_its_card_says() -> None:
     section = card.split("**countdown**")[1]
     stated = {
         match[1]: (float(match[2]) / 100, float(match[3]) / 100)
-        for match in re.finditer(r"^\| (\w+) \| ([\d.]+)% \| ([\d.]+)% \|", section.split("**arithmetic**")[0], re.MULTILINE)
+        for match in re.finditer(
+            r"^\| (\w+) \| ([\d.]+)% \| ([\d.]+)% \|", section.split("**arithmetic**")[0], re.MULTILINE
+        )
     }
     assert set(stated) == {"direct", "worked", "checked", "all"}
     recipe = load_recipe("pretrain", RECIPE, ["measured_problems=128", "measured_samples=4"])
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(FOLDER).eval(), AutoTokenizer.from_pretrained(FOLDER)
-    table = measure_habits(model, tokenizer, "countdown", recipe.corpus.arguments["countdown"], recipe, RECIPE.parent)
-    # 512 answers: the standard error of a share of 0.67 is 0.021, of an accuracy of 0.28 (answers of one problem vary together) 0.025.
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(FOLDER).eval(),
+        AutoTokenizer.from_pretrained(FOLDER),
+    )
+    table = measure_habits(
+        model, tokenizer, "countdown", recipe.corpus.arguments["countdown"], recipe, RECIPE.parent
+    )
+    # 512 answers: the standard error of a share of 0.67 is 0.021, of an accuracy of 0.28 (answers of one
+    # problem vary together) 0.025.
     assert table.shares["direct"] == pytest.approx(stated["direct"][0], abs=0.085)
     assert table.shares["checked"] == pytest.approx(stated["checked"][0], abs=0.07)
     assert table.pass_at[1] == pytest.approx(stated["all"][1], abs=0.1)
@@ -56,7 +67,10 @@ def test_behaves_as_its_card_says() -> None:
 def test_student_is_at_most_half_as_large_with_the_same_tokenizer() -> None:
     small = Path(models.resolve("embedded-small"))
     assert sum(file.stat().st_size for file in small.iterdir()) <= 2 * 2**20
-    sizes = [sum(one.numel() for one in AutoModelForCausalLM.from_pretrained(folder).parameters()) for folder in (small, FOLDER)]
+    sizes = [
+        sum(one.numel() for one in AutoModelForCausalLM.from_pretrained(folder).parameters())
+        for folder in (small, FOLDER)
+    ]
     assert sizes[0] <= sizes[1] / 2
     shape = load_recipe("pretrain", bundled_path("recipes") / "pretrain" / "small.yaml").architecture
     config = AutoModelForCausalLM.from_pretrained(small).config

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from r1rl.evaluation.estimators import (
+from r1rl.scoring.estimators import (
     cons_at_k,
     cons_at_k_of_distribution,
     mean_at_k,
@@ -21,7 +21,7 @@ from r1rl.evaluation.estimators import (
     pass_at_k_simple,
     pass_hat_k,
 )
-from r1rl.evaluation.intervals import (
+from r1rl.scoring.intervals import (
     of_mean,
     over_problems,
     over_samples,
@@ -115,7 +115,9 @@ def test_reference_values_of_the_estimators(reference: dict[str, Any]) -> None:
         if "counts" in case:
             found = cons_at_k(list(case["counts"].values()), correct, case["k"])
         else:
-            found = cons_at_k_of_distribution([Fraction(p) for p in case["probs"].values()], correct, case["k"])
+            found = cons_at_k_of_distribution(
+                [Fraction(p) for p in case["probs"].values()], correct, case["k"]
+            )
         assert found == pytest.approx(case["float"], abs=1e-9), case
 
 
@@ -139,7 +141,9 @@ def test_reference_values_of_the_errors(reference: dict[str, Any]) -> None:
         assert run_to_run == pytest.approx(case["run_to_run_se_of_mean"], abs=1e-9)
         if case["N"] > 1:  # of_mean is the mean +- t x the standard error over problems
             low, high = of_mean(means)
-            assert (high - low) / 2 == pytest.approx(student_t_quantile(case["N"] - 1) * case["se_of_mean_by_problem"], abs=1e-9)
+            assert (high - low) / 2 == pytest.approx(
+                student_t_quantile(case["N"] - 1) * case["se_of_mean_by_problem"], abs=1e-9
+            )
     case = reference["paired_difference"]
     mean_a, mean_b = ([sum(row) / len(row) for row in case[name]] for name in "ab")
     difference = paired_difference(mean_b, mean_a)
@@ -149,13 +153,22 @@ def test_reference_values_of_the_errors(reference: dict[str, Any]) -> None:
 
 def test_student_t_quantiles() -> None:
     # Two-sided 95 % points of the usual tables.
-    table = {1: 12.7062047362, 2: 4.3026527297, 3: 3.1824463053, 5: 2.5705818356, 29: 2.0452296421, 30: 2.0422724563, 499: 1.9647293910}
+    table = {
+        1: 12.7062047362,
+        2: 4.3026527297,
+        3: 3.1824463053,
+        5: 2.5705818356,
+        29: 2.0452296421,
+        30: 2.0422724563,
+        499: 1.9647293910,
+    }
     for degrees, quantile in table.items():
         assert student_t_quantile(degrees) == pytest.approx(quantile, abs=1e-9)
 
 
 def test_intervals_at_the_ends() -> None:
-    # Nothing right on 30 problems: Wilson with n = 30 and t = 2.04523, high = t^2 / (30 + t^2) = 4.18296/34.18296.
+    # Nothing right on 30 problems: Wilson with n = 30 and t = 2.04523, high = t^2 / (30 + t^2) =
+    # 4.18296/34.18296.
     assert over_problems([0.0] * 30) == (0.0, pytest.approx(0.122370, abs=1e-6))
     assert over_problems([1.0] * 30) == (pytest.approx(0.877630, abs=1e-6), 1.0)
     assert over_problems([0.5]) is None
@@ -169,13 +182,17 @@ def simulated_means(rng: np.random.Generator, rates: np.ndarray, num_samples: in
 
 SIZES = [(30, 16), (500, 4)]
 SHAPES = [(1.0, 1.0), (0.3, 0.5), (2.0, 5.0), (0.3, 3.0), (5.0, 0.5)]
-"""Beta distributions of the success rates: flat, most problems always or never solved, most hard, nearly all hard, nearly all easy.
-The table in r1rl/evaluation/intervals.py has more, also those that 30 problems are too few for (0.92 to 0.935)."""
+"""Beta distributions of the success rates: flat, most problems always or never solved, most hard, nearly all
+hard, nearly all easy. The table in r1rl/scoring/intervals.py has more, also those that 30 problems are too
+few for (0.92 to 0.935).
+"""
 
 
 @pytest.mark.parametrize(("num_problems", "num_samples"), SIZES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_interval_over_problems_covers_the_mean_of_such_problems(num_problems: int, num_samples: int, shape: tuple[float, float]) -> None:
+def test_interval_over_problems_covers_the_mean_of_such_problems(
+    num_problems: int, num_samples: int, shape: tuple[float, float]
+) -> None:
     rng = np.random.default_rng(17)
     means = simulated_means(rng, rng.beta(*shape, (2000, num_problems)), num_samples)
     truth = shape[0] / sum(shape)
@@ -185,12 +202,19 @@ def test_interval_over_problems_covers_the_mean_of_such_problems(num_problems: i
 
 @pytest.mark.parametrize(("num_problems", "num_samples"), SIZES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_interval_over_samples_covers_the_mean_of_these_problems(num_problems: int, num_samples: int, shape: tuple[float, float]) -> None:
+def test_interval_over_samples_covers_the_mean_of_these_problems(
+    num_problems: int, num_samples: int, shape: tuple[float, float]
+) -> None:
     rng = np.random.default_rng(18)
     rates = rng.beta(*shape, num_problems)
     means = simulated_means(rng, np.broadcast_to(rates, (2000, num_problems)), num_samples)
     counts = [num_samples] * num_problems
-    covered = sum(low <= rates.mean() <= high for low, high in (over_samples(row, counts) for row in means.tolist())) / 2000
+    covered = (
+        sum(
+            low <= rates.mean() <= high for low, high in (over_samples(row, counts) for row in means.tolist())
+        )
+        / 2000
+    )
     assert 0.93 <= covered <= 0.97
 
 
@@ -207,15 +231,20 @@ def test_interval_of_pass_at_k_covers_its_expectation(num_problems: int, num_sam
 
 
 def test_treating_all_samples_as_independent_covers_too_little() -> None:
-    # What the interval over problems is there for: the same simulation with 30 x 16 draws taken as independent.
+    # What the interval over problems is there for: the same simulation with 30 x 16 draws taken as
+    # independent.
     rng = np.random.default_rng(19)
     means = simulated_means(rng, rng.beta(0.3, 0.5, (2000, 30)), 16)
-    covered = sum(low <= 0.375 <= high for low, high in (wilson(mean, 30 * 16) for mean in means.mean(1))) / 2000
+    covered = (
+        sum(low <= 0.375 <= high for low, high in (wilson(mean, 30 * 16) for mean in means.mean(1))) / 2000
+    )
     assert covered < 0.60
 
 
 @pytest.mark.parametrize(("num_problems", "num_samples"), SIZES)
-def test_paired_interval_covers_the_difference_and_is_narrower_than_an_unpaired_one(num_problems: int, num_samples: int) -> None:
+def test_paired_interval_covers_the_difference_and_is_narrower_than_an_unpaired_one(
+    num_problems: int, num_samples: int
+) -> None:
     rng = np.random.default_rng(20)
     base = rng.beta(0.5, 0.7, (2000, num_problems))
     gain = 0.1 * (1 - base)  # a tenth of what was wrong; its mean is 0.1 * (1 - 0.5/1.2)
@@ -228,7 +257,8 @@ def test_paired_interval_covers_the_difference_and_is_narrower_than_an_unpaired_
 
 
 def test_differences_that_are_all_equal_are_not_certain() -> None:
-    # Nothing solved by either on 60 problems: t(59) = 2.000995, w = t^2 / (60 + t^2) = 4.003983 / 64.003983 = 0.0625583.
+    # Nothing solved by either on 60 problems: t(59) = 2.000995, w = t^2 / (60 + t^2) = 4.003983 / 64.003983 =
+    # 0.0625583.
     none = paired_difference([0.0] * 60, [0.0] * 60)
     assert (none.difference, none.standard_error) == (0.0, 0.0) and not none.is_significant
     assert none.ci95 == pytest.approx((-0.0625583, 0.0625583), abs=1e-6)
@@ -248,6 +278,8 @@ def test_paired_difference_by_hand() -> None:
     assert found.ci95 == pytest.approx((0.375 - 0.125 * 3.1824463, 0.375 + 0.125 * 3.1824463), abs=1e-6)
     assert not found.is_significant
     assert paired_difference([0.0, 0.1, 0.0, 0.1], [0.9, 1.0, 1.0, 1.0]).is_significant
-    assert paired_difference([0.5], [1.0]).ci95 is None and math.isnan(paired_difference([0.5], [1.0]).standard_error)
+    assert paired_difference([0.5], [1.0]).ci95 is None and math.isnan(
+        paired_difference([0.5], [1.0]).standard_error
+    )
     with pytest.raises(ValueError, match="the same problems"):
         paired_difference([1.0], [1.0, 0.0])

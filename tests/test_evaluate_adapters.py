@@ -1,4 +1,6 @@
-"""PEFT adapters: merged into their model before sampling, told apart in the manifest, refused where they do not fit."""
+"""PEFT adapters: merged into their model before sampling, told apart in the manifest, refused where they do
+not fit.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from tiny_policy import save_tiny_policy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from r1rl import cli
-from r1rl.bundled import PACKAGE
+from r1rl.cli.main import main as cli
+from r1rl.config.bundled import PACKAGE
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -34,7 +36,9 @@ def save_adapter(folder: Path, model: Path, config: Any = None, seed: int = 1) -
 
 
 def lora(**values: Any) -> LoraConfig:
-    return LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM", **values)
+    return LoraConfig(
+        r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM", **values
+    )
 
 
 def change(folder: Path, **values: Any) -> None:
@@ -46,7 +50,8 @@ def change(folder: Path, **values: Any) -> None:
 def recipe(tmp_path: Path, *models: str, name: str = "e") -> str:
     file = tmp_path / f"{name}.yaml"
     file.write_text(
-        f"run_name: {name}\noutput_dir: {tmp_path / 'runs'}\nmodels: [{', '.join(models)}]\nbenchmarks: [arithmetic]\nnum_problems: 4\n"
+        f"run_name: {name}\noutput_dir: {tmp_path / 'runs'}\nmodels: [{', '.join(models)}]\nbenchmarks: "
+        f"[arithmetic]\nnum_problems: 4\n"
         "num_samples: 2\nmax_completion_length: 16\nprompt: {template: plain}\n",
         encoding="utf-8",
     )
@@ -60,7 +65,9 @@ def texts(tmp_path: Path, model: str, name: str = "e") -> list[str]:
 
 
 def model_of(tmp_path: Path, model: str, name: str = "e") -> dict[str, Any]:
-    return json.loads((tmp_path / "runs" / name / model / "arithmetic" / "manifest.json").read_text(encoding="utf-8"))["model"]
+    return json.loads(
+        (tmp_path / "runs" / name / model / "arithmetic" / "manifest.json").read_text(encoding="utf-8")
+    )["model"]
 
 
 def test_an_adapter_is_its_model_with_the_product_of_its_matrices_added(tmp_path: Path) -> None:
@@ -70,7 +77,10 @@ def test_an_adapter_is_its_model_with_the_product_of_its_matrices_added(tmp_path
     weights = load_safetensors(adapter / "adapter_model.safetensors")
     changed = 0
     for name, weight in merged.named_parameters():
-        a, b = (weights.get(f"base_model.model.{name.removesuffix('.weight')}.lora_{side}.weight") for side in "AB")
+        a, b = (
+            weights.get(f"base_model.model.{name.removesuffix('.weight')}.lora_{side}.weight")
+            for side in "AB"
+        )
         if a is not None:
             weight.data += 8 / 4 * b @ a  # lora_alpha / r
             changed += 1
@@ -104,9 +114,9 @@ def test_another_scale_is_another_adapter(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_bfloat16_is_rounded_once(tmp_path: Path) -> None:
-    from r1rl.config.evaluate import EvaluatedModelConfig
-    from r1rl.evaluation.loading import load_model, load_tokenizer
-    from r1rl.evaluation.targets import find_targets
+    from r1rl.config.schema import EvaluatedModelConfig
+    from r1rl.sampling_jobs.loading import load_model, load_tokenizer
+    from r1rl.sampling_jobs.targets import find_targets
 
     base = save_tiny_policy(tmp_path / "base")
     adapter = save_adapter(tmp_path / "adapter", base)
@@ -119,7 +129,9 @@ def test_bfloat16_is_rounded_once(tmp_path: Path) -> None:
     assert {buffer.dtype for buffer in half.buffers()} == {torch.float32}
 
 
-def test_a_base_that_lies_elsewhere_is_named_in_the_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_base_that_lies_elsewhere_is_named_in_the_recipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     base = save_tiny_policy(tmp_path / "base")
     adapter = save_adapter(tmp_path / "adapter", base)
     moved = tmp_path / "moved"
@@ -132,15 +144,24 @@ def test_a_base_that_lies_elsewhere_is_named_in_the_recipe(tmp_path: Path, capsy
     assert "models.0.base is set, but" in capsys.readouterr().err
     endpoint = f"{{path: m, base: {moved}, endpoint: {{url: http://x}}}}"
     assert cli.main(["evaluate", recipe(tmp_path, endpoint)]) == 2
-    assert "models.0 has both base, for an adapter that is loaded here, and endpoint" in capsys.readouterr().err
+    assert (
+        "models.0 has both base, for an adapter that is loaded here, and endpoint" in capsys.readouterr().err
+    )
 
 
-def test_without_peft(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_peft(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     adapter = save_adapter(tmp_path / "adapter", save_tiny_policy(tmp_path / "base"))
     found = importlib.util.find_spec
-    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name == "peft" else found(name, *rest))
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *rest: None if name == "peft" else found(name, *rest)
+    )
     assert cli.main(["evaluate", recipe(tmp_path, f"{{path: {adapter}}}")]) == 2
-    assert f"models.0.path: {adapter} holds a PEFT adapter, and peft is not installed: pip install 'r1rl[peft]'." in capsys.readouterr().err
+    assert (
+        f"models.0.path: {adapter} holds a PEFT adapter, and peft is not installed: pip install 'r1rl[peft]'."
+        in capsys.readouterr().err
+    )
 
 
 def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], adapter: Path) -> str:
@@ -154,7 +175,9 @@ def test_adapters_that_can_not_be_used(tmp_path: Path, capsys: pytest.CaptureFix
     adapter = save_adapter(tmp_path / "adapter", base)
     shutil.copytree(adapter, tmp_path / "bare")
     change(tmp_path / "bare", base_model_name_or_path=None)
-    assert "its adapter_config.json names no model: write models.0.base" in refused(tmp_path, capsys, tmp_path / "bare")
+    assert "its adapter_config.json names no model: write models.0.base" in refused(
+        tmp_path, capsys, tmp_path / "bare"
+    )
     (tmp_path / "bare/adapter_config.json").write_text("{", encoding="utf-8")
     assert "whose adapter_config.json can't be read" in refused(tmp_path, capsys, tmp_path / "bare")
 
@@ -167,17 +190,24 @@ def test_adapters_that_can_not_be_used(tmp_path: Path, capsys: pytest.CaptureFix
     assert "does not fit" in message and "have no counterpart, such as" in message and "up_proj" in message
 
     tuning = PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM", prompt_tuning_init="RANDOM")
-    assert "that can't be merged into its model" in refused(tmp_path, capsys, save_adapter(tmp_path / "tuned", base, tuning))
+    assert "that can't be merged into its model" in refused(
+        tmp_path, capsys, save_adapter(tmp_path / "tuned", base, tuning)
+    )
 
     nan = save_adapter(tmp_path / "nan", base)
     from safetensors.torch import save_file
 
-    weights = {name: weight * float("nan") for name, weight in load_safetensors(nan / "adapter_model.safetensors").items()}
+    weights = {
+        name: weight * float("nan")
+        for name, weight in load_safetensors(nan / "adapter_model.safetensors").items()
+    }
     save_file(weights, nan / "adapter_model.safetensors", {"format": "pt"})
     assert "NaNs detected in the merged weights" in refused(tmp_path, capsys, nan)
 
 
-def test_an_adapter_brings_its_own_tokenizer_if_it_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_adapter_brings_its_own_tokenizer_if_it_fits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     base = save_tiny_policy(tmp_path / "base")
     adapter = save_adapter(tmp_path / "adapter", base)
     tokenizer = AutoTokenizer.from_pretrained(base)
@@ -198,11 +228,27 @@ def test_an_adapter_of_the_hub(tmp_path: Path) -> None:
     save_adapter(repository / "snapshots" / COMMIT, base)
     (repository / "refs").mkdir()
     (repository / "refs/main").write_text(COMMIT, encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "r1rl", "evaluate", recipe(tmp_path, "{path: me/lora}", "{path: other}"), "models.1.path=" + str(base)]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(PACKAGE.parent),
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_OFFLINE": "1",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "r1rl",
+        "evaluate",
+        recipe(tmp_path, "{path: me/lora}", "{path: other}"),
+        "models.1.path=" + str(base),
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "peft" not in done.stderr
     found = model_of(tmp_path, "lora")
-    assert (found["path"], found["weights"], found["base"]["path"]) == ("me/lora", f"commit {COMMIT}", str(base))
+    assert (found["path"], found["weights"], found["base"]["path"]) == (
+        "me/lora",
+        f"commit {COMMIT}",
+        str(base),
+    )
     assert texts(tmp_path, "lora") != texts(tmp_path, "base")

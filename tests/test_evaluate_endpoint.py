@@ -7,14 +7,13 @@ from typing import Any
 import pytest
 from evaluate_helpers import completion, serving
 
-from r1rl.config.evaluate import EvaluatedModelConfig, EvaluateRecipe, SamplingConfig
-from r1rl.config.schema import EndpointConfig, PromptConfig
+from r1rl.config.schema import EndpointConfig, EvaluatedModelConfig, PromptConfig
 from r1rl.errors import UserError
-from r1rl.evaluation import endpoint as module
-from r1rl.evaluation.endpoint import EndpointSampler
-from r1rl.evaluation.sample_log import Sample
-from r1rl.evaluation.samplers import Request
-from r1rl.types import Problem
+from r1rl.evaluation.recipe import EvaluateRecipe, SamplingConfig
+from r1rl.sampling_jobs import endpoint as module
+from r1rl.sampling_jobs.endpoint import EndpointSampler
+from r1rl.sampling_jobs.samplers import Request
+from r1rl.types import Problem, Sample
 
 
 def sampler(url: str, retries: int = 2, **prompt: Any) -> EndpointSampler:
@@ -64,7 +63,14 @@ def test_raw_text_is_greedy_and_bare() -> None:
         ask(sampler(server.url, template="chat", stop=["x"]), "a", raw=True)
     ((path, body),) = server.requests
     assert path == "/v1/completions"
-    assert body == {"model": "m", "max_tokens": 50, "seed": 2**40 % 2**31, "n": 1, "prompt": "a", "temperature": 0.0}
+    assert body == {
+        "model": "m",
+        "max_tokens": 50,
+        "seed": 2**40 % 2**31,
+        "n": 1,
+        "prompt": "a",
+        "temperature": 0.0,
+    }
 
 
 def test_stop_strings_stay_in_the_text_and_length_is_truncation() -> None:

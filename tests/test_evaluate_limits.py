@@ -6,7 +6,7 @@ import pytest
 from tiny_policy import save_tiny_policy
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from r1rl.evaluation.limits import find_cuts, lower_limits
+from r1rl.scoring.limits import find_cuts, lower_limits
 
 
 @pytest.fixture(scope="module")

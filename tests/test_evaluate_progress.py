@@ -6,13 +6,15 @@ import io
 
 from rich.console import Console
 
-from r1rl.evaluation.progress import EvaluationProgress
+from r1rl.sampling_jobs.progress import EvaluationProgress
 
 
 def test_the_pace_is_that_of_this_run() -> None:
     now = [100.0]
     out = io.StringIO()
-    with EvaluationProgress(Console(file=out, width=200), "m, b", 40, 100, enabled=True, clock=lambda: now[0]) as progress:
+    with EvaluationProgress(
+        Console(file=out, width=200), "m, b", 40, 100, enabled=True, clock=lambda: now[0]
+    ) as progress:
         assert progress.seconds_left() != progress.seconds_left()  # not known
         for _ in range(20):
             now[0] += 2.0

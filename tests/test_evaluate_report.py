@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from r1rl.evaluation.charts import Point, Series, interval_bar, line_chart
-from r1rl.evaluation.grades import GradedProblem, GradedSample
 from r1rl.evaluation.report import Evaluated, render_report
 from r1rl.evaluation.report_page import SCRIPT
 from r1rl.evaluation.results import Result, compare_results
-from r1rl.evaluation.scores import problem_rows, score
+from r1rl.scoring.grades import GradedProblem, GradedSample
+from r1rl.scoring.scores import problem_rows, score
 
 EVIL = "</script><img src=x onerror=alert(1)> & \u2028 <b>bold</b>"
 FINISH = ["eos", "eos", "length", "eos", "eos"]
@@ -31,10 +31,28 @@ def evaluated(model: str, step: int | None = None, right: int = 1, run: str | No
     for number in range(6):
         outcomes = ["correct"] * right + OUTCOMES[1 : 6 - right]
         samples = [
-            GradedSample(place, f"{EVIL} {model} {number} {place}", 20 * place + 5, FINISH[place], outcome, "7", False, None)
+            GradedSample(
+                place,
+                f"{EVIL} {model} {number} {place}",
+                20 * place + 5,
+                FINISH[place],
+                outcome,
+                "7",
+                False,
+                None,
+            )
             for place, outcome in enumerate(outcomes)
         ]
-        problems.append(GradedProblem(f"p{number}", f"Problem {number} {EVIL}", "4", {"level": "<1>"}, samples, ((right,), 0, 5 - right)))
+        problems.append(
+            GradedProblem(
+                f"p{number}",
+                f"Problem {number} {EVIL}",
+                "4",
+                {"level": "<1>"},
+                samples,
+                ((right,), 0, 5 - right),
+            )
+        )
     manifest = {"measured": {"benchmark": "bench<mark>"}, "model": {"label": model}, "example": EVIL}
     return Evaluated(Result(manifest, score(problems, 5, 128), problem_rows(problems)), problems, run, step)
 
@@ -72,13 +90,17 @@ class Outline(html.parser.HTMLParser):
 def test_page_is_whole_and_needs_no_network(page: str) -> None:
     outline = Outline()
     outline.feed(page)
-    assert not {"img", "link", "iframe", "b"} & set(outline.tags)  # nothing that a model wrote has become markup
+    assert not {"img", "link", "iframe", "b"} & set(
+        outline.tags
+    )  # nothing that a model wrote has become markup
     assert outline.tags.count("script") == 2
     assert not [name for name, _ in outline.attributes if name in ("src", "href")]
     assert not re.search(r"https?://|@import|url\(|fetch\(|XMLHttp", page)
     for title in (
-        "Scores", "Differences", "What went wrong", "Right and other completions", "Groups", "More than one attempt",
-        "Accuracy against the token limit", "Over training steps", "Problems", "Completions", "How it was measured",
+        "Scores", "Differences", "What went "
+                                 "wrong", "Right and other completions", "Groups", "More than one attempt",
+        "Accuracy against the token "
+        "limit", "Over training steps", "Problems", "Completions", "How it was measured",
     ):  # fmt: skip
         assert f"<h2>{title}</h2>" in page
     assert "Contamination probe" not in page
@@ -125,7 +147,9 @@ def test_charts_place_their_points() -> None:
     # x from 46 to 400 in equal steps of log2; y from 190 (0 %) to 10 (40 %)
     assert 'points="46.0,190.0 223.0,100.0 400.0,10.0"' in chart
     lengths = line_chart([Series("a", [Point(0, 30.0, None), Point(10, 120.0, None)])], "step", percent=False)
-    assert 'points="46.0,163.0 400.0,82.0"' in lengths and ">200<" in lengths and "a: 120.0 at 10" in lengths  # of 200
+    assert (
+        'points="46.0,163.0 400.0,82.0"' in lengths and ">200<" in lengths and "a: 120.0 at 10" in lengths
+    )  # of 200
     assert "&lt;a&gt;: 20.0% at 64" in chart and "<a>" not in chart
     assert "nothing was graded" in line_chart([Series("a", [])], "tokens")
 
@@ -154,8 +178,14 @@ console.log(JSON.stringify([made.outcome.children.map(o => o.text), log]));
 
 
 def run_script(rows: list[dict[str, Any]], fragment: str = "") -> Any:
-    program = FAKE_DOCUMENT.replace("HASH", json.dumps(fragment)).replace("DATA", json.dumps(json.dumps(rows))) + SCRIPT + ASK
-    done = subprocess.run([str(NODE), "-e", program.replace('"use strict";', "")], capture_output=True, text=True, check=True)
+    program = (
+        FAKE_DOCUMENT.replace("HASH", json.dumps(fragment)).replace("DATA", json.dumps(json.dumps(rows)))
+        + SCRIPT
+        + ASK
+    )
+    done = subprocess.run(
+        [str(NODE), "-e", program.replace('"use strict";', "")], capture_output=True, text=True, check=True
+    )
     return json.loads(done.stdout)
 
 
@@ -165,14 +195,21 @@ def test_the_script_filters_and_turns_pages(page: str) -> None:
     outline.feed(page)
     options, log = run_script(json.loads(outline.data))
     assert options == ["all", *sorted(OUTCOMES)]
-    # base has 6 of each outcome; run-1 (2 right) and run-2 (3 right) have 6 wrong each: 18 wrong, of which only run-1's
+    # base has 6 of each outcome; run-1 (2 right) and run-2 (3 right) have 6 wrong each: 18 wrong, of which
+    # only run-1's
     # third sample (place 2) is cut off, being its first wrong one after two right ones
     assert log[0] == ["90 of 90 completions, page 1 of 5", 20]
     assert log[1] == ["90 of 90 completions, page 2 of 5", 20]
     assert log[2] == ["18 of 90 completions, page 1 of 1", 18]
     assert log[3] == ["6 of 90 completions, page 1 of 1", 6]
-    assert log[4] == ["15 of 90 completions, page 1 of 1", 15]  # a click on problem p3: its 5 completions of 3 models
-    assert run_script(json.loads(outline.data), "#model=base&words=base+3")[1][0] == ["5 of 90 completions, page 1 of 1", 5]
+    assert log[4] == [
+        "15 of 90 completions, page 1 of 1",
+        15,
+    ]  # a click on problem p3: its 5 completions of 3 models
+    assert run_script(json.loads(outline.data), "#model=base&words=base+3")[1][0] == [
+        "5 of 90 completions, page 1 of 1",
+        5,
+    ]
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
@@ -185,12 +222,27 @@ def test_the_script_filters_and_turns_pages(page: str) -> None:
     ],
     ids=["all", "filtered", "problem"],
 )
-def test_page_in_a_real_browser(page: str, tmp_path: Path, fragment: str, script: str, shown: int, counted: str) -> None:
+def test_page_in_a_real_browser(
+    page: str, tmp_path: Path, fragment: str, script: str, shown: int, counted: str
+) -> None:
     file = tmp_path / "report.html"
     file.write_text(page.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
     profile = f"--user-data-dir={tmp_path / 'profile'}"
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom", profile]
-    done = subprocess.run([str(BROWSER), *options, file.as_uri() + fragment], capture_output=True, text=True, check=True, timeout=120)
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--virtual-time-budget=5000",
+        "--dump-dom",
+        profile,
+    ]
+    done = subprocess.run(
+        [str(BROWSER), *options, file.as_uri() + fragment],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
     assert 'data-ready="yes"' in done.stdout
     assert done.stdout.count("<article>") == shown
     assert f"{counted} completions" in done.stdout

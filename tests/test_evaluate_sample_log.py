@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from r1rl.evaluation.sample_log import Sample, SampleLog
+from r1rl.sampling_jobs.sample_log import SampleLog
+from r1rl.types import Sample
 
 
 def sample(problem: str, index: int, text: str = "text") -> Sample:

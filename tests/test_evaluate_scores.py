@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 
-from r1rl.config.evaluate import BenchmarkConfig
+from r1rl.config.benchmarks import BenchmarkConfig
 from r1rl.config.schema import DataConfig
 from r1rl.errors import UserError
-from r1rl.evaluation.grades import GradedProblem, GradedSample, count_votes, grade_problems
-from r1rl.evaluation.intervals import over_problems, paired_difference
 from r1rl.evaluation.results import Result, compare_results, find_results
-from r1rl.evaluation.sample_log import Sample
-from r1rl.evaluation.scores import problem_rows, score
-from r1rl.types import Problem, Prompt
+from r1rl.scoring.grades import GradedProblem, GradedSample, count_votes, grade_problems
+from r1rl.scoring.intervals import over_problems, paired_difference
+from r1rl.scoring.scores import problem_rows, score
+from r1rl.types import Problem, Prompt, Sample
 
 
 def config(grading: str = "strict", **values: Any) -> BenchmarkConfig:
@@ -31,7 +30,13 @@ def samples(*texts: str, tokens: int = 10, finish: str = "eos") -> list[Sample]:
     return [Sample("p", index, index, text, tokens, finish) for index, text in enumerate(texts)]
 
 
-def graded(outcome: str, tokens: int = 10, extracted: str | None = None, finish: str = "eos", language: float | None = 1.0) -> GradedSample:
+def graded(
+    outcome: str,
+    tokens: int = 10,
+    extracted: str | None = None,
+    finish: str = "eos",
+    language: float | None = 1.0,
+) -> GradedSample:
     return GradedSample(0, "text", tokens, finish, outcome, extracted, outcome == "correct", language)
 
 
@@ -62,7 +67,9 @@ def test_countdown_and_continuation() -> None:
 
 
 def test_groups_come_from_the_columns() -> None:
-    (found,) = grade_problems(config(group_by=["level", "absent"]), [prompt("4", level=3)], [samples("\\boxed{4}")])
+    (found,) = grade_problems(
+        config(group_by=["level", "absent"]), [prompt("4", level=3)], [samples("\\boxed{4}")]
+    )
     assert found.groups == {"level": "3"}
 
 
@@ -83,7 +90,10 @@ def test_figures() -> None:
                 graded("wrong", 30, language=None), identity="b", votes=((1, 1), 1, 2), level="2")  # fmt: skip
     c = problem(*[graded("unparseable_gold", 64)] * 4, identity="c", votes=((4,), None, 0), level="2")
     figures = score([a, b, c], 4, 100)
-    assert figures["accuracy"] == {"value": pytest.approx((2 / 3 + 1 / 4) / 2), "ci95": list(over_problems([2 / 3, 1 / 4]) or ())}
+    assert figures["accuracy"] == {
+        "value": pytest.approx((2 / 3 + 1 / 4) / 2),
+        "ci95": list(over_problems([2 / 3, 1 / 4]) or ()),
+    }
     assert figures["accuracy_undecided_as_wrong"]["value"] == pytest.approx((2 / 4 + 1 / 4 + 0) / 3)
     # pass@2: a 1 - C(1,2)/C(3,2) = 1, b 1 - C(3,2)/C(4,2) = 1/2
     assert figures["pass_at_2"]["value"] == pytest.approx(0.75)
@@ -97,14 +107,31 @@ def test_figures() -> None:
     assert rates == {
         "truncated": 1, "truncated_without_answer": 1, "extraction_failure": 2, "no_answer": 1, "malformed": 1, "wrong": 2, "undecided": 5
     }  # fmt: skip
-    assert figures["correct"] == {"count": 3, "tokens": 50.0, "reflection_rate": 1.0, "language_consistency": 1.0}
+    assert figures["correct"] == {
+        "count": 3,
+        "tokens": 50.0,
+        "reflection_rate": 1.0,
+        "language_consistency": 1.0,
+    }
     # decided but not right: tokens 20, 64, 50, 30; language 1, 0.5, 1
-    assert figures["wrong"] == {"count": 4, "tokens": 41.0, "reflection_rate": 0.0, "language_consistency": pytest.approx(2.5 / 3)}
+    assert figures["wrong"] == {
+        "count": 4,
+        "tokens": 41.0,
+        "reflection_rate": 0.0,
+        "language_consistency": pytest.approx(2.5 / 3),
+    }
     assert figures["by"]["level"]["1"]["accuracy"]["value"] == pytest.approx(2 / 3)
     assert figures["by"]["level"]["2"]["num_problems"] == 1
     # at 32 tokens only a's first is in time: (1/3 + 0)/2; at 64 b's too: (1/3 + 1/4)/2; at 100 all
-    by_limit = [(entry["limit"], entry["accuracy"]["value"], round(12 * entry["truncated"])) for entry in figures["by_limit"]]
-    assert by_limit == [(32, pytest.approx(1 / 6), 8), (64, pytest.approx(7 / 24), 1), (100, figures["accuracy"]["value"], 0)]
+    by_limit = [
+        (entry["limit"], entry["accuracy"]["value"], round(12 * entry["truncated"]))
+        for entry in figures["by_limit"]
+    ]
+    assert by_limit == [
+        (32, pytest.approx(1 / 6), 8),
+        (64, pytest.approx(7 / 24), 1),
+        (100, figures["accuracy"]["value"], 0),
+    ]
     assert [entry["is_lower_bound"] for entry in figures["by_limit"]] == [True, True, False]
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
     rows = problem_rows([a, b, c])
@@ -119,16 +146,29 @@ def test_a_lower_limit_grades_what_it_leaves() -> None:
     asked = [Sample("p", 0, 0, text, 70, "eos", cuts), short, Sample("p", 2, 0, "", 1, "eos")]
     (found,) = grade_problems(config(), [prompt("4")], [asked])
     assert [sample.outcome for sample in found.samples] == ["wrong", "correct", "no_answer"]
-    assert [sample.outcome_at for sample in found.samples] == [{32: "correct", 64: "wrong"}, {32: "no_answer"}, {}]
+    assert [sample.outcome_at for sample in found.samples] == [
+        {32: "correct", 64: "wrong"},
+        {32: "no_answer"},
+        {},
+    ]
     by_limit = score([found], 3, 128)["by_limit"]
-    assert [(entry["limit"], entry["accuracy"]["value"]) for entry in by_limit] == [(32, 1 / 3), (64, 1 / 3), (128, 1 / 3)]
+    assert [(entry["limit"], entry["accuracy"]["value"]) for entry in by_limit] == [
+        (32, 1 / 3),
+        (64, 1 / 3),
+        (128, 1 / 3),
+    ]
     assert [entry["truncated"] for entry in by_limit] == [2 / 3, 1 / 3, 0.0]
     assert not any(entry["is_lower_bound"] for entry in by_limit)
 
 
 def result(model: str, accuracies: dict[str, float | None], **measured: Any) -> Result:
-    manifest = {"measured": {"benchmark": "b", "prompt": {"template": "chat"}, **measured}, "model": {"label": model}}
-    return Result(manifest, {}, [{"id": identity, "accuracy": value} for identity, value in accuracies.items()])
+    manifest = {
+        "measured": {"benchmark": "b", "prompt": {"template": "chat"}, **measured},
+        "model": {"label": model},
+    }
+    return Result(
+        manifest, {}, [{"id": identity, "accuracy": value} for identity, value in accuracies.items()]
+    )
 
 
 def test_comparison_is_paired_over_shared_problems() -> None:
@@ -136,7 +176,9 @@ def test_comparison_is_paired_over_shared_problems() -> None:
     second = result("B", {"y": 1.0, "x": 0.25, "z": 1.0})
     found = compare_results(first, second)
     assert found.difference == paired_difference([0.5, 0.0], [1.0, 0.25])
-    assert found.sentence().startswith("b: B minus A is +37.5 points, 95 % interval -121.3 to +196.3 (paired over 2 problems; zero is")
+    assert found.sentence().startswith(
+        "b: B minus A is +37.5 points, 95 % interval -121.3 to +196.3 (paired over 2 problems; zero is"
+    )
 
 
 def test_what_was_measured_differently_is_refused() -> None:
@@ -164,18 +206,31 @@ def test_results_are_found_by_model(tmp_path: Path) -> None:
 def test_readability_is_over_all_completions() -> None:
     texts = (
         " 3*8=24 check: yes. </think> <answer>3*8</answer>",  # 2 words of 2 in English
-        " 3+8=11 check: no. wait, 3*8=24 查: 是. </think> <answer>3*8</answer>",  # 3 words and 2 characters, which are 1.25 words
+        # 3 words and 2 characters, which are 1.25 words
+        " 3+8=11 check: no. wait, 3*8=24 查: 是. </think> <answer>3*8</answer>",
         " </think> 3*8",
         " </think> <answer>3*8</answer>",
     )
     asked = [
-        Prompt(Problem(identity, "Make 24 from 3, 8.", "24", {"numbers": [3, 8], "target": 24}), "", [], " <think>") for identity in "ab"
+        Prompt(
+            Problem(identity, "Make 24 from 3, 8.", "24", {"numbers": [3, 8], "target": 24}),
+            "",
+            [],
+            " <think>",
+        )
+        for identity in "ab"
     ]
     found = grade_problems(config("countdown"), asked, [samples(*texts[:2]), samples(*texts[2:])])
     figures = score(found, 2, 64)["readability"]
-    # Problem a: both in exact tags. Problem b: no answer block; blank thoughts. Words have the completions of problem a only.
+    # Problem a: both in exact tags. Problem b: no answer block; blank thoughts. Words have the completions of
+    # problem a only.
     assert figures["well_formed"]["value"] == pytest.approx(0.5)
     assert figures["language_consistency"]["value"] == pytest.approx((1 + 3 / 4.25) / 2)
-    chinese = [Prompt(Problem(one.problem.id, "用 3 和 8 得到 24。", "24", one.problem.columns), "", [], " <think>") for one in asked]
+    chinese = [
+        Prompt(Problem(one.problem.id, "用 3 和 8 得到 24。", "24", one.problem.columns), "", [], " <think>")
+        for one in asked
+    ]
     found = grade_problems(config("countdown"), chinese, [samples(*texts[:2]), samples(*texts[2:])])
-    assert score(found, 2, 64)["readability"]["language_consistency"]["value"] == pytest.approx((0 + 1.25 / 4.25) / 2)
+    assert score(found, 2, 64)["readability"]["language_consistency"]["value"] == pytest.approx(
+        (0 + 1.25 / 4.25) / 2
+    )

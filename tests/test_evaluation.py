@@ -1,4 +1,6 @@
-"""An evaluation with a scripted engine: figures, ungraded samples, the same samples however the problems are spread."""
+"""An evaluation with a scripted engine: figures, ungraded samples, the same samples however the problems are
+spread.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +12,27 @@ from pathlib import Path
 import pytest
 
 from r1rl.config.schema import RewardConfig
-from r1rl.evaluation.evaluate import evaluate
-from r1rl.evaluation.intervals import over_problems, over_samples
-from r1rl.evaluation.record import AnsweredProblem, Evaluation, SampledAnswer, find_contrast
+from r1rl.objective.sampling import Sampling
 from r1rl.rewards import RewardSet
-from r1rl.sampling import Sampling
+from r1rl.scoring.held_out import evaluate
+from r1rl.scoring.intervals import over_problems, over_samples
+from r1rl.scoring.record import AnsweredProblem, Evaluation, SampledAnswer, find_contrast
 from r1rl.types import Completion, CompletionGroup, FinishReason, Problem, Prompt
 
-REWARDS = '''
+REWARDS = """
 def outcome(completions, answer, *, events):
     events.update({"grading/timeout": sum(c == "timeout" for c in completions)})
     return [None if c == "timeout" else float(c.split()[-1] == a) for c, a in zip(completions, answer)]
 
 def format(completions):
     return [1.0 if "so" in c else 0.5 for c in completions]
-'''
+"""
 
 
 class ScriptedEngine:
-    """Answers each prompt with a script: (text, number of tokens, finish reason) for each sample. Groups come last first."""
+    """Answers each prompt with a script: (text, number of tokens, finish reason) for each sample. Groups come
+    last first.
+    """
 
     name = "scripted"
     reason = "a test"
@@ -41,7 +45,10 @@ class ScriptedEngine:
     ) -> Iterator[CompletionGroup]:
         for index in reversed(range(len(prompts))):
             answers = self.script[prompts[index][0]][:num_generations]
-            yield CompletionGroup(index, [Completion([1] * length, [-1.0] * length, text, reason) for text, length, reason in answers])
+            yield CompletionGroup(
+                index,
+                [Completion([1] * length, [-1.0] * length, text, reason) for text, length, reason in answers],
+            )
 
     def refresh(self) -> None: ...
 
@@ -86,28 +93,42 @@ SCRIPT = {
 
 
 def make_prompts(*answers: str) -> list[Prompt]:
-    return [Prompt(Problem(f"id-{i}", f"problem {i}", answer), f"Q{i}", [i]) for i, answer in enumerate(answers)]
+    return [
+        Prompt(Problem(f"id-{i}", f"problem {i}", answer), f"Q{i}", [i]) for i, answer in enumerate(answers)
+    ]
 
 
 def test_figures(rewards: RewardSet) -> None:
     seen: list[tuple[int, int]] = []
-    found = evaluate(ScriptedEngine(SCRIPT), make_prompts("4", "5", "7"), rewards, 4, SAMPLING, 0, lambda *at: seen.append(at))
+    found = evaluate(
+        ScriptedEngine(SCRIPT),
+        make_prompts("4", "5", "7"),
+        rewards,
+        4,
+        SAMPLING,
+        0,
+        lambda *at: seen.append(at),
+    )
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert [problem.id for problem in found.problems] == ["id-0", "id-1", "id-2"]
     figures = found.figures()
-    # Ungraded samples are in no accuracy: problem 0 has 3/4, problem 1 has 1/2 of its two graded ones, problem 2 none.
+    # Ungraded samples are in no accuracy: problem 0 has 3/4, problem 1 has 1/2 of its two graded ones,
+    # problem 2 none.
     assert figures["accuracy"] == {"value": 0.625, "ci95": list(over_problems([0.75, 0.5]))}
     assert figures["accuracy_ci95_same_problems"] == list(over_samples([0.75, 0.5], [4, 2]))
     assert (figures["num_problems"], figures["num_samples"], figures["num_not_graded"]) == (3, 4, 6)
     assert figures["events"] == {"grading/timeout": 6}
-    # pass@1 = (3/4 + 1/2) / 2; pass@2: 1 - C(1,2)/C(4,2) = 1 and 1 - C(1,2)/C(2,2) = 1; pass@4 of problem 0 alone
+    # pass@1 = (3/4 + 1/2) / 2; pass@2: 1 - C(1,2)/C(4,2) = 1 and 1 - C(1,2)/C(2,2) = 1; pass@4 of problem 0
+    # alone
     assert [figures[f"pass_at_{k}"]["value"] for k in (1, 2, 4)] == [0.625, 1.0, 1.0]
     assert figures["pass_at_4"]["ci95"] is None
     # lengths: problem means (10 + 30 + 5 + 15)/4 = 15, 140/4 = 35, 50
     assert figures["mean_length"]["value"] == pytest.approx(100 / 3)
     assert figures["truncated_rate"]["value"] == pytest.approx((0.25 + 0.5 + 1.0) / 3)
     assert figures["reflection_rate"]["value"] == pytest.approx(0.25 / 3)
-    assert figures["format_rate"]["value"] == pytest.approx(0.5 / 3)  # two of problem 0's four have the full value
+    assert figures["format_rate"]["value"] == pytest.approx(
+        0.5 / 3
+    )  # two of problem 0's four have the full value
 
 
 def test_nothing_graded_is_no_accuracy_of_zero(rewards: RewardSet) -> None:
@@ -150,7 +171,13 @@ def test_samples_do_not_depend_on_how_the_problems_are_spread(rewards: RewardSet
 
 
 def answered(identity: str, *samples: tuple[str, float | None, bool]) -> AnsweredProblem:
-    return AnsweredProblem(identity, f"problem {identity}", "4", "Q", [SampledAnswer(t, 1, "eos", o, {}, r) for t, o, r in samples])
+    return AnsweredProblem(
+        identity,
+        f"problem {identity}",
+        "4",
+        "Q",
+        [SampledAnswer(t, 1, "eos", o, {}, r) for t, o, r in samples],
+    )
 
 
 def test_contrast_shows_what_was_learnt() -> None:
@@ -173,7 +200,9 @@ def test_contrast_shows_what_was_learnt() -> None:
     assert (contrast.problem, contrast.before, contrast.after) == ("problem c", "wrong c", "check: right")
     assert (contrast.before_is_correct, contrast.after_is_correct) == (False, True)
     assert find_contrast(before, evaluation(answered("other", ("x", 0.0, False)))) is None
-    unlearnt = find_contrast(evaluation(answered("a", ("x", None, False))), evaluation(answered("a", ("y", 0.0, False))))
+    unlearnt = find_contrast(
+        evaluation(answered("a", ("x", None, False))), evaluation(answered("a", ("y", 0.0, False)))
+    )
     assert unlearnt is not None and (unlearnt.before_is_correct, unlearnt.after_is_correct) == (False, False)
 
 
@@ -190,7 +219,9 @@ def test_figures_by_the_values_of_a_column(tmp_path: Path) -> None:
         1: [("so hello", 4, FinishReason.EOS), ("so bye", 6, FinishReason.EOS)],
     }
     prompts = [
-        Prompt(Problem(str(index), "?", "4" if domain == "reasoning" else None, {"domain": domain}), "?", [index])
+        Prompt(
+            Problem(str(index), "?", "4" if domain == "reasoning" else None, {"domain": domain}), "?", [index]
+        )
         for index, domain in enumerate(["reasoning", "helpfulness"])
     ]
     evaluation = evaluate(ScriptedEngine(script), prompts, by_domain, 2, Sampling(max_completion_length=8), 0)
@@ -198,7 +229,11 @@ def test_figures_by_the_values_of_a_column(tmp_path: Path) -> None:
     assert figures["accuracy"]["value"] == 0.5
     assert figures["num_not_graded"] == 0
     reasoning, helpful = (figures["by_value"]["domain"][name] for name in ("reasoning", "helpfulness"))
-    assert (reasoning["accuracy"]["value"], reasoning["format_rate"]["value"], reasoning["mean_length"]["value"]) == (0.5, 0.5, 1.5)
+    assert (
+        reasoning["accuracy"]["value"],
+        reasoning["format_rate"]["value"],
+        reasoning["mean_length"]["value"],
+    ) == (0.5, 0.5, 1.5)
     assert (helpful["accuracy"], helpful["format_rate"]["value"], helpful["num_problems"]) == (None, 1.0, 1)
     assert helpful["rewards"] == {"outcome": None, "format": {"value": 1.0, "ci95": None}}
     assert Evaluation.from_json(json.loads(json.dumps(evaluation.as_json()))).problems == evaluation.problems

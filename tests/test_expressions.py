@@ -38,7 +38,9 @@ def test_reduced_takes_the_left_operation_first() -> None:
 
 
 def test_reachable_is_complete() -> None:
-    """Against brute force over all orders, operators and both bracketings of three numbers, with the same bounds on the way."""
+    """Against brute force over all orders, operators and both bracketings of three numbers, with the same
+    bounds on the way.
+    """
     apply = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
     for numbers in ([3, 7, 25], [2, 2, 9], [5, 5, 5]):
         expected = set()
@@ -57,7 +59,8 @@ def test_reachable_is_complete() -> None:
 
 def test_reachable_respects_operators_and_limit() -> None:
     assert list(reachable([2, 3, 4], "+", 100)) == [9]
-    # + and * make 2+3+4 = 9, 2*3+4 = 10, 2*4+3 = 11, 3*4+2 = 14 = (3+4)*2, (2+4)*3 = 18, (2+3)*4 = 20 and 2*3*4 = 24
+    # + and * make 2+3+4 = 9, 2*3+4 = 10, 2*4+3 = 11, 3*4+2 = 14 = (3+4)*2, (2+4)*3 = 18, (2+3)*4 = 20 and
+    # 2*3*4 = 24
     assert list(reachable([2, 3, 4], "+*", 100)) == [9, 10, 11, 14, 18, 20, 24]
     assert list(reachable([2, 3, 4], "+*", 20)) == [9, 10, 11, 14, 18, 20]
 

@@ -1,4 +1,6 @@
-"""r1rl generate from the command line: rows, few-shot and verification prompts, resuming, and what can't be sampled."""
+"""r1rl generate from the command line: rows, few-shot and verification prompts, resuming, and what can't be
+sampled.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,14 @@ import pytest
 from evaluate_helpers import serving, write_jsonl
 from tiny_policy import save_tiny_policy
 
-from r1rl import cli
-from r1rl.bundled import PACKAGE
-from r1rl.stages.generate_rounds import sample_seed
+from r1rl.cli.main import main as cli
+from r1rl.config.bundled import PACKAGE
+from r1rl.generate.rounds import sample_seed
 
-PROBLEMS = [{"id": f"p{i}", "problem": f"What is {i}+{i}?", "answer": str(2 * i), "level": i, "sample": "x"} for i in range(6)]
+PROBLEMS = [
+    {"id": f"p{i}", "problem": f"What is {i}+{i}?", "answer": str(2 * i), "level": i, "sample": "x"}
+    for i in range(6)
+]
 
 
 def write_recipe(tmp_path: Path, extra: str = "") -> str:
@@ -32,7 +37,10 @@ def write_recipe(tmp_path: Path, extra: str = "") -> str:
 
 
 def rows_of(tmp_path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (tmp_path / "runs/g/completions.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (tmp_path / "runs/g/completions.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def summary_of(tmp_path: Path) -> Any:
@@ -50,7 +58,8 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def local_lines(policy: Path) -> str:
     return (
-        f"model: {{path: {policy}}}\nprompt: {{template: plain, prefill: ' <think>'}}\nnum_samples: 3\nmax_completion_length: 12\n"
+        f"model: {{path: {policy}}}\nprompt: {{template: plain, prefill: ' <think>'}}\nnum_samples: "
+        f"3\nmax_completion_length: 12\n"
         "sampling: {temperature: 1.0, top_p: 1.0}\n"
     )
 
@@ -64,13 +73,20 @@ def test_rows_have_the_problem_the_prompt_and_the_completion(tmp_path: Path, pol
         "id", "problem", "answer", "level", "source_sample", "prompt", "prefill", "completion", "finish_reason", "tokens", "sample",
         "seed", "model", "round",
     ]  # fmt: skip
-    assert (row["problem"], row["answer"], row["level"], row["source_sample"]) == ("What is 1+1?", "2", 1, "x")
+    assert (row["problem"], row["answer"], row["level"], row["source_sample"]) == (
+        "What is 1+1?",
+        "2",
+        1,
+        "x",
+    )
     assert row["prompt"] == "User: What is 1+1?\nAssistant: <think>" and row["prefill"] == " <think>"
     assert row["seed"] == sample_seed(0, "answer", "p1", 1) and row["model"] == str(policy)
     assert len({row["completion"] for row in rows}) > 12  # each has a random stream of its own
     figures = summary_of(tmp_path)["rounds"]["answer"]
     assert figures["num_completions"] == 18
-    assert figures["truncated_share"] == pytest.approx(sum(row["finish_reason"] == "length" for row in rows) / 18)
+    assert figures["truncated_share"] == pytest.approx(
+        sum(row["finish_reason"] == "length" for row in rows) / 18
+    )
     assert figures["mean_tokens"] == pytest.approx(sum(row["tokens"] for row in rows) / 18)
 
 
@@ -97,11 +113,16 @@ def test_more_samples_are_added_and_a_part_is_the_same_alone(tmp_path: Path, pol
     many = {(row["id"], row["sample"]): row["completion"] for row in rows_of(tmp_path)}
     assert len(many) == 30 and few.items() <= many.items()
     assert cli.main(["generate", recipe, "run_name=alone", "data.where={id: p4}", "num_samples=5"]) == 0
-    alone = [json.loads(line) for line in (tmp_path / "runs/alone/completions.jsonl").read_text(encoding="utf-8").splitlines()]
+    alone = [
+        json.loads(line)
+        for line in (tmp_path / "runs/alone/completions.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert [row["completion"] for row in alone] == [many["p4", g] for g in range(5)]
 
 
-def test_completions_of_other_settings_are_refused(tmp_path: Path, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_completions_of_other_settings_are_refused(
+    tmp_path: Path, policy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = write_recipe(tmp_path, local_lines(policy))
     assert cli.main(["generate", recipe]) == 0
     capsys.readouterr()
@@ -114,10 +135,15 @@ def test_completions_of_other_settings_are_refused(tmp_path: Path, policy: Path,
     assert "was not made by r1rl generate" in capsys.readouterr().err
 
 
-def test_prompts_that_leave_no_room_are_counted(tmp_path: Path, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prompts_that_leave_no_room_are_counted(
+    tmp_path: Path, policy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The tiny policy has 256 positions."""
     recipe = write_recipe(tmp_path, local_lines(policy))
-    write_jsonl(tmp_path / "problems.jsonl", [*PROBLEMS, {"id": "long", "problem": "+1" * 200, "answer": "200", "level": 1, "sample": "x"}])
+    write_jsonl(
+        tmp_path / "problems.jsonl",
+        [*PROBLEMS, {"id": "long", "problem": "+1" * 200, "answer": "200", "level": 1, "sample": "x"}],
+    )
     assert cli.main(["generate", recipe]) == 0
     assert len(rows_of(tmp_path)) == 18 and summary_of(tmp_path)["rounds"]["answer"]["prompts_too_long"] == 3
     assert "3 prompts were too long" in capsys.readouterr().out
@@ -126,16 +152,23 @@ def test_prompts_that_leave_no_room_are_counted(tmp_path: Path, policy: Path, ca
 
 
 def test_demonstrations_stand_before_the_problem(tmp_path: Path) -> None:
-    shown = [{"problem": "1+2?", "completion": "so 3"}, {"problem": "{problem}", "completion": "<think> what"}]
+    shown = [
+        {"problem": "1+2?", "completion": "so 3"},
+        {"problem": "{problem}", "completion": "<think> what"},
+    ]
     write_jsonl(tmp_path / "shown.jsonl", shown)
     with serving(lambda path, body: "so") as server:
-        recipe = write_recipe(tmp_path, server_lines(server.url, template="plain", prefill=" <think>", demonstrations="shown.jsonl"))
+        recipe = write_recipe(
+            tmp_path,
+            server_lines(server.url, template="plain", prefill=" <think>", demonstrations="shown.jsonl"),
+        )
         assert cli.main(["generate", recipe, "data.limit=1"]) == 0
         chat = ["run_name=chat", "prompt.template=chat", "prompt.prefill=''", "data.limit=1"]
         assert cli.main(["generate", recipe, *chat]) == 0
     (_, text), (_, turns) = server.requests
     assert text["prompt"] == (
-        "User: 1+2?\nAssistant: <think>so 3\n\nUser: {problem}\nAssistant: <think> what\n\nUser: What is 0+0?\nAssistant: <think>"
+        "User: 1+2?\nAssistant: <think>so 3\n\nUser: {problem}\nAssistant: <think> what\n\nUser: What is "
+        "0+0?\nAssistant: <think>"
     )
     assert turns["messages"] == [
         {"role": "user", "content": "1+2?"}, {"role": "assistant", "content": "so 3"},
@@ -152,7 +185,10 @@ def test_verification_shows_each_first_answer_and_keeps_both(tmp_path: Path) -> 
         return "checked" if body["prompt"].startswith("Check") else f"first {body['seed']}"
 
     with serving(reply) as server:
-        extra = server_lines(server.url, demonstrations="shown.jsonl") + "verification: check.txt\nnum_samples: 2\n"
+        extra = (
+            server_lines(server.url, demonstrations="shown.jsonl")
+            + "verification: check.txt\nnum_samples: 2\n"
+        )
         recipe = write_recipe(tmp_path, extra)
         assert cli.main(["generate", recipe]) == 0
     rows = rows_of(tmp_path)
@@ -169,17 +205,26 @@ def test_verification_shows_each_first_answer_and_keeps_both(tmp_path: Path) -> 
 def test_a_question_can_show_columns_of_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As rewriting does: the rows are completions that were made before."""
     with serving(lambda path, body: "rewritten") as server:
-        recipe = write_recipe(tmp_path, server_lines(server.url) + 'question: "{problem} | {completion} | {level} | \\\\frac{1}{x}"\n')
+        recipe = write_recipe(
+            tmp_path,
+            server_lines(server.url) + 'question: "{problem} | {completion} | {level} | \\\\frac{1}{x}"\n',
+        )
         assert cli.main(["generate", recipe]) == 2
         assert "question has {completion}, but the problem p0" in capsys.readouterr().err
         write_jsonl(tmp_path / "problems.jsonl", [{**PROBLEMS[1], "completion": "old {level}"}])
         assert cli.main(["generate", recipe]) == 0
     (row,) = rows_of(tmp_path)
     assert server.requests[-1][1]["prompt"] == "What is 1+1? | old {level} | 1 | \\frac{1}{x}"
-    assert (row["problem"], row["completion"], row["source_completion"]) == ("What is 1+1?", "rewritten", "old {level}")
+    assert (row["problem"], row["completion"], row["source_completion"]) == (
+        "What is 1+1?",
+        "rewritten",
+        "old {level}",
+    )
 
 
-def test_a_refused_request_is_left_out_and_asked_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refused_request_is_left_out_and_asked_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     refused = {"What is 2+2?"}
     with serving(lambda path, body: 400 if body["prompt"] in refused else "so") as server:
         recipe = write_recipe(tmp_path, server_lines(server.url))
@@ -202,16 +247,26 @@ def test_a_refused_request_is_left_out_and_asked_again(tmp_path: Path, capsys: p
         ("verification: is it right?\n", "verification has no {completion}"),
         ("num_samples: 2\nsampling: {temperature: 0}\n", "write num_samples: 1"),
         ("model: {step: 3}\n", "the embedded model is no run directory"),
-        ("verification: nowhere.txt\n", "verification: nowhere.txt can't be read: No such file or directory."),
-        ("prompt: {demonstrations: nowhere.jsonl}\nmodel: {endpoint: {url: 'http://127.0.0.1:9/v1'}}\n", "nowhere.jsonl can't be read"),
+        (
+            "verification: nowhere.txt\n",
+            "verification: nowhere.txt can't be read: No such file or directory.",
+        ),
+        (
+            "prompt: {demonstrations: nowhere.jsonl}\nmodel: {endpoint: {url: 'http://127.0.0.1:9/v1'}}\n",
+            "nowhere.jsonl can't be read",
+        ),
     ],
 )
-def test_recipes_that_contradict_themselves(tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: str, sentence: str) -> None:
+def test_recipes_that_contradict_themselves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: str, sentence: str
+) -> None:
     assert cli.main(["generate", write_recipe(tmp_path, extra)]) == 2
     assert sentence in capsys.readouterr().err
 
 
-def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_run_in_the_same_folder_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     inner: list[int] = []
 
     def reply(path: str, body: dict[str, Any]) -> str:
@@ -250,7 +305,12 @@ def test_kill_at_any_moment_loses_and_repeats_nothing(tmp_path: Path) -> None:
             process.wait()
         subprocess.run(launcher, env=environment, check=True, timeout=300, stdout=subprocess.DEVNULL)
     rows = rows_of(tmp_path)
-    assert [(row["id"], row["sample"]) for row in rows] == [(f"p{i}", g) for i in range(6) for g in range(100)]
+    assert [(row["id"], row["sample"]) for row in rows] == [
+        (f"p{i}", g) for i in range(6) for g in range(100)
+    ]
     assert all(row["completion"] == f"so {row['seed'] % 2**31}" for row in rows)
-    logged = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in (tmp_path / "runs/g/answer").glob("*.jsonl"))
+    logged = sum(
+        len(path.read_text(encoding="utf-8").splitlines())
+        for path in (tmp_path / "runs/g/answer").glob("*.jsonl")
+    )
     assert logged == 600  # nothing was sampled twice

@@ -48,7 +48,8 @@ def test_answers_that_cannot_be_graded_are_fatal(answer, reason):
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"), [("x" * 2000, "1500 characters"), ("9^{9^{9^{9}}}", "too large"), ("\\int_0^1 f(x) dx", "no rule")]
+    ("answer", "reason"),
+    [("x" * 2000, "1500 characters"), ("9^{9^{9^{9}}}", "too large"), ("\\int_0^1 f(x) dx", "no rule")],
 )
 def test_answers_that_only_text_matches_are_reported(answer, reason):
     (problem,) = audit_answers([answer])
@@ -61,9 +62,16 @@ def test_grade_many_keeps_the_order_and_grades_like_grade():
     completions = ["\\boxed{1}", "none", "\\boxed{3", "\\boxed{4}", "\\boxed{0.5}"]
     answers = ["1", "2", "3", "5", "\\frac12"]
     many = grade_many(completions, answers)
-    assert [g.outcome for g in many] == [Outcome.CORRECT, Outcome.NO_ANSWER, Outcome.MALFORMED, Outcome.WRONG, Outcome.CORRECT]
+    assert [g.outcome for g in many] == [
+        Outcome.CORRECT,
+        Outcome.NO_ANSWER,
+        Outcome.MALFORMED,
+        Outcome.WRONG,
+        Outcome.CORRECT,
+    ]
     assert [(g.outcome, g.extracted, g.stage) for g in many] == [
-        (g.outcome, g.extracted, g.stage) for g in (grade(c, a) for c, a in zip(completions, answers, strict=True))
+        (g.outcome, g.extracted, g.stage)
+        for g in (grade(c, a) for c, a in zip(completions, answers, strict=True))
     ]
 
 

@@ -1,4 +1,6 @@
-"""Which answers are equal: tables of facts, one per kind of answer, and inputs that must neither raise nor hang."""
+"""Which answers are equal: tables of facts, one per kind of answer, and inputs that must neither raise nor
+hang.
+"""
 
 # ruff: noqa: RUF001 - characters that look like ASCII are part of the cases
 from __future__ import annotations
@@ -380,7 +382,13 @@ def test_equal(gold, answer):
 
 @pytest.mark.parametrize(
     ("gold", "answer"),
-    NUMBERS_DIFFERENT + HEDGES + ROUNDING_DIFFERENT + UNITS_DIFFERENT + ALGEBRA_DIFFERENT + STRUCTURES_DIFFERENT + WORDS_DIFFERENT,
+    NUMBERS_DIFFERENT
+    + HEDGES
+    + ROUNDING_DIFFERENT
+    + UNITS_DIFFERENT
+    + ALGEBRA_DIFFERENT
+    + STRUCTURES_DIFFERENT
+    + WORDS_DIFFERENT,
 )
 def test_different(gold, answer):
     assert outcome(gold, answer) in (Outcome.WRONG, Outcome.MALFORMED)
@@ -388,7 +396,12 @@ def test_different(gold, answer):
 
 @pytest.mark.parametrize(
     ("gold", "answer"),
-    NUMBERS_EQUAL[:20] + UNITS_DIFFERENT + ALGEBRA_EQUAL + ALGEBRA_DIFFERENT + STRUCTURES_EQUAL[:30] + STRUCTURES_DIFFERENT[:25],
+    NUMBERS_EQUAL[:20]
+    + UNITS_DIFFERENT
+    + ALGEBRA_EQUAL
+    + ALGEBRA_DIFFERENT
+    + STRUCTURES_EQUAL[:30]
+    + STRUCTURES_DIFFERENT[:25],
 )
 def test_verdict_does_not_change_when_gold_and_answer_are_exchanged(gold, answer):
     assert (outcome(gold, answer) is Outcome.CORRECT) == (outcome(answer, gold) is Outcome.CORRECT)
@@ -429,7 +442,9 @@ def test_long_lists_take_bounded_time():
     roots = [f"\\sqrt{{{k}}}" for k in range(1, 140)]
     start = time.process_time()
     assert grade("\\boxed{" + ",".join(reversed(roots)) + "}", ",".join(roots)).correct
-    other = grade("\\boxed{" + ",".join(f"\\sqrt{{{k}.5}}" for k in range(1, 120)) + "}", ",".join(roots[:119]))
+    other = grade(
+        "\\boxed{" + ",".join(f"\\sqrt{{{k}.5}}" for k in range(1, 120)) + "}", ",".join(roots[:119])
+    )
     assert other.outcome is Outcome.TIMEOUT
     assert time.process_time() - start < 0.5
 
@@ -441,7 +456,8 @@ def test_long_answers_are_compared_as_text_only():
     assert grade("\\boxed{" + digits + "}", "5").stage is Stage.GATE
 
 
-# -- the parts -------------------------------------------------------------------------------------------------------
+# -- the parts
+# -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -466,7 +482,9 @@ def test_exact_values(text, value):
     assert exact(parse(text)) == value
 
 
-@pytest.mark.parametrize("text", ["", "2+", "\\frac{1}", "(1", "1)", "5 6", "hello", "\\int x", "x=1", "\\sqrt{", "^2", "{}", "2^"])
+@pytest.mark.parametrize(
+    "text", ["", "2+", "\\frac{1}", "(1", "1)", "5 6", "hello", "\\int x", "x=1", "\\sqrt{", "^2", "{}", "2^"]
+)
 def test_unreadable_text_is_refused(text):
     with pytest.raises(UnreadableError):
         parse(text)
@@ -487,7 +505,10 @@ def test_identities_are_decided_at_random_points():
     evaluator = Evaluator()
     assert same_value(evaluator, parse("(a+b)^3"), parse("a^3+3a^2 b+3a b^2+b^3")) is True
     assert same_value(evaluator, parse("(a+b)^3"), parse("a^3+3a^2 b+3a b^2+b^2")) is False
-    assert same_value(evaluator, parse("1/0"), parse("x")) is None or same_value(evaluator, parse("1/0"), parse("x")) is False
+    assert (
+        same_value(evaluator, parse("1/0"), parse("x")) is None
+        or same_value(evaluator, parse("1/0"), parse("x")) is False
+    )
 
 
 def test_factor_of_an_inequality_must_be_positive():
@@ -518,10 +539,12 @@ def test_normal_form_keeps_a_superscript_a_power():
     assert clean("½") == "\\frac{1}{2}"
 
 
-# -- hostile input ---------------------------------------------------------------------------------------------------
+# -- hostile input
+# ---------------------------------------------------------------------------------------------------
 
 PIECES = [
-    *"0123456789xyzE+-*/^_(){}[]|!,.:;=<>%'\"& ~$\\?", "\\frac", "\\sqrt", "\\text{", "\\text{cm}", "\\left(", "\\right)", "\\pi",
+    *"0123456789xyzE+-*/^_(){}[]|!,.:;=<>%'\"& "
+     "~$\\?", "\\frac", "\\sqrt", "\\text{", "\\text{cm}", "\\left(", "\\right)", "\\pi",
     "\\le ", "\\cup", "\\begin{pmatrix}", "\\end{pmatrix}", "\\\\", "^{", "_{", "\\pm", "\\infty", "\\sin", "\\log", "9^", "cm ",
     "m/s ", "and ", "or ", "1,000", "0.5", "10^", "\\{", "\\}", "\\cdot", "\\in", "\\circ", "²", "√", "π",
 ]  # fmt: skip
@@ -538,14 +561,34 @@ def test_nonsense_never_raises_and_never_takes_long(seed):
         few = generator.sample(PIECES, 3)
         size = generator.choice((5, 20, 80, 400))
         answer = "".join(generator.choice(PIECES if generator.random() < 0.6 else few) for _ in range(size))
-        gold = generator.choice(["5", "\\frac{1}{2}", "x^2+1", "(1,2)", "[0,1)", "x>5", "\\sqrt{2}", "y=2x", answer[::-1]])
+        gold = generator.choice(
+            ["5", "\\frac{1}{2}", "x^2+1", "(1,2)", "[0,1)", "x>5", "\\sqrt{2}", "y=2x", answer[::-1]]
+        )
         start = time.process_time()
         decide_cheaply(comparer, read_gold, gold, answer)
         assert time.process_time() - start < 0.5, answer
 
 
 @pytest.mark.parametrize(
-    "unit", ["(", "{", "\\boxed{", "<think>", "$", "\\text{", "cm ", "9", "1,", "\\sin", "a/", "-", "\\frac", "x=", "\\\\", "^"]
+    "unit",
+    [
+        "(",
+        "{",
+        "\\boxed{",
+        "<think>",
+        "$",
+        "\\text{",
+        "cm ",
+        "9",
+        "1,",
+        "\\sin",
+        "a/",
+        "-",
+        "\\frac",
+        "x=",
+        "\\\\",
+        "^",
+    ],
 )
 def test_long_repetitions_take_linear_time(unit):
     start = time.process_time()

@@ -63,7 +63,11 @@ LENIENT = [
     ("2 + 2 = 4, so there are 4 apples left.", "4", True),
     ("We get 92, hence it is **92**.", "92", True),
     ("Therefore $x \\geq 5$.", "x >= 5", True),
-    ("The identity is $ \\begin{pmatrix}1 & 0 \\\\ 0 & 1\\end{pmatrix} $.", "\\begin{pmatrix}1 & 0 \\\\ 0 & 1\\end{pmatrix}", True),
+    (
+        "The identity is $ \\begin{pmatrix}1 & 0 \\\\ 0 & 1\\end{pmatrix} $.",
+        "\\begin{pmatrix}1 & 0 \\\\ 0 & 1\\end{pmatrix}",
+        True,
+    ),
     ("I think it's (D).", "D", True),
     ("The correct answer is C", "C", True),
     ("The answer is D, it can't be A or B", "D", True),

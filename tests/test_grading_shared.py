@@ -1,4 +1,6 @@
-"""The public cases of the grading benchmark, when they lie beside the checkout: figures that must not get worse."""
+"""The public cases of the grading benchmark, when they lie beside the checkout: figures that must not get
+worse.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,10 @@ from r1rl.grading import Outcome, grade_many
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "grading" / "cases" / "public"
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CASES.is_dir(), reason="the public grading cases are not here")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CASES.is_dir(), reason="the public grading cases are not here"),
+]
 
 
 def load(name: str) -> list[dict[str, Any]]:
@@ -22,7 +27,11 @@ def load(name: str) -> list[dict[str, Any]]:
 def disagreements(cases: list[dict[str, Any]], mode: str = "strict") -> list[tuple[str, str, bool]]:
     """(gold, extracted answer, expected verdict) of every case that is graded otherwise than expected."""
     grades = grade_many([case["pred_text"] for case in cases], [case["gold"] for case in cases], mode)
-    return [(c["gold"], str(g.extracted), c["expected"]) for c, g in zip(cases, grades, strict=True) if g.correct != c["expected"]]
+    return [
+        (c["gold"], str(g.extracted), c["expected"])
+        for c, g in zip(cases, grades, strict=True)
+        if g.correct != c["expected"]
+    ]
 
 
 @pytest.mark.parametrize("name", ["gold_pairs", "gold_r1"])

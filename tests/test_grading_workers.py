@@ -20,7 +20,8 @@ from r1rl.grading.workers import WorkerPool, WorkersUnavailableError
 
 ROOT = Path(__file__).resolve().parents[1]
 INTEGRAL = ("\\int_0^1 2x dx", "1")  # no rule of the package reads an integral: computer algebra decides
-SLOW = "\\sum_{k=1}^{9999} \\sum_{j=1}^{9999} \\frac{\\sin(jk)}{k^2+j}"  # passes the gate and would run for hours
+# passes the gate and would run for hours
+SLOW = "\\sum_{k=1}^{9999} \\sum_{j=1}^{9999} \\frac{\\sin(jk)}{k^2+j}"
 
 
 def boxed(answer: str) -> str:
@@ -62,7 +63,16 @@ def test_symbolic_stage_decides_what_no_rule_reads(grader):
     assert (wrong.outcome, wrong.stage) == (Outcome.WRONG, Stage.SYMBOLIC)
 
 
-@pytest.mark.parametrize("bomb", ["9^{9^{9^{9}}}", "2^{2^{2^{2^{2^{2}}}}}", "(10^{10})!", "\\sum_{k=1}^{10^{12}} \\frac{1}{k^2}", "99999!"])
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        "9^{9^{9^{9}}}",
+        "2^{2^{2^{2^{2^{2}}}}}",
+        "(10^{10})!",
+        "\\sum_{k=1}^{10^{12}} \\frac{1}{k^2}",
+        "99999!",
+    ],
+)
 def test_gate_refuses_bombs_at_once_as_timeouts(bomb):
     start = time.monotonic()
     result = grade(boxed(bomb), "5")
@@ -85,11 +95,14 @@ def test_limit_holds_and_next_call_works(grader):
 
 
 def test_batch_with_bombs_is_bounded_and_they_are_timeouts():
-    # 96 completions, 8 of them different bombs that pass the gate, at 1 s a call: eight workers take them all at once.
+    # 96 completions, 8 of them different bombs that pass the gate, at 1 s a call: eight workers take them all
+    # at once.
     grader = Grader(max_workers=8)
     try:
         grader.grade(boxed(INTEGRAL[0]), INTEGRAL[1], timeout=20)
-        completions = [boxed(str(k)) for k in range(88)] + [boxed(SLOW.replace("9999", str(9000 + k))) for k in range(8)]
+        completions = [boxed(str(k)) for k in range(88)] + [
+            boxed(SLOW.replace("9999", str(9000 + k))) for k in range(8)
+        ]
         start = time.monotonic()
         grades = grader.grade_many(completions, ["7"] * 96, timeout=1.0)
         seconds = time.monotonic() - start
@@ -154,7 +167,12 @@ def test_a_process_that_cannot_start_is_an_error_with_its_reason(monkeypatch, tm
 
 
 def test_same_verdicts_from_threads(grader):
-    cases = [("\\frac{1}{2}", "0.5", True), ("\\int_0^3 2x dx", "9", True), ("9^{9^{9^9}}", "5", False), ("x+1", "1+x", True)]
+    cases = [
+        ("\\frac{1}{2}", "0.5", True),
+        ("\\int_0^3 2x dx", "9", True),
+        ("9^{9^{9^9}}", "5", False),
+        ("x+1", "1+x", True),
+    ]
     results: dict[int, list[bool]] = {}
 
     def work(index: int) -> None:
@@ -172,7 +190,11 @@ def test_more_threads_than_workers():
     grader = Grader(seconds=20.0, max_workers=1)
     correct: list[bool] = []
     threads = [
-        threading.Thread(target=lambda k=k: correct.append(grader.grade(boxed(f"\\int_0^{k} 6x dx"), str(3 * k * k)).correct))
+        threading.Thread(
+            target=lambda k=k: correct.append(
+                grader.grade(boxed(f"\\int_0^{k} 6x dx"), str(3 * k * k)).correct
+            )
+        )
         for k in range(1, 6)
     ]
     for thread in threads:
@@ -184,7 +206,11 @@ def test_more_threads_than_workers():
 
 
 def _grade_in_fork(connection) -> None:
-    results = [grade(boxed("\\int_0^5 2x dx"), "25"), grade(boxed("\\frac{2}{4}"), "0.5"), grade(boxed("9^{9^{9^9}}"), "5")]
+    results = [
+        grade(boxed("\\int_0^5 2x dx"), "25"),
+        grade(boxed("\\frac{2}{4}"), "0.5"),
+        grade(boxed("9^{9^{9^9}}"), "5"),
+    ]
     connection.send([result.outcome.value for result in results])
     default_grader().close()
 
@@ -206,8 +232,12 @@ def test_same_verdicts_after_a_fork():
 
 def test_same_verdicts_in_datasets_map():
     datasets = pytest.importorskip("datasets")
-    rows = datasets.Dataset.from_dict({"completion": [boxed("\\int_0^7 2x dx"), boxed("7^2"), boxed("7")], "answer": ["49"] * 3})
-    graded = rows.map(lambda row: {"outcome": grade(row["completion"], row["answer"], timeout=30).outcome.value}, num_proc=2)
+    rows = datasets.Dataset.from_dict(
+        {"completion": [boxed("\\int_0^7 2x dx"), boxed("7^2"), boxed("7")], "answer": ["49"] * 3}
+    )
+    graded = rows.map(
+        lambda row: {"outcome": grade(row["completion"], row["answer"], timeout=30).outcome.value}, num_proc=2
+    )
     assert graded["outcome"] == ["correct", "correct", "wrong"]
 
 
@@ -232,7 +262,15 @@ def test_same_verdicts_in_two_accelerate_processes(tmp_path):
             """
         )
     )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        str(script),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=180)
     assert result.returncode == 0, result.stderr
@@ -243,7 +281,14 @@ def run_script(source: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(source))
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    return subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, env=environment, check=False)
+    return subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment,
+        check=False,
+    )
 
 
 def test_script_without_main_guard_and_no_process_left(tmp_path):
@@ -273,7 +318,9 @@ def test_workers_die_with_a_killed_parent_even_while_they_compute(tmp_path):
         f"grade('\\\\boxed{{' + {SLOW!r} + '}}', '5', timeout=600)\n"
     )
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environment
+    )
     assert process.stdout is not None
     pids = [int(pid) for pid in process.stdout.readline().split()]
     assert len(pids) == 2

@@ -13,13 +13,16 @@ from run_helpers import prepare, train
 
 from r1rl.grpo.update import PolicyUpdate
 from r1rl.rollout import engine as engines_module
-from r1rl.rollout.native import NativeEngine
+from r1rl.rollout.native.engine import NativeEngine
 
 pytestmark = pytest.mark.gpu
 
 
 def test_a_run_keeps_what_makes_it_fast(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Evaluations and training decode in workspaces of different sizes, with different sampling."""
     engines: list[NativeEngine] = []
@@ -45,7 +48,13 @@ def test_a_run_keeps_what_makes_it_fast(
     monkeypatch.setattr(engines_module, "NativeEngine", Watched)
     prepare(tmp_path)
     with caplog.at_level(logging.WARNING, logger="r1rl"):
-        train(tmp_path, "model.dtype=bfloat16", "evaluation.every_steps=2", "rollout.num_prompts=8", "rollout.max_completion_length=40")
+        train(
+            tmp_path,
+            "model.dtype=bfloat16",
+            "evaluation.every_steps=2",
+            "rollout.num_prompts=8",
+            "rollout.max_completion_length=40",
+        )
     assert [record.getMessage() for record in caplog.records if record.name.startswith("r1rl")] == []
     said = " ".join(capsys.readouterr().out.split())
     assert "its decode steps are captured and replayed" in said

@@ -1,4 +1,6 @@
-"""Whole GRPO runs of a tiny random policy: what they leave, resume, processes, every part of the objective in action."""
+"""Whole GRPO runs of a tiny random policy: what they leave, resume, processes, every part of the objective in
+action.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +20,18 @@ import torch
 from run_helpers import final_weights, prepare, start_two, train, untimed
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from r1rl.checkpoint_folders import find_checkpoint
-from r1rl.cli import main
+from r1rl.cli.main import main
+from r1rl.compute.accelerator import use_growing_segments
 from r1rl.config.load import load_recipe
 from r1rl.config.schema import ModelConfig
 from r1rl.errors import UserError
 from r1rl.grpo.run import GRPORun
-from r1rl.grpo.setup import frozen_copy, load_policy, use_growing_segments
 from r1rl.grpo.trainer import GRPOTrainer, StepResult
-from r1rl.run_directory import RunDirectory
-from r1rl.training_run import choose_directory
+from r1rl.models.checkpoint_folders import find_checkpoint
+from r1rl.policy.copies import frozen_copy
+from r1rl.policy.loading import load_policy
+from r1rl.runs.run_directory import RunDirectory
+from r1rl.runs.training_run import choose_directory
 
 pytestmark = pytest.mark.usefixtures("on_the_cpu")
 
@@ -56,7 +60,9 @@ def test_run_directory_holds_everything(finished: RunDirectory) -> None:
     }
     assert expected | {"completions/step-000002.jsonl", "completions/step-000004.jsonl"} <= left
     assert [path.name for path in sorted(finished.checkpoints.iterdir())] == ["step-000002", "step-000004"]
-    rows = [json.loads(line) for line in (finished.completions / "step-000004.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (finished.completions / "step-000004.jsonl").read_text().splitlines()
+    ]
     assert len(rows) == 16
     assert all(row["rewards"].keys() == {"lowercase", "countdown"} for row in rows)
     for slot in range(4):  # advantages of a group are centred
@@ -81,7 +87,9 @@ def test_checkpoint_loads_as_a_plain_model_and_was_trained(folder: Path, finishe
     assert AutoTokenizer.from_pretrained(find_checkpoint(finished.checkpoints)).eos_token == "<eos>"
 
 
-def test_a_run_starts_from_another_run_and_writes_down_from_which_checkpoint(folder: Path, finished: RunDirectory) -> None:
+def test_a_run_starts_from_another_run_and_writes_down_from_which_checkpoint(
+    folder: Path, finished: RunDirectory
+) -> None:
     settings = ("run_name=second", "max_steps=1", "evaluation.data=null", "optimizer.learning_rate=1e-12")
     directory = train(folder, f"model.path={finished.path}", *settings)
     newest = find_checkpoint(finished.checkpoints)
@@ -103,7 +111,9 @@ def test_resumed_run_equals_the_uninterrupted_one(folder: Path, finished: RunDir
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
-def test_going_back_to_an_earlier_checkpoint_sets_later_ones_aside(folder: Path, finished: RunDirectory) -> None:
+def test_going_back_to_an_earlier_checkpoint_sets_later_ones_aside(
+    folder: Path, finished: RunDirectory
+) -> None:
     directory = train(folder, "run_name=back", "checkpoint.keep=0")
     recipe = load_recipe("grpo", folder / "recipe.yaml", ["run_name=back", "max_steps=5"])
     path, checkpoint = choose_directory(recipe, str(directory.checkpoints / "step-000002"), sharded=False)
@@ -142,7 +152,9 @@ def test_interrupt_saves_and_the_run_goes_on(folder: Path, finished: RunDirector
         "checkpoint.every_steps=0",
     ]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     metrics = folder / "runs" / "interrupted" / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
@@ -161,8 +173,13 @@ def test_interrupt_saves_and_the_run_goes_on(folder: Path, finished: RunDirector
 
 def test_interrupt_of_two_processes_saves(folder: Path) -> None:
     """Who started the processes hands the signal on and waits until they have saved."""
-    start = "import sys; from r1rl.launch import start_processes; start_processes(2, sys.argv[1:])"
-    overrides = ["run_name=two-interrupted", "max_steps=5000", "checkpoint.every_steps=0", "evaluation.data=null"]
+    start = "import sys; from r1rl.cli.launch import start_processes; start_processes(2, sys.argv[1:])"
+    overrides = [
+        "run_name=two-interrupted",
+        "max_steps=5000",
+        "checkpoint.every_steps=0",
+        "evaluation.data=null",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
     with (folder / "two-interrupted.log").open("w") as log:
         command = [sys.executable, "-c", start, "grpo", str(folder / "recipe.yaml"), *overrides]
@@ -172,12 +189,16 @@ def test_interrupt_of_two_processes_saves(folder: Path) -> None:
     while not directory.read_metrics() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == -signal.SIGINT  # KeyboardInterrupt, for which the command line ends with 130
+    assert (
+        process.wait(timeout=60) == -signal.SIGINT
+    )  # KeyboardInterrupt, for which the command line ends with 130
     stopped_after = directory.read_metrics()[-1]["step"]
     assert find_checkpoint(directory.checkpoints) == directory.checkpoints / f"step-{stopped_after:06d}"
 
 
-def test_interrupt_in_the_last_step_leaves_the_evaluation_for_later(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_in_the_last_step_leaves_the_evaluation_for_later(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def step_and_press_ctrl_c(trainer: GRPOTrainer) -> StepResult:
         signal.raise_signal(signal.SIGINT)
         return one_step(trainer)
@@ -218,10 +239,14 @@ def test_settings_changed_on_resume_have_their_effect(folder: Path) -> None:
     changed = ["optimizer.learning_rate=3e-4", "optimizer.schedule=linear", "max_steps=4"]
     directory = train(folder, "run_name=changed", *changed, "evaluation.data=null", resume="latest")
     # Steps 3 and 4 of 4 of a linear schedule that falls to zero: the shares 2/4 and 1/4 of the new peak.
-    assert [record["learning_rate"] for record in directory.read_metrics()[2:]] == pytest.approx([1.5e-4, 0.75e-4])
+    assert [record["learning_rate"] for record in directory.read_metrics()[2:]] == pytest.approx(
+        [1.5e-4, 0.75e-4]
+    )
 
 
-def test_gradient_checkpointing_is_in_effect_and_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradient_checkpointing_is_in_effect_and_changes_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = ModelConfig(path=str(folder / "policy"), gradient_checkpointing=True)
     part = type(load_policy(config).model.layers[0].mlp)
     calls: list[None] = []
@@ -255,7 +280,12 @@ def test_reference_in_bfloat16_keeps_its_rotary_frequencies(folder: Path) -> Non
 
 def test_policy_learns_the_reward(folder: Path) -> None:
     directory = train(
-        folder, "run_name=learns", "max_steps=40", "rollout.num_generations=8", "evaluation.data=null", "checkpoint.every_steps=0"
+        folder,
+        "run_name=learns",
+        "max_steps=40",
+        "rollout.num_generations=8",
+        "evaluation.data=null",
+        "checkpoint.every_steps=0",
     )
     rewards = [record["reward"] for record in directory.read_metrics()]
     # A random policy writes a third small letters; one that has learnt writes little else.
@@ -264,12 +294,20 @@ def test_policy_learns_the_reward(folder: Path) -> None:
 
 
 def test_fast_path_and_reference_path_have_the_same_curves(folder: Path) -> None:
-    """The native engine with packed sequences and shared prompts; transformers' generate with padded ones. Both draw from the same
-    streams, so up to rounding not only the curves but every step is the same."""
-    common = ["max_steps=6", "optimizer.learning_rate=2e-3", "algorithm.num_iterations=2", "algorithm.beta=0.05"]
+    """The native engine with packed sequences and shared prompts; transformers' generate with padded ones.
+    Both draw from the same streams, so up to rounding not only the curves but every step is the same.
+    """
+    common = [
+        "max_steps=6",
+        "optimizer.learning_rate=2e-3",
+        "algorithm.num_iterations=2",
+        "algorithm.beta=0.05",
+    ]
     common += ["evaluation.data=null", "checkpoint.every_steps=0"]
     fast = train(folder, "run_name=fast", *common, "rollout.engine=native", "update.layout=packed")
-    reference = train(folder, "run_name=plain", *common, "rollout.engine=transformers", "update.layout=padded")
+    reference = train(
+        folder, "run_name=plain", *common, "rollout.engine=transformers", "update.layout=padded"
+    )
     for one, other in zip(untimed(fast), untimed(reference), strict=True):
         assert one == pytest.approx(other, rel=1e-3, abs=1e-4)
 
@@ -278,11 +316,20 @@ OBJECTIVES = {
     "several optimizer steps": ["algorithm.num_iterations=2", "algorithm.num_minibatches=2"],
     "reference": ["algorithm.beta=0.1"],
     "gradient checkpointing": ["model.gradient_checkpointing=true", "algorithm.beta=0.1"],
-    "sequence ratios": ["algorithm.importance_level=sequence", "algorithm.num_iterations=2", "algorithm.aggregation=grpo"],
+    "sequence ratios": [
+        "algorithm.importance_level=sequence",
+        "algorithm.num_iterations=2",
+        "algorithm.aggregation=grpo",
+    ],
     "cispo with an entropy bonus": ["algorithm.surrogate=cispo", "algorithm.entropy_coefficient=0.01"],
     "online RFT": ["algorithm.surrogate=online_rft"],
     "reinforce++": ["algorithm.baseline=reinforce_plus_plus", "algorithm.scale=batch"],
-    "restricted sampling": ["rollout.temperature=0.8", "rollout.top_k=50", "rollout.top_p=0.95", "rollout.min_p=0.001"],
+    "restricted sampling": [
+        "rollout.temperature=0.8",
+        "rollout.top_k=50",
+        "rollout.top_p=0.95",
+        "rollout.min_p=0.001",
+    ],
     "truncated completions masked": ["algorithm.mask_truncated=true"],
     "reference engine": ["rollout.engine=transformers"],
     "padded sequences": ["update.layout=padded"],
@@ -295,7 +342,9 @@ def test_objective_runs_and_its_sampler_agrees_with_its_trainer(folder: Path, ov
     for record in directory.read_metrics():
         assert record["update/skipped"] == 0
         if record["update/trained_share"] > 0:
-            assert record["sampler/logprob_diff_max"] < 1e-4, "the distribution that is trained is not the one that was sampled"
+            assert record["sampler/logprob_diff_max"] < 1e-4, (
+                "the distribution that is trained is not the one that was sampled"
+            )
     first = directory.read_metrics()[0]
     if "algorithm.mask_truncated=true" not in overrides:
         assert first["update/trained_share"] > 0
@@ -305,7 +354,9 @@ def test_objective_runs_and_its_sampler_agrees_with_its_trainer(folder: Path, ov
 
 
 def test_trackers_write_into_the_run_directory(folder: Path) -> None:
-    directory = train(folder, "run_name=tracked", "max_steps=1", "evaluation.data=null", "logging.trackers=[tensorboard]")
+    directory = train(
+        folder, "run_name=tracked", "max_steps=1", "evaluation.data=null", "logging.trackers=[tensorboard]"
+    )
     assert list(directory.path.rglob("events.out.tfevents.*"))
 
 
@@ -316,9 +367,16 @@ def test_tracker_that_is_not_installed_is_refused(folder: Path, monkeypatch: pyt
 
 
 def test_reward_that_never_applies_ends_the_run(folder: Path) -> None:
-    (folder / "broken.py").write_text("def broken(completions, **columns):\n    raise RuntimeError('no connection')\n")
+    (folder / "broken.py").write_text(
+        "def broken(completions, **columns):\n    raise RuntimeError('no connection')\n"
+    )
     with pytest.raises(UserError, match=r"none applied to any completion.*no connection"):
-        train(folder, f"rewards=[{{function: {folder}/broken.py:broken}}]", "evaluation.data=null", "outcome=broken")
+        train(
+            folder,
+            f"rewards=[{{function: {folder}/broken.py:broken}}]",
+            "evaluation.data=null",
+            "outcome=broken",
+        )
 
 
 def test_rewards_by_domain_and_their_metrics(folder: Path) -> None:
@@ -346,7 +404,10 @@ def test_rewards_by_domain_and_their_metrics(folder: Path) -> None:
         assert all(counts)
         assert step["domain/reasoning/reward"] == pytest.approx(0.1 * step["rewards/countdown/mean"])
         assert step["domain/helpfulness/reward"] == pytest.approx(step["rewards/lowercase/mean"])
-        total = sum(count * step[f"domain/{name}/reward"] for count, name in zip(counts, ("reasoning", "helpfulness"), strict=True))
+        total = sum(
+            count * step[f"domain/{name}/reward"]
+            for count, name in zip(counts, ("reasoning", "helpfulness"), strict=True)
+        )
         assert step["reward"] == pytest.approx(total / 32)
         assert step["accuracy"] == step["domain/reasoning/accuracy"]
         assert "domain/helpfulness/accuracy" not in step
@@ -357,18 +418,28 @@ def test_rewards_by_domain_and_their_metrics(folder: Path) -> None:
 
 
 def test_dynamic_sampling_refills_groups_without_variance(folder: Path) -> None:
-    # Countdown answers of a random policy are never right, so every group lacks variance and every refill is used up.
+    # Countdown answers of a random policy are never right, so every group lacks variance and every refill is
+    # used up.
     directory = train(
-        folder, "run_name=dynamic", "max_steps=1", "evaluation.data=null", "algorithm.dynamic_sampling=true", "algorithm.max_refills=2"
+        folder,
+        "run_name=dynamic",
+        "max_steps=1",
+        "evaluation.data=null",
+        "algorithm.dynamic_sampling=true",
+        "algorithm.max_refills=2",
     )
     (record,) = directory.read_metrics()
     assert record["dynamic_sampling/refilled"] == 8  # 4 groups, twice
     assert record["epoch"] == pytest.approx(12 / 64)
     kept = record["completions/mean_length"] * 4 * 4
-    assert record["tokens_per_second"] * record["time/step"] > 2 * kept  # the replaced groups took their time too
+    assert (
+        record["tokens_per_second"] * record["time/step"] > 2 * kept
+    )  # the replaced groups took their time too
 
 
-def test_batch_that_processes_can_not_share_is_refused(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_batch_that_processes_can_not_share_is_refused(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["grpo", str(folder / "recipe.yaml"), "rollout.num_prompts=3", "algorithm.num_minibatches=2"]
     assert main(arguments) == 2
     assert "num_minibatches" in capfd.readouterr().err

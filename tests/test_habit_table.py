@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from r1rl.stages.habit_table import habit_of, summarize
+from r1rl.pretrain.habit_table import habit_of, summarize
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,16 @@ CHAIN = ChainProblem("arithmetic", "What is (12+5)*3?", Chain(12, (("+", 5), ("*
 
 def test_right_solutions_word_for_word() -> None:
     rng = random.Random(0)
-    assert (solve(PROBLEM, "direct", ALWAYS_RIGHT, rng).thought, solve(PROBLEM, "direct", ALWAYS_RIGHT, rng).answer) == ("", "7*3+25")
+    assert (
+        solve(PROBLEM, "direct", ALWAYS_RIGHT, rng).thought,
+        solve(PROBLEM, "direct", ALWAYS_RIGHT, rng).answer,
+    ) == ("", "7*3+25")
     assert solve(PROBLEM, "worked", ALWAYS_RIGHT, rng).thought == "7*3+25=21+25=46"
     assert solve(PROBLEM, "checked", ALWAYS_RIGHT, rng).thought == "7*3+25=21+25=46 check: yes."
-    assert (solve(CHAIN, "direct", ALWAYS_RIGHT, rng).thought, solve(CHAIN, "direct", ALWAYS_RIGHT, rng).answer) == ("", "51")
+    assert (
+        solve(CHAIN, "direct", ALWAYS_RIGHT, rng).thought,
+        solve(CHAIN, "direct", ALWAYS_RIGHT, rng).answer,
+    ) == ("", "51")
     assert solve(CHAIN, "worked", ALWAYS_RIGHT, rng).thought == "12+5=17, 17*3=51"
     assert solve(CHAIN, "checked", ALWAYS_RIGHT, rng).thought == "12+5=17, 17*3=51 check: yes."
 
@@ -66,7 +72,10 @@ def test_hit_rate_is_the_accuracy_of_direct_and_worked() -> None:
 def test_wrong_attempts_are_near_the_target() -> None:
     rng = random.Random(3)
     near = replace(OFTEN_WRONG, hit_rate=0.01, nearness=2.0)
-    values = [attempts_of(solve(PROBLEM, "checked", replace(near, persistence=0.0), rng).thought)[0][1] for _ in range(300)]
+    values = [
+        attempts_of(solve(PROBLEM, "checked", replace(near, persistence=0.0), rng).thought)[0][1]
+        for _ in range(300)
+    ]
     closest = min((value for value in PROBLEM.reachable if value != 46), key=lambda value: abs(value - 46))
     assert values.count(closest) > 150
 
@@ -80,14 +89,22 @@ def test_wrong_chain_slips_once_and_goes_on_from_the_slip() -> None:
     rng = random.Random(4)
     for _ in range(50):
         solution = solve(CHAIN, "worked", replace(OFTEN_WRONG, hit_rate=1e-9), rng)
-        first, second = re.fullmatch(r"12\+5=(\d+), \1\*3=(-?\d+)", solution.thought).groups()  # type: ignore[union-attr]
+        first, second = re.fullmatch(
+            r"12\+5=(\d+), "
+            r"\1\*3=(-?\d+)",
+            solution.thought,
+        ).groups()  # type: ignore[union-attr]
         assert (int(first) != 17) != (int(second) != int(first) * 3)
         assert solution.answer == second
 
 
 def test_remarks_of_several_languages_are_mixed_within_a_text() -> None:
     mixed = replace(OFTEN_WRONG, languages={"en": 0.75, "zh": 0.25}, persistence=0.9)
-    thoughts = [solve(problem, "checked", mixed, random.Random(seed)).thought for seed in range(300) for problem in (PROBLEM, CHAIN)]
+    thoughts = [
+        solve(problem, "checked", mixed, random.Random(seed)).thought
+        for seed in range(300)
+        for problem in (PROBLEM, CHAIN)
+    ]
     english, chinese = (sum(thought.count(word) for thought in thoughts) for word in ("check:", "查:"))
     assert chinese / (english + chinese) == pytest.approx(0.25, abs=0.04)
     assert sum("check:" in thought and "查:" in thought for thought in thoughts) > 200
@@ -95,4 +112,7 @@ def test_remarks_of_several_languages_are_mixed_within_a_text() -> None:
         for part in re.split(r" wait, | 等, ", thought):
             assert re.fullmatch(r"\S+(?:, \S+)* (check: (?:yes|no)\.|查: [是不]\.)", part), part
     only = replace(OFTEN_WRONG, languages={"zh": 1.0})
-    assert solve(PROBLEM, "checked", replace(only, hit_rate=1.0), random.Random(0)).thought == "7*3+25=21+25=46 查: 是."
+    assert (
+        solve(PROBLEM, "checked", replace(only, hit_rate=1.0), random.Random(0)).thought
+        == "7*3+25=21+25=46 查: 是."
+    )

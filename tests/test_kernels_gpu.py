@@ -7,16 +7,22 @@ import torch
 from rollout_helpers import tiny_model
 from torch import Tensor
 
-from r1rl.grpo.compilation import fuse_logprobs
-from r1rl.grpo.logprobs import LogitHead, PolicyForward, chunk_logprobs
+from r1rl.objective.sampling import Sampling, process_logits
+from r1rl.policy.compilation import fuse_logprobs
+from r1rl.policy.logprobs import LogitHead, PolicyForward, chunk_logprobs
 from r1rl.rollout import sampler
-from r1rl.sampling import Sampling, process_logits
 
 pytestmark = pytest.mark.gpu
 
 
 def attended(
-    query: Tensor, key: Tensor, value: Tensor, positions: Tensor, scaling: float, window: int | None, softcap: float | None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    positions: Tensor,
+    scaling: float,
+    window: int | None,
+    softcap: float | None,
 ) -> Tensor:
     """[R, Q, 1, D], [R, H, C, D] and [R, H, C, E] in float64; [R, 1, Q, E]."""
     repeats = query.shape[1] // key.shape[1]
@@ -32,10 +38,15 @@ def attended(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     ("rows", "query_heads", "heads", "size", "out_size", "window", "softcap"),
-    [(3, 14, 2, 64, 64, None, None), (200, 12, 2, 128, 128, None, None), (5, 4, 4, 24, 16, 100, None), (2, 8, 4, 32, 32, 70, 5.0)],
+    [
+        (3, 14, 2, 64, 64, None, None),
+        (200, 12, 2, 128, 128, None, None),
+        (5, 4, 4, 24, 16, 100, None),
+        (2, 8, 4, 32, 32, 70, 5.0),
+    ],
 )
 def test_decode_attention(rows, query_heads, heads, size, out_size, window, softcap, dtype) -> None:
-    from r1rl.rollout.decode_kernel import RowAttention
+    from r1rl.attention.decode_kernel import RowAttention
 
     attend = RowAttention(torch.device("cuda"))
     generator = torch.Generator("cuda").manual_seed(rows)
@@ -49,7 +60,9 @@ def test_decode_attention(rows, query_heads, heads, size, out_size, window, soft
     of_rows = torch.arange(rows, device="cuda"), slice(None), positions
     # Parts of one product, as in the engine.
     arrived = torch.cat([keys[of_rows], values[of_rows]], -1)[:, :, None].split([size, out_size], -1)
-    expected = attended(query, keys[:rows, :, :columns], values[:rows, :, :columns], positions, size**-0.5, window, softcap)
+    expected = attended(
+        query, keys[:rows, :, :columns], values[:rows, :, :columns], positions, size**-0.5, window, softcap
+    )
     splits = {1, attend.splits(rows * heads, columns)}
     assert max(splits) > 1 or rows == 200
     tolerance = {"atol": 1e-5 if dtype is torch.float32 else 2e-2, "rtol": 0}
@@ -60,7 +73,9 @@ def test_decode_attention(rows, query_heads, heads, size, out_size, window, soft
         for _ in range(20):
             wiped, wiped_values = keys.clone(), values.clone()
             wiped[of_rows] = wiped_values[of_rows] = torch.nan
-            written.append(attend(query, wiped, wiped_values, arrived, positions, size**-0.5, window, softcap, count))
+            written.append(
+                attend(query, wiped, wiped_values, arrived, positions, size**-0.5, window, softcap, count)
+            )
             assert torch.equal(wiped, keys)
             assert torch.equal(wiped_values, values)
         torch.testing.assert_close(written[0].double(), expected, **tolerance)
@@ -71,7 +86,7 @@ def test_decode_attention(rows, query_heads, heads, size, out_size, window, soft
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("vocabulary", [97, 5000, 151_936])
 def test_draws_are_those_of_the_plain_sums(vocabulary: int, temperature: float) -> None:
-    from r1rl.rollout.draw_kernels import make_ops
+    from r1rl.rollout.native.draw_kernels import make_ops
 
     generator = torch.Generator("cuda").manual_seed(vocabulary)
     logits = torch.randn(400, vocabulary, device="cuda", generator=generator) * 3
@@ -97,10 +112,17 @@ def test_draws_are_those_of_the_plain_sums(vocabulary: int, temperature: float) 
     ],
     ids=str,
 )
-def test_truncation_leaves_what_sorting_leaves(sampling: Sampling, vocabulary: int, dtype: torch.dtype) -> None:
-    from r1rl.rollout.draw_kernels import make_ops
+def test_truncation_leaves_what_sorting_leaves(
+    sampling: Sampling, vocabulary: int, dtype: torch.dtype
+) -> None:
+    from r1rl.rollout.native.draw_kernels import make_ops
 
-    logits = torch.randn(200, vocabulary, device="cuda", generator=torch.Generator("cuda").manual_seed(0)).to(dtype) * 4
+    logits = (
+        torch.randn(200, vocabulary, device="cuda", generator=torch.Generator("cuda").manual_seed(0)).to(
+            dtype
+        )
+        * 4
+    )
     found, expected = make_ops().truncate(logits, sampling), process_logits(logits, sampling)
     same = ((found == -torch.inf) == (expected == -torch.inf)).all(-1)
     assert same.float().mean() > 0.95  # where a border lies on a sum, its rounding decides
@@ -110,7 +132,7 @@ def test_truncation_leaves_what_sorting_leaves(sampling: Sampling, vocabulary: i
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("vocabulary", [97, 151_936])
 def test_logprobs_and_entropies_with_their_gradients(vocabulary: int, temperature: float) -> None:
-    from r1rl.grpo.logprob_kernel import LogprobsAndEntropies
+    from r1rl.policy.logprob_kernel import LogprobsAndEntropies
 
     generator = torch.Generator("cuda").manual_seed(vocabulary)
     logits = torch.randn(9, vocabulary, device="cuda", generator=generator, requires_grad=True)
@@ -123,7 +145,11 @@ def test_logprobs_and_entropies_with_their_gradients(vocabulary: int, temperatur
     torch.testing.assert_close(logprobs.double(), expected[0], atol=1e-5, rtol=0)
     torch.testing.assert_close(entropies.double(), expected[1], atol=1e-5, rtol=0)
     for with_entropy in (False, True):
-        (found,) = torch.autograd.grad((logprobs * of_logprobs + entropies * of_entropies * with_entropy).sum(), logits, retain_graph=True)
+        (found,) = torch.autograd.grad(
+            (logprobs * of_logprobs + entropies * of_entropies * with_entropy).sum(),
+            logits,
+            retain_graph=True,
+        )
         loss = (expected[0] * of_logprobs + expected[1] * of_entropies * with_entropy).sum()
         (wanted,) = torch.autograd.grad(loss, exact, retain_graph=True)
         torch.testing.assert_close(found.double(), wanted, atol=1e-6, rtol=1e-4)
@@ -131,11 +157,17 @@ def test_logprobs_and_entropies_with_their_gradients(vocabulary: int, temperatur
 
 @pytest.mark.parametrize("sampling", [Sampling(4), Sampling(4, temperature=0.6)], ids=str)
 def test_a_chunk_is_what_it_is_without_kernels(sampling: Sampling) -> None:
-    from r1rl.grpo.logprob_kernel import fused_chunk_logprobs
+    from r1rl.policy.logprob_kernel import fused_chunk_logprobs
 
     model = tiny_model().cuda()
     head = LogitHead(model)
-    hidden = torch.randn(20, model.config.hidden_size, device="cuda", generator=torch.Generator("cuda").manual_seed(0), requires_grad=True)
+    hidden = torch.randn(
+        20,
+        model.config.hidden_size,
+        device="cuda",
+        generator=torch.Generator("cuda").manual_seed(0),
+        requires_grad=True,
+    )
     targets = torch.arange(20, device="cuda")
     for mode in ("none", "value", "gradient"):
         results = []
@@ -152,9 +184,11 @@ def test_a_chunk_is_what_it_is_without_kernels(sampling: Sampling) -> None:
             torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("sampling", "kernel"), [(Sampling(4, temperature=0.6), True), (Sampling(4, top_p=0.9), False)], ids=str)
+@pytest.mark.parametrize(
+    ("sampling", "kernel"), [(Sampling(4, temperature=0.6), True), (Sampling(4, top_p=0.9), False)], ids=str
+)
 def test_logprobs_come_from_the_kernel_without_compiled_layers(sampling: Sampling, kernel: bool) -> None:
-    from r1rl.grpo.logprob_kernel import fused_chunk_logprobs
+    from r1rl.policy.logprob_kernel import fused_chunk_logprobs
 
     policy = PolicyForward(tiny_model().cuda(), sampling, 64)
     assert fuse_logprobs(policy, torch.bfloat16) == ""

@@ -7,11 +7,13 @@ import math
 import pytest
 import torch
 
-from r1rl.grpo.kl import kl_estimate
+from r1rl.objective.kl import kl_estimate
 
 
 def quadrature(shift: float, estimator: str) -> tuple[float, float]:
-    """Mean and deviation of an estimator for q = N(0, 1), p = N(shift, 1), by the trapezoid rule on [-14, 14] (exact to 1e-12)."""
+    """Mean and deviation of an estimator for q = N(0, 1), p = N(shift, 1), by the trapezoid rule on [-14, 14]
+    (exact to 1e-12).
+    """
     x = torch.linspace(-14, 14, 200_001, dtype=torch.float64)
     log_q, log_p = -x.square() / 2, -(x - shift).square() / 2  # the same constant is left out of both
     mass = log_q.exp() / math.sqrt(2 * math.pi)
@@ -23,7 +25,8 @@ def quadrature(shift: float, estimator: str) -> tuple[float, float]:
 @pytest.mark.parametrize(
     ("shift", "true_kl", "k2_bias", "deviations"),
     [
-        # KL(q || p) = s^2 / 2. d = s^2 / 2 - s x is N(s^2 / 2, s^2), so k1 deviates by s, E[k2] = (s^4 / 4 + s^2) / 2 =
+        # KL(q || p) = s^2 / 2. d = s^2 / 2 - s x is N(s^2 / 2, s^2), so k1 deviates by s, E[k2] = (s^4 / 4 +
+        # s^2) / 2 =
         # (1 + s^2 / 4) KL, Var[k2] = s^4 / 2 + s^6 / 4, and Var[k3] = exp(s^2) - 1 - s^2.
         (0.1, 0.005, 0.0025, (0.1, 0.0071, 0.0071)),
         (0.5, 0.125, 0.0625, (0.5, 0.1875, 0.1845)),
@@ -53,20 +56,28 @@ def test_samples_agree_with_the_closed_form():
 
 def test_golden_values():
     # d = log 2: k1 = 0.693147, k2 = 0.240227, k3 = 1/2 - 1 + 0.693147 = 0.193147
-    logprobs, reference = torch.tensor([math.log(0.5)], dtype=torch.float64), torch.tensor([math.log(0.25)], dtype=torch.float64)
+    logprobs, reference = (
+        torch.tensor([math.log(0.5)], dtype=torch.float64),
+        torch.tensor([math.log(0.25)], dtype=torch.float64),
+    )
     assert kl_estimate(logprobs, reference, "k1").item() == pytest.approx(math.log(2))
     assert kl_estimate(logprobs, reference, "k2").item() == pytest.approx(math.log(2) ** 2 / 2)
     assert kl_estimate(logprobs, reference, "k3").item() == pytest.approx(math.log(2) - 0.5)
 
 
 def test_k3_keeps_its_digits_near_zero():
-    # d = 1e-4 in float32: d^2 / 2 - d^3 / 6 = 4.99983e-9, which exp(-d) - 1 + d would round to a multiple of 6e-8
+    # d = 1e-4 in float32: d^2 / 2 - d^3 / 6 = 4.99983e-9, which exp(-d) - 1 + d would round to a multiple of
+    # 6e-8
     value = kl_estimate(torch.tensor([1e-4]), torch.tensor([0.0]), "k3").item()
     assert value == pytest.approx(5e-9, rel=0.05)
 
 
-def expected_gradient(estimator: str, corrected: bool, sampler: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
-    """The exact expectation of the estimator's gradient over 5 tokens, with the gradients of both directions of the divergence."""
+def expected_gradient(
+    estimator: str, corrected: bool, sampler: torch.Tensor | None = None
+) -> tuple[torch.Tensor, ...]:
+    """The exact expectation of the estimator's gradient over 5 tokens, with the gradients of both directions
+    of the divergence.
+    """
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(5, generator=generator, dtype=torch.float64, requires_grad=True)
     reference = torch.log_softmax(torch.randn(5, generator=generator, dtype=torch.float64), -1)
@@ -75,7 +86,10 @@ def expected_gradient(estimator: str, corrected: bool, sampler: torch.Tensor | N
     values = kl_estimate(log_q, reference, estimator)
     if corrected:
         values = (log_q - drawn_from).exp() * values
-    reverse, forward = (log_q.exp() * (log_q - reference)).sum(), (reference.exp() * (reference - log_q)).sum()
+    reverse, forward = (
+        (log_q.exp() * (log_q - reference)).sum(),
+        (reference.exp() * (reference - log_q)).sum(),
+    )
     scalars = ((drawn_from.exp() * values).sum(), reverse, forward)
     return tuple(torch.autograd.grad(scalar, logits, retain_graph=True)[0] for scalar in scalars)
 

@@ -1,4 +1,6 @@
-"""The language of mixed and single-language texts, against a labelled set whose second half was never used for tuning."""
+"""The language of mixed and single-language texts, against a labelled set whose second half was never used
+for tuning.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from r1rl.language import LANGUAGES, OTHER, consistency, language_share, word_counts
+from r1rl.text.language import LANGUAGES, OTHER, consistency, language_share, word_counts
 
-CASES = [json.loads(line) for line in (Path(__file__).parent / "data" / "language_cases.jsonl").read_text("utf-8").splitlines()]
+CASES = [
+    json.loads(line)
+    for line in (Path(__file__).parent / "data" / "language_cases.jsonl").read_text("utf-8").splitlines()
+]
 THRESHOLD = 0.8
 
 
@@ -19,7 +24,9 @@ def balanced_accuracy(cases):
     right = {True: [], False: []}
     for case in cases:
         share = language_share(case["text"], case["language"])
-        right[case["consistent"]].append(((1.0 if share is None else share) >= THRESHOLD) == case["consistent"])
+        right[case["consistent"]].append(
+            ((1.0 if share is None else share) >= THRESHOLD) == case["consistent"]
+        )
     return sum(sum(verdicts) / len(verdicts) for verdicts in right.values()) / 2
 
 
@@ -44,7 +51,10 @@ def test_share_counts_words():
     assert language_share("we have the number 我们有一个数字吗", "en") == pytest.approx(4 / 9)
 
 
-@pytest.mark.parametrize("text", ["", "12 + 3 = 15", "$x^2 + y^2 = z^2$", "```python\nfor i in range(3): print(i)\n```", "\\frac{1}{2}"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "12 + 3 = 15", "$x^2 + y^2 = z^2$", "```python\nfor i in range(3): print(i)\n```", "\\frac{1}{2}"],
+)
 def test_formulae_code_and_numbers_are_no_language(text):
     assert language_share(text, "en") is None and consistency(text) is None
 
@@ -52,7 +62,9 @@ def test_formulae_code_and_numbers_are_no_language(text):
 def test_consistency_finds_the_main_language_by_itself():
     assert consistency("Wir berechnen zuerst die Summe und teilen sie dann durch drei.") == 1.0
     # 4 German and 10 English words
-    assert consistency("Wir berechnen die Summe. Then we divide it by three to get the mean.") == pytest.approx(10 / 14)
+    assert consistency(
+        "Wir berechnen die Summe. Then we divide it by three to get the mean."
+    ) == pytest.approx(10 / 14)
 
 
 def test_an_unknown_latin_script_language_is_not_taken_for_the_expected_one():
@@ -61,7 +73,9 @@ def test_an_unknown_latin_script_language_is_not_taken_for_the_expected_one():
     assert language_share(polish, "en") < 0.5
 
 
-@pytest.mark.parametrize("unit", ["a", "$", "\\[", "\\begin{a}", "x=", "```", "x@", "x_", "é", "{", "<a", "等"])
+@pytest.mark.parametrize(
+    "unit", ["a", "$", "\\[", "\\begin{a}", "x=", "```", "x@", "x_", "é", "{", "<a", "等"]
+)
 def test_time_is_linear_in_degenerate_text(unit):
     start = time.process_time()
     consistency(unit * (60_000 // len(unit)))
@@ -69,6 +83,10 @@ def test_time_is_linear_in_degenerate_text(unit):
 
 
 def test_main_language() -> None:
-    from r1rl.language import main_language
+    from r1rl.text.language import main_language
 
-    assert [main_language(text) for text in ("Make 3 from 1, 2.", "用 1 和 2 得到 3。", "12 + 3")] == ["en", "zh", None]
+    assert [main_language(text) for text in ("Make 3 from 1, 2.", "用 1 和 2 得到 3。", "12 + 3")] == [
+        "en",
+        "zh",
+        None,
+    ]

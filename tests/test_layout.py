@@ -10,8 +10,8 @@ from update_helpers import CONFIGS, build
 
 from r1rl.config.schema import UpdateConfig
 from r1rl.errors import UserError
-from r1rl.grpo import layout as module
-from r1rl.grpo.layout import available_kernels, choose_layout, packed_attention_in, varlen_kernel
+from r1rl.policy import layout as module
+from r1rl.policy.layout import available_kernels, choose_layout, packed_attention_in, varlen_kernel
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -32,7 +32,10 @@ def test_known_architectures_are_packed(name, dtype):
 SMALL = {"vocab_size": 29, "hidden_size": 32}
 UNPACKABLE = {
     "bloom": (BloomConfig(n_layer=2, n_head=4, **SMALL), "doesn't let its attention be replaced"),
-    "mamba": (MambaConfig(num_hidden_layers=2, state_size=4, **SMALL), "doesn't let its attention be replaced"),
+    "mamba": (
+        MambaConfig(num_hidden_layers=2, state_size=4, **SMALL),
+        "doesn't let its attention be replaced",
+    ),
 }
 
 
@@ -44,7 +47,9 @@ def test_other_architectures_are_padded_with_a_reason(name):
     layout = choose_layout(model, UpdateConfig(), torch.float32)
     assert not layout.packed
     assert not layout.shares_prompts
-    assert layout.reason.startswith(f"Sequences are padded, because {type(model).__name__} can't compute them packed (with scaled_dot")
+    assert layout.reason.startswith(
+        f"Sequences are padded, because {type(model).__name__} can't compute them packed (with scaled_dot"
+    )
     assert reason in layout.reason
     with pytest.raises(UserError, match=r"update.layout: packed is asked for.*Use layout: auto"):
         choose_layout(model, UpdateConfig(layout="packed"), torch.float32)
@@ -113,7 +118,9 @@ def test_padding_on_request_has_no_reason_to_give():
 def test_kernels_need_a_gpu_and_half_precision():
     assert available_kernels(torch.device("cpu"), torch.bfloat16) == [None]
     assert available_kernels(torch.device("cuda"), torch.float32) == [None]
-    names = [kernel.name if kernel else "" for kernel in available_kernels(torch.device("cuda"), torch.bfloat16)]
+    names = [
+        kernel.name if kernel else "" for kernel in available_kernels(torch.device("cuda"), torch.bfloat16)
+    ]
     assert "torch's varlen_attn" in names
     assert names[-1] == ""
 

@@ -1,4 +1,5 @@
-"""Chunked logprobs against the full log-softmax of the model's own logits: values, entropies and the gradient of every parameter.
+"""Chunked logprobs against the full log-softmax of the model's own logits: values, entropies and the gradient
+of every parameter.
 
 Legend: R rows, T positions, N completion tokens, V vocabulary.
 """
@@ -25,9 +26,9 @@ from transformers import (
 )
 
 from r1rl.errors import UserError
-from r1rl.grpo import logprobs as module
-from r1rl.grpo.logprobs import PolicyForward
-from r1rl.sampling import Sampling, process_logits
+from r1rl.objective.sampling import Sampling, process_logits
+from r1rl.policy import logprobs as module
+from r1rl.policy.logprobs import PolicyForward
 
 VOCABULARY = 29
 SHAPE = {
@@ -45,13 +46,21 @@ SHAPE = {
     "eos_token_id": 2,
 }
 MODELS = {
-    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(tie_word_embeddings=True, **{k: v for k, v in SHAPE.items() if k != "head_dim"})),
+    "qwen2": lambda: Qwen2ForCausalLM(
+        Qwen2Config(tie_word_embeddings=True, **{k: v for k, v in SHAPE.items() if k != "head_dim"})
+    ),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SHAPE)),
     "llama": lambda: LlamaForCausalLM(LlamaConfig(tie_word_embeddings=False, **SHAPE)),
     # capped at 2, so that the cap bends most logits; a window shorter than the sequences
-    "gemma2": lambda: Gemma2ForCausalLM(Gemma2Config(final_logit_softcapping=2.0, sliding_window=4, query_pre_attn_scalar=8, **SHAPE)),
-    "granite": lambda: GraniteForCausalLM(GraniteConfig(logits_scaling=3.0, **{k: v for k, v in SHAPE.items() if k != "head_dim"})),
-    "cohere": lambda: CohereForCausalLM(CohereConfig(logit_scale=0.5, **{k: v for k, v in SHAPE.items() if k != "head_dim"})),
+    "gemma2": lambda: Gemma2ForCausalLM(
+        Gemma2Config(final_logit_softcapping=2.0, sliding_window=4, query_pre_attn_scalar=8, **SHAPE)
+    ),
+    "granite": lambda: GraniteForCausalLM(
+        GraniteConfig(logits_scaling=3.0, **{k: v for k, v in SHAPE.items() if k != "head_dim"})
+    ),
+    "cohere": lambda: CohereForCausalLM(
+        CohereConfig(logit_scale=0.5, **{k: v for k, v in SHAPE.items() if k != "head_dim"})
+    ),
 }
 SAMPLINGS = [
     Sampling(max_completion_length=8),
@@ -78,7 +87,9 @@ def case() -> tuple[Tensor, Tensor, Tensor]:
 def plain(model: PreTrainedModel, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """Full logits, full softmax."""
     input_ids_RT, predictors_N, targets_N = case()
-    logits_RTV = model(input_ids=input_ids_RT, attention_mask=torch.ones_like(input_ids_RT), use_cache=False).logits
+    logits_RTV = model(
+        input_ids=input_ids_RT, attention_mask=torch.ones_like(input_ids_RT), use_cache=False
+    ).logits
     logits_NV = logits_RTV.flatten(0, 1)[predictors_N]
     logprobs_NV = process_logits(logits_NV, sampling, keep_B=targets_N).log_softmax(-1)
     support_NV = logprobs_NV > -torch.inf
@@ -89,7 +100,11 @@ def plain(model: PreTrainedModel, sampling: Sampling) -> tuple[Tensor, Tensor]:
 def backward(model: nn.Module, logprobs_N: Tensor, entropy_N: Tensor | None) -> list[Tensor]:
     model.zero_grad()
     weights_N = torch.linspace(-1, 1, 12)
-    loss = (weights_N * logprobs_N).sum() if entropy_N is None else (weights_N * logprobs_N + 0.3 * weights_N.square() * entropy_N).sum()
+    loss = (
+        (weights_N * logprobs_N).sum()
+        if entropy_N is None
+        else (weights_N * logprobs_N + 0.3 * weights_N.square() * entropy_N).sum()
+    )
     loss.backward()
     return [parameter.grad.clone() for parameter in model.parameters()]
 
@@ -99,7 +114,9 @@ def assert_same_gradients(found: list[Tensor], expected: list[Tensor]) -> None:
         torch.testing.assert_close(ours, theirs, rtol=2e-4, atol=2e-5 * float(theirs.abs().max()) + 1e-7)
 
 
-@pytest.mark.parametrize("sampling", SAMPLINGS, ids=lambda s: f"t{s.temperature}-k{s.top_k}-p{s.top_p}-m{s.min_p}")
+@pytest.mark.parametrize(
+    "sampling", SAMPLINGS, ids=lambda s: f"t{s.temperature}-k{s.top_k}-p{s.top_p}-m{s.min_p}"
+)
 @pytest.mark.parametrize("name", MODELS)
 def test_values_and_gradients_equal_the_plain_ones(name, sampling):
     model = build(name)
@@ -164,10 +181,14 @@ def test_only_completion_tokens_go_through_the_head_one_chunk_at_a_time():
 
 
 def test_only_the_last_chunk_of_logits_is_kept_for_the_backward_pass():
-    """12 tokens in chunks of 5, 5 and 2: of what autograd saves, only the last chunk's has a vocabulary dimension, besides the head."""
+    """12 tokens in chunks of 5, 5 and 2: of what autograd saves, only the last chunk's has a vocabulary
+    dimension, besides the head.
+    """
     model = build("llama")
     saved: list[tuple[int, ...]] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tuple(tensor.shape)) or tensor, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: saved.append(tuple(tensor.shape)) or tensor, lambda tensor: tensor
+    ):
         PolicyForward(model, SAMPLINGS[1], 5)(*case(), "gradient")
     rows = {shape[0] for shape in saved if len(shape) == 2 and shape[-1] == VOCABULARY}
     assert rows == {2, SHAPE["hidden_size"]}  # the latter is the head
@@ -201,7 +222,9 @@ def test_autocast_gives_float32_logprobs_close_to_the_float32_ones():
     torch.testing.assert_close(found, expected, rtol=0.1, atol=0.15)
     torch.testing.assert_close(entropy, expected_entropy, rtol=0.1, atol=0.1)
     (found.sum() + entropy.sum()).backward()  # the recomputed chunks must be in bfloat16 too
-    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
+    assert all(
+        parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters()
+    )
 
 
 def test_gradient_checkpointing_of_the_model_changes_nothing():
@@ -217,7 +240,9 @@ def test_prepared_by_accelerate_and_wrapped_by_ddp(tmp_path):
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, GradientState, PartialState
 
-    torch.distributed.init_process_group("gloo", store=torch.distributed.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1
+    )
     try:
         model = build("qwen2")
         expected_logprobs, _ = PolicyForward(model, SAMPLINGS[1], 5)(*case())
@@ -237,7 +262,9 @@ def test_prepared_by_accelerate_and_wrapped_by_ddp(tmp_path):
 
 @pytest.mark.gpu
 def test_on_a_gpu_the_head_never_waits_and_keeps_one_chunk_of_logits():
-    """151k entries of vocabulary, 4096 tokens, chunks of 512: full float32 logits are 2.5 GB, those of a chunk 0.3 GB."""
+    """151k entries of vocabulary, 4096 tokens, chunks of 512: full float32 logits are 2.5 GB, those of a
+    chunk 0.3 GB.
+    """
     vocabulary, hidden_size, tokens, chunk = 151_936, 64, 4096, 512
     shape = {**SHAPE, "vocab_size": vocabulary, "hidden_size": hidden_size, "head_dim": 16}
     model = Qwen3ForCausalLM(Qwen3Config(**shape)).cuda()
@@ -249,10 +276,14 @@ def test_on_a_gpu_the_head_never_waits_and_keeps_one_chunk_of_logits():
     before = torch.cuda.memory_allocated()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        logprobs, entropy = module.head_logprobs(head, hidden, targets, SAMPLINGS[1], chunk, "gradient", module.chunk_logprobs)
+        logprobs, entropy = module.head_logprobs(
+            head, hidden, targets, SAMPLINGS[1], chunk, "gradient", module.chunk_logprobs
+        )
         (logprobs.sum() + entropy.sum()).backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.cuda.max_memory_allocated() - before < 8 * 4 * chunk * vocabulary
-    expected = process_logits(model.lm_head(hidden), SAMPLINGS[1]).log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+    expected = (
+        process_logits(model.lm_head(hidden), SAMPLINGS[1]).log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+    )
     torch.testing.assert_close(logprobs, expected, rtol=1e-4, atol=1e-4)

@@ -1,4 +1,6 @@
-"""Adapters: their gradients, what a rollout samples from, the reference without them, and what a user reads who asks for the impossible."""
+"""Adapters: their gradients, what a rollout samples from, the reference without them, and what a user reads
+who asks for the impossible.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +16,22 @@ from update_helpers import LAYOUTS, assert_same_gradients, build, gradients, ran
 
 from r1rl.config.schema import LoRAConfig, UpdateConfig
 from r1rl.errors import UserError
-from r1rl.grpo.adapters import BasePolicy
-from r1rl.grpo.compilation import compile_policy
-from r1rl.grpo.costs import PassCosts
-from r1rl.grpo.layout import choose_layout
-from r1rl.grpo.logprobs import PolicyForward
-from r1rl.lora import adapted_layers, adapted_weight, add_adapters, load_adapter_weights, save_adapter, without_adapters
+from r1rl.models.lora import (
+    adapted_layers,
+    adapted_weight,
+    add_adapters,
+    load_adapter_weights,
+    save_adapter,
+    without_adapters,
+)
+from r1rl.objective.sampling import Sampling
+from r1rl.policy.adapters import BasePolicy
+from r1rl.policy.compilation import compile_policy
+from r1rl.policy.costs import PassCosts
+from r1rl.policy.layout import choose_layout
+from r1rl.policy.logprobs import PolicyForward
 from r1rl.rollout import build_engine
 from r1rl.rollout.weights import RolloutWeights
-from r1rl.sampling import Sampling
 
 RANK, ALPHA = 3, 12
 SCALE = ALPHA / RANK
@@ -31,7 +40,9 @@ IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
 
 def adapted(model: PreTrainedModel, targets: tuple[str, ...] = (), trained: bool = True) -> PreTrainedModel:
     """The model with adapters; `trained`: B is no longer zero."""
-    add_adapters(model, LoRAConfig(rank=RANK, alpha=ALPHA, target_modules=list(targets)), "base", None, seed=3)
+    add_adapters(
+        model, LoRAConfig(rank=RANK, alpha=ALPHA, target_modules=list(targets)), "base", None, seed=3
+    )
     if trained:
         generator = torch.Generator().manual_seed(4)
         for layer in adapted_layers(model).values():
@@ -102,7 +113,11 @@ def test_gradients_follow_from_those_of_the_whole_matrices(layout: str, checkpoi
     whole = gradients(dense(model, "qwen3"), batch, LAYOUTS["padded"])
     expected = {}
     for path, layer in adapted_layers(model).items():
-        a, b, gradient = layer.lora_A["default"].weight.data, layer.lora_B["default"].weight.data, whole[f"{path}.weight"]
+        a, b, gradient = (
+            layer.lora_A["default"].weight.data,
+            layer.lora_B["default"].weight.data,
+            whole[f"{path}.weight"],
+        )
         expected[f"{path}.lora_A.default.weight"] = SCALE * b.T @ gradient
         expected[f"{path}.lora_B.default.weight"] = SCALE * gradient @ a.T
     assert_same_gradients(gradients(model, batch, LAYOUTS[layout]), expected, tolerance=1e-5)
@@ -121,9 +136,13 @@ def test_compiled_layers_give_the_same_gradients() -> None:
     batch = random_rollout(3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         for _ in range(2):  # with the reference in between, which runs the same layers without adapters
-            found, expected = (gradients(each, batch, LAYOUTS["shared"]) for each in (model, adapted(build("qwen3"))))
+            found, expected = (
+                gradients(each, batch, LAYOUTS["shared"]) for each in (model, adapted(build("qwen3")))
+            )
             norm = torch.stack([value.norm() for value in expected.values()]).norm()
-            assert torch.stack([(found[name] - expected[name]).norm() for name in expected]).norm() < 0.05 * norm
+            assert (
+                torch.stack([(found[name] - expected[name]).norm() for name in expected]).norm() < 0.05 * norm
+            )
             with torch.no_grad():
                 reference, _ = policy(IDS, torch.arange(5), IDS[0, 1:])
                 plain, _ = PolicyForward(build("qwen3"), Sampling(20), 64)(IDS, torch.arange(5), IDS[0, 1:])
@@ -133,7 +152,9 @@ def test_compiled_layers_give_the_same_gradients() -> None:
 def test_a_frozen_weight_costs_four_operations_a_token() -> None:
     """Forward and the gradient of its input; an adapter's has one of its own, too: 6."""
     plain, model = PassCosts.of(build("qwen3")), PassCosts.of(adapted(build("qwen3")))
-    added = sum(parameter.numel() for parameter in adapted(build("qwen3")).parameters() if parameter.requires_grad)
+    added = sum(
+        parameter.numel() for parameter in adapted(build("qwen3")).parameters() if parameter.requires_grad
+    )
     assert model.position == pytest.approx(plain.position * 4 / 6 + 6 * added)
     assert model.completion_token == pytest.approx(plain.completion_token * 4 / 6)
     assert model.pair == plain.pair
@@ -184,14 +205,20 @@ def test_the_copy_has_adapted_matrices_only_and_shares_the_rest() -> None:
     weights = RolloutWeights(model)
     own = {parameter.data_ptr() for parameter in model.parameters()}
     held = {name for name, parameter in weights.model.named_parameters() if parameter.data_ptr() not in own}
-    assert held == {f"model.layers.{index}.{part}.weight" for index in (0, 1) for part in ("self_attn.q_proj", "mlp.down_proj")}
+    assert held == {
+        f"model.layers.{index}.{part}.weight"
+        for index in (0, 1)
+        for part in ("self_attn.q_proj", "mlp.down_proj")
+    }
     assert weights.model.get_output_embeddings().weight is weights.model.get_input_embeddings().weight
     assert not adapted_layers(weights.model)
     assert torch.allclose(logits(weights.model), logits(model), atol=1e-5)
 
 
 def test_the_sum_is_rounded_once() -> None:
-    """To half of the last of bfloat16's 8 bits, where a product that was rounded before it was added would be off by more."""
+    """To half of the last of bfloat16's 8 bits, where a product that was rounded before it was added would be
+    off by more.
+    """
     model = adapted(build("qwen2").to(torch.bfloat16))
     weights = RolloutWeights(model, torch.bfloat16)
     for path, layer in adapted_layers(model).items():
@@ -227,7 +254,9 @@ def test_the_reference_is_the_base_model() -> None:
     again = policy(*arguments)[0]  # trained as before, with gradients
     assert torch.equal(again, trained)
     again.sum().backward()
-    assert all((parameter.grad is not None) == ("lora_" in name) for name, parameter in model.named_parameters())
+    assert all(
+        (parameter.grad is not None) == ("lora_" in name) for name, parameter in model.named_parameters()
+    )
 
 
 def test_adapters_come_back_when_the_forward_raises() -> None:
@@ -253,14 +282,20 @@ def test_saved_adapter_is_read_back(tmp_path: Any) -> None:
 def test_adapters_of_another_shape_or_model_are_refused(tmp_path: Any) -> None:
     model = adapted(build("qwen2"))
     save_adapter(model, model.state_dict(), tmp_path)
-    with pytest.raises(UserError, match=r"the adapter in .* belongs to base, and this is other: go on with model.path=base\."):
+    with pytest.raises(
+        UserError, match=r"the adapter in .* belongs to base, and this is other: go on with model.path=base\."
+    ):
         load_adapter_weights(model, tmp_path, "other")
     larger = build("qwen2")
     add_adapters(larger, LoRAConfig(rank=RANK + 1), "base", None, 0)
-    with pytest.raises(UserError, match=r"has other shapes: go on with the rank and target_modules that the run began with\."):
+    with pytest.raises(
+        UserError, match=r"has other shapes: go on with the rank and target_modules that the run began with\."
+    ):
         load_adapter_weights(larger, tmp_path, "base")
     fewer, more = adapted(build("qwen2"), ("q_proj",)), adapted(build("qwen2"))
-    with pytest.raises(UserError, match=r"24 weights of the adapter in .* have no counterpart"):  # 12 of 14 layers, 2 matrices each
+    with pytest.raises(
+        UserError, match=r"24 weights of the adapter in .* have no counterpart"
+    ):  # 12 of 14 layers, 2 matrices each
         load_adapter_weights(fewer, tmp_path, "base")
     save_adapter(fewer, fewer.state_dict(), tmp_path)
     with pytest.raises(UserError, match=r"24 weights of the adapter in .* have no counterpart"):
@@ -272,6 +307,7 @@ def test_targets_are_linear_layers_of_the_decoder(target: str) -> None:
     with pytest.raises(UserError) as caught:
         adapted(build("qwen2"), ("q_proj", target))
     assert str(caught.value) == (
-        f"model.lora.target_modules names {target}, which is no linear layer of Qwen2ForCausalLM's decoder; these are: "
+        f"model.lora.target_modules names {target}, which is no linear layer of Qwen2ForCausalLM's decoder; "
+        f"these are: "
         "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj. Leave the list empty for all of them."
     )

@@ -1,4 +1,6 @@
-"""Whole runs of `r1rl grpo` that train adapters: what they leave, resume, reference, evaluation, and what is refused."""
+"""Whole runs of `r1rl grpo` that train adapters: what they leave, resume, reference, evaluation, and what is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,13 @@ from run_helpers import newest, prepare, start_two, train, untimed
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from r1rl.cli import main
+from r1rl.cli.main import main
 from r1rl.config.load import load_recipe
 from r1rl.config.schema import ModelConfig
 from r1rl.errors import RecipeError, UserError
 from r1rl.grpo import setup
 from r1rl.grpo.run import check_processes
-from r1rl.run_directory import RunDirectory
+from r1rl.runs.run_directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("on_the_cpu")
 
@@ -48,24 +50,44 @@ def test_a_checkpoint_is_an_adapter_that_was_trained(folder: Path, finished: Run
     checkpoint = newest(finished)
     assert {path.name for path in checkpoint.glob("*.safetensors")} == {"adapter_model.safetensors"}
     config = json.loads((checkpoint / "adapter_config.json").read_text())
-    assert (config["peft_type"], config["r"], config["lora_alpha"], config["lora_dropout"]) == ("LORA", 4, 8, 0.0)
+    assert (config["peft_type"], config["r"], config["lora_alpha"], config["lora_dropout"]) == (
+        "LORA",
+        4,
+        8,
+        0.0,
+    )
     assert config["base_model_name_or_path"] == str(folder / "policy")
-    assert config["target_modules"] == ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
+    assert config["target_modules"] == [
+        "down_proj",
+        "gate_proj",
+        "k_proj",
+        "o_proj",
+        "q_proj",
+        "up_proj",
+        "v_proj",
+    ]
     weights = adapter(finished)
     assert len(weights) == 2 * 7 * 2  # layers, matrices of a layer, A and B
     assert all(tensor.dtype is torch.float32 and bool(tensor.any()) for tensor in weights.values())
     moments = torch.load(checkpoint / "training" / "optimizer.pt", weights_only=True)["optimizer"]["state"]
-    assert sorted(moment["exp_avg"].shape for moment in moments.values()) == sorted(tensor.shape for tensor in weights.values())
+    assert sorted(moment["exp_avg"].shape for moment in moments.values()) == sorted(
+        tensor.shape for tensor in weights.values()
+    )
 
 
-def test_peft_loads_a_checkpoint_and_gives_what_the_run_sampled_from(folder: Path, finished: RunDirectory) -> None:
+def test_peft_loads_a_checkpoint_and_gives_what_the_run_sampled_from(
+    folder: Path, finished: RunDirectory
+) -> None:
     from peft import AutoPeftModelForCausalLM
 
     loaded = AutoPeftModelForCausalLM.from_pretrained(newest(finished))
     dense = AutoModelForCausalLM.from_pretrained(folder / "policy")
     weights = adapter(finished)
     for name, parameter in dense.named_parameters():
-        a, b = (weights.get(f"base_model.model.{name.removesuffix('.weight')}.lora_{side}.weight") for side in "AB")
+        a, b = (
+            weights.get(f"base_model.model.{name.removesuffix('.weight')}.lora_{side}.weight")
+            for side in "AB"
+        )
         if a is not None and b is not None:
             parameter.data += SCALE * b @ a
     ids = torch.arange(10, 30)[None]
@@ -91,13 +113,26 @@ def test_the_divergence_is_that_from_the_base_model(finished: RunDirectory) -> N
 
 
 def test_held_out_problems_are_answered_by_the_adapted_policy(finished: RunDirectory) -> None:
-    before, after = (json.loads((finished.evaluations / f"{name}.json").read_text())["problems"] for name in ("before", "after"))
+    before, after = (
+        json.loads((finished.evaluations / f"{name}.json").read_text())["problems"]
+        for name in ("before", "after")
+    )
     assert before != after
-    assert json.loads(finished.summary_path.read_text())["evaluations"].keys() == {"before", "step-000002", "after"}
+    assert json.loads(finished.summary_path.read_text())["evaluations"].keys() == {
+        "before",
+        "step-000002",
+        "after",
+    }
 
 
 def test_several_optimizer_steps_a_rollout_and_the_reference_engine(folder: Path) -> None:
-    settings = (LORA, "max_steps=2", "evaluation.data=null", "algorithm.num_minibatches=2", "algorithm.num_iterations=2")
+    settings = (
+        LORA,
+        "max_steps=2",
+        "evaluation.data=null",
+        "algorithm.num_minibatches=2",
+        "algorithm.num_iterations=2",
+    )
     native = train(folder, *settings, "run_name=native", "rollout.engine=native")
     reference = train(folder, *settings, "run_name=transformers", "rollout.engine=transformers")
     for one, other in zip(untimed(native), untimed(reference), strict=True):
@@ -121,7 +156,13 @@ def test_bfloat16_keeps_frozen_weights_in_bfloat16(folder: Path, monkeypatch: py
 
     make_optimizer = setup.make_optimizer
     monkeypatch.setattr(setup, "make_optimizer", watch)
-    settings = ("model.dtype=bfloat16", "max_steps=2", "evaluation.data=null", "algorithm.beta=0.1", "model.gradient_checkpointing=true")
+    settings = (
+        "model.dtype=bfloat16",
+        "max_steps=2",
+        "evaluation.data=null",
+        "algorithm.beta=0.1",
+        "model.gradient_checkpointing=true",
+    )
     try:
         directory = train(folder, LORA, *settings, "run_name=bfloat16")
     finally:
@@ -132,7 +173,9 @@ def test_bfloat16_keeps_frozen_weights_in_bfloat16(folder: Path, monkeypatch: py
 
 
 def test_two_processes_equal_one(folder: Path, finished: RunDirectory) -> None:
-    directory = start_two("grpo", folder / "recipe.yaml", LORA, "algorithm.beta=0.1", "evaluation.every_steps=2", "run_name=two")
+    directory = start_two(
+        "grpo", folder / "recipe.yaml", LORA, "algorithm.beta=0.1", "evaluation.every_steps=2", "run_name=two"
+    )
     for one, two in zip(untimed(finished), untimed(directory), strict=True):
         assert one == pytest.approx(two, rel=0, abs=1e-4)
 
@@ -149,14 +192,20 @@ prompt: {{template: plain}}
 """
 
 
-def test_evaluate_finds_the_adapters_of_a_run(folder: Path, finished: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_finds_the_adapters_of_a_run(
+    folder: Path, finished: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = folder / "evaluate.yaml"
     recipe.write_text(EVALUATION.format(folder=folder, run=finished.path))
     assert main(["evaluate", str(recipe)]) == 0, capsys.readouterr().err
     manifests = [json.loads(path.read_text()) for path in sorted((folder / "scores").rglob("manifest.json"))]
     found = {manifest["model"]["label"]: manifest["model"] for manifest in manifests}
     assert {"base", "trained-step-000000", "trained-step-000002", "trained-step-000004"} == found.keys()
-    assert found["trained-step-000000"]["weights"] == found["base"]["weights"] == found["trained-step-000004"]["base"]["weights"]
+    assert (
+        found["trained-step-000000"]["weights"]
+        == found["base"]["weights"]
+        == found["trained-step-000004"]["base"]["weights"]
+    )
     assert found["trained-step-000002"]["weights"] != found["trained-step-000004"]["weights"]
 
 
@@ -164,28 +213,43 @@ def test_evaluate_finds_the_adapters_of_a_run(folder: Path, finished: RunDirecto
 
 
 def test_resume_with_another_kind_of_recipe(folder: Path, finished: RunDirectory) -> None:
-    with pytest.raises(UserError, match=r"holds an adapter: go on with the recipe that the run began with, which has model.lora\."):
+    with pytest.raises(
+        UserError,
+        match=r"holds an adapter: go on with the recipe that the run began with, which has model.lora\.",
+    ):
         train(folder, "run_name=uninterrupted", "max_steps=9", resume="latest")
     whole = train(folder, "run_name=whole", "max_steps=1", "evaluation.data=null")
-    with pytest.raises(UserError, match=r"holds no adapter, but the recipe has model.lora: go on with the recipe"):
+    with pytest.raises(
+        UserError, match=r"holds no adapter, but the recipe has model.lora: go on with the recipe"
+    ):
         train(folder, "run_name=whole", "max_steps=2", LORA, resume=str(newest(whole)))
 
 
 def test_an_adapter_is_no_model_to_start_from(folder: Path, finished: RunDirectory) -> None:
-    with pytest.raises(RecipeError, match=r"model.path: .* holds a PEFT adapter and no whole model: merge it into its model first"):
+    with pytest.raises(
+        RecipeError,
+        match=r"model.path: .* holds a PEFT adapter and no whole model: merge it into its model first",
+    ):
         train(folder, "run_name=second", f"model.path={finished.path}")
 
 
 def test_transformers_loading_an_adapter_onto_its_model_is_noticed(finished: RunDirectory) -> None:
     """As it does for an adapter's hub name, which no check before knows."""
-    with pytest.raises(UserError, match=r"model.path: .* holds a PEFT adapter and no whole model: merge it into its model first"):
+    with pytest.raises(
+        UserError,
+        match=r"model.path: .* holds a PEFT adapter and no whole model: merge it into its model first",
+    ):
         setup.load_policy(ModelConfig(path=str(newest(finished))))
 
 
-def test_without_peft(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_peft(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Before a model is loaded, and told by `check` too."""
     found = importlib.util.find_spec
-    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name == "peft" else found(name, *rest))
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *rest: None if name == "peft" else found(name, *rest)
+    )
     monkeypatch.setattr(setup, "load_policy", lambda *_, **__: pytest.fail("the model was loaded"))
     for command in ("grpo", "check"):
         assert main([command, str(folder / "recipe.yaml"), LORA, "run_name=without"]) == 2
@@ -199,7 +263,10 @@ def test_vllm_and_sharding_are_refused(folder: Path, tmp_path: Path) -> None:
     assert sentence in message(tmp_path / "recipe.yaml", MINIMAL, "model.lora={}", "rollout.engine=vllm")
     recipe = load_recipe("grpo", folder / "recipe.yaml", [LORA])
     check_processes(recipe, 1, sharded=False)
-    with pytest.raises(UserError, match=r"model.lora trains adapters of a whole model in each process, but this launch shards it"):
+    with pytest.raises(
+        UserError,
+        match=r"model.lora trains adapters of a whole model in each process, but this launch shards it",
+    ):
         check_processes(recipe, 1, sharded=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from r1rl.grpo.loss_metrics import LossMetrics
+from r1rl.objective.loss_metrics import LossMetrics
 
 
 def measure(trained: list[bool], entropy: list[float], ratio: list[float]) -> LossMetrics:
@@ -16,7 +16,11 @@ def measure(trained: list[bool], entropy: list[float], ratio: list[float]) -> Lo
     return metrics
 
 
-PARTS = [([True, True, False], [0.5, 1.0, 99.0], [1.0, 0.5, 99.0]), ([False, True], [-99.0, 3.0], [-99.0, 1.5]), ([False], [9.0], [9.0])]
+PARTS = [
+    ([True, True, False], [0.5, 1.0, 99.0], [1.0, 0.5, 99.0]),
+    ([False, True], [-99.0, 3.0], [-99.0, 1.5]),
+    ([False], [9.0], [9.0]),
+]
 
 
 def test_only_trained_tokens_count():
@@ -37,7 +41,9 @@ def test_a_value_that_is_not_finite_on_an_untrained_token_does_not_spread():
 def test_merged_parts_are_the_metrics_of_all_their_tokens():
     merged = LossMetrics.merge([measure(*part) for part in PARTS])
     # tokens 0.5, 1.0 and 3.0: their mean, not the mean of the micro-batches' means
-    assert merged.values() == pytest.approx({"entropy": 1.5, "low": 1 / 3, "ratio/max": 1.5, "ratio/min": 0.5})
+    assert merged.values() == pytest.approx(
+        {"entropy": 1.5, "low": 1 / 3, "ratio/max": 1.5, "ratio/min": 0.5}
+    )
     with pytest.raises(ValueError, match="merged"):
         merged.mean("entropy", torch.zeros(3))
 
@@ -53,7 +59,9 @@ def test_processes_combine_sums_and_extremes_once_each():
 
     def reduce_max(own: torch.Tensor) -> torch.Tensor:
         calls.append("max")
-        return torch.maximum(own, torch.tensor([1.5, -1.5], dtype=torch.float64))  # the minimum travels with its sign turned
+        return torch.maximum(
+            own, torch.tensor([1.5, -1.5], dtype=torch.float64)
+        )  # the minimum travels with its sign turned
 
     assert one.values(reduce_sum, reduce_max) == pytest.approx(LossMetrics.merge([one, two]).values())
     assert calls == ["sum", "max"]
@@ -61,4 +69,6 @@ def test_processes_combine_sums_and_extremes_once_each():
 
 def test_everything_is_detached():
     metrics = measure(*PARTS[0])
-    assert not any(tensor.requires_grad for tensor in (metrics.count, *metrics.sums.values(), *metrics.maxima.values()))
+    assert not any(
+        tensor.requires_grad for tensor in (metrics.count, *metrics.sums.values(), *metrics.maxima.values())
+    )

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from r1rl.config.schema import AlgorithmConfig
-from r1rl.grpo.aggregation import count_trained, loss_weights, sequences_needed, trained_sequences
-from r1rl.grpo.losses import LossInputs, policy_loss
+from r1rl.objective.aggregation import count_trained, loss_weights, sequences_needed, trained_sequences
+from r1rl.objective.losses import LossInputs, policy_loss
 from tests.reference import grpo as reference
 
 VOCABULARY = 5
@@ -96,7 +96,8 @@ def two_sequences(**choices: object) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_golden_sequence_ratio():
-    # Sequence 0: mean log ratio (0.3 + 0 - 0.3) / 3 = 0, ratio 1, three tokens of -1; each logprob gets -1 / 3 from each of them, -1.
+    # Sequence 0: mean log ratio (0.3 + 0 - 0.3) / 3 = 0, ratio 1, three tokens of -1; each logprob gets -1 /
+    # 3 from each of them, -1.
     # Sequence 1: ratio exp(0.1) = 1.105171, loss +1.105171 and the same gradient.
     loss, gradient = two_sequences(importance_level="sequence")
     assert loss.item() == pytest.approx(-3 + math.exp(0.1), rel=1e-12)
@@ -107,16 +108,21 @@ def test_golden_sequence_ratio():
     assert gradient.tolist() == pytest.approx([0, -1, -math.exp(-0.3), math.exp(0.1)], rel=1e-12)
 
 
-# -------------------------------------------------------------------------------------------------------------------- the oracle
+# --------------------------------------------------------------------------------------------------------------------
+# the oracle
 
 
-def random_sequences(seed: object, count: int, with_old: bool = True, with_sampler: bool = True) -> list[reference.Sequence]:
+def random_sequences(
+    seed: object, count: int, with_old: bool = True, with_sampler: bool = True
+) -> list[reference.Sequence]:
     """Sequences of 1 to 6 tokens whose ratios lie inside and outside of every bound."""
     generator = random.Random(str(seed))
     sequences = []
     for _ in range(count):
         length = generator.randint(1, 6)
-        logits = torch.tensor([[generator.gauss(0, 1) for _ in range(VOCABULARY)] for _ in range(length)], dtype=torch.float64)
+        logits = torch.tensor(
+            [[generator.gauss(0, 1) for _ in range(VOCABULARY)] for _ in range(length)], dtype=torch.float64
+        )
         tokens = [generator.randrange(VOCABULARY) for _ in range(length)]
         logprobs = logits.log_softmax(-1).gather(1, torch.tensor(tokens)[:, None])[:, 0].tolist()
         old = [value + generator.gauss(0, 0.6) for value in logprobs]
@@ -127,7 +133,9 @@ def random_sequences(seed: object, count: int, with_old: bool = True, with_sampl
                 advantage=generator.choice([-1.5, -0.4, 0.0, 0.7, 2.0]),
                 truncated=generator.random() < 0.3,
                 old=old if with_old else None,
-                sampler=[value + generator.gauss(0, 0.8) for value in (old if with_old else logprobs)] if with_sampler else None,
+                sampler=[value + generator.gauss(0, 0.8) for value in (old if with_old else logprobs)]
+                if with_sampler
+                else None,
                 reference=[value + generator.gauss(0, 0.5) for value in logprobs],
             )
         )
@@ -136,12 +144,20 @@ def random_sequences(seed: object, count: int, with_old: bool = True, with_sampl
 
 def as_config(options: reference.Options) -> AlgorithmConfig:
     """The same choices, for r1rl."""
-    own = {name: value for name, value in asdict(options).items() if name not in ("temperature", "max_completion_length")}
+    own = {
+        name: value
+        for name, value in asdict(options).items()
+        if name not in ("temperature", "max_completion_length")
+    }
     return AlgorithmConfig(**own)
 
 
 def flat(values: list[list[float] | None]) -> torch.Tensor | None:
-    return None if values[0] is None else torch.tensor([value for row in values for value in row], dtype=torch.float64)
+    return (
+        None
+        if values[0] is None
+        else torch.tensor([value for row in values for value in row], dtype=torch.float64)
+    )
 
 
 def our_loss(
@@ -154,13 +170,19 @@ def our_loss(
     """r1rl's loss of a minibatch, cut into micro-batches."""
     config = as_config(options)
 
-    def trained_counts(sequences: list[reference.Sequence]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def trained_counts(
+        sequences: list[reference.Sequence],
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         lengths = torch.tensor([len(sequence.tokens) for sequence in sequences])
-        trained = trained_sequences(lengths, torch.tensor([sequence.truncated for sequence in sequences]), config)
+        trained = trained_sequences(
+            lengths, torch.tensor([sequence.truncated for sequence in sequences]), config
+        )
         return lengths, trained, count_trained(lengths, trained)
 
     lengths, trained, counts = trained_counts(minibatch)
-    weights = loss_weights(lengths, trained, counts, trained_counts(rollout)[2], config, options.max_completion_length)
+    weights = loss_weights(
+        lengths, trained, counts, trained_counts(rollout)[2], config, options.max_completion_length
+    )
     advantages = torch.tensor([sequence.advantage for sequence in minibatch], dtype=torch.float64)
     needed = sequences_needed(advantages, trained, config)
     total = torch.zeros((), dtype=torch.float64)
@@ -169,8 +191,12 @@ def our_loss(
         if not rows:
             continue
         chosen = [minibatch[row] for row in rows]
-        logprobs_NV = (torch.cat([sequence.logits for sequence in chosen]) / options.temperature).log_softmax(-1)
-        logprobs = logprobs_NV.gather(1, torch.tensor([token for sequence in chosen for token in sequence.tokens])[:, None])[:, 0]
+        logprobs_NV = (torch.cat([sequence.logits for sequence in chosen]) / options.temperature).log_softmax(
+            -1
+        )
+        logprobs = logprobs_NV.gather(
+            1, torch.tensor([token for sequence in chosen for token in sequence.tokens])[:, None]
+        )[:, 0]
         inputs = LossInputs(
             sequence_N=torch.repeat_interleave(torch.arange(len(rows)), lengths[rows]),
             lengths_R=lengths[rows],
@@ -186,12 +212,20 @@ def our_loss(
 
 def gradients(loss: torch.Tensor, sequences: list[reference.Sequence]) -> torch.Tensor:
     logits = [sequence.logits for sequence in sequences]
-    found = torch.autograd.grad(loss, logits, allow_unused=True) if loss.requires_grad else [None] * len(logits)
-    return torch.cat([torch.zeros_like(row) if grad is None else grad for row, grad in zip(logits, found, strict=True)])
+    found = (
+        torch.autograd.grad(loss, logits, allow_unused=True) if loss.requires_grad else [None] * len(logits)
+    )
+    return torch.cat(
+        [torch.zeros_like(row) if grad is None else grad for row, grad in zip(logits, found, strict=True)]
+    )
 
 
-def assert_equals_oracle(rollout: list[reference.Sequence], options: reference.Options, leave_out: bool = False) -> None:
-    """Value and gradient of a minibatch (all but the last two sequences), in one micro-batch and in micro-batches of two."""
+def assert_equals_oracle(
+    rollout: list[reference.Sequence], options: reference.Options, leave_out: bool = False
+) -> None:
+    """Value and gradient of a minibatch (all but the last two sequences), in one micro-batch and in
+    micro-batches of two.
+    """
     minibatch = rollout[:-2]
     expected = reference.loss(minibatch, options, rollout)
     expected_gradient = gradients(expected, minibatch)
@@ -211,7 +245,11 @@ SURROGATES = [
 ]
 PENALTIES = [
     {},
-    *({"beta": 0.3, "kl_estimator": name, "kl_bias_correction": flag} for name in ("k1", "k2", "k3") for flag in (False, True)),
+    *(
+        {"beta": 0.3, "kl_estimator": name, "kl_bias_correction": flag}
+        for name in ("k1", "k2", "k3")
+        for flag in (False, True)
+    ),
 ]
 
 
@@ -246,7 +284,12 @@ def test_oracle_on_random_cases():
             temperature=generator.uniform(0.5, 1.5),
             max_completion_length=generator.randint(6, 32),
         )
-        rollout = random_sequences(case, generator.randint(3, 9), with_old=generator.random() < 0.7, with_sampler=generator.random() < 0.5)
+        rollout = random_sequences(
+            case,
+            generator.randint(3, 9),
+            with_old=generator.random() < 0.7,
+            with_sampler=generator.random() < 0.5,
+        )
         assert_equals_oracle(rollout, options)
 
 
@@ -259,22 +302,35 @@ def test_leaving_out_sequences_that_are_not_needed_changes_no_gradient(choices, 
 
 
 def test_several_iterations_on_the_same_rollout():
-    """Three gradient steps with the old logprobs of the first policy: the losses and parameters follow the oracle's."""
+    """Three gradient steps with the old logprobs of the first policy: the losses and parameters follow the
+    oracle's.
+    """
     options = reference.Options(beta=0.05, aggregation="grpo")
-    ours, theirs = random_sequences("iterations", 5, with_old=False), random_sequences("iterations", 5, with_old=False)
+    ours, theirs = (
+        random_sequences("iterations", 5, with_old=False),
+        random_sequences("iterations", 5, with_old=False),
+    )
     for sequence in (*ours, *theirs):
         sequence.old = [value.item() for value in reference.token_logprobs(sequence, options)]
     for _ in range(3):
-        loss, expected = our_loss(ours, options, ours, [slice(0, 2), slice(2, 5)]), reference.loss(theirs, options)
+        loss, expected = (
+            our_loss(ours, options, ours, [slice(0, 2), slice(2, 5)]),
+            reference.loss(theirs, options),
+        )
         torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-12)
         for value, sequences in ((loss, ours), (expected, theirs)):
-            for sequence, gradient in zip(sequences, torch.autograd.grad(value, [s.logits for s in sequences]), strict=True):
+            for sequence, gradient in zip(
+                sequences, torch.autograd.grad(value, [s.logits for s in sequences]), strict=True
+            ):
                 sequence.logits = (sequence.logits - 3.0 * gradient).detach().requires_grad_()
     ratios = [(a - b) for s in ours for a, b in zip(reference.token_logprobs(s, options), s.old, strict=True)]
-    assert max(abs(value.item()) for value in ratios) > 0.3  # the steps were large enough for the clip to matter
+    assert (
+        max(abs(value.item()) for value in ratios) > 0.3
+    )  # the steps were large enough for the clip to matter
 
 
-# ------------------------------------------------------------------------------------------------------------------------ metrics
+# ------------------------------------------------------------------------------------------------------------------------
+# metrics
 
 
 def metric_case(weights: list[float]) -> tuple[torch.Tensor, LossInputs]:
@@ -313,14 +369,22 @@ def test_golden_metrics():
 def test_inputs_are_not_changed():
     logprobs, inputs = metric_case([1.0, 0.5])
     entropy = torch.tensor([0.5, 1.0, 1.5, 3.0], dtype=torch.float64)
-    before = {name: value.clone() for name, value in asdict(inputs).items()} | {"logprobs": logprobs.detach().clone()}
-    for choices in ({}, {"surrogate": "cispo"}, {"importance_level": "sequence", "delta": 3.0, "beta": 0.1, "entropy_coefficient": 0.1}):
+    before = {name: value.clone() for name, value in asdict(inputs).items()} | {
+        "logprobs": logprobs.detach().clone()
+    }
+    for choices in (
+        {},
+        {"surrogate": "cispo"},
+        {"importance_level": "sequence", "delta": 3.0, "beta": 0.1, "entropy_coefficient": 0.1},
+    ):
         policy_loss(logprobs, entropy, inputs, AlgorithmConfig(**choices))[0].backward()
     for name, value in (asdict(inputs) | {"logprobs": logprobs.detach()}).items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("choices", "message"), [({"beta": 0.1}, "reference"), ({"entropy_coefficient": 0.1}, "entropy")])
+@pytest.mark.parametrize(
+    ("choices", "message"), [({"beta": 0.1}, "reference"), ({"entropy_coefficient": 0.1}, "entropy")]
+)
 def test_missing_inputs_are_named(choices, message):
     logprobs, inputs = metric_case([1.0, 1.0])
     without = LossInputs(inputs.sequence_N, inputs.lengths_R, inputs.advantages_R, inputs.weights_R)

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 from rich.console import Console
 
-from r1rl import metric_names as metrics
+from r1rl.monitor import metric_names as metrics
 from r1rl.monitor.curves import PANELS, draw_curves, save_curves, smoothed
 from r1rl.monitor.metrics import MetricAccumulator
 from r1rl.monitor.progress import ProgressDisplay, ShownCompletion, completion_panel, format_seconds, shorten
@@ -50,14 +50,23 @@ def test_two_processes_give_what_one_gives() -> None:
     for share in shares:
         share.collect(lambda own: records.extend(own) or own)
     assert all(share.collect(lambda own: records) == whole.collect() for share in shares)
-    assert whole.collect()["reward"] == 0.55  # (1 + 0 + 0.5 + 0.25 + 1) / 5, not the mean of the shares' means
+    assert (
+        whole.collect()["reward"] == 0.55
+    )  # (1 + 0 + 0.5 + 0.25 + 1) / 5, not the mean of the shares' means
 
 
 # --- progress ---
 
 FIGURES = {
-    metrics.REWARD: 0.5, metrics.ACCURACY: 0.25, metrics.MEAN_LENGTH: 88.25, metrics.REFLECTION_RATE: 0.125, metrics.ENTROPY: 0.75,
-    metrics.TIME_ROLLOUT: 1.0, metrics.TIME_REWARD: 0.2, metrics.TIME_UPDATE: 0.8, metrics.TIME_STEP: 2.0,
+    metrics.REWARD: 0.5,
+    metrics.ACCURACY: 0.25,
+    metrics.MEAN_LENGTH: 88.25,
+    metrics.REFLECTION_RATE: 0.125,
+    metrics.ENTROPY: 0.75,
+    metrics.TIME_ROLLOUT: 1.0,
+    metrics.TIME_REWARD: 0.2,
+    metrics.TIME_UPDATE: 0.8,
+    metrics.TIME_STEP: 2.0,
 }
 
 
@@ -90,7 +99,8 @@ def test_one_line_per_step_without_a_terminal() -> None:
         progress.step(2, {metrics.REWARD: 1.0})
     # 98 steps at (2 + 4) / 2 seconds: 294 s
     assert output(shown).splitlines() == [
-        "step 1/100  reward 0.500  accuracy 25.0%  length 88.2  reflection 12.5%  entropy 0.750  rollout 50%  rewards 10%  update 40%  "
+        "step 1/100  reward 0.500  accuracy 25.0%  length 88.2  reflection 12.5%  entropy 0.750  rollout "
+        "50%  rewards 10%  update 40%  "
         "step time 2.00 s  3 min 18 s left",
         "step 2/100  reward 1.000  4 min 54 s left",
     ]
@@ -116,10 +126,35 @@ def test_live_table() -> None:
         console_of_table = console()
         console_of_table.print(progress._render())
     table = output(console_of_table).splitlines()
-    titles = ["step", "reward", "accuracy", "length", "reflection", "entropy", "rollout", "rewards", "update", "step", "time"]
+    titles = [
+        "step",
+        "reward",
+        "accuracy",
+        "length",
+        "reflection",
+        "entropy",
+        "rollout",
+        "rewards",
+        "update",
+        "step",
+        "time",
+    ]
     assert table[0].split() == titles
-    assert [line.split()[0] for line in table[1:9]] == [str(step) for step in range(3, 11)]  # the last eight steps
-    assert table[1].split()[1:] == ["0.500", "25.0%", "88.2", "12.5%", "0.750", "50%", "10%", "40%", "2.00", "s"]
+    assert [line.split()[0] for line in table[1:9]] == [
+        str(step) for step in range(3, 11)
+    ]  # the last eight steps
+    assert table[1].split()[1:] == [
+        "0.500",
+        "25.0%",
+        "88.2",
+        "12.5%",
+        "0.750",
+        "50%",
+        "10%",
+        "40%",
+        "2.00",
+        "s",
+    ]
     assert "steps" in table[9] and "10/100" in table[9] and "0 s left" in table[9]
     assert "evaluation" in table[10] and "3/256" in table[10]
     assert "Stopping after [this] step." in output(shown)
@@ -145,8 +180,13 @@ def test_completions_are_no_markup() -> None:
     shown = console()
     text = "<think> [bold]2 + 3[/bold] [/think] \\boxed{5}"
     progress = ProgressDisplay(10, console=shown)
-    progress.show_completions(7, [ShownCompletion("Add [red]them", "5", text, "reward 1.100, outcome 1", "eos")])
-    assert all(part in output(shown) for part in ("step 7", "Add [red]them", "answer: 5", text, "reward 1.100, outcome 1, ended by eos"))
+    progress.show_completions(
+        7, [ShownCompletion("Add [red]them", "5", text, "reward 1.100, outcome 1", "eos")]
+    )
+    assert all(
+        part in output(shown)
+        for part in ("step 7", "Add [red]them", "answer: 5", text, "reward 1.100, outcome 1, ended by eos")
+    )
 
 
 def test_long_completions_lose_their_middle() -> None:
@@ -159,7 +199,14 @@ def test_long_completions_lose_their_middle() -> None:
 
 
 def test_durations() -> None:
-    expected = {0.4: "0 s", 59.4: "59 s", 60: "1 min 00 s", 3599: "59 min 59 s", 7505: "2 h 05 min", float("nan"): "?"}
+    expected = {
+        0.4: "0 s",
+        59.4: "59 s",
+        60: "1 min 00 s",
+        3599: "59 min 59 s",
+        7505: "2 h 05 min",
+        float("nan"): "?",
+    }
     assert [format_seconds(seconds) for seconds in expected] == list(expected.values())
 
 
@@ -171,11 +218,17 @@ def records(steps: int = 40) -> list[dict[str, Any]]:
     made = []
     for step in range(1, steps + 1):
         noise = rng.normal(size=6) * 0.03
-        made.append({
-            "step": step, metrics.REWARD: 0.3 + step / 80 + noise[0], metrics.ACCURACY: 0.3 + step / 100 + noise[1],
-            metrics.MEAN_LENGTH: 60 + step + 10 * noise[2], metrics.REFLECTION_RATE: 0.1 + step / 200 + noise[3],
-            metrics.ENTROPY: 1 - step / 60 + noise[4], metrics.KL: 0.001 * step,
-        })
+        made.append(
+            {
+                "step": step,
+                metrics.REWARD: 0.3 + step / 80 + noise[0],
+                metrics.ACCURACY: 0.3 + step / 100 + noise[1],
+                metrics.MEAN_LENGTH: 60 + step + 10 * noise[2],
+                metrics.REFLECTION_RATE: 0.1 + step / 200 + noise[3],
+                metrics.ENTROPY: 1 - step / 60 + noise[4],
+                metrics.KL: 0.001 * step,
+            }
+        )
     return made
 
 
@@ -197,7 +250,12 @@ def test_curves_have_a_panel_for_every_metric() -> None:
     figure = draw_curves(records(), {0: evaluation(0.3), 40: evaluation(0.75)}, "tiny, seed 0")
     axes = {one.get_title(loc="left"): one for one in figure.axes}
     assert list(axes) == [
-        "Reward", "Accuracy", "Completion length (tokens)", "Completions that reflect", "Entropy (nats per token)", "KL to the reference",
+        "Reward",
+        "Accuracy",
+        "Completion length (tokens)",
+        "Completions that reflect",
+        "Entropy (nats per token)",
+        "KL to the reference",
     ]
     for panel, one in zip(PANELS, figure.axes, strict=True):
         raw, trend = one.lines[0].get_ydata(), one.lines[1].get_ydata()
@@ -207,14 +265,19 @@ def test_curves_have_a_panel_for_every_metric() -> None:
     (bars,) = axes["Accuracy"].containers  # the held-out points with their 95 % intervals
     assert list(bars.lines[0].get_xdata()) == [0, 40]
     assert list(bars.lines[0].get_ydata()) == [0.3, 0.75]
-    assert [tuple(segment[:, 1].round(9)) for segment in bars.lines[2][0].get_segments()] == [(0.25, 0.35), (0.7, 0.8)]
+    assert [tuple(segment[:, 1].round(9)) for segment in bars.lines[2][0].get_segments()] == [
+        (0.25, 0.35),
+        (0.7, 0.8),
+    ]
     assert not axes["Reward"].containers
     figure_texts = [one.get_text() for one in axes["Accuracy"].get_legend().get_texts()]
     assert figure_texts == ["training batches, smoothed", "held out, 95 % interval"]
 
 
 def test_panels_that_were_not_measured_say_so() -> None:
-    without_kl = [{name: value for name, value in record.items() if name != metrics.KL} for record in records()]
+    without_kl = [
+        {name: value for name, value in record.items() if name != metrics.KL} for record in records()
+    ]
     kl = draw_curves(without_kl, {}, "t").axes[5]
     assert [text.get_text() for text in kl.texts] == ["not measured: algorithm.beta is 0"] and not kl.lines
     empty = draw_curves([], {}, "a run without a step")
@@ -244,9 +307,12 @@ def test_one_step_can_be_drawn() -> None:
 
 
 def test_smoothing() -> None:
-    # (1 + 5 + 0) / 3 = 2 in the middle of the first three; the ends have no neighbour on one side and stay as they are
+    # (1 + 5 + 0) / 3 = 2 in the middle of the first three; the ends have no neighbour on one side and stay as
+    # they are
     assert smoothed([1.0, 5.0, 0.0, 1.0], 1) == [1.0, 2.0, 2.0, 1.0]
-    assert smoothed([1.0, 2.0, 3.0, 4.0, 5.0], 2) == pytest.approx([1.0, 2.0, 3.0, 4.0, 5.0])  # a straight line stays where it is
+    assert smoothed([1.0, 2.0, 3.0, 4.0, 5.0], 2) == pytest.approx(
+        [1.0, 2.0, 3.0, 4.0, 5.0]
+    )  # a straight line stays where it is
 
 
 # --- final tables ---
@@ -254,11 +320,14 @@ def test_smoothing() -> None:
 
 def figures(accuracy: float, length: float) -> dict[str, Any]:
     return {
-        "num_problems": 256, "num_samples": 4,
+        "num_problems": 256,
+        "num_samples": 4,
         "accuracy": {"value": accuracy, "ci95": [accuracy - 0.05, accuracy + 0.05]},
-        "pass_at_1": {"value": accuracy, "ci95": None}, "pass_at_4": {"value": 0.9, "ci95": [0.85, 0.95]},
+        "pass_at_1": {"value": accuracy, "ci95": None},
+        "pass_at_4": {"value": 0.9, "ci95": [0.85, 0.95]},
         "mean_length": {"value": length, "ci95": [length - 2, length + 2]},
-        "reflection_rate": {"value": 0.04, "ci95": [0.03, 0.06]}, "format_rate": None,
+        "reflection_rate": {"value": 0.04, "ci95": [0.03, 0.06]},
+        "format_rate": None,
         "truncated_rate": {"value": 0.0, "ci95": [0.0, 0.01]},
     }
 
@@ -268,9 +337,16 @@ def test_before_after_table() -> None:
     shown.print(before_after_table(figures(0.31, 60.0), figures(0.78, 90.5)))
     text = output(shown)
     assert "256 problems x 4 samples" in text
-    rows = {line.split("  ")[0].strip(" │┃"): line for line in text.splitlines() if "%" in line or "tokens" in line}
+    rows = {
+        line.split("  ")[0].strip(" │┃"): line
+        for line in text.splitlines()
+        if "%" in line or "tokens" in line
+    }
     assert "31.0 % (26.0\u201336.0)" in rows["accuracy"] and "78.0 % (73.0\u201383.0)" in rows["accuracy"]
-    assert "60.0 (58.0\u201362.0)" in rows["length (tokens)"] and "90.5 (88.5\u201392.5)" in rows["length (tokens)"]
+    assert (
+        "60.0 (58.0\u201362.0)" in rows["length (tokens)"]
+        and "90.5 (88.5\u201392.5)" in rows["length (tokens)"]
+    )
     assert "90.0 % (85.0\u201395.0)" in rows["pass@4"]
     assert "well-formed" not in text and "pass@1 " not in text  # no such reward; pass@1 is the accuracy
     alone = console()
@@ -290,8 +366,15 @@ def test_rewards_by_the_values_of_a_column() -> None:
     assert table is not None
     shown = console()
     shown.print(table)
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in output(shown).splitlines() if "0." in line]
-    assert rows == [["domain reasoning", "rule", "0.250", "0.750"], ["domain helpfulness", "taste", "0.125", "0.500"]]
+    rows = [
+        [cell.strip() for cell in line.split("│")[1:-1]]
+        for line in output(shown).splitlines()
+        if "0." in line
+    ]
+    assert rows == [
+        ["domain reasoning", "rule", "0.250", "0.750"],
+        ["domain helpfulness", "taste", "0.125", "0.500"],
+    ]
     assert by_value_table(figures(0.5, 1.0), figures(0.5, 1.0)) is None
 
 
@@ -302,7 +385,11 @@ def test_estimates() -> None:
 
 def test_side_by_side() -> None:
     shown = console()
-    shown.print(side_by_side(Contrast("What is [2] + 3?", "5", "It is 6.", "2 + 3 = 5. Check: 5 - 3 = 2. [/x]", False, True)))
+    shown.print(
+        side_by_side(
+            Contrast("What is [2] + 3?", "5", "It is 6.", "2 + 3 = 5. Check: 5 - 3 = 2. [/x]", False, True)
+        )
+    )
     text = output(shown)
     assert "What is [2] + 3?" in text and "answer: 5" in text
     answers = next(line for line in text.splitlines() if "It is 6." in line)

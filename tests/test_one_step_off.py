@@ -1,4 +1,6 @@
-"""One-step-off rollouts: which weights sample, exact resumption, several processes, and how a run ends when something fails."""
+"""One-step-off rollouts: which weights sample, exact resumption, several processes, and how a run ends when
+something fails.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +20,17 @@ from accelerate.state import AcceleratorState
 from run_helpers import final_weights, prepare, start_two, train, untimed
 from transformers import AutoModelForCausalLM
 
-from r1rl import metric_names as names
-from r1rl.checkpoint import read_ahead
 from r1rl.config.load import load_recipe
 from r1rl.errors import RewardError, UserError
 from r1rl.grpo.one_step_off import Background
 from r1rl.grpo.run import check_rows
 from r1rl.grpo.trainer import GRPOTrainer, StepResult
 from r1rl.grpo.update import PolicyUpdate
+from r1rl.monitor import metric_names as names
+from r1rl.objective.sampling import Sampling, process_logits
 from r1rl.rollout.weights import RolloutWeights
-from r1rl.run_directory import RunDirectory
-from r1rl.sampling import Sampling, process_logits
+from r1rl.runs.checkpoint import read_ahead
+from r1rl.runs.run_directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("on_the_cpu")
 
@@ -44,7 +46,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(folder: Path) -> RunDirectory:
     """An uninterrupted run of four steps, with evaluations between them and every checkpoint kept."""
-    return train(folder, ON, "run_name=uninterrupted", "checkpoint.every_steps=1", "checkpoint.keep=0", "evaluation.every_steps=1")
+    return train(
+        folder,
+        ON,
+        "run_name=uninterrupted",
+        "checkpoint.every_steps=1",
+        "checkpoint.keep=0",
+        "evaluation.every_steps=1",
+    )
 
 
 def threads() -> list[str]:
@@ -124,7 +133,9 @@ def counting_starts(started: list[str]) -> Callable[[threading.Thread], None]:
 
 
 def test_rollout_is_of_the_weights_before_the_update_beside_it(finished: RunDirectory) -> None:
-    """The checkpoint after step 2 holds the third rollout. Its log-probabilities are those of the checkpoint after step 1."""
+    """The checkpoint after step 2 holds the third rollout. Its log-probabilities are those of the checkpoint
+    after step 1.
+    """
     (saved,) = read_ahead(finished.checkpoints / "step-000002")
     differences = {}
     for step in (1, 2):
@@ -135,8 +146,14 @@ def test_rollout_is_of_the_weights_before_the_update_beside_it(finished: RunDire
                 ids = torch.tensor([group["prompt_ids"] + completion["token_ids"]])
                 with torch.no_grad():
                     logits = model(ids).logits[0, len(group["prompt_ids"]) - 1 : -1]
-                logprobs = process_logits(logits, Sampling(12)).log_softmax(-1).gather(1, torch.tensor(completion["token_ids"])[:, None])
-                difference = max(difference, float((logprobs[:, 0] - torch.tensor(completion["logprobs"])).abs().max()))
+                logprobs = (
+                    process_logits(logits, Sampling(12))
+                    .log_softmax(-1)
+                    .gather(1, torch.tensor(completion["token_ids"])[:, None])
+                )
+                difference = max(
+                    difference, float((logprobs[:, 0] - torch.tensor(completion["logprobs"])).abs().max())
+                )
         differences[step] = difference
     assert differences[1] < 1e-5
     assert differences[2] > 1e-2
@@ -171,13 +188,17 @@ def another_precision() -> Iterator[None]:
 
 @pytest.mark.usefixtures("another_precision")
 def test_in_bfloat16_the_importance_weight_takes_in_the_lag(folder: Path) -> None:
-    """The update runs under autocast and the thread beside it in plain bfloat16, as it also does alone in the first step."""
+    """The update runs under autocast and the thread beside it in plain bfloat16, as it also does alone in the
+    first step.
+    """
     settings = ("model.dtype=bfloat16", "run_name=half", "max_steps=3", "evaluation.data=null")
     first, *lagged = train(folder, ON, *settings).read_metrics()
     for record in lagged:
         assert record["ratio/max"] == record["ratio/min"] == 1
         assert record["sampler/logprob_diff_mean"] > 5 * first["sampler/logprob_diff_mean"]
-    (alone, _) = train(folder, *settings[:1], "run_name=half-off", "max_steps=2", "evaluation.data=null").read_metrics()
+    (alone, _) = train(
+        folder, *settings[:1], "run_name=half-off", "max_steps=2", "evaluation.data=null"
+    ).read_metrics()
     for name in ("reward", "completions/mean_length", "sampler/logprob_diff_mean"):
         assert alone[name] == first[name]
 
@@ -187,7 +208,12 @@ def test_kernels_that_torch_may_choose_are_given_back(finished: RunDirectory) ->
 
 
 def test_it_learns(folder: Path) -> None:
-    settings = ("max_steps=40", "rollout.num_generations=8", "evaluation.data=null", "checkpoint.every_steps=0")
+    settings = (
+        "max_steps=40",
+        "rollout.num_generations=8",
+        "evaluation.data=null",
+        "checkpoint.every_steps=0",
+    )
     rewards = [record["reward"] for record in train(folder, ON, "run_name=learns", *settings).read_metrics()]
     assert sum(rewards[:2]) / 2 < 0.5
     assert sum(rewards[-5:]) / 5 > 0.9
@@ -217,7 +243,9 @@ def test_resumed_run_equals_the_uninterrupted_one(folder: Path, settings: tuple[
     assert_same(train(folder, ON, "run_name=resumed", *settings, resume="latest"), whole)
 
 
-def test_interrupted_run_equals_the_uninterrupted_one(folder: Path, finished: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_run_equals_the_uninterrupted_one(
+    folder: Path, finished: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def step_and_press_ctrl_c(trainer: GRPOTrainer) -> StepResult:
         if trainer.state.step == 2:
             signal.raise_signal(signal.SIGINT)
@@ -233,7 +261,9 @@ def test_interrupted_run_equals_the_uninterrupted_one(folder: Path, finished: Ru
     assert_same(directory, finished)
 
 
-def test_with_other_settings_the_next_step_samples_anew(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_with_other_settings_the_next_step_samples_anew(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = ("run_name=changed", "evaluation.data=null")
     train(folder, ON, *settings, "max_steps=2")
     directory = train(folder, ON, *settings, "max_steps=3", "rollout.temperature=0.9", resume="latest")
@@ -266,9 +296,14 @@ def test_error_of_the_thread_ends_the_run_as_it_is(folder: Path) -> None:
     (folder / "refusing.py").write_text(
         "from r1rl.errors import RewardError\ncalls = []\n"
         "def refusing(completions, **columns):\n    calls.append(0)\n"
-        "    if len(calls) > 8:\n        raise RewardError('enough is enough')\n    return [float(len(text)) for text in completions]\n"
+        "    if len(calls) > 8:\n        raise RewardError('enough is enough')\n    return "
+        "[float(len(text)) for text in completions]\n"
     )
-    settings = (f"rewards=[{{function: {folder}/refusing.py:refusing}}]", "outcome=refusing", "evaluation.data=null")
+    settings = (
+        f"rewards=[{{function: {folder}/refusing.py:refusing}}]",
+        "outcome=refusing",
+        "evaluation.data=null",
+    )
     with pytest.raises(RewardError, match="enough is enough"):
         train(folder, ON, "run_name=refused", *settings)
     assert not threads()
@@ -278,36 +313,67 @@ def test_error_of_the_thread_ends_the_run_as_it_is(folder: Path) -> None:
 def test_reward_that_raises_beside_the_update_costs_its_rows_alone(folder: Path) -> None:
     (folder / "raising.py").write_text(
         "calls = []\ndef raising(completions, **columns):\n    calls.append(0)\n"
-        "    if len(calls) > 4:\n        raise ValueError('no connection')\n    return [float(len(text)) for text in completions]\n"
+        "    if len(calls) > 4:\n        raise ValueError('no connection')\n    return [float(len(text)) "
+        "for text in completions]\n"
     )
-    settings = (f"rewards=[{{function: {folder}/raising.py:raising}}]", "outcome=raising", "evaluation.data=null", "max_steps=2")
+    settings = (
+        f"rewards=[{{function: {folder}/raising.py:raising}}]",
+        "outcome=raising",
+        "evaluation.data=null",
+        "max_steps=2",
+    )
     metrics = train(folder, ON, "run_name=raising", *settings).read_metrics()
     assert [record.get("reward/raising/exception", 0) for record in metrics] == [0, 16]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_update_that_fails_leaves_no_thread(folder: Path, error: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_update_that_fails_leaves_no_thread(
+    folder: Path, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*arguments: object) -> None:
         assert threads()
         raise error("in the update")
 
     monkeypatch.setattr(PolicyUpdate, "run", fail)
     with pytest.raises(error, match="in the update"):
-        train(folder, ON, "run_name=failing", "evaluation.data=null", "rollout.max_completion_length=64", "rollout.num_prompts=16")
+        train(
+            folder,
+            ON,
+            "run_name=failing",
+            "evaluation.data=null",
+            "rollout.max_completion_length=64",
+            "rollout.num_prompts=16",
+        )
     assert not threads()
 
 
 def test_killed_run_goes_on_from_its_last_checkpoint(folder: Path, finished: RunDirectory) -> None:
-    command = [sys.executable, "-m", "r1rl", "grpo", str(folder / "recipe.yaml"), ON, "run_name=killed", "max_steps=100000"]
+    command = [
+        sys.executable,
+        "-m",
+        "r1rl",
+        "grpo",
+        str(folder / "recipe.yaml"),
+        ON,
+        "run_name=killed",
+        "max_steps=100000",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-    process = subprocess.Popen([*command, "checkpoint.every_steps=1"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(
+        [*command, "checkpoint.every_steps=1"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     directory = RunDirectory(folder / "runs" / "killed")
     deadline = time.monotonic() + 120
     while len(directory.read_metrics()) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     process.kill()
     process.communicate(timeout=60)
-    done = json.loads((sorted(directory.checkpoints.glob("step-??????"))[-1] / "training" / "state.json").read_text())["step"]
+    done = json.loads(
+        (sorted(directory.checkpoints.glob("step-??????"))[-1] / "training" / "state.json").read_text()
+    )["step"]
     train(folder, ON, "run_name=killed", f"max_steps={done + 1}", resume="latest")
     common = slice(0, min(4, done + 1))
     assert untimed(directory)[common] == untimed(finished)[common]
@@ -316,6 +382,9 @@ def test_killed_run_goes_on_from_its_last_checkpoint(folder: Path, finished: Run
 def test_rows_must_be_limited_where_the_update_needs_memory_too(folder: Path) -> None:
     recipe = load_recipe("grpo", folder / "recipe.yaml", [ON])
     check_rows(recipe, "cpu")
-    with pytest.raises(UserError, match=r"on a GPU the rows that decode at once can't be as many as fit: write rollout.max_rows"):
+    with pytest.raises(
+        UserError,
+        match=r"on a GPU the rows that decode at once can't be as many as fit: write rollout.max_rows",
+    ):
         check_rows(recipe, "cuda")
     check_rows(load_recipe("grpo", folder / "recipe.yaml", [ON, "rollout.max_rows=8"]), "cuda")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from r1rl.compute.optimization import learning_rate_factor, make_optimizer, make_schedule
 from r1rl.config.schema import OptimizerConfig
-from r1rl.optimization import learning_rate_factor, make_optimizer, make_schedule
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""Packed attention: each plan against attention one query at a time, the calls that kernels of several versions get, and models.
+"""Packed attention: each plan against attention one query at a time, the calls that kernels of several
+versions get, and models.
 
 Legend: M packed tokens, Q query heads, H key/value heads, D head size.
 """
@@ -15,10 +16,10 @@ import torch
 from torch import Tensor
 from update_helpers import LAYOUTS, assert_same_gradients, build, gradients, random_rollout
 
+from r1rl.attention import packed as module
+from r1rl.attention.packed import RowsPlan, Segment, SumCopies, VarlenPlan, packed_attention
 from r1rl.config.schema import AlgorithmConfig, UpdateConfig
-from r1rl.grpo import packed_attention as module
-from r1rl.grpo.layout import varlen_kernel
-from r1rl.grpo.packed_attention import RowsPlan, Segment, SumCopies, VarlenPlan, packed_attention
+from r1rl.policy.layout import varlen_kernel
 
 # A prompt of 3 with completions of 5, 1 and 9; a sequence of 7; a prompt of 9 with completions of 2 and 2.
 SEGMENTS = [
@@ -38,11 +39,15 @@ def states(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """Query [1, Q, M, D], key and value [1, H, M, D] in float64."""
     generator = torch.Generator().manual_seed(seed)
     shapes = ((1, QUERY_HEADS, TOKENS, SIZE), (1, KEY_HEADS, TOKENS, SIZE), (1, KEY_HEADS, TOKENS, SIZE))
-    query, key, value = (torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes)
+    query, key, value = (
+        torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes
+    )
     return query, key, value
 
 
-def one_by_one(query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None, softcap: float | None) -> Tensor:
+def one_by_one(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None, softcap: float | None
+) -> Tensor:
     """[1, M, Q, D]: each query with the keys that it sees, written out."""
     outputs = torch.zeros(1, TOKENS, QUERY_HEADS, SIZE, dtype=query.dtype)
     rows = []
@@ -56,7 +61,12 @@ def one_by_one(query: Tensor, key: Tensor, value: Tensor, scaling: float, window
                 scores = key[0, group, seen] @ query[0, head, segment.start + offset] * scaling
                 scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
                 rows.append(scores.softmax(0) @ value[0, group, seen])
-    order = [(segment.start + offset, head) for segment in SEGMENTS for offset in range(segment.length) for head in range(QUERY_HEADS)]
+    order = [
+        (segment.start + offset, head)
+        for segment in SEGMENTS
+        for offset in range(segment.length)
+        for head in range(QUERY_HEADS)
+    ]
     places, heads = zip(*order, strict=True)
     return outputs.index_put((torch.tensor(0), torch.tensor(places), torch.tensor(heads)), torch.stack(rows))
 
@@ -72,12 +82,17 @@ def varlen_reference(
     for sequence in range(len(starts_q) - 1):
         rows = slice(int(starts_q[sequence]), int(starts_q[sequence + 1]))
         columns = slice(int(starts_k[sequence]), int(starts_k[sequence + 1]))
-        one_q, one_k, one_v = q[rows], *(x[columns].repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
+        one_q, one_k, one_v = (
+            q[rows],
+            *(x[columns].repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v)),
+        )
         scores = torch.einsum("qhd,khd->hqk", one_q, one_k) * scale
         scores = scores if not softcap else softcap * torch.tanh(scores / softcap)
         num_q, num_k = scores.shape[1:]
         distance = torch.arange(num_q)[:, None] + num_k - num_q - torch.arange(num_k)
-        hidden = (distance < 0) | ((distance > left) if left >= 0 else torch.zeros_like(distance, dtype=torch.bool))
+        hidden = (distance < 0) | (
+            (distance > left) if left >= 0 else torch.zeros_like(distance, dtype=torch.bool)
+        )
         outputs.append(torch.einsum("hqk,khd->qhd", scores.masked_fill(hidden, -math.inf).softmax(-1), one_v))
     return torch.cat(outputs)
 
@@ -90,7 +105,18 @@ def torch_2_10(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=Fa
 
 
 def torch_2_13(
-    query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux=None, scale=None, window_size=(-1, -1), enable_gqa=False
+    query,
+    key,
+    value,
+    cu_seq_q,
+    cu_seq_k,
+    max_q,
+    max_k,
+    *,
+    return_aux=None,
+    scale=None,
+    window_size=(-1, -1),
+    enable_gqa=False,
 ):
     """torch 2.13: causal is a window that ends at the query; groups of heads on request."""
     assert window_size[1] == 0
@@ -104,7 +130,18 @@ def flash_2(
 ):  # fmt: skip
     """FlashAttention 2: groups heads by itself, caps scores."""
     assert causal
-    return varlen_reference(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, softmax_scale, window_size[0], softcap)
+    return varlen_reference(
+        q,
+        k,
+        v,
+        cu_seqlens_q,
+        cu_seqlens_k,
+        max_seqlen_q,
+        max_seqlen_k,
+        softmax_scale,
+        window_size[0],
+        softcap,
+    )
 
 
 def flash_3(*arguments, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0):
@@ -113,11 +150,20 @@ def flash_3(*arguments, softmax_scale=None, causal=False, window_size=(-1, -1), 
     return varlen_reference(*arguments, softmax_scale, window_size[0], softcap), None
 
 
-VARLEN: dict[str, Callable[..., Any]] = {"torch 2.10": torch_2_10, "torch 2.13": torch_2_13, "flash 2": flash_2, "flash 3": flash_3}
+VARLEN: dict[str, Callable[..., Any]] = {
+    "torch 2.10": torch_2_10,
+    "torch 2.13": torch_2_13,
+    "flash 2": flash_2,
+    "flash 3": flash_3,
+}
 
 
 def plan_of(kernel: str) -> RowsPlan | VarlenPlan:
-    return RowsPlan.of(SEGMENTS) if kernel == "rows" else VarlenPlan.of(SEGMENTS, varlen_kernel(kernel, VARLEN[kernel]))
+    return (
+        RowsPlan.of(SEGMENTS)
+        if kernel == "rows"
+        else VarlenPlan.of(SEGMENTS, varlen_kernel(kernel, VARLEN[kernel]))
+    )
 
 
 @pytest.mark.parametrize("softcap", [None, 1.5])
@@ -133,7 +179,9 @@ def test_values_and_gradients_are_those_of_one_query_at_a_time(kernel, scaling, 
         return
     found = plan.attend(*arguments, scaling, window, softcap)
     expected = one_by_one(*arguments, scaling, window, softcap)
-    tolerance = 1e-12 if softcap is None or kernel != "rows" else 1e-6  # capped scores go through softmax in float32
+    tolerance = (
+        1e-12 if softcap is None or kernel != "rows" else 1e-6
+    )  # capped scores go through softmax in float32
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
     direction = torch.randn(found.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     ours = torch.autograd.grad((found * direction).sum(), arguments)
@@ -147,7 +195,12 @@ def test_long_segments_are_computed_with_their_prefix(monkeypatch):
     plan = RowsPlan.of(SEGMENTS)
     assert any(shape.queries == 12 for shape in plan.rectangles)  # 9 after a prompt of 3
     arguments = states()
-    torch.testing.assert_close(plan.attend(*arguments, 0.3, None, None), one_by_one(*arguments, 0.3, None, None), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        plan.attend(*arguments, 0.3, None, None),
+        one_by_one(*arguments, 0.3, None, None),
+        rtol=1e-9,
+        atol=1e-9,
+    )
 
 
 def test_rectangles_waste_little():
@@ -157,7 +210,13 @@ def test_rectangles_waste_little():
         segments.append(Segment(start, length))
         start += length
     plan = RowsPlan.of(segments)
-    assert [(shape.rows, shape.queries) for shape in plan.rectangles] == [(3, 192), (2, 90), (3, 60), (2, 20), (2, 8)]
+    assert [(shape.rows, shape.queries) for shape in plan.rectangles] == [
+        (3, 192),
+        (2, 90),
+        (3, 60),
+        (2, 20),
+        (2, 8),
+    ]
 
 
 def test_sum_copies_adds_the_gradients_of_copies():
@@ -182,7 +241,8 @@ def test_attention_that_is_not_understood_is_refused(keywords, message):
         packed_attention(torch.nn.Module(), *states(), None, **keywords)
 
 
-# ------------------------------------------------------------------------------------------------------------------- through models
+# -------------------------------------------------------------------------------------------------------------------
+# through models
 
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
@@ -190,7 +250,10 @@ def test_attention_that_is_not_understood_is_refused(keywords, message):
 def test_gradients_are_those_of_one_sequence_at_a_time(name, checkpointing):
     batch = random_rollout(3)
     model = build(name)
-    alone = [gradients(model, batch, LAYOUTS["padded"], sequences=[sequence]) for sequence in range(batch.num_sequences)]
+    alone = [
+        gradients(model, batch, LAYOUTS["padded"], sequences=[sequence])
+        for sequence in range(batch.num_sequences)
+    ]
     expected = {key: sum(part[key] for part in alone) for key in alone[0]}
     model = build(name, checkpointing)
     for layout in LAYOUTS.values():

@@ -11,14 +11,14 @@ import pytest
 import torch
 from update_helpers import COSTS, LAYOUTS, build, random_rollout
 
+from r1rl.attention.packed import RowsPlan
 from r1rl.config.schema import AlgorithmConfig, UpdateConfig
 from r1rl.grpo import balance
-from r1rl.grpo.aggregation import sequences_needed, trained_sequences
 from r1rl.grpo.balance import concatenate, divide, select, share_out
-from r1rl.grpo.batching import TrainBatch, build_train_batch
-from r1rl.grpo.costs import PassCosts
-from r1rl.grpo.packed_attention import RowsPlan
-from r1rl.grpo.packing import Unit, fill_passes, filler, make_micro_batches, make_units, spread
+from r1rl.objective.aggregation import sequences_needed, trained_sequences
+from r1rl.policy.batching import TrainBatch, build_train_batch
+from r1rl.policy.costs import PassCosts
+from r1rl.policy.packing import Unit, fill_passes, filler, make_micro_batches, make_units, spread
 from r1rl.types import Completion, FinishReason
 
 EOS = 9
@@ -26,7 +26,9 @@ EOS = 9
 
 def batch_of(prompts: list[list[int]], completions: list[list[int]]) -> TrainBatch:
     return build_train_batch(
-        prompts, [Completion(ids, [-0.1] * len(ids), "", FinishReason.EOS) for ids in completions], torch.arange(len(prompts)).double() - 1
+        prompts,
+        [Completion(ids, [-0.1] * len(ids), "", FinishReason.EOS) for ids in completions],
+        torch.arange(len(prompts)).double() - 1,
     )
 
 
@@ -50,7 +52,9 @@ def test_shared_prompts_element_by_element():
     plan = micro_batch.plan
     assert isinstance(plan, RowsPlan)
     # the longest first: 4 5 and prompt 1 2 and 3 7 have two tokens each, 6 has one
-    assert [(shape.rows, shape.queries, shape.keys, shape.has_prefix) for shape in plan.rectangles] == [(4, 2, 4, True)]
+    assert [(shape.rows, shape.queries, shape.keys, shape.has_prefix) for shape in plan.rectangles] == [
+        (4, 2, 4, True)
+    ]
     assert plan.key_index_K.view(4, 4).tolist() == [[0, 1, 2, 3], [0, 1, 1, 1], [5, 6, 6, 6], [0, 1, 4, 4]]
     assert plan.prefix_R.tolist() == [2, 0, 0, 2]
 
@@ -60,7 +64,9 @@ def test_packed_sequences_element_by_element():
     assert micro_batch.input_ids_RT.tolist() == [[1, 2, 4, 5, 3, 7]]
     assert micro_batch.positions_RT.tolist() == [[0, 1, 2, 3, 0, 1]]
     assert micro_batch.predictors_N.tolist() == [1, 2, 3, 4, 5]
-    assert [(shape.rows, shape.queries, shape.has_prefix) for shape in micro_batch.plan.rectangles] == [(2, 4, False)]
+    assert [(shape.rows, shape.queries, shape.has_prefix) for shape in micro_batch.plan.rectangles] == [
+        (2, 4, False)
+    ]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -68,12 +74,17 @@ def test_packed_sequences_element_by_element():
 def test_each_completion_token_is_in_one_pass_with_its_own_predecessor(layout, seed):
     batch = random_rollout(seed)
     seen = []
-    for micro_batch in make_micro_batches(batch, range(batch.num_sequences), LAYOUTS[layout], UpdateConfig(micro_batch_tokens=50)):
+    for micro_batch in make_micro_batches(
+        batch, range(batch.num_sequences), LAYOUTS[layout], UpdateConfig(micro_batch_tokens=50)
+    ):
         given = micro_batch.input_ids_RT.flatten()[micro_batch.predictors_N].tolist()
         for place, row in enumerate(micro_batch.sequence_N.tolist()):
             sequence, token = micro_batch.sequences[row], int(micro_batch.tokens_N[place])
             within = token - int(batch.starts_B[sequence])
-            before = [*batch.prompt_ids[sequence], *batch.completion_ids_K[batch.starts_B[sequence] :].tolist()]
+            before = [
+                *batch.prompt_ids[sequence],
+                *batch.completion_ids_K[batch.starts_B[sequence] :].tolist(),
+            ]
             assert given[place] == before[len(batch.prompt_ids[sequence]) + within - 1]
             assert int(micro_batch.targets_N[place]) == int(batch.completion_ids_K[token])
             seen.append(token)
@@ -83,8 +94,12 @@ def test_each_completion_token_is_in_one_pass_with_its_own_predecessor(layout, s
 def test_limits_are_respected_and_what_is_longer_goes_alone():
     batch = batch_of([[1] * 4] * 6, [[2] * length for length in (30, 3, 3, 8, 8, 2)])
     shared = make_micro_batches(batch, range(6), LAYOUTS["shared"], UpdateConfig(micro_batch_tokens=24))
-    # 4 + 29 is over the budget; 4 + 2 + 2 + 7 + 7 = 22 fits, and 4 + 1 with another computation of the prompt does not join
-    assert [(micro_batch.sequences, micro_batch.num_tokens) for micro_batch in shared] == [((0,), 33), ((1, 2, 3, 4, 5), 23)]
+    # 4 + 29 is over the budget; 4 + 2 + 2 + 7 + 7 = 22 fits, and 4 + 1 with another computation of the prompt
+    # does not join
+    assert [(micro_batch.sequences, micro_batch.num_tokens) for micro_batch in shared] == [
+        ((0,), 33),
+        ((1, 2, 3, 4, 5), 23),
+    ]
     few = make_micro_batches(batch, range(6), LAYOUTS["shared"], UpdateConfig(micro_batch_sequences=2))
     assert sorted(len(micro_batch.sequences) for micro_batch in few) == [2, 2, 2]
 
@@ -96,7 +111,8 @@ def test_limits_are_respected_and_what_is_longer_goes_alone():
         (2, 1000, 2, 1194),
         # One in a pass of 700, in halves of 2 + 198 = 200 each three: 3 * 2 more positions are 0.5 %.
         (2, 700, 2, 1200),
-        # One in a pass of 450, and three halves of 200 no better; of single ones of 2 + 99 = 101 four, as before.
+        # One in a pass of 450, and three halves of 200 no better; of single ones of 2 + 99 = 101 four, as
+        # before.
         (2, 450, 3, 1194),
         # Prompts of 20 that are computed once more are 5 %: whole.
         (20, 700, 3, 1248),
@@ -112,7 +128,10 @@ def test_groups_are_parted_where_that_saves_a_pass_and_hardly_costs(prompt, budg
 
 def test_passes_are_as_few_as_the_budget_allows_and_equally_costly():
     generator = random.Random(0)
-    units = [Unit((place,), tokens, float(tokens)) for place, tokens in enumerate(generator.choices(range(20, 200), k=60))]
+    units = [
+        Unit((place,), tokens, float(tokens))
+        for place, tokens in enumerate(generator.choices(range(20, 200), k=60))
+    ]
     total = sum(unit.tokens for unit in units)
     passes = fill_passes(units, UpdateConfig(micro_batch_tokens=total // 4 + 60))
     costs = [sum(unit.cost for unit in chosen) for chosen in passes]
@@ -130,7 +149,10 @@ def test_spread_is_within_a_third_of_the_best(seed):
     units = [Unit((place,), 1, float(generator.randint(1, 30))) for place in range(7)]
     found = max(sum(unit.cost for unit in chosen) for chosen in spread(units, 3, 99, 99))
     assignments = itertools.product(range(3), repeat=len(units))
-    best = min(max(sum(u.cost for u, b in zip(units, bins, strict=True) if b == one) for one in range(3)) for bins in assignments)
+    best = min(
+        max(sum(u.cost for u, b in zip(units, bins, strict=True) if b == one) for one in range(3))
+        for bins in assignments
+    )
     assert found <= 4 / 3 * best
 
 
@@ -141,7 +163,10 @@ def test_spread_says_when_nothing_fits():
 
 def test_same_sequences_give_the_same_passes():
     batch = random_rollout(7)
-    one, other = (make_micro_batches(batch, range(12), LAYOUTS["shared"], UpdateConfig(micro_batch_tokens=60)) for _ in range(2))
+    one, other = (
+        make_micro_batches(batch, range(12), LAYOUTS["shared"], UpdateConfig(micro_batch_tokens=60))
+        for _ in range(2)
+    )
     assert [micro_batch.sequences for micro_batch in one] == [micro_batch.sequences for micro_batch in other]
     assert len(one) > 1
 
@@ -152,19 +177,27 @@ def test_filler_is_the_shortest_sequence():
     assert micro_batch.input_ids_RT.tolist() == [[3, 7]]
 
 
-# ---------------------------------------------------------------------------------------------------------------------------- costs
+# ----------------------------------------------------------------------------------------------------------------------------
+# costs
 
 
 def test_costs_count_each_position_completion_token_and_pair():
     model = build("qwen3")
     costs = PassCosts.of(model)
-    decoder = sum(parameter.numel() for name, parameter in model.named_parameters() if "embed" not in name and "lm_head" not in name)
+    decoder = sum(
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if "embed" not in name and "lm_head" not in name
+    )
     assert costs.position == 6 * decoder
     assert costs.completion_token == 6 * 29 * 32  # vocabulary x hidden size
     assert costs.pair == 12 * 2 * 4 * 8  # layers, heads, head size
-    # prompt of 3, completions of 4 and 1: 3 + 3 + 0 positions, 5 tokens, 1 + 2 + 3 pairs of the prompt, 4 + 5 + 6 of the completion
+    # prompt of 3, completions of 4 and 1: 3 + 3 + 0 positions, 5 tokens, 1 + 2 + 3 pairs of the prompt, 4 + 5
+    # + 6 of the completion
     assert PassCosts(1.0, 100.0, 10000.0).sequences(3, [4, 1]) == 6 + 500 + 210000
-    assert PassCosts.of(build("qwen2")).position < costs.position + 6 * 2 * 128  # tied embeddings are counted once, as the head
+    assert (
+        PassCosts.of(build("qwen2")).position < costs.position + 6 * 2 * 128
+    )  # tied embeddings are counted once, as the head
 
 
 @pytest.mark.parametrize("generations", [2, 8])
@@ -173,7 +206,8 @@ def test_sharing_a_prompt_is_always_cheaper_by_count(generations):
     assert COSTS.sequences(5, lengths) < sum(COSTS.sequences(5, [length]) for length in lengths)
 
 
-# ------------------------------------------------------------------------------------------------------------------------ processes
+# ------------------------------------------------------------------------------------------------------------------------
+# processes
 
 
 def flat(batch: TrainBatch) -> list[tuple[object, ...]]:
@@ -182,7 +216,14 @@ def flat(batch: TrainBatch) -> list[tuple[object, ...]]:
     for row in range(batch.num_sequences):
         tokens = slice(int(batch.starts_B[row]), int(batch.starts_B[row] + batch.lengths_B[row]))
         old = None if batch.old_logprobs_K is None else tuple(batch.old_logprobs_K[tokens].tolist())
-        rows.append((batch.prompt_ids[row], tuple(batch.completion_ids_K[tokens].tolist()), float(batch.advantages_B[row]), old))
+        rows.append(
+            (
+                batch.prompt_ids[row],
+                tuple(batch.completion_ids_K[tokens].tolist()),
+                float(batch.advantages_B[row]),
+                old,
+            )
+        )
     return rows
 
 
@@ -214,7 +255,10 @@ def test_processes_share_out_each_minibatch(layout, num_minibatches, monkeypatch
     monkeypatch.setattr(balance, "gather_object", lambda own: batches)
     algorithm = AlgorithmConfig(num_minibatches=num_minibatches)
     results = [
-        share_out(SimpleNamespace(num_processes=3, process_index=rank), batches[rank], algorithm, LAYOUTS[layout]) for rank in range(3)
+        share_out(
+            SimpleNamespace(num_processes=3, process_index=rank), batches[rank], algorithm, LAYOUTS[layout]
+        )
+        for rank in range(3)
     ]
     for number in range(num_minibatches):
         found = [flat(batch)[row] for batch, rows_of in results for row in rows_of[number].tolist()]
@@ -231,7 +275,9 @@ def test_processes_share_out_each_minibatch(layout, num_minibatches, monkeypatch
 
 def test_one_process_keeps_its_batch():
     batch = random_rollout(1)
-    same, rows_of = share_out(SimpleNamespace(num_processes=1), batch, AlgorithmConfig(num_minibatches=2), LAYOUTS["shared"])
+    same, rows_of = share_out(
+        SimpleNamespace(num_processes=1), batch, AlgorithmConfig(num_minibatches=2), LAYOUTS["shared"]
+    )
     assert same is batch
     assert [rows.tolist() for rows in rows_of] == [list(range(6)), list(range(6, 12))]
 

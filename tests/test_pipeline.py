@@ -1,6 +1,7 @@
 """r1rl pipeline: which stages run, which are skipped, how interrupted ones go on, and what is written down.
 
-The stages' commands are stood in for by pipeline_stage.py; test_pipeline_real.py runs the commands themselves.
+The stages' commands are stood in for by pipeline_stage.py; test_pipeline_real.py runs the commands
+themselves.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import pipeline_stage
 import pytest
 
-from r1rl import cli
+from r1rl.cli.main import main as cli
 from r1rl.pipeline import runner
 from r1rl.pipeline.state import locked
 
@@ -47,7 +48,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name, text in (("pipeline.yaml", PIPELINE), ("grpo.yaml", GRPO), ("evaluate.yaml", EVALUATE)):
         (tmp_path / name).write_text(text)
-    (tmp_path / "own.py").write_text("def own(completions, **columns):\n    return [0.0 for _ in completions]\n")
+    (tmp_path / "own.py").write_text(
+        "def own(completions, **columns):\n    return [0.0 for _ in completions]\n"
+    )
     (tmp_path / "train.jsonl").write_text('{"problem": "make 3 from 1, 2", "numbers": [1, 2], "target": 3}\n')
     return tmp_path
 
@@ -195,10 +198,17 @@ def test_an_evaluation_goes_on_in_its_folder(run: Run) -> None:
 
     run(code=2, stop=stop_scores)
     assert run() == ["scores", "apart"]
-    assert sorted(Path("runs/chain/scores/samples.log").read_text().splitlines()) == ["base 0", "base 1", "last 0", "last 1"]
+    assert sorted(Path("runs/chain/scores/samples.log").read_text().splitlines()) == [
+        "base 0",
+        "base 1",
+        "last 0",
+        "last 1",
+    ]
 
 
-def test_a_stage_that_had_finished_when_the_pipeline_was_killed_is_only_noted(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stage_that_had_finished_when_the_pipeline_was_killed_is_only_noted(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     run()
     path = Path("runs/chain/pipeline.json")
     content = json.loads(path.read_text(encoding="utf-8"))
@@ -214,7 +224,10 @@ def test_a_stage_that_had_finished_when_the_pipeline_was_killed_is_only_noted(ru
 
 def test_provenance_says_what_made_a_stage(run: Run) -> None:
     run()
-    first, second = (json.loads(Path(f"runs/chain/{name}/provenance.json").read_text(encoding="utf-8")) for name in ("first", "second"))
+    first, second = (
+        json.loads(Path(f"runs/chain/{name}/provenance.json").read_text(encoding="utf-8"))
+        for name in ("first", "second")
+    )
     assert (second["stage"], second["command"], second["recipe"]) == ("second", "grpo", "grpo.yaml")
     assert second["files"]["model.path"] == {
         "path": "runs/chain/first/checkpoints/step-000002",
@@ -225,7 +238,9 @@ def test_provenance_says_what_made_a_stage(run: Run) -> None:
     assert "stage" not in second["files"]["data.source"]
     assert second["stages"] == {"first": first["fingerprint"]}
     assert second["inputs"]["max_steps"] == 3
-    assert second["inputs"]["optimizer.learning_rate"] == 1e-6  # every value, not only those that a recipe writes
+    assert (
+        second["inputs"]["optimizer.learning_rate"] == 1e-6
+    )  # every value, not only those that a recipe writes
     assert "run_name" not in second["inputs"]
     assert second["command_line"][1:5] == ["-m", "r1rl", "grpo", "grpo.yaml"]
     assert second["r1rl"]
@@ -239,11 +254,16 @@ def test_the_report_has_the_scores_with_their_intervals(run: Run, capsys: pytest
     assert "| countdown | base | 2 x 1 | 8.0 % (0.0\u2013100.0) | 20.0 | 25.0 % | 75.0 % |" in page
     assert "accuracy 50.0 % (40.0\u201360.0)" in page
     summary = json.loads(Path("runs/chain/summary.json").read_text(encoding="utf-8"))
-    assert [(score["stage"], score["model"]) for score in summary["scores"]] == [("scores", "base"), ("scores", "last")]
+    assert [(score["stage"], score["model"]) for score in summary["scores"]] == [
+        ("scores", "base"),
+        ("scores", "last"),
+    ]
     assert "8.0 % (0.0\u2013100.0)" in capsys.readouterr().out
 
 
-def test_dry_run_tells_what_would_happen_and_writes_nothing(run: Run, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_tells_what_would_happen_and_writes_nothing(
+    run: Run, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("--dry-run") == []
     assert not Path("runs").exists()
     shown = capsys.readouterr().out
@@ -273,32 +293,55 @@ def test_a_folder_of_something_else_is_left_alone(run: Run, capsys: pytest.Captu
     Path("runs/chain").mkdir(parents=True)
     Path("runs/chain/metrics.jsonl").write_text("{}\n")
     assert run(code=2) == []
-    assert "runs/chain exists and was not made by r1rl pipeline (it holds metrics.jsonl)" in capsys.readouterr().err
+    assert (
+        "runs/chain exists and was not made by r1rl pipeline (it holds metrics.jsonl)"
+        in capsys.readouterr().err
+    )
 
 
-def test_a_command_that_leaves_nothing_has_failed(run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_leaves_nothing_has_failed(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pipeline_stage, "main", lambda words: 0)
     assert run(code=2) == ["first"]
-    assert "stage first ended without an error, but runs/chain/first lacks model, run" in capsys.readouterr().err
+    assert (
+        "stage first ended without an error, but runs/chain/first lacks model, run" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("second.model", "third.model", "refers to ${third.model}; there is no stage third; the stages are scores, first, second, apart"),
-        ("second.model", "second.weights", "a stage of r1rl grpo has the outputs ${second.model}, ${second.run}"),
-        ("set: {max_steps: 2}", 'set: {model.path: "${second.model}"}', "need each other in a circle: second needs first needs second"),
-        ("set: {max_steps: 2}", 'set: {model.path: "${first.model}"}', "stages need each other in a circle: first needs first"),
-        ("set: {max_steps: 2}", "set: {run_name: mine}", "stages.1.set has run_name, but the pipeline itself gives each stage its folder"),
+        ("second.model", "third.model", "refers to ${third.model}; there is no stage third; the stages are "
+                                        "scores, first, second, apart"),
+        ("second.model", "second.weights", "a stage of r1rl grpo has the outputs ${second.model}, "
+                                           "${second.run}"),
+        ("set: {max_steps: "
+         "2}", 'set: {model.path: '
+               '"${second.model}"}', "need each other in a circle: second needs first needs second"),
+        ("set: {max_steps: "
+         "2}", 'set: {model.path: '
+               '"${first.model}"}', "stages need each other in a circle: first needs first"),
+        ("set: {max_steps: "
+         "2}", "set: {run_name: "
+               "mine}", "stages.1.set has run_name, but the pipeline itself gives each stage its folder"),
         ("name: apart", "name: first", "stages has two of the name first"),
         ("name: apart", "name: a/b", 'stages.3.name is "a/b"; it names a folder'),
-        ("command: evaluate", "command: evaluation", "stages.0.command is the text \"evaluation\"; expected pretrain, grpo"),
-        ("set: {max_steps: 2}", "set: {max_step: 2}", "stage first: grpo.yaml, override max_step=2: max_step is unknown"),
-        ("recipe: evaluate.yaml", "recipe: evaluat.yaml", "stage scores: there is no recipe evaluat.yaml here or"),
+        ("command: "
+         "evaluate", "command: "
+                     "evaluation", "stages.0.command is the text \"evaluation\"; expected pretrain, grpo"),
+        ("set: {max_steps: "
+         "2}", "set: {max_step: 2}", "stage first: grpo.yaml, override max_step=2: max_step is unknown"),
+        ("recipe: "
+         "evaluate.yaml", "recipe: evaluat.yaml", "stage scores: there is no recipe evaluat.yaml here or"),
         ("recipe: evaluate.yaml", "recipe: grpo.yaml", "stage scores: grpo.yaml is a recipe of r1rl grpo"),
-        ("train.jsonl", "lost.jsonl", "stage second (grpo.yaml): data.source: there is no file lost.jsonl in"),
-        ("set: {max_steps: 2}", "set: {model.path: ./lost}", "stage first (grpo.yaml): model.path: there is no file or folder ./lost in"),
-        ("set: {max_steps: 2}", "set: {prompt.template: lost.txt}", "stage first (grpo.yaml): prompt.template"),
+        ("train.jsonl", "lost.jsonl", "stage second (grpo.yaml): data.source: there is no file lost.jsonl "
+                                      "in"),
+        ("set: {max_steps: "
+         "2}", "set: {model.path: "
+               "./lost}", "stage first (grpo.yaml): model.path: there is no file or folder ./lost in"),
+        ("set: {max_steps: "
+         "2}", "set: {prompt.template: lost.txt}", "stage first (grpo.yaml): prompt.template"),
         ("set: {max_steps: 2}", "set: {rewards.0.function: lost.py:f}", "stage first (grpo.yaml): rewards: "),
     ],
 )  # fmt: skip

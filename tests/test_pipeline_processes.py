@@ -1,4 +1,6 @@
-"""The processes of a pipeline: output, signals, kill -9 at any moment, and what a killed pipeline leaves behind."""
+"""The processes of a pipeline: output, signals, kill -9 at any moment, and what a killed pipeline leaves
+behind.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from r1rl.bundled import PACKAGE
+from r1rl.config.bundled import PACKAGE
 from r1rl.pipeline.processes import MARK, clear_survivors, mark_of, run_process
 
 PIPELINE = """\
@@ -31,7 +33,7 @@ EVALUATE = "run_name: x\nmodels: [{path: embedded}]\nbenchmarks: [countdown]\nnu
 
 DRIVER = """\
 import sys
-from r1rl.cli import main
+from r1rl.cli.main import main
 from r1rl.pipeline import runner
 real = runner.command_line
 runner.command_line = lambda *rest, **flags: [sys.executable, STAND_IN, "0.03", *real(*rest, **flags)[2:]]
@@ -46,7 +48,9 @@ def python(code: str) -> list[str]:
 def start(folder: Path) -> subprocess.Popen[bytes]:
     code = DRIVER.replace("STAND_IN", repr(str(Path(__file__).with_name("pipeline_stage.py"))))
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
-    return subprocess.Popen(python(code), cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        python(code), cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
 
 
 @pytest.fixture
@@ -56,10 +60,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
-def test_killed_at_random_moments_it_finishes_and_runs_no_finished_stage_twice(folder: Path, seed: int) -> None:
+@pytest.mark.parametrize(
+    "seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
+)
+def test_killed_at_random_moments_it_finishes_and_runs_no_finished_stage_twice(
+    folder: Path, seed: int
+) -> None:
     chance = random.Random(seed)
-    # One kill while the pipeline starts, the others once so many steps and samples are done and up to 0.15 s later: a slow machine and a
+    # One kill while the pipeline starts, the others once so many steps and samples are done and up to 0.15 s
+    # later: a slow machine and a
     # fast one are hit in the same places.
     moments = [0, *sorted(chance.sample(range(1, 23), 5))]
     kills = 0
@@ -78,19 +87,35 @@ def test_killed_at_random_moments_it_finishes_and_runs_no_finished_stage_twice(f
         assert process.returncode == -signal.SIGKILL, output
     assert kills >= 4
     chain = folder / "runs" / "chain"
-    assert Counter((chain / "ended.log").read_text().split()) == {"first": 1, "second": 1, "scores": 1, "third": 1}
-    # A training repeats at most the steps since its last checkpoint, of which there is one per step; an evaluation nothing.
+    assert Counter((chain / "ended.log").read_text().split()) == {
+        "first": 1,
+        "second": 1,
+        "scores": 1,
+        "third": 1,
+    }
+    # A training repeats at most the steps since its last checkpoint, of which there is one per step; an
+    # evaluation nothing.
     for name in ("first", "second", "third"):
-        steps = [int(line) for path in (chain / name, *chain.glob(f"set-aside/{name}-*")) for line in log_lines(path / "steps.log")]
+        steps = [
+            int(line)
+            for path in (chain / name, *chain.glob(f"set-aside/{name}-*"))
+            for line in log_lines(path / "steps.log")
+        ]
         assert set(steps) == {1, 2, 3, 4, 5, 6}
         assert len(steps) <= 6 + kills
-    assert sorted(log_lines(chain / "scores" / "samples.log")) == [f"{model} {number}" for model in "ab" for number in range(5)]
+    assert sorted(log_lines(chain / "scores" / "samples.log")) == [
+        f"{model} {number}" for model in "ab" for number in range(5)
+    ]
     assert (chain / "report.md").read_text().count("| finished |") == 4
 
 
 def work_done(folder: Path) -> int:
     """Steps and samples of all stages so far, those done again included."""
-    return sum(len(log_lines(path)) for name in ("steps.log", "samples.log") for path in folder.glob(f"runs/chain/**/{name}"))
+    return sum(
+        len(log_lines(path))
+        for name in ("steps.log", "samples.log")
+        for path in folder.glob(f"runs/chain/**/{name}")
+    )
 
 
 def log_lines(path: Path) -> list[str]:
@@ -115,7 +140,9 @@ def test_ctrl_c_reaches_the_stage_once_and_ends_the_pipeline(folder: Path) -> No
     assert log_lines(folder / "runs/chain/ended.log") == ["first", "second", "scores", "third"]
 
 
-def test_output_is_shown_and_kept_and_the_exit_code_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_is_shown_and_kept_and_the_exit_code_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     log = tmp_path / "stage.log"
     log.write_text("earlier\n")
     code = "import sys; print('zwölf'); print('wrong', file=sys.stderr); sys.exit(3)"
@@ -123,7 +150,12 @@ def test_output_is_shown_and_kept_and_the_exit_code_told(tmp_path: Path, capsys:
     assert log.read_text(encoding="utf-8").splitlines()[0] == "earlier"
     assert set(log.read_text(encoding="utf-8").splitlines()) == {"earlier", "zwölf", "wrong"}
     assert "zwölf" in capsys.readouterr().out
-    assert run_process(python("import os, signal; os.kill(os.getpid(), signal.SIGKILL)"), tmp_path / "stage", log) == -signal.SIGKILL
+    assert (
+        run_process(
+            python("import os, signal; os.kill(os.getpid(), signal.SIGKILL)"), tmp_path / "stage", log
+        )
+        == -signal.SIGKILL
+    )
 
 
 def test_a_signal_is_passed_on_once_and_then_raised(tmp_path: Path) -> None:
@@ -150,10 +182,14 @@ def test_a_signal_is_passed_on_once_and_then_raised(tmp_path: Path) -> None:
 def test_processes_that_outlive_their_pipeline_are_waited_for_then_ended(tmp_path: Path) -> None:
     chain = tmp_path / "chain"
     marked = {**os.environ, MARK: mark_of(chain / "stage")}
-    other = subprocess.Popen(python("import time; time.sleep(60)"), env={**os.environ, MARK: mark_of(tmp_path / "chain-2" / "stage")})
+    other = subprocess.Popen(
+        python("import time; time.sleep(60)"),
+        env={**os.environ, MARK: mark_of(tmp_path / "chain-2" / "stage")},
+    )
     ending = "import pathlib, time; time.sleep({}); pathlib.Path({!r}).touch()"
     brief, stubborn = (
-        subprocess.Popen(python(ending.format(seconds, str(tmp_path / f"ended-{seconds}"))), env=marked) for seconds in (0.5, 60)
+        subprocess.Popen(python(ending.format(seconds, str(tmp_path / f"ended-{seconds}"))), env=marked)
+        for seconds in (0.5, 60)
     )
     told: list[str] = []
     try:
@@ -162,7 +198,9 @@ def test_processes_that_outlive_their_pipeline_are_waited_for_then_ended(tmp_pat
         assert not psutil.pid_exists(stubborn.pid)
         assert [path.name for path in tmp_path.glob("ended-*")] == ["ended-0.5"]  # one could end by itself
         assert other.poll() is None  # of another pipeline, whose folder's name starts in the same way
-        assert told == ["2 process(es) of this pipeline, which was killed, are still at work; waiting up to 2 s for them."]
+        assert told == [
+            "2 process(es) of this pipeline, which was killed, are still at work; waiting up to 2 s for them."
+        ]
         clear_survivors(chain, told.append)
         assert len(told) == 1
     finally:
@@ -170,7 +208,9 @@ def test_processes_that_outlive_their_pipeline_are_waited_for_then_ended(tmp_pat
         other.wait()
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells a process of its parent's death")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux tells a process of its parent's death"
+)
 def test_a_stage_is_told_when_its_pipeline_is_killed(folder: Path) -> None:
     process = start(folder)
     deadline = time.monotonic() + 60

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from r1rl.bundled import PACKAGE
+from r1rl.config.bundled import PACKAGE
 
 PIPELINE = """\
 run_name: chain
@@ -82,7 +82,9 @@ def folder(tmp_path: Path) -> Path:
 def start(folder: Path, *overrides: str) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "ACCELERATE_USE_CPU": "true"}
     words = [sys.executable, "-m", "r1rl", "pipeline", "pipeline.yaml", *overrides]
-    return subprocess.Popen(words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
 
 
 def finished(folder: Path) -> dict[str, str]:
@@ -106,19 +108,29 @@ def test_killed_five_times_the_chain_finishes_and_loses_and_repeats_nothing(fold
                 kills += 1
         output = process.communicate(timeout=600)[0].decode()
         now = finished(folder)
-        assert {name: now.get(name) for name in before} == before, output  # what was finished stays, and was not done again
+        assert {name: now.get(name) for name in before} == before, (
+            output
+        )  # what was finished stays, and was not done again
         before = now
         if process.returncode == 0:
             break
         assert process.returncode == -signal.SIGKILL, output
     assert list(before) == STAGES
     chain = folder / "runs/chain"
-    rows = [json.loads(line) for line in (chain / "samples/completions.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert Counter((row["id"], row["sample"]) for row in rows) == {(row["id"], sample): 1 for row in rows for sample in (0, 1)}
+    rows = [
+        json.loads(line)
+        for line in (chain / "samples/completions.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    assert Counter((row["id"], row["sample"]) for row in rows) == {
+        (row["id"], sample): 1 for row in rows for sample in (0, 1)
+    }
     assert len(rows) == 24
     for name in STAGES:
         assert json.loads((chain / name / "provenance.json").read_text(encoding="utf-8"))["stage"] == name
-    metrics = [json.loads(line)["step"] for line in (chain / "r1_zero/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    metrics = [
+        json.loads(line)["step"]
+        for line in (chain / "r1_zero/metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert metrics == [1, 2, 3, 4]
     scores = json.loads((chain / "summary.json").read_text(encoding="utf-8"))["scores"]
     assert [score["model"] for score in scores] == ["base", "r1_zero", "again"]

@@ -12,7 +12,7 @@ import pytest
 
 from r1rl.config.load import load_recipe
 from r1rl.errors import DataError, RecipeError, RewardError, UserError
-from r1rl.preflight import Preflight, preflight
+from r1rl.grpo.preflight import Preflight, preflight
 
 RECIPE = """\
 run_name: test
@@ -31,7 +31,10 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    write_rows(tmp_path / "train.jsonl", [{"problem": f"{n}+{n}?", "answer": str(2 * n), "level": n} for n in range(4)])
+    write_rows(
+        tmp_path / "train.jsonl",
+        [{"problem": f"{n}+{n}?", "answer": str(2 * n), "level": n} for n in range(4)],
+    )
     (tmp_path / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty.csv").touch()
@@ -47,7 +50,9 @@ def check(*overrides: str) -> Preflight:
 
 def test_problems_and_rewards_are_ready(folder: Path) -> None:
     found = check()
-    assert [(problem.problem, problem.answer) for problem in found.problems] == [(f"{n}+{n}?", str(2 * n)) for n in range(4)]
+    assert [(problem.problem, problem.answer) for problem in found.problems] == [
+        (f"{n}+{n}?", str(2 * n)) for n in range(4)
+    ]
     assert found.evaluation_problems == []
     assert found.rewards.outcome_name == "accuracy"
     assert (found.notes, found.warnings) == ([], [])
@@ -56,11 +61,15 @@ def test_problems_and_rewards_are_ready(folder: Path) -> None:
 
 def test_torch_is_not_imported(folder: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from r1rl.config.load import load_recipe; from r1rl.preflight import preflight; "
-        "path = Path('recipe.yaml'); preflight(load_recipe('grpo', path), path); sys.exit('torch' in sys.modules)"
+        "import sys; from pathlib import Path; from r1rl.config.load import load_recipe; from "
+        "r1rl.grpo.preflight import preflight; "
+        "path = Path('recipe.yaml'); preflight(load_recipe('grpo', path), path); sys.exit('torch' in "
+        "sys.modules)"
     )
     root = str(Path(__file__).parents[1])
-    result = subprocess.run([sys.executable, "-c", code], check=False, env={"PYTHONPATH": root}, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], check=False, env={"PYTHONPATH": root}, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr
 
 
@@ -68,11 +77,23 @@ def test_torch_is_not_imported(folder: Path) -> None:
     ("overrides", "error", "words"),
     [
         (["data.source=missing.jsonl"], DataError, "there is no file missing.jsonl"),
-        (["data.columns={problem: question}"], DataError, "has no column 'question'. It has: problem, answer, level"),
-        (["evaluation.data={source: missing.jsonl}"], DataError, "evaluation.data.source: there is no file missing.jsonl"),
+        (
+            ["data.columns={problem: question}"],
+            DataError,
+            "has no column 'question'. It has: problem, answer, level",
+        ),
+        (
+            ["evaluation.data={source: missing.jsonl}"],
+            DataError,
+            "evaluation.data.source: there is no file missing.jsonl",
+        ),
         (["data.source=empty.csv"], DataError, "data: empty.csv has no rows."),
         (["evaluation.data={source: empty.csv}"], DataError, "evaluation.data: empty.csv has no rows."),
-        (["data={source: countdown, split: valid}"], DataError, 'data: generator countdown: there is no split "valid"'),
+        (
+            ["data={source: countdown, split: valid}"],
+            DataError,
+            'data: generator countdown: there is no split "valid"',
+        ),
         (["rewards.0.function=countdown"], RewardError, "needs 'numbers', which is not a column of the data"),
         (["rewards.0.function=accurcy", "outcome=accurcy"], RewardError, "Did you mean accuracy?"),
         (["rewards.0.arguments={strict: true}"], RewardError, "arguments.strict"),
@@ -80,50 +101,74 @@ def test_torch_is_not_imported(folder: Path) -> None:
         (["prompt.template=train.jsonl"], RecipeError, "does not contain {problem}"),
         (["model.path=./nowhere"], RecipeError, "model.path: there is no folder nowhere"),
         (["model.path=a/b/c"], RecipeError, "no hub name (OWNER/NAME) looks like this"),
-        (["model.path=train.jsonl"], RecipeError, "model.path: train.jsonl is a file; write a folder with a model, a hub name"),
-        (["model.path=embeded"], RecipeError, "model.path: there is no model embeded; did you mean embedded?"),
+        (
+            ["model.path=train.jsonl"],
+            RecipeError,
+            "model.path: train.jsonl is a file; write a folder with a model, a hub name",
+        ),
+        (
+            ["model.path=embeded"],
+            RecipeError,
+            "model.path: there is no model embeded; did you mean embedded?",
+        ),
         (["model.path=empty"], RecipeError, "the folder empty has no config.json"),
         (["output_dir=train.jsonl/runs"], UserError, "train.jsonl"),
     ],
 )
-def test_what_cannot_work_is_a_sentence(folder: Path, overrides: list[str], error: type[UserError], words: str) -> None:
+def test_what_cannot_work_is_a_sentence(
+    folder: Path, overrides: list[str], error: type[UserError], words: str
+) -> None:
     with pytest.raises(error) as caught:
         check(*overrides)
     assert words in str(caught.value)
 
 
 def test_rewards_must_fit_the_held_out_columns_too(folder: Path) -> None:
-    (folder / "mine.py").write_text("def by_level(completions, level):\n    return [float(one) for one in level]\n", encoding="utf-8")
+    (folder / "mine.py").write_text(
+        "def by_level(completions, level):\n    return [float(one) for one in level]\n", encoding="utf-8"
+    )
     write_rows(folder / "test.jsonl", [{"problem": "9+9?", "answer": "18"}])
     overrides = ("rewards.1.function=mine.py:by_level", "evaluation.data={source: test.jsonl}")
     assert check(overrides[0]).rewards.names == ["accuracy", "by_level"]
-    with pytest.raises(RewardError, match=r"^evaluation\.data lacks a column that data has: .*by_level.*'level'"):
+    with pytest.raises(
+        RewardError, match=r"^evaluation\.data lacks a column that data has: .*by_level.*'level'"
+    ):
         check(*overrides)
 
 
 def test_held_out_problems_are_the_same_for_every_seed(folder: Path) -> None:
-    write_rows(folder / "test.jsonl", [{"problem": f"{n}-1?", "answer": str(n - 1), "level": 0} for n in range(50)])
+    write_rows(
+        folder / "test.jsonl", [{"problem": f"{n}-1?", "answer": str(n - 1), "level": 0} for n in range(50)]
+    )
     settings = ("evaluation.data={source: test.jsonl}", "evaluation.num_problems=5")
     first, second = check(*settings, "seed=1"), check(*settings, "seed=2")
-    assert [problem.id for problem in first.evaluation_problems] == [problem.id for problem in second.evaluation_problems]
+    assert [problem.id for problem in first.evaluation_problems] == [
+        problem.id for problem in second.evaluation_problems
+    ]
     assert len(first.evaluation_problems) == 5
     assert [problem.problem for problem in first.evaluation_problems] != [f"{n}-1?" for n in range(5)]
 
 
 def test_generated_problems_differ_by_seed_and_never_reach_the_held_out_ones(folder: Path) -> None:
     settings = (
-        "rewards.0.function=countdown", "data={source: countdown, arguments: {count: 50}}", "evaluation.num_problems=20",
+        "rewards.0.function=countdown", "data={source: countdown, arguments: {count: "
+                                        "50}}", "evaluation.num_problems=20",
         "evaluation.data={source: countdown, split: test, arguments: {count: 20}}",
     )  # fmt: skip
     first, second = check(*settings, "seed=1"), check(*settings, "seed=2")
     assert first.problems != second.problems
     assert first.evaluation_problems == second.evaluation_problems
-    assert not {problem.problem for problem in first.problems} & {problem.problem for problem in first.evaluation_problems}
+    assert not {problem.problem for problem in first.problems} & {
+        problem.problem for problem in first.evaluation_problems
+    }
 
 
 def test_suspicions(folder: Path) -> None:
     rows = [(" 0+0? ", "0"), ("3+3?", "6"), ("7?", "7")]
-    write_rows(folder / "test.jsonl", [{"problem": problem, "answer": answer, "level": 0} for problem, answer in rows])
+    write_rows(
+        folder / "test.jsonl",
+        [{"problem": problem, "answer": answer, "level": 0} for problem, answer in rows],
+    )
     found = check("evaluation.data={source: test.jsonl}", "rollout.num_prompts=8")
     assert found.warnings == [
         "data has 4 problems, fewer than a step's 8 prompts: it repeats some.",
@@ -149,5 +194,7 @@ def test_rows_without_a_reward_and_rewards_without_a_row_are_told(folder: Path) 
 
 def test_reward_for_a_column_that_only_the_training_data_has(folder: Path) -> None:
     write_rows(folder / "test.jsonl", [{"problem": "9+9?", "answer": "18"}])
-    with pytest.raises(RewardError, match=r"evaluation.data lacks a column that data has: rewards: accuracy: where.level"):
+    with pytest.raises(
+        RewardError, match=r"evaluation.data lacks a column that data has: rewards: accuracy: where.level"
+    ):
         check("rewards.0.where={level: 1}", "evaluation.data={source: test.jsonl}")

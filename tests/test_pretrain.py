@@ -12,9 +12,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from r1rl.config.load import load_recipe
-from r1rl.config.pretrain import PretrainRecipe
 from r1rl.errors import DataError, RecipeError
-from r1rl.stages.pretrain import batches, check_corpus, run
+from r1rl.pretrain.recipe import PretrainRecipe
+from r1rl.pretrain.run import batches, check_corpus, run
 
 RECIPE = """
 run_name: small
@@ -33,7 +33,11 @@ def make(tmp_path: Path, name: str, **changes: object) -> Path:
     """Run the recipe above into a folder of its own; returns the run's directory."""
     file = tmp_path / "small.yaml"
     file.write_text(RECIPE, encoding="utf-8")
-    recipe = load_recipe("pretrain", file, [f"output_dir={tmp_path / name}", *(f"{key}={value}" for key, value in changes.items())])
+    recipe = load_recipe(
+        "pretrain",
+        file,
+        [f"output_dir={tmp_path / name}", *(f"{key}={value}" for key, value in changes.items())],
+    )
     run(recipe, file)
     return tmp_path / name / "small"
 
@@ -55,7 +59,12 @@ def test_leaves_a_model_that_loads_and_a_card(tmp_path: Path) -> None:
     assert lines[-1]["learning_rate"] < 0.001
 
     card = (folder / "README.md").read_text()
-    for part in (f"{parameters:,} parameters", "direct 70%, checked 30%", "12 steps of 2,048 tokens", "| direct |"):
+    for part in (
+        f"{parameters:,} parameters",
+        "direct 70%, checked 30%",
+        "12 steps of 2,048 tokens",
+        "| direct |",
+    ):
         assert part in card
     assert "**countdown** (4 problems)" in card and "**arithmetic** (4 problems)" in card
     summary = json.loads((directory / "summary.json").read_text())
@@ -69,12 +78,15 @@ def test_same_seed_same_weights_and_bfloat16_can_be_saved(tmp_path: Path) -> Non
         return AutoModelForCausalLM.from_pretrained(directory / "checkpoints" / "step-000003").state_dict()
 
     one, again, other = (
-        weights(make(tmp_path, name, max_steps=3, measured_problems=0, seed=seed)) for name, seed in (("a", 1), ("b", 1), ("c", 2))
+        weights(make(tmp_path, name, max_steps=3, measured_problems=0, seed=seed))
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
     assert all(torch.equal(one[key], again[key]) for key in one)
     assert any(one[key].shape != other[key].shape or not torch.equal(one[key], other[key]) for key in one)
     half = weights(make(tmp_path, "half", max_steps=3, measured_problems=0, seed=1, save_dtype="bfloat16"))
-    assert all(half[key].dtype == torch.bfloat16 and torch.equal(half[key], one[key].bfloat16()) for key in one)
+    assert all(
+        half[key].dtype == torch.bfloat16 and torch.equal(half[key], one[key].bfloat16()) for key in one
+    )
 
 
 def test_every_row_once_before_any_twice() -> None:
@@ -91,7 +103,9 @@ def test_bad_corpus_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     file.write_text(RECIPE, encoding="utf-8")
     recipe = load_recipe("pretrain", file)
     corpus = recipe.corpus
-    with pytest.raises(RecipeError, match=r'corpus\.habits has "guessed"; the habits are direct, worked, checked'):
+    with pytest.raises(
+        RecipeError, match=r'corpus\.habits has "guessed"; the habits are direct, worked, checked'
+    ):
         check_corpus(replace(corpus, habits={"guessed": 1.0}), file)
     with pytest.raises(DataError, match=r'there is no generator "countdowns"; did you mean countdown\?'):
         check_corpus(replace(corpus, tasks={"countdowns": 1.0}), file)
@@ -99,23 +113,40 @@ def test_bad_corpus_is_refused_before_anything_is_made(tmp_path: Path) -> None:
         check_corpus(replace(corpus, arguments={"countdown": {"highest": 9}}), file)
     with pytest.raises(RecipeError, match=r'corpus\.languages has "fr"; the languages are en, zh'):
         check_corpus(replace(corpus, languages={"fr": 1.0}), file)
-    with pytest.raises(RecipeError, match=r"corpus\.tasks has solved_countdown, which no texts are written about"):
+    with pytest.raises(
+        RecipeError, match=r"corpus\.tasks has solved_countdown, which no texts are written about"
+    ):
         check_corpus(replace(corpus, tasks={"solved_countdown": 1.0}), file)
-    with pytest.raises(RecipeError, match=r"corpus.arguments has word_problems, which corpus.tasks does not name"):
+    with pytest.raises(
+        RecipeError, match=r"corpus.arguments has word_problems, which corpus.tasks does not name"
+    ):
         check_corpus(replace(corpus, arguments={"word_problems": {}}), file)
 
 
 def test_goes_on_from_another_model_with_its_tokenizer(tmp_path: Path) -> None:
     first = make(tmp_path, "first", measured_problems=0)
     start = first / "checkpoints" / "step-000012"
-    settings = {"measured_problems": 0, "architecture": "null", "start": first, "corpus.languages": "{en: 0.5, zh: 0.5}", "seed": 5}
+    settings = {
+        "measured_problems": 0,
+        "architecture": "null",
+        "start": first,
+        "corpus.languages": "{en: 0.5, zh: 0.5}",
+        "seed": 5,
+    }
     second = make(tmp_path, "second", **settings)
     folder = second / "checkpoints" / "step-000012"
     assert (folder / "tokenizer.json").read_text() == (start / "tokenizer.json").read_text()
     old, new = (AutoModelForCausalLM.from_pretrained(path) for path in (start, folder))
-    assert (old.config.hidden_size, old.config.num_hidden_layers) == (new.config.hidden_size, new.config.num_hidden_layers) == (32, 2)
+    assert (
+        (old.config.hidden_size, old.config.num_hidden_layers)
+        == (new.config.hidden_size, new.config.num_hidden_layers)
+        == (32, 2)
+    )
     assert not torch.equal(old.lm_head.weight, new.lm_head.weight)
-    losses = [[json.loads(line)["loss"] for line in (path / "metrics.jsonl").read_text().splitlines()] for path in (first, second)]
+    losses = [
+        [json.loads(line)["loss"] for line in (path / "metrics.jsonl").read_text().splitlines()]
+        for path in (first, second)
+    ]
     assert losses[1][0] < losses[0][0] - 0.5  # it begins where the other one had come to
     assert "en 50%, zh 50%" in (folder / "README.md").read_text()
 

@@ -85,7 +85,9 @@ def test_word_problem_answers_are_right() -> None:
         value = int(re.findall(r"\d+", start)[0])
         for event in events:
             amount = int(re.findall(r"\d+", event)[0])
-            sign = next(sign for word, sign in signs if word in event or (word == "times" and "times" in event))
+            sign = next(
+                sign for word, sign in signs if word in event or (word == "times" and "times" in event)
+            )
             if sign == "?":
                 sign = "+" if event.startswith("A friend") else "-"
             value = calculate(f"{value}{sign}{amount}")
@@ -96,14 +98,45 @@ def test_word_problem_answers_are_right() -> None:
     ("name", "split", "arguments", "message"),
     [
         ("countdwn", "train", {}, 'there is no generator "countdwn"; did you mean countdown?'),
-        ("chess", "train", {}, 'there is no generator "chess"; there are arithmetic, word_problems, countdown, small_talk, solved_c'),
+        (
+            "chess",
+            "train",
+            {},
+            'there is no generator "chess"; there are arithmetic, word_problems, countdown, small_talk, '
+            "solved_c",
+        ),
         ("countdown", "validation", {}, 'there is no split "validation"; use train or test'),
-        ("countdown", "train", {"max_targe": 9}, 'generator countdown has no argument "max_targe"; did you mean max_target?'),
-        ("arithmetic", "train", {"numbers": 3}, 'generator arithmetic has no argument "numbers"; it has count, high'),
+        (
+            "countdown",
+            "train",
+            {"max_targe": 9},
+            'generator countdown has no argument "max_targe"; did you mean max_target?',
+        ),
+        (
+            "arithmetic",
+            "train",
+            {"numbers": 3},
+            'generator arithmetic has no argument "numbers"; it has count, high',
+        ),
         ("arithmetic", "train", {"count": 0}, "count is 0; it must be at least 1"),
-        ("countdown", "train", {"low": 2, "high": 2, "count": 50}, "distinct problems of split train were found, 50 are asked for"),
-        ("countdown", "train", {"low": 50, "high": 60, "max_target": 3, "operators": "+"}, "no expression has a value in 1..3"),
-        ("arithmetic", "train", {"high": 2, "max_factor": 2, "max_value": 1}, "no chain of operations stays within 1..1"),
+        (
+            "countdown",
+            "train",
+            {"low": 2, "high": 2, "count": 50},
+            "distinct problems of split train were found, 50 are asked for",
+        ),
+        (
+            "countdown",
+            "train",
+            {"low": 50, "high": 60, "max_target": 3, "operators": "+"},
+            "no expression has a value in 1..3",
+        ),
+        (
+            "arithmetic",
+            "train",
+            {"high": 2, "max_factor": 2, "max_value": 1},
+            "no chain of operations stays within 1..1",
+        ),
     ],
 )
 def test_errors_say_what_to_write(name: str, split: str, arguments: dict[str, object], message: str) -> None:
@@ -113,7 +146,9 @@ def test_errors_say_what_to_write(name: str, split: str, arguments: dict[str, ob
 
 
 def test_small_talk_pairs() -> None:
-    """The chosen completion is about the request; the rejected one differs; only harm is refused; only harm is planned."""
+    """The chosen completion is about the request; the rejected one differs; only harm is refused; only harm
+    is planned.
+    """
     found = generate("small_talk", "train", 0, count=900)
     assert {p.columns["domain"] for p in found} == {"helpfulness", "harmlessness"}
     assert all(p.answer is None for p in found)
@@ -126,36 +161,60 @@ def test_small_talk_pairs() -> None:
         harmful = problem.columns["domain"] == "harmlessness"
         assert ("do not help" in answer) == harmful
         assert "go away" not in chosen and ("go away" in rejected) <= harmful
-    planned = [str(p.columns["rejected"]) for p in found if "go away" in str(p.columns["rejected"]).split("</think>")[0]]
-    assert {"do not help" in text for text in planned} == {True, False}  # a refusal in the answer alone is rejected too
+    planned = [
+        str(p.columns["rejected"])
+        for p in found
+        if "go away" in str(p.columns["rejected"]).split("</think>")[0]
+    ]
+    assert {"do not help" in text for text in planned} == {
+        True,
+        False,
+    }  # a refusal in the answer alone is rejected too
 
 
 def test_small_talk_of_one_domain() -> None:
     only = generate("small_talk", "test", 0, count=20, domains=["harmlessness"])
     assert all(p.problem.startswith("How do I ") for p in only)
-    with pytest.raises(DataError, match=r"generator small_talk: domains is kindness; it may list helpfulness and harmlessness"):
+    with pytest.raises(
+        DataError,
+        match=r"generator small_talk: domains is kindness; it may list helpfulness and harmlessness",
+    ):
         generate("small_talk", "test", 0, count=1, domains=["kindness"])
 
 
 def test_solved_countdown() -> None:
-    """Countdown's problems and splits, each with a solution that checks its attempts and ends with the right one."""
-    found = generate("solved_countdown", "test", 0, count=200, languages={"en": 0.5, "zh": 0.5}, max_attempts=4)
+    """Countdown's problems and splits, each with a solution that checks its attempts and ends with the right
+    one.
+    """
+    found = generate(
+        "solved_countdown", "test", 0, count=200, languages={"en": 0.5, "zh": 0.5}, max_attempts=4
+    )
     attempts = []
     for problem in found:
         completion = str(problem.columns["completion"])
-        thought, answer = re.fullmatch(r" <think> (.+) </think> <answer>(.+)</answer>", completion).groups()  # type: ignore[union-attr]
+        thought, answer = re.fullmatch(
+            r" <think> (.+) </think> "
+            r"<answer>(.+)</answer>",
+            completion,
+        ).groups()  # type: ignore[union-attr]
         assert calculate(answer) == problem.columns["target"] == int(str(problem.answer))
         assert sorted(map(int, re.findall(r"\d+", answer))) == sorted(problem.columns["numbers"])
         assert thought.endswith((f"={problem.answer} check: yes.", f"={problem.answer} 查: 是."))
         attempts.append(thought.count("check:") + thought.count("查:"))
     assert set(attempts) == {1, 2, 3, 4}
-    train = {(tuple(sorted(p.columns["numbers"])), p.columns["target"]) for p in generate("countdown", "train", 1, count=3000)}
+    train = {
+        (tuple(sorted(p.columns["numbers"])), p.columns["target"])
+        for p in generate("countdown", "train", 1, count=3000)
+    }
     assert not train & {(tuple(sorted(p.columns["numbers"])), p.columns["target"]) for p in found}
-    assert all("查" not in str(p.columns["completion"]) for p in generate("solved_countdown", "train", 0, count=50))
+    assert all(
+        "查" not in str(p.columns["completion"]) for p in generate("solved_countdown", "train", 0, count=50)
+    )
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"), [({"languages": {"fr": 1}}, "languages has fr"), ({"hit_rate": 0}, "hit_rate must be above 0")]
+    ("arguments", "words"),
+    [({"languages": {"fr": 1}}, "languages has fr"), ({"hit_rate": 0}, "hit_rate must be above 0")],
 )
 def test_solved_countdown_refuses(arguments: dict[str, object], words: str) -> None:
     with pytest.raises(DataError, match=words):

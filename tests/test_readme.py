@@ -1,4 +1,6 @@
-"""Every code block of the README works: Python runs, YAML is part of a valid recipe, commands run in a small form."""
+"""Every code block of the README works: Python runs, YAML is part of a valid recipe, commands run in a small
+form.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,17 @@ import pytest
 import yaml
 from tiny_policy import save_tiny_policy
 
-from r1rl.cli import main
+from r1rl.cli.launch import missing_cpu_processes
+from r1rl.cli.main import main
 from r1rl.config.load import load_recipe
-from r1rl.launch import missing_cpu_processes
-from r1rl.run_directory import RunDirectory
+from r1rl.runs.run_directory import RunDirectory
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.S | re.M)
-COMMANDS = [line for language, block in BLOCKS if language == "bash" for line in block.splitlines() if line.strip()]
+COMMANDS = [
+    line for language, block in BLOCKS if language == "bash" for line in block.splitlines() if line.strip()
+]
 SMALL = [
     "rollout.num_prompts=2",
     "rollout.num_generations=2",
@@ -62,7 +66,8 @@ def test_r1rl_commands_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert [command[0] for command in commands] == ["check", "grpo", "grpo", "evaluate", "pipeline"]
     settings = {"evaluate": ["num_problems=2", "num_samples=1", "max_completion_length=8"], "pipeline": []}
     for words in commands:
-        # Small steps instead of the README's; the resumed command must still ask for more of them than the first.
+        # Small steps instead of the README's; the resumed command must still ask for more of them than the
+        # first.
         steps = ["max_steps=2" if "--resume" in words else "max_steps=1"] if words[0] == "grpo" else []
         flags = [word for word in words if word.startswith("--")]
         chosen = settings.get(words[0], [*small, *steps])
@@ -95,13 +100,20 @@ def test_own_reward_is_used_from_a_file(place: Path, monkeypatch: pytest.MonkeyP
     recipe = yaml.safe_load((ROOT / "recipes" / "zero_rl" / "tiny.yaml").read_text(encoding="utf-8"))
     recipe |= yaml.safe_load(next(block for block in blocks("yaml") if "my_reward.py" in block))
     (place / "mine.yaml").write_text(yaml.safe_dump(recipe))
-    assert main(["grpo", "mine.yaml", "run_name=reward", "max_steps=1", f"model.path={place / 'policy'}", *SMALL]) == 0
+    assert (
+        main(
+            ["grpo", "mine.yaml", "run_name=reward", "max_steps=1", f"model.path={place / 'policy'}", *SMALL]
+        )
+        == 0
+    )
     (record,) = RunDirectory(place / "runs" / "reward").read_metrics()
     assert "rewards/brevity/seconds" in record
 
 
 def test_own_reward_scores_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "readme_reward.py").write_text(next(block for block in blocks("python") if "def brevity" in block))
+    (tmp_path / "readme_reward.py").write_text(
+        next(block for block in blocks("python") if "def brevity" in block)
+    )
     monkeypatch.syspath_prepend(tmp_path)
     brevity = importlib.import_module("readme_reward").brevity
     ids = [[0] * 50, [0] * 90, [0] * 300, [0]]
@@ -113,12 +125,17 @@ def test_own_data_block_is_part_of_a_valid_recipe(place: Path) -> None:
     recipe = yaml.safe_load((ROOT / "recipes" / "zero_rl" / "tiny.yaml").read_text(encoding="utf-8"))
     recipe |= yaml.safe_load(next(block for block in blocks("yaml") if "problems.jsonl" in block))
     (place / "data.yaml").write_text(yaml.safe_dump(recipe))
-    assert load_recipe("grpo", place / "data.yaml").data.columns == {"problem": "question", "answer": "solution"}
+    assert load_recipe("grpo", place / "data.yaml").data.columns == {
+        "problem": "question",
+        "answer": "solution",
+    }
 
 
 def test_grading_example_prints_correct() -> None:
     code = next(block for block in blocks("python") if "r1rl.grading" in block)
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120
+    )
     assert result.stdout.strip() == "correct", result.stderr
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from r1rl.bundled import bundled_path
-from r1rl.cli import main
-from r1rl.commands import COMMANDS
+from r1rl.cli.commands import COMMANDS
+from r1rl.cli.main import main
+from r1rl.config.bundled import bundled_path
 from r1rl.config.load import dump_recipe, load_recipe
 
 RECIPES = bundled_path("recipes")
@@ -20,13 +20,20 @@ COMMAND_OF_FOLDER = {
 }  # fmt: skip
 FILES = sorted(file for file in RECIPES.rglob("*.yaml") if file.parent.name != "accelerate")
 PIPELINES = sorted((RECIPES / "pipeline").glob("*.yaml"))
-GRPO = [file for file in FILES if file.parent.name in ("zero_rl", "reasoning_rl", "all_scenario") and "reward-model" not in file.stem]
+GRPO = [
+    file
+    for file in FILES
+    if file.parent.name in ("zero_rl", "reasoning_rl", "all_scenario") and "reward-model" not in file.stem
+]
 GRPO += [file for file in FILES if file.parent.name == "rft" and file.stem.startswith("online_")]
 EXPLAINED = [*GRPO, *sorted((RECIPES / "distill").glob("*.yaml"))]
 
 VALUE = re.compile(r"^\s*(?:- )?([A-Za-z_]\w*):\s+(?![&#])(\S[^#]*?)\s*(?:#\s*(.*))?$")
 NUMBER = re.compile(r"^[-+\d.][\d.e+-]*$|^\[[\d., ]+\]$")
-SOURCE = re.compile(r"\d{4}\.\d{5}|\bours\b|TinyZero|SimpleRL-Zoo|understand-r1-zero|nano-aha-moment|as in training|rows$|trial|\bv2\b|TRL")
+SOURCE = re.compile(
+    r"\d{4}\.\d{5}|\bours\b|TinyZero|SimpleRL-Zoo|understand-r1-zero|nano-aha-moment|as in "
+    r"training|rows$|trial|\bv2\b|TRL"
+)
 
 
 def named(files: list[Path]) -> list[str]:
@@ -66,7 +73,9 @@ def test_every_value_says_where_it_comes_from(file: Path) -> None:
         assert comment, f"{file.name}: {key} has no comment"
         if NUMBER.match(value):
             checked += 1
-            assert SOURCE.search(comment), f"{file.name}: {key}: {value} does not say where it comes from: {comment}"
+            assert SOURCE.search(comment), (
+                f"{file.name}: {key}: {value} does not say where it comes from: {comment}"
+            )
     assert checked >= 8
 
 
@@ -82,12 +91,19 @@ def test_header_says_what_to_expect(file: Path) -> None:
 def test_held_out_problems_are_not_those_of_training(file: Path) -> None:
     recipe = load_recipe("grpo", file)
     assert recipe.evaluation.data is not None
-    assert (recipe.evaluation.data.source, recipe.evaluation.data.split) != (recipe.data.source, recipe.data.split)
+    assert (recipe.evaluation.data.source, recipe.evaluation.data.split) != (
+        recipe.data.source,
+        recipe.data.split,
+    )
 
 
 @pytest.mark.parametrize("file", PIPELINES, ids=named(PIPELINES))
-def test_stages_of_pipelines_fit_their_recipes(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The plan reads every stage's recipe with its overrides and finds every file that no stage makes; it runs nothing."""
+def test_stages_of_pipelines_fit_their_recipes(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The plan reads every stage's recipe with its overrides and finds every file that no stage makes; it
+    runs nothing.
+    """
     code = main(["pipeline", str(file), "--dry-run", f"output_dir={tmp_path}"])
     shown = capsys.readouterr()
     assert code == 0, shown.err

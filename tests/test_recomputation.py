@@ -1,4 +1,6 @@
-"""`model.gradient_checkpointing: null`: activations are recomputed where the GPU can't hold them, and nowhere else."""
+"""`model.gradient_checkpointing: null`: activations are recomputed where the GPU can't hold them, and nowhere
+else.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,18 @@ import torch
 from config_helpers import MINIMAL
 from transformers import GPT2Config, MambaConfig
 
-from r1rl import recomputation
-from r1rl.check.memory import NotEstimated, estimate, shape_of
-from r1rl.check.memory_report import verdict
 from r1rl.config.load import load_recipe
-from r1rl.memory_plan import GB, Launch
+from r1rl.memory import activation_checkpointing as recomputation
+from r1rl.memory.estimate import NotEstimated, estimate, shape_of
+from r1rl.memory.plan import GB, Launch
+from r1rl.memory.report import verdict
 
 SHAPE = Path(__file__).parent / "data" / "configs" / "qwen2.5-1.5b.json"
-SETTINGS = ("rollout.num_prompts=128", "rollout.max_completion_length=3000", "update.micro_batch_tokens=32768")
+SETTINGS = (
+    "rollout.num_prompts=128",
+    "rollout.max_completion_length=3000",
+    "update.micro_batch_tokens=32768",
+)
 
 
 @pytest.fixture
@@ -45,7 +51,9 @@ def recipe_of(folder: Path, *overrides: str) -> Any:
         (("update.compile=true",), 80, False),  # a compiled layer can't be recomputed
     ],
 )
-def test_the_estimate_decides_what_the_recipe_leaves_open(folder: Path, overrides: tuple[str, ...], card: int, recomputes: bool) -> None:
+def test_the_estimate_decides_what_the_recipe_leaves_open(
+    folder: Path, overrides: tuple[str, ...], card: int, recomputes: bool
+) -> None:
     found = estimate(recipe_of(folder, *overrides), Launch(card_bytes=card * GB), None, None)
     assert found is not None
     assert found.work.gradient_checkpointing is recomputes
@@ -54,7 +62,9 @@ def test_the_estimate_decides_what_the_recipe_leaves_open(folder: Path, override
 
 
 def test_a_run_takes_its_own_card(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    accelerator: Any = SimpleNamespace(num_processes=1, is_main_process=True, device=torch.device("cuda"), distributed_type=None)
+    accelerator: Any = SimpleNamespace(
+        num_processes=1, is_main_process=True, device=torch.device("cuda"), distributed_type=None
+    )
     for card, recomputes in ((80, True), (141, False)):
         monkeypatch.setattr(recomputation, "total_bytes", lambda device, card=card: card * GB)
         settled, sentences = recomputation.settle_checkpointing(recipe_of(folder), accelerator)
@@ -62,7 +72,9 @@ def test_a_run_takes_its_own_card(folder: Path, monkeypatch: pytest.MonkeyPatch)
         assert len(sentences) == recomputes
     monkeypatch.setattr(recomputation, "total_bytes", lambda device: 80 * GB)
     _, (sentence,) = recomputation.settle_checkpointing(recipe_of(folder), accelerator)
-    assert sentence.startswith("Activations are recomputed in the backward pass (model.gradient_checkpointing): ")
+    assert sentence.startswith(
+        "Activations are recomputed in the backward pass (model.gradient_checkpointing): "
+    )
     assert sentence.endswith(" of 80.")
     accelerator.device = torch.device("cpu")
     settled, sentences = recomputation.settle_checkpointing(recipe_of(folder), accelerator)

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from r1rl.reflection import count_reflections, reflects
+from r1rl.text.reflection import count_reflections, reflects
 
 
 @pytest.mark.parametrize(

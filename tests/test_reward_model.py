@@ -1,4 +1,6 @@
-"""`r1rl reward-model`: the pairs it reads, its loss, what it learns, resume and processes, and that the reward scores what was trained."""
+"""`r1rl reward-model`: the pairs it reads, its loss, what it learns, resume and processes, and that the
+reward scores what was trained.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +15,16 @@ from run_helpers import do_run, start_two, untimed
 from tiny_policy import save_tiny_policy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from r1rl.checkpoint_folders import find_checkpoint
 from r1rl.config.load import load_recipe
-from r1rl.config.reward_model import PreferencesConfig
+from r1rl.config.rows import PreferencesConfig
 from r1rl.data.preferences import Preference, read_preferences
 from r1rl.errors import DataError, UserError
-from r1rl.run_directory import RunDirectory
-from r1rl.scored_text import scored_answer
-from r1rl.stages import reward_model
-from r1rl.stages.reward_model_pairs import TokenizedPair, figures, split, tokenize_pair
-from r1rl.stages.trl_steps import TRLSteps
+from r1rl.models.checkpoint_folders import find_checkpoint
+from r1rl.reward_model import run as reward_model
+from r1rl.reward_model.pairs import TokenizedPair, figures, split, tokenize_pair
+from r1rl.runs.run_directory import RunDirectory
+from r1rl.runs.trl_steps import TRLSteps
+from r1rl.text.scored_text import scored_answer
 from tests.reward_helpers import load_built_in
 
 RECIPE = """
@@ -50,7 +52,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reward_model")
     save_tiny_policy(folder / "policy")
     rows = [
-        {"problem": f"what is {n}?", "chosen": f"<think>hm</think> please, {n}", "rejected": f"<think>please</think> go away {n}"}
+        {
+            "problem": f"what is {n}?",
+            "chosen": f"<think>hm</think> please, {n}",
+            "rejected": f"<think>please</think> go away {n}",
+        }
         for n in range(60)
     ]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -63,7 +69,9 @@ def train(folder: Path, *overrides: str, resume: str | None = None) -> RunDirect
 
 
 def final_weights(directory: RunDirectory) -> dict[str, torch.Tensor]:
-    return AutoModelForSequenceClassification.from_pretrained(find_checkpoint(directory.checkpoints)).state_dict()
+    return AutoModelForSequenceClassification.from_pretrained(
+        find_checkpoint(directory.checkpoints)
+    ).state_dict()
 
 
 @pytest.fixture(scope="module")
@@ -92,29 +100,58 @@ def test_texts_and_conversations(tmp_path: Path) -> None:
     found = read_preferences(written(tmp_path, rows)).pairs
     assert [(one.problem, one.chosen, one.rejected) for one in found] == [("p", "good", "bad")] * 2
     mapped = read_preferences(
-        written(tmp_path, [{"q": "p", "a": "good", "b": "bad"}], columns={"problem": "q", "chosen": "a", "rejected": "b"})
+        written(
+            tmp_path,
+            [{"q": "p", "a": "good", "b": "bad"}],
+            columns={"problem": "q", "chosen": "a", "rejected": "b"},
+        )
     )
     assert mapped.pairs == [Preference("p", "good", "bad", "line 1")]
 
 
 def test_bad_pairs_are_counted(tmp_path: Path) -> None:
     good = {"problem": "p", "chosen": "good", "rejected": "bad"}
-    rows = [good, {**good, "chosen": "bad "}, {**good, "rejected": None}, {**good, "chosen": [{"role": "user", "content": "x"}]}, 3]
+    rows = [
+        good,
+        {**good, "chosen": "bad "},
+        {**good, "rejected": None},
+        {**good, "chosen": [{"role": "user", "content": "x"}]},
+        3,
+    ]
     loaded = read_preferences(written(tmp_path, rows))
     assert len(loaded.pairs) == 1
-    assert Counter(row.fault for row in loaded.bad) == {"same_answers": 1, "missing_value": 1, "not_one_turn": 1, "not_an_object": 1}
+    assert Counter(row.fault for row in loaded.bad) == {
+        "same_answers": 1,
+        "missing_value": 1,
+        "not_one_turn": 1,
+        "not_an_object": 1,
+    }
 
 
 @pytest.mark.parametrize(
     ("row", "settings", "sentence"),
     [
-        ({"problem": "a", "chosen": "b"}, {}, r"has no column named rejected\. It has: problem, chosen\. Say which one it is"),
+        (
+            {"problem": "a", "chosen": "b"},
+            {},
+            r"has no column named rejected\. It has: problem, chosen\. Say which one it is",
+        ),
         ({"chosen": "a", "rejected": "b"}, {}, r"has no column named problem\. It has: chosen, rejected\."),
-        ({"problem": "a", "chosen": "b", "rejected": "c"}, {"columns": {"answer": "a"}}, r"columns\.answer: a pair has no such column"),
-        ({"problem": "a", "chosen": "b", "rejected": "b"}, {}, r"no pair is left\. .*1 row skipped \(same_answers\)"),
+        (
+            {"problem": "a", "chosen": "b", "rejected": "c"},
+            {"columns": {"answer": "a"}},
+            r"columns\.answer: a pair has no such column",
+        ),
+        (
+            {"problem": "a", "chosen": "b", "rejected": "b"},
+            {},
+            r"no pair is left\. .*1 row skipped \(same_answers\)",
+        ),
     ],
 )
-def test_what_can_not_work_is_said_at_once(tmp_path: Path, row: Any, settings: dict[str, Any], sentence: str) -> None:
+def test_what_can_not_work_is_said_at_once(
+    tmp_path: Path, row: Any, settings: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(DataError, match=sentence):
         read_preferences(written(tmp_path, [row], **settings))
 
@@ -127,15 +164,30 @@ def test_what_is_trained_is_what_the_reward_scores(finished: RunDirectory) -> No
     tokenizer = AutoTokenizer.from_pretrained(finished.checkpoints / "step-000012")
     model = AutoModelForSequenceClassification.from_pretrained(finished.checkpoints / "step-000012").eval()
     for answer_only in (True, False):
-        pair = tokenize_pair(Preference("what is 7?", "<think>hm</think> please, 7", "<think>a</think> no", ""), tokenizer, answer_only, 64)
+        pair = tokenize_pair(
+            Preference("what is 7?", "<think>hm</think> please, 7", "<think>a</think> no", ""),
+            tokenizer,
+            answer_only,
+            64,
+        )
         assert isinstance(pair, TokenizedPair)
         with torch.no_grad():
-            expected = [model(input_ids=torch.tensor([ids])).logits.item() for ids in (pair.chosen_ids, pair.rejected_ids)]
-        completions, settings = ["hm</think> please, 7", "a</think> no"], {"path": str(finished.path), "answer_only": answer_only}
-        scores = load_built_in("reward_model")(completions, ["what is 7?"] * 2, "<think>", device="cpu", **settings)
+            expected = [
+                model(input_ids=torch.tensor([ids])).logits.item()
+                for ids in (pair.chosen_ids, pair.rejected_ids)
+            ]
+        completions, settings = (
+            ["hm</think> please, 7", "a</think> no"],
+            {"path": str(finished.path), "answer_only": answer_only},
+        )
+        scores = load_built_in("reward_model")(
+            completions, ["what is 7?"] * 2, "<think>", device="cpu", **settings
+        )
         assert scores == pytest.approx(expected, abs=1e-5)
         shown = tokenizer.decode(pair.chosen_ids)
-        assert shown == ("what is 7?\n\nplease, 7" if answer_only else "what is 7?\n\n<think>hm</think> please, 7")
+        assert shown == (
+            "what is 7?\n\nplease, 7" if answer_only else "what is 7?\n\n<think>hm</think> please, 7"
+        )
     assert scored_answer("never closes", "<think>") is None
 
 
@@ -157,14 +209,18 @@ def test_no_problem_is_trained_and_held_out() -> None:
     assert not {pair.problem for pair in trained} & {pair.problem for pair in held_out}
     assert len(trained) + len(held_out) == 200 and 0.1 < len({pair.problem for pair in held_out}) / 50 < 0.5
     assert split(pairs, 0.0) == (pairs, [])
-    with pytest.raises(DataError, match=r"evaluation\.share is 0\.01, which splits the 4 pairs into 4 to train on and 0 held out"):
+    with pytest.raises(
+        DataError,
+        match=r"evaluation\.share is 0\.01, which splits the 4 pairs into 4 to train on and 0 held out",
+    ):
         split(pairs[:4], 0.01)
 
 
 def test_figures_of_a_known_evaluation() -> None:
     pairs = [TokenizedPair(problem, [0], [1]) for problem in ("a", "a", "b", "c", "d")]
     found = figures(pairs, [(2.0, 1.0), (1.0, 2.0), (3.0, 0.0), (1.0, 1.0), (0.0, 1.0)])
-    # Problems: a (1 + 0) / 2, b 1, c a tie of 0.5, d 0: mean 0.5. Margins: a (1 - 1) / 2 = 0, b 3, c 0, d -1: mean 0.5.
+    # Problems: a (1 + 0) / 2, b 1, c a tie of 0.5, d 0: mean 0.5. Margins: a (1 - 1) / 2 = 0, b 3, c 0, d -1:
+    # mean 0.5.
     assert found["accuracy"]["value"] == 0.5 and found["margin"]["value"] == 0.5
     assert found["num_pairs"] == 5 and found["num_problems"] == 4
     low, high = found["accuracy"]["ci95"]
@@ -173,31 +229,64 @@ def test_figures_of_a_known_evaluation() -> None:
 
 def test_learns_the_preference_and_leaves_a_whole_run(finished: RunDirectory) -> None:
     summary = json.loads(finished.summary_path.read_text())
-    assert summary["accuracy_after"]["value"] == 1.0 and summary["margin_after"]["ci95"][0] > 0.5 > abs(summary["margin_before"]["value"])
+    assert summary["accuracy_after"]["value"] == 1.0 and summary["margin_after"]["ci95"][0] > 0.5 > abs(
+        summary["margin_before"]["value"]
+    )
     records = finished.read_metrics()
     assert records[0]["loss"] == pytest.approx(0.693, abs=0.05)  # a new head does not tell them apart: ln 2
     assert records[-1]["loss"] < 0.2 and records[-1]["pair_accuracy"] == 1.0
     left = {str(path.relative_to(finished.path)) for path in finished.path.rglob("*") if path.is_file()}
-    assert {"config.yaml", "curves.png", "evaluations/before.json", "evaluations/step-000003.json", "evaluations/after.json"} <= left
+    assert {
+        "config.yaml",
+        "curves.png",
+        "evaluations/before.json",
+        "evaluations/step-000003.json",
+        "evaluations/after.json",
+    } <= left
     scores = json.loads((finished.evaluations / "after.json").read_text())["pairs"]
     assert len(scores) == summary["evaluations"]["after"]["num_pairs"]
     assert all(one["chosen_score"] > one["rejected_score"] for one in scores)
-    shown = [json.loads(line) for line in (finished.completions / "step-000004.jsonl").read_text().splitlines()]
-    assert len(shown) == 8 and "please" in shown[0]["chosen"] and "go away" in shown[0]["rejected"] and "think" not in shown[0]["chosen"]
+    shown = [
+        json.loads(line) for line in (finished.completions / "step-000004.jsonl").read_text().splitlines()
+    ]
+    assert (
+        len(shown) == 8
+        and "please" in shown[0]["chosen"]
+        and "go away" in shown[0]["rejected"]
+        and "think" not in shown[0]["chosen"]
+    )
 
 
 def test_loss_is_bradley_terry(folder: Path) -> None:
-    """One step over all pairs, from the model as it was initialised: - mean log sigmoid(margin) + 0.1 mean (sum of scores)^2."""
-    settings = ["center_coefficient=0.1", "batch_size=60", "micro_batch_size=12", "evaluation={share: 0}", "max_steps=1"]
+    """One step over all pairs, from the model as it was initialised: - mean log sigmoid(margin) + 0.1 mean
+    (sum of scores)^2.
+    """
+    settings = [
+        "center_coefficient=0.1",
+        "batch_size=60",
+        "micro_batch_size=12",
+        "evaluation={share: 0}",
+        "max_steps=1",
+    ]
     recipe = load_recipe("reward-model", folder / "recipe.yaml", settings)
-    tokenizer, model = AutoTokenizer.from_pretrained(folder / "policy"), reward_model.load_scorer(recipe).eval()
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(folder / "policy"),
+        reward_model.load_scorer(recipe).eval(),
+    )
     pairs, _, _ = reward_model.read_pairs(recipe, tokenizer)
     with torch.no_grad():
         texts = [ids for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
-        scores = torch.tensor([float(model(input_ids=torch.tensor([ids])).logits) for ids in texts]).view(-1, 2)
-    expected = -torch.nn.functional.logsigmoid(scores[:, 0] - scores[:, 1]).mean() + 0.1 * (scores.sum(dim=1) ** 2).mean()
+        scores = torch.tensor([float(model(input_ids=torch.tensor([ids])).logits) for ids in texts]).view(
+            -1, 2
+        )
+    expected = (
+        -torch.nn.functional.logsigmoid(scores[:, 0] - scores[:, 1]).mean()
+        + 0.1 * (scores.sum(dim=1) ** 2).mean()
+    )
     assert len(pairs) == 60
-    assert train(folder, "run_name=bradley", *settings).read_metrics()[0]["loss"] == pytest.approx(expected.item(), rel=1e-4)
+    assert train(folder, "run_name=bradley", *settings).read_metrics()[0]["loss"] == pytest.approx(
+        expected.item(), rel=1e-4
+    )
 
 
 def test_resume_goes_on_exactly(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,11 +313,17 @@ def test_two_processes_compute_what_one_does(folder: Path) -> None:
     pair = start_two("reward-model", folder / "recipe.yaml", "run_name=pair", "max_steps=2")
     for one, two in zip(untimed(alone), untimed(pair), strict=True):
         assert one.keys() == two.keys()
-        assert {name: value for name, value in two.items() if name != "completions"} == pytest.approx(one, rel=1e-3, abs=1e-5)
+        assert {name: value for name, value in two.items() if name != "completions"} == pytest.approx(
+            one, rel=1e-3, abs=1e-5
+        )
     for name in ("before", "after"):
         records = [json.loads((run.evaluations / f"{name}.json").read_text()) for run in (alone, pair)]
-        assert [one["problem"] for one in records[0]["pairs"]] == [one["problem"] for one in records[1]["pairs"]]
-        assert records[1]["figures"]["margin"]["value"] == pytest.approx(records[0]["figures"]["margin"]["value"], abs=1e-3)
+        assert [one["problem"] for one in records[0]["pairs"]] == [
+            one["problem"] for one in records[1]["pairs"]
+        ]
+        assert records[1]["figures"]["margin"]["value"] == pytest.approx(
+            records[0]["figures"]["margin"]["value"], abs=1e-3
+        )
 
 
 def test_the_embedded_model_can_become_one(folder: Path) -> None:
@@ -243,14 +338,19 @@ def test_the_embedded_model_can_become_one(folder: Path) -> None:
     [
         (["data.columns={chosen: better}"], r"data\.columns\.chosen: .* has no column 'better'"),
         (["max_length=4"], r"no pair is left\. .*60 rows skipped \(too_long\)"),
-        (["evaluation.share=0.0001"], r"evaluation\.share is 0\.0001, which splits the 60 pairs into 60 to train on and 0 held out"),
+        (
+            ["evaluation.share=0.0001"],
+            r"evaluation\.share is 0\.0001, which splits the 60 pairs into 60 to train on and 0 held out",
+        ),
         (["evaluation.data={source: a.jsonl}"], r"evaluation has both data and share"),
         (["evaluation.share=0"], r"evaluation\.every_steps is set, but there are no held-out pairs"),
         (["batch_size=6"], r"batch_size is 6, which is not a multiple of micro_batch_size \(4\)"),
         (["model.path=./nowhere"], r"model\.path: there is no folder"),
     ],
 )
-def test_errors_come_before_the_model_is_loaded(folder: Path, overrides: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_come_before_the_model_is_loaded(
+    folder: Path, overrides: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def load(*arguments: object) -> None:
         raise AssertionError("the model was loaded")
 

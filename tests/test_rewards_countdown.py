@@ -83,7 +83,15 @@ def test_does_not_score(answer, numbers, target):
 
 
 @pytest.mark.parametrize(
-    "answer", ["(" * 100_000, "-" * 400 + "1", "(" * 200 + "1" + ")" * 200, "1+" * 100_000 + "1", r"\frac{1}" * 60, "9" * 490]
+    "answer",
+    [
+        "(" * 100_000,
+        "-" * 400 + "1",
+        "(" * 200 + "1" + ")" * 200,
+        "1+" * 100_000 + "1",
+        r"\frac{1}" * 60,
+        "9" * 490,
+    ],
 )
 def test_degenerate_answers_are_wrong_at_once(answer):
     start = time.process_time()
@@ -126,5 +134,9 @@ def test_labelled_cases():
     cases = [json.loads(line) for line in CASES.read_text("utf-8").splitlines()]
     public = [case for case in cases if case["split"] == "public"]
     assert len(public) >= 20
-    wrong = [case["reason"] for case in public if (reward([case["text"]], [case["nums"]], [case["target"]]) == [1.0]) != case["expected"]]
+    wrong = [
+        case["reason"]
+        for case in public
+        if (reward([case["text"]], [case["nums"]], [case["target"]]) == [1.0]) != case["expected"]
+    ]
     assert wrong == []

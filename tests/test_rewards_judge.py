@@ -58,7 +58,15 @@ def ask(server, completions, answers=None, **settings):
     judge = load_built_in("judge")
     events = Counter()
     rows = len(completions)
-    scores = judge(completions, ["What is 2 + 2?"] * rows, answers or [None] * rows, url=server.url, model="m", events=events, **settings)
+    scores = judge(
+        completions,
+        ["What is 2 + 2?"] * rows,
+        answers or [None] * rows,
+        url=server.url,
+        model="m",
+        events=events,
+        **settings,
+    )
     return scores, events
 
 
@@ -69,7 +77,12 @@ def test_score_and_request(server, monkeypatch):
     path, body = server.requests[0]
     assert path == "/v1/chat/completions" and body["model"] == "m" and body["temperature"] == 0
     prompt = body["messages"][0]["content"]
-    assert "What is 2 + 2?" in prompt and "It is 4." in prompt and "<<<REFERENCE\n4\n" in prompt and "hidden" not in prompt
+    assert (
+        "What is 2 + 2?" in prompt
+        and "It is 4." in prompt
+        and "<<<REFERENCE\n4\n" in prompt
+        and "hidden" not in prompt
+    )
     assert server.headers[0]["Authorization"] == "Bearer secret"
 
 
@@ -125,7 +138,10 @@ def test_reply_without_a_score(server):
 
 def test_wrong_key_stops_with_a_sentence(server):
     server.replies = [401]
-    with pytest.raises(RewardError, match=r"answers 401 Unauthorized. Check url, model and the environment variable OPENAI_API_KEY"):
+    with pytest.raises(
+        RewardError,
+        match=r"answers 401 Unauthorized. Check url, model and the environment variable OPENAI_API_KEY",
+    ):
         ask(server, ["a", "b"])
 
 
@@ -150,7 +166,8 @@ def test_thoughts_without_an_answer_score_nothing(server):
 
 
 @pytest.mark.parametrize(
-    ("settings", "sentence"), [({"url": "file:///etc/passwd"}, "must start with http"), ({"scale": 0}, "scale must be")]
+    ("settings", "sentence"),
+    [({"url": "file:///etc/passwd"}, "must start with http"), ({"scale": 0}, "scale must be")],
 )
 def test_arguments_are_checked(settings, sentence):
     with pytest.raises(RewardError, match=sentence):

@@ -31,7 +31,9 @@ def test_every_built_in_loads_and_has_a_docstring(folder):
 
 
 def test_unknown_built_in_names_the_nearest_and_all(folder):
-    with pytest.raises(RewardError, match=r"no built-in reward 'acuracy'.*Did you mean accuracy\?.*cosine_length"):
+    with pytest.raises(
+        RewardError, match=r"no built-in reward 'acuracy'.*Did you mean accuracy\?.*cosine_length"
+    ):
         load_reward("acuracy", folder)
 
 
@@ -45,13 +47,16 @@ def test_module_of_the_working_directory(folder):
     write(folder / "rewards" / "helper.py", "FACTOR = 2\n")
     write(
         folder / "rewards" / "mine.py",
-        "def bonus(completions):\n    from rewards.helper import FACTOR\n    return [FACTOR * len(c) for c in completions]\n",
+        "def bonus(completions):\n    from rewards.helper import FACTOR\n    return [FACTOR * len(c) for c "
+        "in completions]\n",
     )
     assert load_reward("rewards.mine:bonus", folder).file == folder / "rewards" / "mine.py"
 
 
 def test_users_own_rewards_folder_wins_over_the_bundled_one(folder):
-    write(folder / "rewards" / "tag_count.py", "def tag_count(completions): return [7 for c in completions]\n")
+    write(
+        folder / "rewards" / "tag_count.py", "def tag_count(completions): return [7 for c in completions]\n"
+    )
     assert load_reward("rewards.tag_count:tag_count", folder).function(["x"]) == [7]
     assert load_reward("tag_count", folder).function(["x"]) == [0.0]
 
@@ -83,11 +88,23 @@ def test_same_file_is_imported_once(folder):
     [
         ("nowhere.py:f", None, "there is no file .*nowhere.py"),
         ("a.py", "x = 1", "names a file but no function: write a.py:my_function"),
-        ("a.py:lenght", "def length(completions): return []", r"lenght does not exist in .*a.py. Did you mean length\? It has: length"),
+        (
+            "a.py:lenght",
+            "def length(completions): return []",
+            r"lenght does not exist in .*a.py. Did you mean length\? It has: length",
+        ),
         ("a.py:LIMIT", "LIMIT = 3", "LIMIT is not a function in .*a.py. It has no function"),
-        ("a.py:F", "class F:\n    def __call__(self, completions): return []", "F is a class, not a function, in .*a.py"),
+        (
+            "a.py:F",
+            "class F:\n    def __call__(self, completions): return []",
+            "F is a class, not a function, in .*a.py",
+        ),
         ("a.py:f", "def f(:\n", "a.py, line 1"),
-        ("a.py:f", "import not_installed_anywhere\n", "imports not_installed_anywhere, which is not installed"),
+        (
+            "a.py:f",
+            "import not_installed_anywhere\n",
+            "imports not_installed_anywhere, which is not installed",
+        ),
         ("a.py:f", "1 / 0\n", "importing .*a.py failed: ZeroDivisionError"),
         ("rewards.gone:f", None, "there is no module rewards.gone .*gone.py"),
         ("no module:f", None, "neither module:function nor file.py:function"),
@@ -105,17 +122,21 @@ def test_every_keyword_and_column_reaches_the_function(folder):
     write(
         folder / "a.py",
         "seen = {}\n"
-        "def f(prompts, completions, completion_ids, finish_reasons, max_completion_length, prefill, answer, problem, level,\n"
+        "def f(prompts, completions, completion_ids, finish_reasons, max_completion_length, prefill, "
+        "answer, problem, level,\n"
         "      *, scale, events):\n"
         "    seen.update(locals())\n    events['mine'] += 2\n    return [scale for _ in completions]\n",
     )
-    rewards = reward_set(RewardConfig(function="a.py:f", arguments={"scale": 3}), columns={"answer", "problem", "level"})
+    rewards = reward_set(
+        RewardConfig(function="a.py:f", arguments={"scale": 3}), columns={"answer", "problem", "level"}
+    )
     result = rewards.score([make_prompt("4", "<think>", level=5)], [make_completion("hi")], 10, "<think>")
     assert result.total == [3.0] and result.events == {"mine": 2}
     seen = load_reward("a.py:f", folder).module.seen
     assert seen.pop("events") == {"mine": 2}
     assert seen == {
-        "prompts": ["Q: 2 + 2<think>"], "completions": ["hi"], "completion_ids": [[0, 1, 2]], "finish_reasons": ["eos"],
+        "prompts": ["Q: 2 + "
+                    "2<think>"], "completions": ["hi"], "completion_ids": [[0, 1, 2]], "finish_reasons": ["eos"],
         "max_completion_length": 10, "prefill": "<think>", "answer": ["4"], "problem": ["2 + 2"], "level": [5], "scale": 3,
     }  # fmt: skip
 
@@ -123,29 +144,47 @@ def test_every_keyword_and_column_reaches_the_function(folder):
 def test_kwargs_receive_every_column(folder):
     write(folder / "a.py", "def f(completions, **kwargs): return [len(kwargs) for _ in completions]\n")
     # prompts, completion_ids, finish_reasons, max_completion_length, prefill, answer, problem, level
-    assert score(reward_set(RewardConfig(function="a.py:f"), columns={"level"}), ["x"], level=[1]).total == [8.0]
+    assert score(reward_set(RewardConfig(function="a.py:f"), columns={"level"}), ["x"], level=[1]).total == [
+        8.0
+    ]
 
 
 def test_setting_is_not_filled_from_a_column_of_the_same_name(folder):
     write(folder / "a.py", "def f(completions, *, level=7): return [level for _ in completions]\n")
-    assert score(reward_set(RewardConfig(function="a.py:f"), columns={"level"}), ["x"], level=[1]).total == [7.0]
+    assert score(reward_set(RewardConfig(function="a.py:f"), columns={"level"}), ["x"], level=[1]).total == [
+        7.0
+    ]
 
 
 def test_optional_column_is_filled_where_the_data_has_it(folder):
     write(folder / "a.py", "def f(completions, level=None): return [0.0 if level is None else level[0]]\n")
-    assert score(reward_set(RewardConfig(function="a.py:f"), columns={"level"}), ["x"], level=[1]).total == [1.0]
+    assert score(reward_set(RewardConfig(function="a.py:f"), columns={"level"}), ["x"], level=[1]).total == [
+        1.0
+    ]
     assert score(reward_set(RewardConfig(function="a.py:f")), ["x"]).total == [0.0]
 
 
 @pytest.mark.parametrize(
     ("code", "arguments", "sentence"),
     [
-        ("def f(completions, levle): return []", {}, r"needs 'levle'.*\(answer, level, problem\).*Did you mean level\?.*data.columns"),
-        ("def f(completions, *, scale): return []", {"scael": 1}, r"no parameter 'scael'.*Did you mean scale\? It takes: scale"),
+        (
+            "def f(completions, levle): return []",
+            {},
+            r"needs 'levle'.*\(answer, level, problem\).*Did you mean level\?.*data.columns",
+        ),
+        (
+            "def f(completions, *, scale): return []",
+            {"scael": 1},
+            r"no parameter 'scael'.*Did you mean scale\? It takes: scale",
+        ),
         ("def f(completions): return []", {"scale": 1}, "It takes no arguments"),
         ("def f(completions, prefill): return []", {"prefill": "x"}, "arguments.prefill can't be set"),
         ("def f(completions, /): return []", {}, "stands before '/'"),
-        ("def f(): return []", {}, r"f \(.*a.py\) takes nothing of the batch.* Give it a parameter completions"),
+        (
+            "def f(): return []",
+            {},
+            r"f \(.*a.py\) takes nothing of the batch.* Give it a parameter completions",
+        ),
         ("def f(*, scale=1): return []", {"scale": 2}, "takes nothing of the batch"),
     ],
 )

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from r1rl.bundled import bundled_path
+from r1rl.config.bundled import bundled_path
 from r1rl.config.load import load_recipe
 from r1rl.errors import RewardError
 from tests.reward_helpers import load_built_in
@@ -45,11 +45,19 @@ def test_an_impossible_probability_stops_the_run() -> None:
 
 
 def test_the_control_differs_from_the_real_run_in_its_rewards_alone() -> None:
-    real, control = (load_recipe("grpo", RECIPES / "zero_rl" / f"{name}.yaml") for name in ("tiny", "tiny_random_reward"))
+    real, control = (
+        load_recipe("grpo", RECIPES / "zero_rl" / f"{name}.yaml") for name in ("tiny", "tiny_random_reward")
+    )
     same = dataclasses.replace(control, run_name=real.run_name, rewards=real.rewards)
     assert same == real
-    assert [(reward.function, reward.weight) for reward in control.rewards] == [("random_reward", 1.0), ("countdown", 0.0)]
+    assert [(reward.function, reward.weight) for reward in control.rewards] == [
+        ("random_reward", 1.0),
+        ("countdown", 0.0),
+    ]
     evaluation = load_recipe("evaluate", RECIPES / "evaluate" / "random_reward.yaml")
     runs = [f"{recipe.output_dir}/{recipe.run_name}" for recipe in (real, control)]
     assert [model.path for model in evaluation.models] == ["embedded", *runs]
-    assert evaluation.prompt == real.prompt and evaluation.max_completion_length == real.rollout.max_completion_length
+    assert (
+        evaluation.prompt == real.prompt
+        and evaluation.max_completion_length == real.rollout.max_completion_length
+    )

@@ -24,7 +24,9 @@ def save_model(folder, num_labels, pad=True):
     vocabulary = {"<pad>": 0, "<unk>": 1, **{word: index + 2 for index, word in enumerate(WORDS)}}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>").save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>").save_pretrained(
+        folder
+    )
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(vocabulary), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
@@ -40,7 +42,10 @@ def expected(folder, text):
     """The score of one text by the model itself, without padding."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForSequenceClassification.from_pretrained(folder)
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(folder),
+        AutoModelForSequenceClassification.from_pretrained(folder),
+    )
     with torch.no_grad():
         return model(**tokenizer(text, return_tensors="pt")).logits[0, 0].item()
 
@@ -50,7 +55,9 @@ def test_scores_are_the_models_own_whatever_the_batch(folder):
     answers = ["w1 w2", "w3", " ".join(WORDS[:30]), "w5 w6 w7 w8 w9", ""]
     wanted = [expected(folder, f"w10 w11\n\n{answer}") for answer in answers]
     for batch_tokens in (40, 64, 16384):
-        scores = reward(answers, ["w10 w11"] * 5, path=folder, device="cpu", batch_tokens=batch_tokens, max_length=40)
+        scores = reward(
+            answers, ["w10 w11"] * 5, path=folder, device="cpu", batch_tokens=batch_tokens, max_length=40
+        )
         assert scores == pytest.approx(wanted, abs=1e-5)
     assert len({round(score, 4) for score in wanted}) == 5
 
@@ -66,15 +73,17 @@ def test_only_the_answer_is_judged(folder):
 
 
 def test_long_texts_keep_their_end(folder):
-    scores = load_built_in("reward_model")([" ".join(WORDS)], ["w10"], path=folder, device="cpu", max_length=4)
+    scores = load_built_in("reward_model")(
+        [" ".join(WORDS)], ["w10"], path=folder, device="cpu", max_length=4
+    )
     assert scores == pytest.approx([expected(folder, " ".join(WORDS[-4:]))], abs=1e-5)
 
 
 def test_sigmoid(folder):
     score = expected(folder, "w10\n\nw1")
-    assert load_built_in("reward_model")(["w1"], ["w10"], path=folder, device="cpu", sigmoid=True) == pytest.approx(
-        [1 / (1 + 2.718281828459045**-score)], abs=1e-5
-    )
+    assert load_built_in("reward_model")(
+        ["w1"], ["w10"], path=folder, device="cpu", sigmoid=True
+    ) == pytest.approx([1 / (1 + 2.718281828459045**-score)], abs=1e-5)
 
 
 def test_chat_template_is_used(folder, tmp_path):
@@ -84,7 +93,9 @@ def test_chat_template_is_used(folder, tmp_path):
 
     shutil.copytree(folder, tmp_path / "chat")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.chat_template = "{% for m in messages %}{{ 'w20 ' if m.role == 'user' else 'w21 ' }}{{ m.content }} {% endfor %}"
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ 'w20 ' if m.role == 'user' else 'w21 ' }}{{ m.content }} {% endfor %}"
+    )
     tokenizer.save_pretrained(tmp_path / "chat")
     scores = load_built_in("reward_model")(["w1"], ["w10"], path=str(tmp_path / "chat"), device="cpu")
     assert scores == pytest.approx([expected(folder, "w20 w10 w21 w1")], abs=1e-5)

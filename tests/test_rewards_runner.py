@@ -12,7 +12,7 @@ from r1rl.config.schema import RewardConfig
 from r1rl.errors import RewardError
 from tests.reward_helpers import make_completion, make_prompt, reward_set, score
 
-CODE = '''
+CODE = """
 import asyncio, threading, time
 calls = []
 running = []
@@ -91,7 +91,7 @@ def stops(completions):
 
 def close():
     closed.append(True)
-'''
+"""
 
 
 @pytest.fixture
@@ -145,7 +145,9 @@ def test_gates_close_by_value_and_range(module):
 
 def test_gate_on_a_gated_reward_is_closed_where_that_one_is(module):
     rewards = reward_set(
-        config("constant", when={"length": 1.0}), config("length", when={"as_number": {"max": 5}}), config("as_number")
+        config("constant", when={"length": 1.0}),
+        config("length", when={"as_number": {"max": 5}}),
+        config("as_number"),
     )
     assert score(rewards, ["3", "9", "12"]).by_name["constant"] == [1.0, None, None]
 
@@ -168,12 +170,21 @@ def test_bad_gates_are_refused(module, when, sentence):
 def test_where_chooses_the_rewards_of_a_row(module):
     rewards = reward_set(
         RewardConfig(function="mine.py:as_number", name="rule", where={"domain": "reasoning"}),
-        RewardConfig(function="mine.py:length", name="taste", weight=2.0, where={"domain": ["helpfulness", "harmlessness"]}),
+        RewardConfig(
+            function="mine.py:length",
+            name="taste",
+            weight=2.0,
+            where={"domain": ["helpfulness", "harmlessness"]},
+        ),
         config("length", weight=0.1, when={"rule": 1}),
         outcome="rule",
         columns={"answer", "problem", "domain"},
     )
-    result = score(rewards, ["1", "0", "abc", "5", "1"], domain=["reasoning", "reasoning", "helpfulness", "harmlessness", "other"])
+    result = score(
+        rewards,
+        ["1", "0", "abc", "5", "1"],
+        domain=["reasoning", "reasoning", "helpfulness", "harmlessness", "other"],
+    )
     assert result.by_name == {
         "rule": [1.0, 0.0, None, None, None],
         "taste": [None, None, 3.0, 1.0, None],
@@ -190,14 +201,18 @@ def test_where_chooses_the_rewards_of_a_row(module):
 
 def test_reward_is_not_called_for_rows_outside_its_where(module):
     """The column `numbers` is missing from the other rows: the function must not see them."""
-    rewards = reward_set(config("empties", where={"domain": "a"}), columns={"answer", "problem", "domain", "numbers"})
+    rewards = reward_set(
+        config("empties", where={"domain": "a"}), columns={"answer", "problem", "domain", "numbers"}
+    )
     result = score(rewards, ["x", "y"], domain=["a", "b"], numbers=[[1], None])
     assert (result.by_name["empties"], result.events) == ([0.0, None], {})
 
 
 @pytest.mark.parametrize("column", ["domian", "answer"])
 def test_where_must_name_a_column(module, column):
-    with pytest.raises(RewardError, match=rf"rewards: length: where.{column}: the data has no such column.*It has: domain"):
+    with pytest.raises(
+        RewardError, match=rf"rewards: length: where.{column}: the data has no such column.*It has: domain"
+    ):
         reward_set(config("length", where={column: "x"}), columns={"answer", "problem", "domain"})
 
 
@@ -210,7 +225,9 @@ def test_outcome_is_the_first_of_the_known_ones_or_the_named_one(module):
 
 
 def test_outcome_reaches_the_rewards_that_ask_for_it(module):
-    result = score(reward_set(config("copies_outcome"), config("as_number"), outcome="as_number"), ["2", "none"])
+    result = score(
+        reward_set(config("copies_outcome"), config("as_number"), outcome="as_number"), ["2", "none"]
+    )
     assert result.by_name["copies_outcome"] == [20.0, None]
     with pytest.raises(RewardError, match="needs the outcome, but no reward"):
         reward_set(config("copies_outcome"), config("as_number"))
@@ -310,9 +327,12 @@ def test_async_functions(module):
 def test_arrays_and_booleans_are_numbers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.py").write_text(
-        "import numpy as np\ndef f(completions): return np.ones(len(completions))\ndef g(completions): return [True for _ in completions]\n"
+        "import numpy as np\ndef f(completions): return np.ones(len(completions))\ndef g(completions): "
+        "return [True for _ in completions]\n"
     )
-    assert score(reward_set(RewardConfig(function="a.py:f"), RewardConfig(function="a.py:g")), ["x"]).total == [2.0]
+    assert score(
+        reward_set(RewardConfig(function="a.py:f"), RewardConfig(function="a.py:g")), ["x"]
+    ).total == [2.0]
 
 
 def test_batches_overlap_the_caller_but_not_each_other(module):
@@ -331,7 +351,9 @@ def test_rewards_run_beside_each_other(tmp_path, monkeypatch):
         "def f(completions):\n    both.wait(5)\n    return [1.0]\n"
         "def g(completions):\n    both.wait(5)\n    return [2.0]\n"
     )
-    assert score(reward_set(RewardConfig(function="a.py:f"), RewardConfig(function="a.py:g")), ["x"]).total == [3.0]
+    assert score(
+        reward_set(RewardConfig(function="a.py:f"), RewardConfig(function="a.py:g")), ["x"]
+    ).total == [3.0]
 
 
 def test_close_reaches_the_modules(module):
@@ -341,7 +363,9 @@ def test_close_reaches_the_modules(module):
 
 def test_close_that_a_module_has_imported_is_not_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "a.py").write_text("from os import close\ndef f(completions): return [0.0 for _ in completions]\n")
+    (tmp_path / "a.py").write_text(
+        "from os import close\ndef f(completions): return [0.0 for _ in completions]\n"
+    )
     rewards = reward_set(RewardConfig(function="a.py:f"))
     rewards.close()  # os.close() without a descriptor would raise
     assert score(rewards, ["x"]).total == [0.0]

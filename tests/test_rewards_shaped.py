@@ -26,7 +26,11 @@ def closed_form_cases(name):
 
 def test_format_full():
     reward = load_built_in("format")
-    assert reward([GOOD, f"\n{GOOD}\n", "<think>\nr\n</think>\n\n<answer>\na\n</answer>\n"]) == [1.0, 1.0, 1.0]
+    assert reward([GOOD, f"\n{GOOD}\n", "<think>\nr\n</think>\n\n<answer>\na\n</answer>\n"]) == [
+        1.0,
+        1.0,
+        1.0,
+    ]
     assert reward([GOOD], full=2.0) == [2.0]
 
 
@@ -92,19 +96,30 @@ def test_format_and_tag_count_match_the_closed_form_cases():
 
 def test_tag_count():
     reward = load_built_in("tag_count")
-    assert reward([GOOD, "4", "<answer>4</answer>", GOOD + GOOD, "<think><think></think>"]) == [1.0, 0.0, 0.5, 0.0, 0.25]
+    assert reward([GOOD, "4", "<answer>4</answer>", GOOD + GOOD, "<think><think></think>"]) == [
+        1.0,
+        0.0,
+        0.5,
+        0.0,
+        0.25,
+    ]
     assert reward(["a</think><answer>4</answer>"], prefill="<think>") == [1.0]
 
 
 def test_cosine_length_golden_values():
     reward = load_built_in("cosine_length")
     ids = [[0] * length for length in (0, 25, 100, 250)]
-    # M = 100, correct: 0.5 + 0.25 * (1 + cos(pi L / M)): L = 0: 1; L = 25: 0.5 + 0.25 * (1 + sqrt(1/2)) = 0.926777; from L = M on: 0.5
+    # M = 100, correct: 0.5 + 0.25 * (1 + cos(pi L / M)): L = 0: 1; L = 25: 0.5 + 0.25 * (1 + sqrt(1/2)) =
+    # 0.926777; from L = M on: 0.5
     assert reward(ids, [1.0] * 4, 100) == pytest.approx([1.0, 0.5 + 0.25 * (1 + math.sqrt(0.5)), 0.5, 0.5])
     # wrong: -0.5 - 0.25 * (1 + cos): -1 at 0, -0.5 from M on
-    assert reward(ids, [0.0] * 4, 100) == pytest.approx([-1.0, -0.5 - 0.25 * (1 + math.sqrt(0.5)), -0.5, -0.5])
+    assert reward(ids, [0.0] * 4, 100) == pytest.approx(
+        [-1.0, -0.5 - 0.25 * (1 + math.sqrt(0.5)), -0.5, -0.5]
+    )
     assert reward(ids, [None] * 4, 100) == [None] * 4
-    assert reward([[0] * 50], [0.5], 1000, max_length=100, wrong=(-10.0, 0.0)) == pytest.approx([-5.0])  # half right is not right
+    assert reward([[0] * 50], [0.5], 1000, max_length=100, wrong=(-10.0, 0.0)) == pytest.approx(
+        [-5.0]
+    )  # half right is not right
     with pytest.raises(RewardError, match="two numbers"):
         reward(ids, [1.0] * 4, 100, correct=[1.0])
 
@@ -118,10 +133,19 @@ def test_cosine_length_matches_the_closed_form():
 
 
 def test_cosine_length_takes_the_outcome_from_the_recipe():
-    rewards = reward_set(RewardConfig(function="countdown"), RewardConfig(function="cosine_length"), columns={"numbers", "target"})
+    rewards = reward_set(
+        RewardConfig(function="countdown"),
+        RewardConfig(function="cosine_length"),
+        columns={"numbers", "target"},
+    )
     texts = ["<think>a</think><answer>2 + 2</answer>", "<think>a</think><answer>2 - 2</answer>"]
     prompts = [make_prompt(numbers=[2, 2], target=4)] * 2
-    result = rewards.score(prompts, [make_completion(text, num_tokens=10) for text in texts], max_completion_length=10, prefill="")
+    result = rewards.score(
+        prompts,
+        [make_completion(text, num_tokens=10) for text in texts],
+        max_completion_length=10,
+        prefill="",
+    )
     assert result.outcome == [1.0, 0.0] and result.by_name["cosine_length"] == pytest.approx([0.5, -0.5])
 
 
@@ -139,14 +163,18 @@ def test_soft_overlong_golden_values():
 def test_soft_overlong_matches_the_closed_form():
     reward = load_built_in("soft_overlong")
     for case in closed_form_cases("soft_overlong"):
-        assert reward([[0] * case["length"]], case["max_len"], cache=case["cache"])[0] == pytest.approx(case["value"], abs=1e-9)
+        assert reward([[0] * case["length"]], case["max_len"], cache=case["cache"])[0] == pytest.approx(
+            case["value"], abs=1e-9
+        )
 
 
 def test_repetition_golden_values():
     reward = load_built_in("repetition")
     # 1 1 1 1: bigrams (1,1) x 3, 1 distinct: 1 - 1/3; 1 2 3 4: all distinct; one token: no bigram
     assert reward([[1, 1, 1, 1], [1, 2, 3, 4], [1], []], ngram=2) == pytest.approx([-2 / 3, 0.0, 0.0, 0.0])
-    assert reward([[1, 1, 1, 1]], ngram=3, max_penalty=-0.5) == pytest.approx([-0.25])  # two trigrams, one distinct
+    assert reward([[1, 1, 1, 1]], ngram=3, max_penalty=-0.5) == pytest.approx(
+        [-0.25]
+    )  # two trigrams, one distinct
     with pytest.raises(RewardError, match="would reward repetition"):
         reward([[1]], max_penalty=1.0)
 
@@ -156,7 +184,9 @@ def test_repetition_matches_the_closed_form():
     reward = load_built_in("repetition")
     for case in closed_form_cases("repetition"):
         words = case["full_text"].lower().split()
-        assert reward([words], ngram=case["ngram"], max_penalty=case["max_penalty"])[0] == pytest.approx(case["value"], abs=1e-9)
+        assert reward([words], ngram=case["ngram"], max_penalty=case["max_penalty"])[0] == pytest.approx(
+            case["value"], abs=1e-9
+        )
 
 
 def test_language_consistency_looks_at_the_thoughts():
@@ -173,14 +203,18 @@ def test_language_consistency_looks_at_the_thoughts():
 
 def test_reasoning_steps():
     reward = load_built_in("reasoning_steps")
-    assert reward(["Step 1: add.\nStep 2: divide.\n3. Done.", "First, add. Then, stop.", "4"]) == pytest.approx([1.0, 2 / 3, 0.0])
+    assert reward(
+        ["Step 1: add.\nStep 2: divide.\n3. Done.", "First, add. Then, stop.", "4"]
+    ) == pytest.approx([1.0, 2 / 3, 0.0])
     assert reward(["首先，相加。最后，得到答案。"], steps=2) == [1.0]
     assert reward(["The first number is 3 and the next one is 4. 2.5 - 1 = 1.5"]) == [0.0]
 
 
 def test_reflection_looks_at_the_thoughts():
     reward = load_built_in("reflection")
-    assert reward(["2 + 2 = 4. check: yes</think> <answer>4</answer>", "2 + 2 = 4</think> <answer>wait, 4</answer>"]) == [1.0, 0.0]
+    assert reward(
+        ["2 + 2 = 4. check: yes</think> <answer>4</answer>", "2 + 2 = 4</think> <answer>wait, 4</answer>"]
+    ) == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("name", ["reasoning_steps", "reflection"])

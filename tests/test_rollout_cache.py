@@ -1,10 +1,10 @@
-"""r1rl.rollout.cache: what is written is what is read, through growth, compaction and refill."""
+"""r1rl.rollout.native.cache: what is written is what is read, through growth, compaction and refill."""
 
 from __future__ import annotations
 
 import torch
 
-from r1rl.rollout.cache import COLUMN_BUCKET, PackedPrompts, RowCache, bucket_columns
+from r1rl.rollout.native.cache import COLUMN_BUCKET, PackedPrompts, RowCache, bucket_columns
 
 LAYERS, HEADS, SIZE = 2, 3, 4
 
@@ -19,7 +19,9 @@ def packed(total: int, seed: int = 0) -> PackedPrompts:
     return prompts
 
 
-def write(cache: RowCache, positions: list[int], seed: int) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
+def write(
+    cache: RowCache, positions: list[int], seed: int
+) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
     """One decode step with random states; per layer what went in and what came out."""
     generator = torch.Generator().manual_seed(seed)
     cache.reserve(max(positions) + 1)

@@ -1,4 +1,6 @@
-"""Compiled decoder layers: one compiled function for all layers and sizes, which does what the layers do, or isn't taken."""
+"""Compiled decoder layers: one compiled function for all layers and sizes, which does what the layers do, or
+isn't taken.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,12 @@ import torch
 from recorded_steps import RecordedSteps
 from rollout_helpers import PROMPTS, SEEDS, configs, flat, native, run, tiny_model, tokens
 
+from r1rl.compute.graphs import RunAgain
+from r1rl.objective.sampling import Sampling
 from r1rl.rollout import build_engine
-from r1rl.rollout.compiled import CompiledStep, LayerCall, find_runs
-from r1rl.rollout.graphs import RunAgain
-from r1rl.rollout.method import StepMethod
-from r1rl.rollout.native import NativeEngine
-from r1rl.sampling import Sampling
+from r1rl.rollout.native.compiled import CompiledStep, LayerCall, find_runs
+from r1rl.rollout.native.engine import NativeEngine
+from r1rl.rollout.native.method import StepMethod
 
 SAMPLING = Sampling(70, temperature=0.9, eos_token_ids=(4, 50))
 
@@ -37,22 +39,31 @@ def fresh_compiler() -> None:
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n == "qwen3" else pytest.mark.slow) for n in sorted(configs())])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n == "qwen3" else pytest.mark.slow) for n in sorted(configs())]
+)
 def test_compiled_layers_draw_the_same_completions(name: str) -> None:
     model, compiler, capture = tiny_model(configs()[name]), Counted(), RecordedSteps()
     engine = native(model, reason="it agrees", compiler=compiler, capture=capture)
-    assert engine.reason == "it agrees; its decoder layers are compiled; its decode steps are captured and replayed"
+    assert (
+        engine.reason
+        == "it agrees; its decoder layers are compiled; its decode steps are captured and replayed"
+    )
     next(engine.generate(PROMPTS, 4, SAMPLING, SEEDS))
-    assert not any("forward" in module.__dict__ for module in model.modules()), "between two steps the model is as it was"
+    assert not any("forward" in module.__dict__ for module in model.modules()), (
+        "between two steps the model is as it was"
+    )
     found = flat(run(engine, PROMPTS, 4, SAMPLING, SEEDS))
     expected = flat(run(native(model), PROMPTS, 4, SAMPLING, SEEDS))
     assert [completion.token_ids for completion in found] == [completion.token_ids for completion in expected]
     for mine, plain in zip(found, expected, strict=True):
         assert mine.logprobs == pytest.approx(plain.logprobs, abs=1e-5)
     assert capture.captured >= 4  # 24, 16 and 8 rows, 64 and 128 columns
-    # For each kind of layer, of which models have one or two: one graph for fixed sizes, then one as the first of them varies, one as
+    # For each kind of layer, of which models have one or two: one graph for fixed sizes, then one as the
+    # first of them varies, one as
     # the second does. Not one for each of 3 layers, nor for each of the sizes.
-    # Draws, rotary frequencies and the last norm: two or three each, for fixed and for varying numbers of rows.
+    # Draws, rotary frequencies and the last norm: two or three each, for fixed and for varying numbers of
+    # rows.
     assert compiler.graphs <= 3 * (2 if name in ("gemma2", "deepseek_v3") else 1) + 3 * 3
 
 
@@ -68,7 +79,9 @@ def test_layers_between_which_nothing_happens_run_together() -> None:
     assert find_runs(calls()) == [[0, 1, 2, 3], [], [], [], [4, 5, 6, 7], [], [], [], [8, 9], []]
     assert find_runs(calls(1, 7)) == [[0], [1, 2, 3, 4], [], [], [], [5, 6], [], [7, 8, 9], [], []]
     apart = calls()
-    apart[3] = replace(apart[3], args=(torch.zeros(1), *apart[3].args[1:]))  # something happens between layers 2 and 3
+    apart[3] = replace(
+        apart[3], args=(torch.zeros(1), *apart[3].args[1:])
+    )  # something happens between layers 2 and 3
     assert find_runs(apart)[:4] == [[0, 1, 2], [], [], [3, 4, 5, 6]]
     in_tuples = [replace(call, output=(call.output,)) for call in calls()]
     assert find_runs(in_tuples) == [[index] for index in range(10)]
@@ -82,12 +95,16 @@ def test_a_compiler_that_fails_is_not_used_and_said_why() -> None:
     engine = native(model, reason="it agrees", compiler=broken, capture=RunAgain())
     assert engine.reason.startswith("it agrees; its decoder layers are not compiled: ")
     assert "no compiler on this machine" in engine.reason
-    assert tokens(run(engine, PROMPTS, 2, SAMPLING, SEEDS)) == tokens(run(native(model), PROMPTS, 2, SAMPLING, SEEDS))
+    assert tokens(run(engine, PROMPTS, 2, SAMPLING, SEEDS)) == tokens(
+        run(native(model), PROMPTS, 2, SAMPLING, SEEDS)
+    )
 
 
 def test_a_compiler_that_computes_something_else_is_not_used() -> None:
     def careless(graph: torch.fx.GraphModule, inputs: Any) -> Callable[..., Any]:
-        return lambda *args: [output * 1.5 if output.is_floating_point() else output for output in graph.forward(*args)]
+        return lambda *args: [
+            output * 1.5 if output.is_floating_point() else output for output in graph.forward(*args)
+        ]
 
     engine = native(tiny_model(), compiler=careless, capture=RunAgain())
     assert "its decoder layers are not compiled: they " in engine.reason
@@ -108,7 +125,9 @@ def test_layers_that_cannot_be_told_apart_are_not_compiled() -> None:
 
 def test_the_engine_by_name_takes_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     compilers: list[Any] = []
-    monkeypatch.setattr(NativeEngine, "__init__", lambda self, *args, compiler=None, **rest: compilers.append(compiler))
+    monkeypatch.setattr(
+        NativeEngine, "__init__", lambda self, *args, compiler=None, **rest: compilers.append(compiler)
+    )
     for switch in (False, True):
         build_engine("native", tiny_model(), None, compile_layers=switch)
     assert compilers == [None, "inductor"]
@@ -120,4 +139,6 @@ def test_with_torchs_own_compiler(name: str) -> None:
     model = tiny_model(configs()[name])
     engine = native(model, compiler="inductor", capture=RunAgain())
     assert engine.reason.startswith("; its decoder layers are compiled; ")
-    assert tokens(run(engine, PROMPTS, 3, SAMPLING, SEEDS)) == tokens(run(native(model), PROMPTS, 3, SAMPLING, SEEDS))
+    assert tokens(run(engine, PROMPTS, 3, SAMPLING, SEEDS)) == tokens(
+        run(native(model), PROMPTS, 3, SAMPLING, SEEDS)
+    )

@@ -24,10 +24,10 @@ from rollout_helpers import (
 from transformers import GenerationConfig, LlamaConfig
 
 from r1rl.errors import UserError
+from r1rl.objective.sampling import Sampling, process_logits
 from r1rl.rollout import build_engine
-from r1rl.rollout.forward import UnsupportedModel, deviation, tolerance
+from r1rl.rollout.native.forward import UnsupportedModel, deviation, tolerance
 from r1rl.rollout.sampler import penalize_repetition
-from r1rl.sampling import Sampling, process_logits
 from r1rl.types import FinishReason
 
 # Against transformers
@@ -52,7 +52,11 @@ def test_native_and_reference_draw_the_same_completions(name: str) -> None:
     ours = run(build_engine("native", model, tokenizer()), PROMPTS, 3, sampling, SEEDS)
     theirs = run(build_engine("transformers", model, tokenizer()), PROMPTS, 3, sampling, SEEDS)
     for mine, reference in zip(flat(ours), flat(theirs), strict=True):
-        assert (mine.token_ids, mine.finish_reason, mine.text) == (reference.token_ids, reference.finish_reason, reference.text)
+        assert (mine.token_ids, mine.finish_reason, mine.text) == (
+            reference.token_ids,
+            reference.finish_reason,
+            reference.text,
+        )
         assert mine.logprobs == pytest.approx(reference.logprobs, abs=1e-5)
 
 
@@ -78,7 +82,9 @@ def test_logprobs_are_those_of_the_plain_forward(engine: str, sampling: Sampling
             seen_TV = torch.zeros(logits_TV.shape, dtype=torch.bool)
             for step in range(len(completion.token_ids)):
                 seen_TV[step, sequence[: len(prompt) + step]] = True
-            logits_TV = process_logits(penalize_repetition(logits_TV, seen_TV, sampling.repetition_penalty), sampling)
+            logits_TV = process_logits(
+                penalize_repetition(logits_TV, seen_TV, sampling.repetition_penalty), sampling
+            )
             expected = logits_TV.log_softmax(-1).gather(1, torch.tensor(completion.token_ids)[:, None])[:, 0]
             torch.testing.assert_close(torch.tensor(completion.logprobs), expected, atol=1e-5, rtol=0)
 
@@ -99,7 +105,9 @@ MODES = {
 @pytest.mark.parametrize("samples", [20_000, pytest.param(200_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mode", sorted(MODES))
 def test_samples_follow_the_exact_distribution(mode: str, samples: int) -> None:
-    """Completions of two tokens from a vocabulary of 11, against the exact joint distribution of the plain forward."""
+    """Completions of two tokens from a vocabulary of 11, against the exact joint distribution of the plain
+    forward.
+    """
     small, prompt = 11, [3, 5]
     model = tiny_model(
         LlamaConfig(
@@ -121,7 +129,11 @@ def test_samples_follow_the_exact_distribution(mode: str, samples: int) -> None:
             logits = model(input_ids=torch.tensor([sequence])).logits[:, -1]
         seen = torch.zeros(1, small, dtype=torch.bool)
         seen[0, sequence] = True
-        return process_logits(penalize_repetition(logits, seen, sampling.repetition_penalty), sampling).double().softmax(-1)[0]
+        return (
+            process_logits(penalize_repetition(logits, seen, sampling.repetition_penalty), sampling)
+            .double()
+            .softmax(-1)[0]
+        )
 
     first = distribution(prompt)
     joint = torch.stack([first[token] * distribution([*prompt, token]) for token in range(small)]).flatten()
@@ -133,7 +145,9 @@ def test_samples_follow_the_exact_distribution(mode: str, samples: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["qwen3", "mistral", "gemma2"])
-@pytest.mark.parametrize("arguments", [{"max_rows": 1}, {"max_rows": 4}, {"max_rows": 7, "look_every": 3}, {"look_every": 1}])
+@pytest.mark.parametrize(
+    "arguments", [{"max_rows": 1}, {"max_rows": 4}, {"max_rows": 7, "look_every": 3}, {"look_every": 1}]
+)
 def test_compaction_and_refill_change_nothing(name: str, arguments: dict[str, int]) -> None:
     model = tiny_model(configs()[name])
     sampling = Sampling(30, eos_token_ids=(4, 50, 60, 70, 80))
@@ -149,7 +163,9 @@ def test_completion_does_not_depend_on_its_batch() -> None:
     sampling = Sampling(20, eos_token_ids=(4, 50))
     whole = tokens(run(engine, PROMPTS, 4, sampling, SEEDS))
     order = [3, 0, 4]
-    assert tokens(run(engine, [PROMPTS[i] for i in order], 4, sampling, [SEEDS[i] for i in order])) == [whole[i] for i in order]
+    assert tokens(run(engine, [PROMPTS[i] for i in order], 4, sampling, [SEEDS[i] for i in order])) == [
+        whole[i] for i in order
+    ]
     assert tokens(run(engine, [PROMPTS[2]], 2, sampling, [SEEDS[2]]))[0] == whole[2][:2]
     # Another seed gives other completions; the same prompt twice with two seeds, too.
     twice = tokens(run(engine, [PROMPTS[0], PROMPTS[0]], 4, sampling, [SEEDS[0], 99]))
@@ -173,7 +189,15 @@ def test_cache_growth_changes_nothing() -> None:
 @pytest.mark.parametrize("engine", ["native", "transformers"])
 def test_every_eos_token_ends_and_is_kept(engine: str) -> None:
     eos = (4, 50, 60)
-    completions = flat(run(build_engine(engine, tiny_model(), tokenizer()), PROMPTS, 8, Sampling(40, eos_token_ids=eos), SEEDS))
+    completions = flat(
+        run(
+            build_engine(engine, tiny_model(), tokenizer()),
+            PROMPTS,
+            8,
+            Sampling(40, eos_token_ids=eos),
+            SEEDS,
+        )
+    )
     ended = [completion for completion in completions if completion.finish_reason is FinishReason.EOS]
     assert {completion.token_ids[-1] for completion in ended} == set(eos)
     for completion in completions:
@@ -196,7 +220,14 @@ def test_stop_string_cuts_the_same_completion_short(engine: str) -> None:
     stopped = flat(run(engine, PROMPTS, 2, Sampling(30, stop=stop), SEEDS))
     reasons = []
     for free, cut in zip(unstopped, stopped, strict=True):
-        count = next((n for n in range(1, 31) if any(s in "".join(TEXTS[t] for t in free.token_ids[:n]) for s in stop)), None)
+        count = next(
+            (
+                n
+                for n in range(1, 31)
+                if any(s in "".join(TEXTS[t] for t in free.token_ids[:n]) for s in stop)
+            ),
+            None,
+        )
         assert cut.token_ids == free.token_ids[:count]
         assert cut.logprobs == pytest.approx(free.logprobs[:count], abs=1e-5)
         assert cut.finish_reason is (FinishReason.LENGTH if count is None else FinishReason.STOP)
@@ -230,7 +261,10 @@ def test_eos_as_the_last_allowed_token_is_no_truncation() -> None:
 def test_groups_are_streamed_as_they_finish() -> None:
     engine = native(tiny_model(), look_every=1)
     sampling = Sampling(40, eos_token_ids=(4, 50, 60, 70))
-    lengths = [max(len(completion.token_ids) for completion in group) for group in run(engine, PROMPTS, 2, sampling, SEEDS)]
+    lengths = [
+        max(len(completion.token_ids) for completion in group)
+        for group in run(engine, PROMPTS, 2, sampling, SEEDS)
+    ]
     order = [group.index for group in engine.generate(PROMPTS, 2, sampling, SEEDS)]
     assert [lengths[index] for index in order] == sorted(lengths)
     assert len(set(lengths)) > 2
@@ -276,7 +310,9 @@ def test_wrong_logits_are_found() -> None:
     """A model whose cached forward differs from its full one must not be taken for a supported one."""
     model = tiny_model()
 
-    def halve_when_decoding(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: tuple[torch.Tensor, ...]) -> Any:
+    def halve_when_decoding(
+        module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: tuple[torch.Tensor, ...]
+    ) -> Any:
         return tuple(part * 0.5 for part in output) if inputs[1].shape[1] == 1 else None
 
     handle = model.model.rotary_emb.register_forward_hook(halve_when_decoding)
@@ -287,7 +323,9 @@ def test_wrong_logits_are_found() -> None:
 
 
 def test_deviation_is_that_of_the_worst_position() -> None:
-    expected = torch.tensor([[1.0, -1.0, 1.0, -1.0], [1.0, -1.0, 1.0, -1.0]])  # standard deviation sqrt(8 / 7)
+    expected = torch.tensor(
+        [[1.0, -1.0, 1.0, -1.0], [1.0, -1.0, 1.0, -1.0]]
+    )  # standard deviation sqrt(8 / 7)
     found = expected + torch.tensor([[0.1, 0.1, -0.1, 0.1], [0.0, 0.0, 0.6, 0.0]])
     # Root mean squares 0.1 and sqrt(0.36 / 4) = 0.3; 0.3 / sqrt(8 / 7) = 0.2806
     assert deviation(expected, found) == pytest.approx(0.28062, abs=1e-5)
@@ -314,7 +352,9 @@ def test_unknown_engine() -> None:
         ([[1]], [0], Sampling(2, stop=("",)), "empty stop string"),
     ],
 )
-def test_bad_requests_fail_at_once(engine: str, prompts: list[list[int]], seeds: list[int], sampling: Sampling, message: str) -> None:
+def test_bad_requests_fail_at_once(
+    engine: str, prompts: list[list[int]], seeds: list[int], sampling: Sampling, message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         build_engine(engine, tiny_model(), tokenizer()).generate(prompts, 1, sampling, seeds)
 
@@ -324,9 +364,14 @@ def test_each_completion_may_have_its_own_limit() -> None:
     model = tiny_model()
     sampling = Sampling(20)
     whole = run(native(model), PROMPTS, 3, sampling, SEEDS)
-    limits = [[1 + (7 * prompt + 5 * generation) % 20 for generation in range(3)] for prompt in range(len(PROMPTS))]
+    limits = [
+        [1 + (7 * prompt + 5 * generation) % 20 for generation in range(3)] for prompt in range(len(PROMPTS))
+    ]
     for arguments in ({}, {"max_rows": 4, "look_every": 3}):
-        groups = sorted(native(model, **arguments).generate(PROMPTS, 3, sampling, SEEDS, limits), key=lambda group: group.index)
+        groups = sorted(
+            native(model, **arguments).generate(PROMPTS, 3, sampling, SEEDS, limits),
+            key=lambda group: group.index,
+        )
         for group, full, own in zip(groups, whole, limits, strict=True):
             for completion, long, limit in zip(group.completions, full, own, strict=True):
                 assert completion.token_ids == long.token_ids[:limit]

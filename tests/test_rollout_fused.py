@@ -10,11 +10,13 @@ from recorded_steps import RecordedSteps
 from rollout_helpers import PROMPTS, SEEDS, configs, native, run, tiny_model, tokens
 from torch import nn
 
-from r1rl.rollout.fused import LinearPart, fuse_linears
-from r1rl.sampling import Sampling
+from r1rl.objective.sampling import Sampling
+from r1rl.rollout.native.fused import LinearPart, fuse_linears
 
 GROUPS = {"deepseek_v3": 3, "gpt2": 0, "phi": 3}
-"""Per model of 3 layers: q, k, v and gate, up in each; Phi has no gate; GPT-2 has one projection of its own class."""
+"""Per model of 3 layers: q, k, v and gate, up in each; Phi has no gate; GPT-2 has one projection of its own
+class.
+"""
 
 
 def fused(model, policy):
@@ -30,7 +32,9 @@ def test_the_same_logits_and_new_ones_with_new_weights(name: str) -> None:
     ids = torch.randint(1, 90, (2, 7), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         before = model(input_ids=ids, use_cache=False).logits
-        torch.testing.assert_close(copied(input_ids=ids, use_cache=False).logits, before, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            copied(input_ids=ids, use_cache=False).logits, before, atol=1e-5, rtol=1e-5
+        )
         for parameter in model.parameters():
             parameter.mul_(1.1)
         torch._foreach_copy_(list(copied.parameters()), list(model.parameters()))
@@ -60,6 +64,10 @@ def test_compiled_steps_run_fused_layers_as_one_product() -> None:
     fused(model, tiny_model(configs()["qwen2"]))
     engine = native(model, compiler=counting, capture=RecordedSteps())
     assert "its decoder layers are compiled" in engine.reason
-    assert max(linears) == 3 * 4  # q, k, v together, the output, gate and up together, down in each of the layers
+    assert (
+        max(linears) == 3 * 4
+    )  # q, k, v together, the output, gate and up together, down in each of the layers
     found = run(engine, PROMPTS, 4, Sampling(30), SEEDS)
-    assert tokens(found) == tokens(run(native(tiny_model(configs()["qwen2"])), PROMPTS, 4, Sampling(30), SEEDS))
+    assert tokens(found) == tokens(
+        run(native(tiny_model(configs()["qwen2"])), PROMPTS, 4, Sampling(30), SEEDS)
+    )

@@ -6,13 +6,13 @@ import pytest
 import torch
 from rollout_helpers import configs, tiny_model, tokenizer
 
+from r1rl.compute.graphs import CudaCapture, RunAgain
+from r1rl.objective.sampling import Sampling
 from r1rl.rollout import build_engine
-from r1rl.rollout.allocation import Allocator
-from r1rl.rollout.forward import prefill
-from r1rl.rollout.graphs import CudaCapture, RunAgain
-from r1rl.rollout.memory import SHARE
-from r1rl.rollout.native import NativeEngine
-from r1rl.sampling import Sampling
+from r1rl.rollout.native.allocation import Allocator
+from r1rl.rollout.native.engine import NativeEngine
+from r1rl.rollout.native.forward import prefill
+from r1rl.rollout.native.memory import SHARE
 
 pytestmark = pytest.mark.gpu
 
@@ -22,7 +22,9 @@ SEEDS = [11, 12, 13, 14]
 
 def completions(engine, sampling: Sampling) -> list[tuple[list[int], list[float]]]:
     groups = sorted(engine.generate(PROMPTS, 4, sampling, SEEDS), key=lambda group: group.index)
-    return [(completion.token_ids, completion.logprobs) for group in groups for completion in group.completions]
+    return [
+        (completion.token_ids, completion.logprobs) for group in groups for completion in group.completions
+    ]
 
 
 @pytest.mark.parametrize("name", sorted(configs()))
@@ -53,10 +55,15 @@ def test_bfloat16_copy_of_float32_masters(name: str) -> None:
     differences = []
     for prompt, (tokens, logprobs) in zip([p for p in PROMPTS for _ in range(4)], found, strict=True):
         with torch.no_grad():
-            logits = engine.weights.model(input_ids=torch.tensor([prompt + tokens], device="cuda")).logits[0, len(prompt) - 1 : -1]
-        expected = logits.float().log_softmax(-1).gather(1, torch.tensor(tokens, device="cuda")[:, None])[:, 0]
+            logits = engine.weights.model(input_ids=torch.tensor([prompt + tokens], device="cuda")).logits[
+                0, len(prompt) - 1 : -1
+            ]
+        expected = (
+            logits.float().log_softmax(-1).gather(1, torch.tensor(tokens, device="cuda")[:, None])[:, 0]
+        )
         differences.append((torch.tensor(logprobs) - expected.cpu()).abs())
-    # bfloat16 has 8 bits: logits of a few units are rounded to about 1 / 64, and attention sums in another order.
+    # bfloat16 has 8 bits: logits of a few units are rounded to about 1 / 64, and attention sums in another
+    # order.
     assert torch.cat(differences).mean() < 0.05
 
 
@@ -68,11 +75,17 @@ def test_decode_steps_are_captured(name: str) -> None:
 
 @pytest.mark.parametrize(
     "sampling",
-    [Sampling(40, temperature=0.0), Sampling(90, top_p=0.9, top_k=30, min_p=0.01), Sampling(40, repetition_penalty=1.3, stop=("a",))],
+    [
+        Sampling(40, temperature=0.0),
+        Sampling(90, top_p=0.9, top_k=30, min_p=0.01),
+        Sampling(40, repetition_penalty=1.3, stop=("a",)),
+    ],
 )
 def test_captured_steps_draw_what_the_steps_themselves_draw(sampling: Sampling) -> None:
     model = tiny_model().cuda()
-    expected = completions(NativeEngine(model, tokenizer(), dtype=torch.float32, capture=RunAgain()), sampling)
+    expected = completions(
+        NativeEngine(model, tokenizer(), dtype=torch.float32, capture=RunAgain()), sampling
+    )
     engine = NativeEngine(model, tokenizer(), dtype=torch.float32)
     for _ in range(2):
         assert [tokens for tokens, _ in completions(engine, sampling)] == [tokens for tokens, _ in expected]
@@ -92,11 +105,15 @@ def test_every_workspace_is_captured() -> None:
 
 def test_a_model_that_waits_for_the_gpu_decodes_uncaptured() -> None:
     model = tiny_model().cuda()
-    model.model.rotary_emb.register_forward_hook(lambda module, inputs, output: float(output[0].sum()) and None)
+    model.model.rotary_emb.register_forward_hook(
+        lambda module, inputs, output: float(output[0].sum()) and None
+    )
     engine = NativeEngine(model, tokenizer(), dtype=torch.float32)
     assert "its decode steps are not captured" in engine.reason
     plain = NativeEngine(tiny_model().cuda(), tokenizer(), dtype=torch.float32)
-    assert [t for t, _ in completions(engine, Sampling(20))] == [t for t, _ in completions(plain, Sampling(20))]
+    assert [t for t, _ in completions(engine, Sampling(20))] == [
+        t for t, _ in completions(plain, Sampling(20))
+    ]
 
 
 def test_a_failed_capture_leaves_the_gpu_usable() -> None:
@@ -130,7 +147,9 @@ def test_rows_follow_free_memory() -> None:
         allocator = Allocator(torch.device("cuda"), 0)
         with engine.weights.borrowed("r1rl_rollout") as borrowed:
             prefilled = prefill(borrowed, [[1, 2, 3]])
-            counts.append(allocator._rows_that_fit(borrowed, prefilled, 100_003, sampling, engine.stopping.of(sampling)))
+            counts.append(
+                allocator._rows_that_fit(borrowed, prefilled, 100_003, sampling, engine.stopping.of(sampling))
+            )
         costs.append(prefilled.cache.bytes_per_token * 100_003 + 24 * 100_000)
         del taken
     # 4 GiB less, of which SHARE would have gone to rows.
@@ -138,7 +157,9 @@ def test_rows_follow_free_memory() -> None:
 
 
 def test_memory_is_given_back() -> None:
-    """What is kept for the next rollout is the workspace of the largest, and no more than a tenth of the memory."""
+    """What is kept for the next rollout is the workspace of the largest, and no more than a tenth of the
+    memory.
+    """
     model = tiny_model().cuda()
     engine = NativeEngine(model, tokenizer())
     completions(engine, Sampling(60))

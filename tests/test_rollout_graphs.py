@@ -1,4 +1,6 @@
-"""Captured decode steps: a replay does what the step does, whatever rows come and go. On the CPU, with recorded operations."""
+"""Captured decode steps: a replay does what the step does, whatever rows come and go. On the CPU, with
+recorded operations.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,10 @@ import torch
 from recorded_steps import RecordedSteps
 from rollout_helpers import PROMPTS, SEEDS, TEXTS, configs, flat, native, run, tiny_model, tokens
 
-from r1rl.rollout import allocation
-from r1rl.rollout.graphs import MAX_GRAPHS, CudaCapture, RunAgain, StepGraphs, batch_bucket, width_bucket
-from r1rl.rollout.rows import Row, RowTensors
-from r1rl.sampling import Sampling
+from r1rl.compute.graphs import MAX_GRAPHS, CudaCapture, RunAgain, StepGraphs, batch_bucket, width_bucket
+from r1rl.objective.sampling import Sampling
+from r1rl.rollout.native import allocation
+from r1rl.rollout.native.rows import Row, RowTensors
 from r1rl.types import Completion, FinishReason
 
 MANY = [*PROMPTS, [9] * 20, [33, 34]]
@@ -26,12 +28,32 @@ def outcome(completions: list[Completion]) -> list[tuple[list[int], FinishReason
 
 
 def test_batch_buckets() -> None:
-    assert [batch_bucket(rows) for rows in (0, 1, 8, 9, 33, 64, 65, 128, 129, 512)] == [0, 8, 8, 16, 40, 64, 80, 128, 160, 512]
+    assert [batch_bucket(rows) for rows in (0, 1, 8, 9, 33, 64, 65, 128, 129, 512)] == [
+        0,
+        8,
+        8,
+        16,
+        40,
+        64,
+        80,
+        128,
+        160,
+        512,
+    ]
     assert max(batch_bucket(rows) / rows for rows in range(33, 2000)) <= 1.25
 
 
 def test_width_buckets() -> None:
-    assert [width_bucket(columns) for columns in (1, 64, 65, 512, 513, 1024, 1025, 5000)] == [64, 64, 128, 512, 576, 1024, 1152, 5120]
+    assert [width_bucket(columns) for columns in (1, 64, 65, 512, 513, 1024, 1025, 5000)] == [
+        64,
+        64,
+        128,
+        512,
+        576,
+        1024,
+        1152,
+        5120,
+    ]
     assert max(width_bucket(columns) / columns for columns in range(513, 20_000)) <= 1.125
 
 
@@ -78,7 +100,16 @@ def test_rows_out_of_use_disturb_nobody_and_stay() -> None:
     for _ in range(7):  # two more than the limit
         tensors.draw(slice(0, 8), logits, Sampling(5))
     assert tensors.drawn_R.tolist() == [5, 0, 5, 0, 0, 0, 0, 0]
-    assert tensors.positions_R.tolist() == [8, 3, 8, 0, 0, 0, 0, 0]  # a prompt of 4: the last of 5 tokens belongs in column 8
+    assert tensors.positions_R.tolist() == [
+        8,
+        3,
+        8,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ]  # a prompt of 4: the last of 5 tokens belongs in column 8
     alone = RowTensors(1, 5, torch.zeros(20, dtype=torch.bool), keep_seen=False)
     alone.start(0, [Row(0, 2, 4, 5)], [3], [[7] * 4])
     for _ in range(5):
@@ -98,7 +129,9 @@ def test_steps_are_captured_once_for_all_rollouts() -> None:
     assert capture.captured == before
     assert tokens(found) == tokens(run(native(model), shuffled, 3, sampling, SEEDS))
     other = Sampling(20, temperature=0.7, eos_token_ids=(4, 50))  # another law is another step
-    assert tokens(run(engine, PROMPTS, 3, other, SEEDS)) == tokens(run(native(model), PROMPTS, 3, other, SEEDS))
+    assert tokens(run(engine, PROMPTS, 3, other, SEEDS)) == tokens(
+        run(native(model), PROMPTS, 3, other, SEEDS)
+    )
     assert capture.captured > before
 
 
@@ -109,7 +142,9 @@ def test_longer_prompts_get_a_larger_workspace() -> None:
     run(engine, [[3]], 2, sampling, [1])
     before = capture.captured
     long = [[5, 6] * 30, [7]]
-    assert tokens(run(engine, long, 2, sampling, [1, 2])) == tokens(run(native(model), long, 2, sampling, [1, 2]))
+    assert tokens(run(engine, long, 2, sampling, [1, 2])) == tokens(
+        run(native(model), long, 2, sampling, [1, 2])
+    )
     assert capture.captured > before
 
 
@@ -125,7 +160,9 @@ def test_a_large_workspace_is_given_back(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_updated_weights_are_read() -> None:
-    """The optimizer changes weights in place; captured steps must follow, also when the parameters themselves are replaced."""
+    """The optimizer changes weights in place; captured steps must follow, also when the parameters themselves
+    are replaced.
+    """
     model, other = tiny_model(), tiny_model(seed=1)
     engine = native(model, capture=RecordedSteps())
     sampling = Sampling(20, eos_token_ids=(4, 50))
@@ -151,7 +188,10 @@ def test_two_rollouts_at_a_time_and_one_abandoned() -> None:
     next(engine.generate(PROMPTS, 2, sampling, SEEDS))
     streams = [engine.generate(PROMPTS, 2, sampling, SEEDS) for _ in range(2)]
     for turn in itertools.zip_longest(*streams):
-        assert all([completion.token_ids for completion in group.completions] == expected[group.index] for group in turn)
+        assert all(
+            [completion.token_ids for completion in group.completions] == expected[group.index]
+            for group in turn
+        )
 
 
 def test_oldest_capture_makes_room() -> None:
@@ -175,7 +215,9 @@ def with_hook(hook: Any) -> Any:
 
 
 def test_a_model_that_waits_for_values_decodes_uncaptured_and_says_why() -> None:
-    def look_at_value(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: tuple[torch.Tensor, ...]) -> None:
+    def look_at_value(
+        module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: tuple[torch.Tensor, ...]
+    ) -> None:
         assert float(output[0].sum()) < 1e9
 
     model = with_hook(look_at_value)
@@ -185,15 +227,21 @@ def test_a_model_that_waits_for_values_decodes_uncaptured_and_says_why() -> None
     assert capture.fault in ("item can't be captured", "_local_scalar_dense can't be captured")
     assert engine.allocator.method.capture is None
     sampling = Sampling(12, eos_token_ids=(4, 50))
-    assert tokens(run(engine, PROMPTS, 2, sampling, SEEDS)) == tokens(run(native(tiny_model()), PROMPTS, 2, sampling, SEEDS))
+    assert tokens(run(engine, PROMPTS, 2, sampling, SEEDS)) == tokens(
+        run(native(tiny_model()), PROMPTS, 2, sampling, SEEDS)
+    )
 
 
 def test_a_step_that_depends_on_the_host_is_found() -> None:
     """A model that counts its own forwards in Python: recorded once, the count would stand still."""
     calls = itertools.count()
 
-    def turn(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: tuple[torch.Tensor, ...]) -> Any:
-        angle = next(calls) % 2 * 3.0 if inputs[0].shape[0] == 8 else 0.0  # in the trial's batch of 8 alone, not in the self-check
+    def turn(
+        module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: tuple[torch.Tensor, ...]
+    ) -> Any:
+        angle = (
+            next(calls) % 2 * 3.0 if inputs[0].shape[0] == 8 else 0.0
+        )  # in the trial's batch of 8 alone, not in the self-check
         return output[0] * (1.0 - angle), output[1]
 
     engine = native(with_hook(turn), capture=RecordedSteps())
@@ -211,11 +259,15 @@ def test_a_capture_that_fails_costs_speed_alone() -> None:
     model = tiny_model()
     engine = native(model, capture=Broken())
     assert engine.reason == "; its decode steps are not captured: OSError: driver too old"
-    assert tokens(run(engine, PROMPTS, 2, Sampling(8), SEEDS)) == tokens(run(native(model), PROMPTS, 2, Sampling(8), SEEDS))
+    assert tokens(run(engine, PROMPTS, 2, Sampling(8), SEEDS)) == tokens(
+        run(native(model), PROMPTS, 2, Sampling(8), SEEDS)
+    )
 
 
 class Graphs:
-    """Stands for torch's CUDA graphs, which give their pool up with the last of them and then capture nothing into it any more."""
+    """Stands for torch's CUDA graphs, which give their pool up with the last of them and then capture nothing
+    into it any more.
+    """
 
     def __init__(self) -> None:
         self.users: dict[int, int] = {}
@@ -252,7 +304,9 @@ class Graph:
 
 
 def test_a_pool_goes_with_its_last_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A workspace that gives way to another takes its captured steps along; those of the next are captured all the same."""
+    """A workspace that gives way to another takes its captured steps along; those of the next are captured
+    all the same.
+    """
     graphs = Graphs()
     monkeypatch.setattr(torch.cuda, "CUDAGraph", graphs.make)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: next(graphs.handles))
@@ -276,5 +330,7 @@ class Stream:
 
 
 def test_captured_steps_are_named_in_the_reason() -> None:
-    assert native(tiny_model(), capture=RecordedSteps()).reason.endswith("its decode steps are captured and replayed")
+    assert native(tiny_model(), capture=RecordedSteps()).reason.endswith(
+        "its decode steps are captured and replayed"
+    )
     assert native(tiny_model(), reason="it agrees").reason == "it agrees"

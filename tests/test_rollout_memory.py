@@ -14,13 +14,13 @@ from recorded_steps import RecordedSteps
 from rollout_helpers import PROMPTS, SEEDS, VOCABULARY, configs, flat, native, run, tiny_model, tokens
 
 from r1rl.errors import UserError
-from r1rl.rollout import allocation, decoding, rows, workspace
-from r1rl.rollout.allocation import Allocator
-from r1rl.rollout.forward import prefill
-from r1rl.rollout.memory import Cost, PeakMeter, free_bytes, measure_cost, total_bytes
-from r1rl.rollout.native import NativeEngine
+from r1rl.objective.sampling import Sampling
+from r1rl.rollout.native import allocation, rows, workspace
+from r1rl.rollout.native.allocation import Allocator
+from r1rl.rollout.native.engine import NativeEngine, decoding
+from r1rl.rollout.native.forward import prefill
+from r1rl.rollout.native.memory import Cost, PeakMeter, free_bytes, measure_cost, total_bytes
 from r1rl.rollout.stopping import Stopping
-from r1rl.sampling import Sampling
 
 SAMPLING = Sampling(30, eos_token_ids=(4, 50, 60, 70, 80))
 
@@ -71,28 +71,40 @@ def test_out_of_memory_in_a_step_halves_the_rows(
         # 5 prompts x 3 completions, of which one has ended with its first token.
         assert [len(completion.token_ids) for completion in flat(expected)].count(1) == 1
         assert caplog.messages == [
-            "The rollout ran out of memory with 14 rows and goes on with 7; no completion is lost. `rollout.max_rows: 7` starts so."
+            "The rollout ran out of memory with 14 rows and goes on with 7; no completion is lost. "
+            "`rollout.max_rows: 7` starts so."
         ]
 
 
-@pytest.mark.parametrize("law", [{"repetition_penalty": 1.3}, {"top_p": 0.9, "temperature": 0.8}, {"stop": ("answer>", "a")}])
+@pytest.mark.parametrize(
+    "law", [{"repetition_penalty": 1.3}, {"top_p": 0.9, "temperature": 0.8}, {"stop": ("answer>", "a")}]
+)
 @pytest.mark.parametrize("where", ["draw", "step"])
-def test_what_a_completion_needs_is_carried_over(law: dict[str, Any], where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_completion_needs_is_carried_over(
+    law: dict[str, Any], where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Tokens seen (for the repetition penalty), random numbers, and the beginnings of stop strings."""
     model = tiny_model()
     sampling = Sampling(30, eos_token_ids=(4, 50), **law)
     expected = tokens(run(native(model), PROMPTS, 3, sampling, SEEDS))
     engine = native(model)
-    module, name, fails = (rows, "sample", calls(0, 6, 15)) if where == "draw" else (workspace, "decode_step", calls(6, 13))
+    module, name, fails = (
+        (rows, "sample", calls(0, 6, 15)) if where == "draw" else (workspace, "decode_step", calls(6, 13))
+    )
     monkeypatch.setattr(module, name, failing(getattr(module, name), fails))
     assert tokens(run(engine, PROMPTS, 3, sampling, SEEDS)) == expected
 
 
 @pytest.mark.parametrize("fails", [(0,), (1,), (0, 1, 2), (2,)])
 def test_out_of_memory_in_prefill(
-    engine: NativeEngine, fails: tuple[int, ...], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    engine: NativeEngine,
+    fails: tuple[int, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """With 4 rows of 15 at once and 12 prompt tokens at a time, prompts are prefilled at first and while others decode."""
+    """With 4 rows of 15 at once and 12 prompt tokens at a time, prompts are prefilled at first and while
+    others decode.
+    """
     monkeypatch.setattr(decoding, "PREFILL_TOKENS", 12)
     engine.allocator.max_rows = 4
     expected = tokens(run(engine, PROMPTS, 3, SAMPLING, SEEDS))
@@ -102,16 +114,25 @@ def test_out_of_memory_in_prefill(
     assert len(caplog.messages) == len(fails)
 
 
-def test_out_of_memory_when_the_cache_is_made_or_grows(engine: NativeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_when_the_cache_is_made_or_grows(
+    engine: NativeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sampling = Sampling(100)  # needs more than one bucket of columns
     expected = tokens(run(engine, PROMPTS, 2, sampling, SEEDS))
-    for name, fails in (("allocate", calls(0)), ("resize", calls(0, 1)), ("resize", calls(1)), ("resize", calls(2))):
+    for name, fails in (
+        ("allocate", calls(0)),
+        ("resize", calls(0, 1)),
+        ("resize", calls(1)),
+        ("resize", calls(2)),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(workspace.RowCache, name, failing(getattr(workspace.RowCache, name), fails))
             assert tokens(run(engine, PROMPTS, 2, sampling, SEEDS)) == expected
 
 
-def test_groups_finished_before_are_handed_over_once(engine: NativeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_groups_finished_before_are_handed_over_once(
+    engine: NativeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(workspace, "decode_step", failing(workspace.decode_step, calls(4, 11, 18)))
     indices = [group.index for group in engine.generate(PROMPTS, 3, SAMPLING, SEEDS)]
     assert sorted(indices) == list(range(len(PROMPTS)))
@@ -123,7 +144,9 @@ def test_one_row_that_does_not_fit_is_the_users_to_mend(
 ) -> None:
     monkeypatch.setattr(module, name, failing(getattr(module, name), iter(lambda: True, None)))
     # The longest prompt has 11 tokens.
-    with pytest.raises(UserError, match=r"does not hold one completion of up to 41 tokens.*max_completion_length"):
+    with pytest.raises(
+        UserError, match=r"does not hold one completion of up to 41 tokens.*max_completion_length"
+    ):
         run(engine, PROMPTS, 3, SAMPLING, SEEDS)
     monkeypatch.undo()
     assert len(run(engine, PROMPTS, 3, SAMPLING, SEEDS)) == len(PROMPTS)
@@ -135,21 +158,31 @@ def test_one_row_that_does_not_fit_is_the_users_to_mend(
 @pytest.mark.parametrize("name", ["qwen3", "mistral", "gemma2", "gpt2", "deepseek_v3"])
 @pytest.mark.parametrize("chunk", [1, 4, 7, 8])
 def test_a_prompt_in_chunks_is_the_same_prompt(name: str, chunk: int) -> None:
-    """Grouped heads, sliding windows of 6, soft caps, learned positions and latents; chunks that divide 16 and that don't."""
+    """Grouped heads, sliding windows of 6, soft caps, learned positions and latents; chunks that divide 16
+    and that don't.
+    """
     engine = native(tiny_model(configs()[name]))
-    prompt = [int(token) for token in torch.randint(VOCABULARY, (16,), generator=torch.Generator().manual_seed(1))]
+    prompt = [
+        int(token) for token in torch.randint(VOCABULARY, (16,), generator=torch.Generator().manual_seed(1))
+    ]
     with engine.weights.borrowed("r1rl_rollout") as model:
         whole, chunked = prefill(model, [prompt]), prefill(model, [prompt], chunk)
     torch.testing.assert_close(chunked.logits_PV, whole.logits_PV, atol=1e-4, rtol=1e-4)
-    for one, other in zip([*whole.cache.keys, *whole.cache.values], [*chunked.cache.keys, *chunked.cache.values], strict=True):
+    for one, other in zip(
+        [*whole.cache.keys, *whole.cache.values], [*chunked.cache.keys, *chunked.cache.values], strict=True
+    ):
         torch.testing.assert_close(other, one, atol=1e-4, rtol=1e-4)
 
 
-def test_long_prompts_are_prefilled_alone_and_in_chunks(engine: NativeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_prompts_are_prefilled_alone_and_in_chunks(
+    engine: NativeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = tokens(run(engine, PROMPTS, 2, SAMPLING, SEEDS))
     monkeypatch.setattr(decoding, "PREFILL_TOKENS", 4)
     widths: list[int] = []
-    engine.weights.model.get_input_embeddings().register_forward_hook(lambda module, args, output: widths.append(args[0].numel()))
+    engine.weights.model.get_input_embeddings().register_forward_hook(
+        lambda module, args, output: widths.append(args[0].numel())
+    )
     assert tokens(run(engine, PROMPTS, 2, SAMPLING, SEEDS)) == expected
     # The first prompts: 3 tokens; 11, in chunks of 4, 4 and 3.
     assert widths[:4] == [3, 4, 4, 3]
@@ -195,10 +228,13 @@ def test_rows_follow_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     stopping = engine.stopping.of(sampling)
     with engine.weights.borrowed("r1rl_rollout") as borrowed:
         prefilled = prefill(borrowed, [[1, 2, 3]])
-        # 3 layers x 2 heads x (8 + 8) floats of 4 bytes a token, 33 tokens; 24 bytes for each of 30 records; logits 32 bytes an entry.
+        # 3 layers x 2 heads x (8 + 8) floats of 4 bytes a token, 33 tokens; 24 bytes for each of 30 records;
+        # logits 32 bytes an entry.
         per_row = 3 * 2 * 16 * 4 * 33 + 24 * 30 + 32 * VOCABULARY
         monkeypatch.setattr(allocation, "free_bytes", lambda device: int(7.5 * per_row / 0.9))
-        space, count = Allocator(torch.device("cpu"), 0).make(borrowed, prefilled, 100, 33, sampling, stopping)
+        space, count = Allocator(torch.device("cpu"), 0).make(
+            borrowed, prefilled, 100, 33, sampling, stopping
+        )
     assert count == 7
     assert space.tensors.capacity == 7
 
@@ -222,7 +258,9 @@ def test_a_measured_step_counts_instead_of_a_guess(monkeypatch: pytest.MonkeyPat
     with engine.weights.borrowed("r1rl_rollout") as borrowed:
         prefilled = prefill(borrowed, [[1, 2, 3]])
         for _ in range(2):
-            _, count = allocator.make(borrowed, prefilled, 100, 33, sampling, Stopping((), (), engine.tokenizer, VOCABULARY))
+            _, count = allocator.make(
+                borrowed, prefilled, 100, 33, sampling, Stopping((), (), engine.tokenizer, VOCABULARY)
+            )
             assert count == 7
     assert steps == list(allocation.TRIAL_ROWS)  # measured once
 
@@ -249,5 +287,7 @@ def test_memory_does_not_grow_over_200_rollouts(capture: RecordedSteps | None) -
             tensors.append(sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects()))
             resident.append(process.memory_info().rss)
     assert tensors[1] == tensors[2]
-    assert abs(tensors[2] - tensors[0]) <= 200  # captured steps: a few more buckets may have been met since the 20th rollout
+    assert (
+        abs(tensors[2] - tensors[0]) <= 200
+    )  # captured steps: a few more buckets may have been met since the 20th rollout
     assert resident[2] - resident[1] < 4 * 2**20

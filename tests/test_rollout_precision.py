@@ -1,4 +1,6 @@
-"""In bfloat16 the engine's log-probabilities differ from a plain forward's by no more than two plain ways to compute them differ."""
+"""In bfloat16 the engine's log-probabilities differ from a plain forward's by no more than two plain ways to
+compute them differ.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ import torch
 from rollout_helpers import PROMPTS, SEEDS, configs, native, run, tiny_model
 from torch import Tensor
 
-from r1rl.rollout.forward import cache_name
-from r1rl.sampling import Sampling
+from r1rl.objective.sampling import Sampling
+from r1rl.rollout.native.forward import cache_name
 from r1rl.types import Completion
 
 LENGTH = 40
@@ -48,7 +50,9 @@ def test_the_engine_is_as_close_as_another_plain_way(name: str) -> None:
     spread, distance = [], []
     for prompt, completions in zip(PROMPTS, groups, strict=True):
         ids = torch.tensor([[*prompt, *completion.token_ids] for completion in completions])
-        plain, other = (logprobs(way(model, ids), prompt, completions) for way in (in_one_forward, token_by_token))
+        plain, other = (
+            logprobs(way(model, ids), prompt, completions) for way in (in_one_forward, token_by_token)
+        )
         found = torch.tensor([completion.logprobs for completion in completions])
         spread.append((other - plain).abs())
         distance.append((found - plain).abs())

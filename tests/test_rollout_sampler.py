@@ -6,20 +6,23 @@ import pytest
 import torch
 from rollout_helpers import chi_square_p_value
 
+from r1rl.objective.sampling import Sampling
 from r1rl.rollout.sampler import block_width, draw, penalize_repetition, sample, stream_key, uniforms
-from r1rl.sampling import Sampling
 
 
 def drawn(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     """The tokens that `draw` takes, whose log-probabilities are those of the distribution."""
     logits = probabilities.log()
     tokens, logprobs = draw(logits, 1.0, uniform)
-    torch.testing.assert_close(logprobs, logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0], equal_nan=True)
+    torch.testing.assert_close(
+        logprobs, logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0], equal_nan=True
+    )
     return tokens
 
 
 def test_uniforms_are_splitmix64() -> None:
-    # The first outputs of SplitMix64 with seed 0 are e220a8397b1dcdaf, 6e789e6aa1b965f4, 06c45d188009454f (the reference
+    # The first outputs of SplitMix64 with seed 0 are e220a8397b1dcdaf, 6e789e6aa1b965f4, 06c45d188009454f
+    # (the reference
     # implementation's); their upper 53 bits, over 2^53.
     outputs = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
     found = uniforms(torch.tensor([0]), torch.tensor([0]), 3)
@@ -67,11 +70,17 @@ def test_draw_inverts_the_cumulative_distribution(vocabulary: int) -> None:
 
 
 def test_draw_never_takes_a_token_without_probability() -> None:
-    # Borders are where rounding could slip: u = 0, u = the largest double below 1, and zero tokens at both ends of every block.
+    # Borders are where rounding could slip: u = 0, u = the largest double below 1, and zero tokens at both
+    # ends of every block.
     probabilities = torch.zeros(1, 97)
     probabilities[0, 5::7] = torch.rand(14, generator=torch.Generator().manual_seed(1)) + 1e-30
     probabilities[0, 40] = 1e-38
-    u = torch.cat([torch.tensor([0.0, 1 - 2.0**-53], dtype=torch.float64), torch.arange(2000, dtype=torch.float64) / 2000])
+    u = torch.cat(
+        [
+            torch.tensor([0.0, 1 - 2.0**-53], dtype=torch.float64),
+            torch.arange(2000, dtype=torch.float64) / 2000,
+        ]
+    )
     tokens = drawn((probabilities / probabilities.sum()).expand(len(u), -1), u)
     assert (probabilities[0, tokens] > 0).all()
     assert tokens[0] == 5
@@ -109,5 +118,10 @@ def test_sample_does_not_change_its_input() -> None:
     logits = torch.randn(3, 20, generator=torch.Generator().manual_seed(0))
     before = logits.clone()
     seen = torch.zeros(3, 20, dtype=torch.bool)
-    sample(logits, Sampling(1, temperature=0.5, top_k=3, top_p=0.9, min_p=0.1, repetition_penalty=1.3), torch.rand(3).double(), seen)
+    sample(
+        logits,
+        Sampling(1, temperature=0.5, top_k=3, top_p=0.9, min_p=0.1, repetition_penalty=1.3),
+        torch.rand(3).double(),
+        seen,
+    )
     assert torch.equal(logits, before)

@@ -9,8 +9,8 @@ import torch
 from rollout_helpers import PROMPTS, SEEDS, configs, native, run, tiny_model, tokens
 from torch import nn
 
-from r1rl.rollout.split import SplitLinear, is_narrow, split_linears
-from r1rl.sampling import Sampling
+from r1rl.objective.sampling import Sampling
+from r1rl.rollout.native.split import SplitLinear, is_narrow, split_linears
 
 SAMPLING = Sampling(20, temperature=0.9)
 

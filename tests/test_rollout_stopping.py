@@ -7,8 +7,8 @@ from rollout_helpers import TEXTS, VOCABULARY, ids, tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from r1rl.objective.sampling import Sampling
 from r1rl.rollout.stopping import Stopping, StoppingRules, may_complete
-from r1rl.sampling import Sampling
 from r1rl.types import FinishReason
 
 
@@ -30,7 +30,8 @@ def test_stop_string_across_tokens_and_inside_one() -> None:
     stop = stopping(stop=("</answer>",))
     spelled = ids("x </answer> y")
     assert stop.end(spelled, 0) == (len(ids("x </answer>")), FinishReason.STOP)
-    # "</", "answer>": completed by the second token. "</", "answe", "r>\n": the text after the stop string stays, too.
+    # "</", "answer>": completed by the second token. "</", "answe", "r>\n": the text after the stop string
+    # stays, too.
     assert stop.end([TEXTS.index("</"), TEXTS.index("answer>"), 5], 0) == (2, FinishReason.STOP)
     assert stop.end([TEXTS.index("</"), *ids("answe"), TEXTS.index("r>\n"), 5], 0) == (7, FinishReason.STOP)
 
@@ -47,8 +48,12 @@ def test_earliest_end_wins() -> None:
 
 
 def test_marks_every_token_that_can_end_a_completion() -> None:
-    marked = {TEXTS[token] for token in stopping(eos=(0,), stop=("</answer>",)).may_end_V.nonzero().flatten().tolist()}
-    # A token is marked if it begins with an end of the stop string; "</" and "answer" leave its last character to come.
+    marked = {
+        TEXTS[token]
+        for token in stopping(eos=(0,), stop=("</answer>",)).may_end_V.nonzero().flatten().tolist()
+    }
+    # A token is marked if it begins with an end of the stop string; "</" and "answer" leave its last
+    # character to come.
     assert marked == {" ", ">", "answer>", "r>\n"}
 
 

@@ -14,18 +14,20 @@ from tiny_policy import save_tiny_policy
 from trl.generation import vllm_generation
 from vllm_stand_in import StandInLLM, use_stand_in
 
-from r1rl import preflight
-from r1rl.cli import main
+from r1rl.cli.main import main
 from r1rl.config.schema import VLLMConfig
 from r1rl.errors import UserError
+from r1rl.grpo import preflight
+from r1rl.objective.sampling import Sampling
 from r1rl.rollout import vllm
 from r1rl.rollout.vllm import VLLMEngine
-from r1rl.run_directory import RunDirectory
-from r1rl.sampling import Sampling
+from r1rl.runs.run_directory import RunDirectory
 from r1rl.types import FinishReason
 
 EOS = ids("$")[0]
-SAMPLING = Sampling(12, temperature=0.7, top_p=0.9, top_k=5, min_p=0.01, eos_token_ids=(EOS,), stop=("</answer>",))
+SAMPLING = Sampling(
+    12, temperature=0.7, top_p=0.9, top_k=5, min_p=0.01, eos_token_ids=(EOS,), stop=("</answer>",)
+)
 
 
 RECIPE = """
@@ -45,7 +47,9 @@ logging: {{live: false, completions_every: 0}}
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> VLLMEngine:
     use_stand_in(monkeypatch)
-    return VLLMEngine(tiny_model(), tokenizer(), Accelerator(cpu=True), VLLMConfig(gpu_memory_share=0.4), max_rows=64)
+    return VLLMEngine(
+        tiny_model(), tokenizer(), Accelerator(cpu=True), VLLMConfig(gpu_memory_share=0.4), max_rows=64
+    )
 
 
 def test_settings_reach_vllm(engine: VLLMEngine) -> None:
@@ -69,7 +73,12 @@ def test_ends_follow_our_rules(engine: VLLMEngine) -> None:
     long = ids("abcdefghijkl")
     engine.vllm.llm.answers = [ids("ab$"), [*ids("x</"), *ids("answer>zz")], ids("ab$c"), long]
     completions = flat(run(engine, [[5]], 4, SAMPLING, [0]))
-    assert [completion.token_ids for completion in completions] == [ids("ab$"), ids("x</answer>"), ids("ab$"), long]
+    assert [completion.token_ids for completion in completions] == [
+        ids("ab$"),
+        ids("x</answer>"),
+        ids("ab$"),
+        long,
+    ]
     reasons = [FinishReason.EOS, FinishReason.STOP, FinishReason.EOS, FinishReason.LENGTH]
     assert [completion.finish_reason for completion in completions] == reasons
     for completion in completions:
@@ -90,7 +99,9 @@ def test_every_rollout_takes_the_policy_s_weights_and_sleeps_afterwards(engine: 
 
 
 def test_a_process_without_prompts_takes_part(engine: VLLMEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process has 2 prompts: this one, with none, must sync and generate as often, and hands nothing over."""
+    """Another process has 2 prompts: this one, with none, must sync and generate as often, and hands nothing
+    over.
+    """
     monkeypatch.setattr(vllm, "max_over_processes", lambda accelerator, count: 2)
     assert list(engine.generate([], 3, SAMPLING, [])) == []
     assert len(engine.vllm.llm.asked[0][0]) == 6
@@ -99,8 +110,12 @@ def test_a_process_without_prompts_takes_part(engine: VLLMEngine, monkeypatch: p
     assert len(engine.vllm.llm.asked[1][0]) == 6
 
 
-def test_a_missing_logprob_is_nan_and_none_at_all_is_refused(engine: VLLMEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.vllm, "generate", lambda rows, images, count: (rows, [[EOS]], [[[None]]], None))
+def test_a_missing_logprob_is_nan_and_none_at_all_is_refused(
+    engine: VLLMEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        engine.vllm, "generate", lambda rows, images, count: (rows, [[EOS]], [[[None]]], None)
+    )
     (completion,) = flat(run(engine, [[5]], 1, SAMPLING, [0]))
     assert completion.logprobs[0] != completion.logprobs[0]
     monkeypatch.setattr(engine.vllm, "generate", lambda rows, images, count: (rows, [[EOS]], None, None))
@@ -113,12 +128,16 @@ def test_start_that_fails_is_a_sentence(engine: VLLMEngine, monkeypatch: pytest.
         raise ValueError("No available memory for the cache blocks.")
 
     monkeypatch.setattr(vllm_generation, "LLM", no_memory)
-    with pytest.raises(UserError, match=r"rollout\.engine: vLLM does not start: ValueError: No available memory"):
+    with pytest.raises(
+        UserError, match=r"rollout\.engine: vLLM does not start: ValueError: No available memory"
+    ):
         VLLMEngine(tiny_model(), tokenizer(), Accelerator(cpu=True), VLLMConfig())
 
 
 def test_run_on_vllm(engine: VLLMEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two steps of `r1rl grpo`: the second samples from updated weights, and the update knows that the sampler is another one."""
+    """Two steps of `r1rl grpo`: the second samples from updated weights, and the update knows that the
+    sampler is another one.
+    """
 
     class Recorded(StandInLLM):
         def __init__(self, **settings: Any) -> None:
@@ -134,7 +153,9 @@ def test_run_on_vllm(engine: VLLMEngine, tmp_path: Path, monkeypatch: pytest.Mon
     made = use_stand_in(monkeypatch, Recorded)
     monkeypatch.setattr(preflight, "check_vllm", lambda: None)
     save_tiny_policy(tmp_path / "policy")
-    (tmp_path / "reward.py").write_text("def shortness(completion_ids, **columns):\n    return [1 / len(ids) for ids in completion_ids]\n")
+    (tmp_path / "reward.py").write_text(
+        "def shortness(completion_ids, **columns):\n    return [1 / len(ids) for ids in completion_ids]\n"
+    )
     (tmp_path / "recipe.yaml").write_text(RECIPE.format(folder=tmp_path))
     assert main(["grpo", str(tmp_path / "recipe.yaml")]) == 0
     records = RunDirectory(tmp_path / "runs" / "vllm").read_metrics()

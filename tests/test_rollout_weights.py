@@ -9,35 +9,45 @@ import torch
 from rollout_helpers import PROMPTS, SEEDS, SHAPE, native, run, tiny_model, tokenizer, tokens
 from transformers import LlamaConfig
 
+from r1rl.objective.sampling import Sampling
 from r1rl.rollout import build_engine
 from r1rl.rollout.weights import RolloutWeights
-from r1rl.sampling import Sampling
 
 
 def test_policy_that_will_be_sharded_is_sampled_from_a_whole_copy() -> None:
     model = tiny_model()
     engine = native(model, own_copy=True)
     assert engine.weights.model is not model
-    assert tokens(run(engine, [[5, 6]], 2, Sampling(6), [1])) == tokens(run(native(model), [[5, 6]], 2, Sampling(6), [1]))
+    assert tokens(run(engine, [[5, 6]], 2, Sampling(6), [1])) == tokens(
+        run(native(model), [[5, 6]], 2, Sampling(6), [1])
+    )
 
 
 @pytest.mark.parametrize("engine", ["native", "transformers"])
 def test_copy_stays_as_it_is_until_it_is_refreshed(engine: str) -> None:
-    """What samples while the policy is trained: a policy that changes, or is being trained, changes nothing in what is sampled."""
+    """What samples while the policy is trained: a policy that changes, or is being trained, changes nothing
+    in what is sampled.
+    """
     model = tiny_model().train()
     built = build_engine(engine, model, tokenizer(), own_copy=True)
     own = {parameter.data_ptr() for parameter in model.parameters()}
 
     def sample(refresh: bool) -> list[list[int]]:
         groups = built.generate(PROMPTS, 2, Sampling(8), SEEDS, refresh=refresh)
-        return [one.token_ids for group in sorted(groups, key=lambda group: group.index) for one in group.completions]
+        return [
+            one.token_ids
+            for group in sorted(groups, key=lambda group: group.index)
+            for one in group.completions
+        ]
 
     before = sample(refresh=True)
     assert not own & {parameter.data_ptr() for parameter in built.weights.model.parameters()}
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter))
-    model.config._attn_implementation = "no such attention"  # the update's is another, and none of the copy's business
+    model.config._attn_implementation = (
+        "no such attention"  # the update's is another, and none of the copy's business
+    )
     assert sample(refresh=False) == before
     assert sample(refresh=True) != before
     assert model.training and model.config._attn_implementation == "no such attention"
@@ -64,7 +74,9 @@ def test_policy_is_untouched(engine: str, dtype: torch.dtype | None) -> None:
 
     before = state()
     values = [parameter.clone() for parameter in model.parameters()]
-    gradients = [None if parameter.grad is None else parameter.grad.clone() for parameter in model.parameters()]
+    gradients = [
+        None if parameter.grad is None else parameter.grad.clone() for parameter in model.parameters()
+    ]
     for _ in build_engine(engine, model, tokenizer(), dtype=dtype).generate(prompts, 2, Sampling(8), SEEDS):
         assert state() == before  # between two groups, too
     assert state() == before
@@ -79,7 +91,9 @@ def test_policy_is_untouched(engine: str, dtype: torch.dtype | None) -> None:
 
 @pytest.mark.parametrize("engine", ["native", "transformers"])
 def test_buffers_made_while_sampling_can_be_trained_with(engine: str) -> None:
-    """Dynamic rotary embeddings replace their frequencies when a sequence outgrows the model's length: here after 8 tokens."""
+    """Dynamic rotary embeddings replace their frequencies when a sequence outgrows the model's length: here
+    after 8 tokens.
+    """
     rope = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0}
     model = tiny_model(LlamaConfig(**{**SHAPE, "max_position_embeddings": 8}, rope_parameters=rope)).train()
     run(build_engine(engine, model, tokenizer()), [[5, 6, 7]], 2, Sampling(20), [1])
@@ -128,7 +142,9 @@ def test_copy_has_its_own_precision_and_the_buffers_the_policys() -> None:
     model = tiny_model()
     model.tie_weights()
     original_forward = model.forward
-    model.forward = lambda *args, **kwargs: original_forward(*args, **kwargs)  # as accelerate wraps a prepared model
+    model.forward = lambda *args, **kwargs: original_forward(
+        *args, **kwargs
+    )  # as accelerate wraps a prepared model
     weights = RolloutWeights(model, torch.bfloat16)
     assert {parameter.dtype for parameter in weights.model.parameters()} == {torch.bfloat16}
     assert not any(parameter.requires_grad for parameter in weights.model.parameters())

@@ -9,13 +9,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from r1rl.config.schema import DataConfig, GRPORecipe, RewardConfig
+from r1rl.config.schema import DataConfig, RewardConfig
 from r1rl.errors import UserError
-from r1rl.run_directory import RunDirectory, check_writable
+from r1rl.grpo.recipe import GRPORecipe
+from r1rl.runs.run_directory import RunDirectory, check_writable
 
 
 def recipe(**settings: object) -> GRPORecipe:
-    return GRPORecipe(run_name="tiny", data=DataConfig(source="arithmetic"), rewards=[RewardConfig(function="accuracy")], **settings)
+    return GRPORecipe(
+        run_name="tiny",
+        data=DataConfig(source="arithmetic"),
+        rewards=[RewardConfig(function="accuracy")],
+        **settings,
+    )
 
 
 def started(output_dir: Path, run_name: str = "tiny") -> RunDirectory:
@@ -27,19 +33,30 @@ def started(output_dir: Path, run_name: str = "tiny") -> RunDirectory:
 def test_layout(tmp_path: Path) -> None:
     directory = started(tmp_path / "runs")
     directory.append_metrics({"step": 1, "reward": 0.5})
-    directory.write_completions(10, [{"text": "é\u2028", "reward": 1.0}, {"text": "b", "reward": float("nan")}])
+    directory.write_completions(
+        10, [{"text": "é\u2028", "reward": 1.0}, {"text": "b", "reward": float("nan")}]
+    )
     directory.write_evaluation("before", {"accuracy": 0.25})
     directory.write_summary({"accuracy_after": 0.5})
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert files == {
         f"runs/tiny/{name}"
         for name in (
-            "config.yaml", "environment.json", "metrics.jsonl", "completions/step-000010.jsonl", "evaluations/before.json", "summary.json",
+            "config.yaml",
+            "environment.json",
+            "metrics.jsonl",
+            "completions/step-000010.jsonl",
+            "evaluations/before.json",
+            "summary.json",
         )
     }
     assert directory.checkpoints.is_dir()
     assert yaml.safe_load(directory.config_path.read_text())["data"]["source"] == "arithmetic"
-    rows = [json.loads(line) for line in (directory.completions / "step-000010.jsonl").read_text(encoding="utf-8").split("\n") if line]
+    rows = [
+        json.loads(line)
+        for line in (directory.completions / "step-000010.jsonl").read_text(encoding="utf-8").split("\n")
+        if line
+    ]
     assert rows == [{"text": "é\u2028", "reward": 1.0}, {"text": "b", "reward": None}]
 
 
@@ -75,7 +92,9 @@ def test_resume_cuts_what_came_after_the_checkpoint(tmp_path: Path) -> None:
         file.write('{"step": 6, "rew')  # the line of a process that was killed
     directory.write_resume(recipe(), {"seed": 0, "started": "later"}, step=3)
     assert directory.read_metrics() == [{"step": step, "reward": step / 2} for step in (1, 2, 3)]
-    assert sorted(path.name for path in directory.completions.iterdir()) == [f"step-{step:06d}.jsonl" for step in (1, 2, 3)]
+    assert sorted(path.name for path in directory.completions.iterdir()) == [
+        f"step-{step:06d}.jsonl" for step in (1, 2, 3)
+    ]
     kept = ["before.json", *(f"step-{step:06d}.json" for step in (1, 2, 3))]
     assert sorted(path.name for path in directory.evaluations.iterdir()) == kept
     directory.append_metrics({"step": 4, "reward": 9.0})
@@ -129,5 +148,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 def test_a_full_disk(tmp_path: Path) -> None:
     directory = started(tmp_path)
     directory.metrics_path.symlink_to("/dev/full")
-    with pytest.raises(UserError, match=r"metrics\.jsonl can't be written: No space left on device\. Free the disk"):
+    with pytest.raises(
+        UserError, match=r"metrics\.jsonl can't be written: No space left on device\. Free the disk"
+    ):
         directory.append_metrics({"step": 1})

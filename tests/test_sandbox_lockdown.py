@@ -44,7 +44,9 @@ def decide(program, architecture, number, *arguments):
         elif code == 0x06:
             return value
         else:
-            true = {0x15: accumulator == value, 0x35: accumulator >= value, 0x45: bool(accumulator & value)}[code]
+            true = {0x15: accumulator == value, 0x35: accumulator >= value, 0x45: bool(accumulator & value)}[
+                code
+            ]
             at += if_true if true else if_false
 
 
@@ -88,7 +90,9 @@ def test_dangerous_calls_are_refused(lockdown, machine, may_open):
     program = lockdown.filter_program(machine, PID, may_open)
     architecture = lockdown.AUDIT_ARCHITECTURES[machine]
     answers = {name: decide(program, architecture, number) for name, number in REFUSED[machine].items()}
-    assert set(answers.values()) == {ERRNO | 1}, {name for name, answer in answers.items() if answer != ERRNO | 1}
+    assert set(answers.values()) == {ERRNO | 1}, {
+        name for name, answer in answers.items() if answer != ERRNO | 1
+    }
     assert len(program) < 4096  # the kernel's limit
 
 
@@ -116,8 +120,12 @@ def test_calls_that_depend_on_their_arguments(call):
     assert call("prlimit64", 0, 7, 0, 1) == ALLOW and call("prlimit64", PID, 7, 0, 1) == ALLOW
     assert call("prlimit64", 0, 7, 1, 0) == ERRNO | 1 and call("prlimit64", 0, 7, 1 << 32, 0) == ERRNO | 1
     assert call("prlimit64", 1, 7, 0, 1) == ERRNO | 1
-    assert call("ioctl", 0, 0x5401) == ALLOW and call("ioctl", 0, 0x5412) == ERRNO | 25  # TIOCSTI types into a terminal
-    assert call("fcntl", 0, 3) == ALLOW and call("fcntl", 0, 8) == ERRNO | 1  # F_SETOWN sends signals to others
+    assert (
+        call("ioctl", 0, 0x5401) == ALLOW and call("ioctl", 0, 0x5412) == ERRNO | 25
+    )  # TIOCSTI types into a terminal
+    assert (
+        call("fcntl", 0, 3) == ALLOW and call("fcntl", 0, 8) == ERRNO | 1
+    )  # F_SETOWN sends signals to others
     assert call("sendto", 3, 1, 1, 0, 0) == ALLOW and call("sendto", 3, 1, 1, 0, 1 << 40) == ERRNO | 1
 
 
@@ -132,7 +140,8 @@ def test_no_file_is_opened_without_landlock(lockdown, machine):
 def test_without_landlock_a_program_reads_nothing_but_still_runs(tmp_path):
     """The real child process on a kernel that is made to look as if it had no Landlock."""
     patch = (
-        f"import runpy, sys\nsys.path.insert(0, {str(SANDBOX)!r})\nimport lockdown\nsyscall = lockdown._libc.syscall\n"
+        f"import runpy, sys\nsys.path.insert(0, {str(SANDBOX)!r})\nimport lockdown\nsyscall = "
+        f"lockdown._libc.syscall\n"
         "lockdown._libc.syscall = lambda number, *rest: -1 if number == 444 else syscall(number, *rest)\n"
         f"sys.argv = sys.argv[1:]\nrunpy.run_path({str(SANDBOX / 'child.py')!r}, run_name='__main__')\n"
     )
@@ -141,12 +150,14 @@ def test_without_landlock_a_program_reads_nothing_but_still_runs(tmp_path):
     code = (
         "import heapq, statistics, sys\nprint(statistics.mean([int(line) for line in sys.stdin]))\n"
         f"for path in ({str(secret)!r}, '/etc/passwd', __import__('os').__file__):\n"
-        "    try:\n        open(path)\n        print('open')\n    except PermissionError:\n        print('refused')\n"
+        "    try:\n        open(path)\n        print('open')\n    except PermissionError:\n        "
+        "print('refused')\n"
     ).encode()
     ready, end = os.pipe()
     child = subprocess.run(
         [sys.executable, "-I", "-S", "-c", patch, "child.py", "program", str(end), "-1"],
-        input=f"{len(code)} {256 << 20} 5\n".encode() + code + b"3\n5\n", capture_output=True, pass_fds=[end], timeout=30,
+        input=f"{len(code)} {256 << 20} "
+              f"5\n".encode() + code + b"3\n5\n", capture_output=True, pass_fds=[end], timeout=30,
     )  # fmt: skip
     os.close(end)
     assert child.stdout.decode().split() == ["4", "refused", "refused", "refused"], child.stderr.decode()

@@ -1,4 +1,6 @@
-"""Whole `r1rl sft` runs of a tiny random policy: loss and gradient, packing, resume, processes, what is left, that it learns to stop."""
+"""Whole `r1rl sft` runs of a tiny random policy: loss and gradient, packing, resume, processes, what is left,
+that it learns to stop.
+"""
 
 from __future__ import annotations
 
@@ -15,25 +17,25 @@ from run_helpers import do_run, final_weights, start_two, untimed
 from tiny_policy import save_tiny_policy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from r1rl.checkpoint_folders import find_checkpoint
 from r1rl.config.load import load_recipe
 from r1rl.config.schema import PromptConfig, UpdateConfig
-from r1rl.config.sft import SFTRecipe
 from r1rl.data import PromptOrder
 from r1rl.data.demonstrations import read_demonstrations
 from r1rl.errors import UserError
-from r1rl.grpo.layout import choose_layout
-from r1rl.grpo.packing import Layout
-from r1rl.grpo.setup import load_policy
-from r1rl.prompts import PromptTemplate, resolve_eos_token_ids
+from r1rl.models.checkpoint_folders import find_checkpoint
+from r1rl.objective.sampling import Sampling
+from r1rl.policy.layout import choose_layout
+from r1rl.policy.loading import load_policy
+from r1rl.policy.packing import Layout
 from r1rl.rollout import build_engine
-from r1rl.run_directory import RunDirectory
-from r1rl.sampling import Sampling
-from r1rl.stages import sft
-from r1rl.stages.sft_batches import RowBatches
-from r1rl.stages.sft_rows import make_rows
-from r1rl.stages.trl_steps import TRLSteps, check_batch
-from r1rl.training_run import starting_state
+from r1rl.runs.run_directory import RunDirectory
+from r1rl.runs.training_run import starting_state
+from r1rl.runs.trl_steps import TRLSteps, check_batch
+from r1rl.sft import run as sft
+from r1rl.sft.batches import RowBatches
+from r1rl.sft.recipe import SFTRecipe
+from r1rl.sft.rows import make_rows
+from r1rl.text.prompts import PromptTemplate, resolve_eos_token_ids
 from r1rl.types import FinishReason, Problem
 
 RECIPE = """
@@ -70,7 +72,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sft")
     save_tiny_policy(folder / "policy")
     rows = [
-        {"problem": f"{n}+1", "answer": str(n + 1), "completion": f" <think>{' hm' * (n % 7)} </think> <answer> {n + 1}</answer>"}
+        {
+            "problem": f"{n}+1",
+            "answer": str(n + 1),
+            "completion": f" <think>{' hm' * (n % 7)} </think> <answer> {n + 1}</answer>",
+        }
         for n in range(40)
     ]
     rows[3]["finish_reason"] = "length"
@@ -80,7 +86,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(folder: Path, *overrides: str, file: str = "recipe.yaml", resume: str | None = None) -> RunDirectory:
+def train(
+    folder: Path, *overrides: str, file: str = "recipe.yaml", resume: str | None = None
+) -> RunDirectory:
     return do_run("sft", sft.run, folder / file, *overrides, resume=resume)
 
 
@@ -98,7 +106,11 @@ def test_run_directory_holds_everything(finished: RunDirectory) -> None:
     assert expected <= left and not any(name.startswith("rows") for name in left)
     assert [path.name for path in sorted(finished.checkpoints.iterdir())] == ["step-000002", "step-000004"]
     summary = json.loads(finished.summary_path.read_text())
-    assert summary["steps"] == 4 and len(summary["accuracy_after"]["ci95"]) == 2 and summary["mean_length_before"] > 0
+    assert (
+        summary["steps"] == 4
+        and len(summary["accuracy_after"]["ci95"]) == 2
+        and summary["mean_length_before"] > 0
+    )
     model = AutoModelForCausalLM.from_pretrained(finished.checkpoints / "step-000004")
     assert model.config.model_type == "qwen3" and model.generation_config.eos_token_id == [1]
 
@@ -106,25 +118,35 @@ def test_run_directory_holds_everything(finished: RunDirectory) -> None:
 def test_metrics_of_each_step(finished: RunDirectory) -> None:
     records = finished.read_metrics()
     assert [record["step"] for record in records] == [1, 2, 3, 4]
-    # The vocabulary has 280 entries: a random policy's loss is near ln 280 = 5.63; cosine ends the fourth step at (1 + cos(3 pi / 4)) / 2.
+    # The vocabulary has 280 entries: a random policy's loss is near ln 280 = 5.63; cosine ends the fourth
+    # step at (1 + cos(3 pi / 4)) / 2.
     assert 5.3 < records[0]["loss"] < 5.9 and records[3]["loss"] < records[0]["loss"] - 0.5
     assert [round(record["learning_rate"], 6) for record in records] == [0.01, 0.008536, 0.005, 0.001464]
-    assert all(record["grad_norm"] > 0 and record["update/skipped"] == 0 and 0 <= record["token_accuracy"] <= 1 for record in records)
+    assert all(
+        record["grad_norm"] > 0 and record["update/skipped"] == 0 and 0 <= record["token_accuracy"] <= 1
+        for record in records
+    )
 
 
 def test_completions_show_what_was_trained(finished: RunDirectory) -> None:
-    rows = [json.loads(line) for line in (finished.completions / "step-000004.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (finished.completions / "step-000004.jsonl").read_text().splitlines()
+    ]
     assert len(rows) > 4  # packed
     for row in rows:
         assert row["prompt"].startswith("User: ") and row["prompt"].endswith("\nAssistant:")
         number = int(row["prompt"].removeprefix("User: ").partition("+")[0])
-        assert row["completion"].startswith(" <think>") and row["completion"].endswith(f"<answer> {number + 1}</answer><eos>")
+        assert row["completion"].startswith(" <think>") and row["completion"].endswith(
+            f"<answer> {number + 1}</answer><eos>"
+        )
 
 
 def test_evaluation_changes_nothing(folder: Path, finished: RunDirectory) -> None:
     plain = train(folder, "run_name=plain")
     assert untimed(plain) == untimed(finished)
-    assert all(torch.equal(value, final_weights(plain)[name]) for name, value in final_weights(finished).items())
+    assert all(
+        torch.equal(value, final_weights(plain)[name]) for name, value in final_weights(finished).items()
+    )
 
 
 @pytest.mark.parametrize("packing", [True, False])
@@ -147,7 +169,9 @@ def test_resume_goes_on_exactly(folder: Path, packing: bool, monkeypatch: pytest
     assert all(torch.equal(value, weights[name]) for name, value in final_weights(whole).items())
 
 
-def gradients(recipe: SFTRecipe, tmp_path: Path, layout: Layout | None) -> tuple[float, dict[str, torch.Tensor]]:
+def gradients(
+    recipe: SFTRecipe, tmp_path: Path, layout: Layout | None
+) -> tuple[float, dict[str, torch.Tensor]]:
     """Loss and gradient of one step over all rows, as the run computes them."""
     tokenizer = AutoTokenizer.from_pretrained(recipe.model.path)
     rows, _ = make_rows(recipe, read_demonstrations(recipe.data), tokenizer)
@@ -177,7 +201,9 @@ def one_by_one(recipe: SFTRecipe) -> tuple[float, dict[str, torch.Tensor]]:
         total = total + F.cross_entropy(logits, torch.tensor(text), reduction="sum")
         trained += len(text)
     (total / trained).backward()
-    return total.item() / trained, {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    return total.item() / trained, {
+        name: parameter.grad.clone() for name, parameter in model.named_parameters()
+    }
 
 
 @pytest.mark.parametrize(
@@ -192,7 +218,9 @@ def one_by_one(recipe: SFTRecipe) -> tuple[float, dict[str, torch.Tensor]]:
 def test_loss_and_gradient_are_those_of_each_demonstration_by_itself(
     folder: Path, settings: tuple[str, ...], packed: bool | None, tmp_path: Path
 ) -> None:
-    """So no demonstration of a packed row sees another, and neither packing nor micro-batches change what is learnt."""
+    """So no demonstration of a packed row sees another, and neither packing nor micro-batches change what is
+    learnt.
+    """
     recipe = load_recipe("sft", folder / "recipe.yaml", settings)
     own = choose_layout(load_policy(recipe.model), UpdateConfig(), torch.float32)
     assert own.packed
@@ -204,7 +232,9 @@ def test_loss_and_gradient_are_those_of_each_demonstration_by_itself(
 
 
 def test_learns_the_text_and_where_it_ends(folder: Path, tmp_path: Path) -> None:
-    """After training on one demonstration, greedy decoding with the same prompt section writes it and stops by the EOS token."""
+    """After training on one demonstration, greedy decoding with the same prompt section writes it and stops
+    by the EOS token.
+    """
     text = " <think> so </think> <answer> 8</answer>"
     (tmp_path / "one.jsonl").write_text(json.dumps({"problem": "7+1", "completion": text}))
     done = train(
@@ -212,16 +242,23 @@ def test_learns_the_text_and_where_it_ends(folder: Path, tmp_path: Path) -> None
     )  # fmt: skip
     folder_of_model = find_checkpoint(done.checkpoints)
     assert folder_of_model is not None and done.read_metrics()[-1]["loss"] < 0.05
-    tokenizer, model = AutoTokenizer.from_pretrained(folder_of_model), AutoModelForCausalLM.from_pretrained(folder_of_model)
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(folder_of_model),
+        AutoModelForCausalLM.from_pretrained(folder_of_model),
+    )
     prompt = PromptConfig(template="plain")
-    sampling = Sampling(64, temperature=0.0, eos_token_ids=resolve_eos_token_ids(prompt, tokenizer, model.generation_config))
+    sampling = Sampling(
+        64, temperature=0.0, eos_token_ids=resolve_eos_token_ids(prompt, tokenizer, model.generation_config)
+    )
     ids = PromptTemplate(prompt, tokenizer).render(Problem("", "7+1", None)).token_ids
     (group,) = build_engine("native", model.eval(), tokenizer).generate([ids], 1, sampling, [0])
     assert group.completions[0].text == text and group.completions[0].finish_reason is FinishReason.EOS
 
 
 def test_steps_follow_from_the_epochs(folder: Path) -> None:
-    """39 demonstrations (the 40th was cut off) in batches of 4 are 9.75 steps: the tenth reaches into the next pass."""
+    """39 demonstrations (the 40th was cut off) in batches of 4 are 9.75 steps: the tenth reaches into the
+    next pass.
+    """
     done = train(folder, "run_name=epochs", "max_steps=0", "packing=false", "checkpoint.every_steps=0")
     records = done.read_metrics()
     assert len(records) == 10 and records[-1]["epoch"] == pytest.approx(40 / 39)
@@ -241,7 +278,10 @@ def test_two_processes_compute_what_one_does(folder: Path) -> None:
     weights = final_weights(pair)
     for name, value in final_weights(alone).items():
         torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-4, msg=name)
-    rows = [[json.loads(line) for line in (run.completions / "step-000002.jsonl").read_text().splitlines()] for run in (alone, pair)]
+    rows = [
+        [json.loads(line) for line in (run.completions / "step-000002.jsonl").read_text().splitlines()]
+        for run in (alone, pair)
+    ]
     assert rows[0] == rows[1]
     assert not (pair.path / "rows").exists()
 
@@ -254,15 +294,23 @@ def test_two_processes_compute_what_one_does(folder: Path) -> None:
         (["prompt.template=chat"], r"has no chat template"),
         (["prompt.template=mine.txt"], r"prompt\.template: 'mine.txt' is neither a template"),
         (["prompt.prefill=<go>"], r"39 rows skipped \(other_prefill\)"),
-        (["batch_size=3", "micro_batch_size=2"], r"batch_size is 3, which is not a multiple of micro_batch_size \(2\)"),
+        (
+            ["batch_size=3", "micro_batch_size=2"],
+            r"batch_size is 3, which is not a multiple of micro_batch_size \(2\)",
+        ),
         (["evaluation.every_steps=2"], r"evaluation\.every_steps is set, but there are no held-out problems"),
-        (["rewards=[{function: accuracy}]"], r"rewards only score held-out answers here, and there are no held-out problems"),
+        (
+            ["rewards=[{function: accuracy}]"],
+            r"rewards only score held-out answers here, and there are no held-out problems",
+        ),
         (["data.source=nowhere.jsonl"], r"data\.source: there is no file nowhere\.jsonl"),
         (["model.path=./nowhere"], r"model\.path: there is no folder"),
         (["logging.trackers=[wandb]"], r"logging\.trackers names wandb, which is not installed"),
     ],
 )
-def test_errors_come_before_the_model_is_loaded(folder: Path, overrides: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_come_before_the_model_is_loaded(
+    folder: Path, overrides: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def load(*arguments: object) -> None:
         raise AssertionError("the model was loaded")
 
@@ -275,5 +323,8 @@ def test_errors_come_before_the_model_is_loaded(folder: Path, overrides: list[st
 
 def test_batch_must_be_shared_out_evenly() -> None:
     check_batch(8, 2, 4)
-    with pytest.raises(UserError, match="batch_size is 8, which 3 processes x micro_batch_size 2 do not divide: make it a multiple of 6"):
+    with pytest.raises(
+        UserError,
+        match="batch_size is 8, which 3 processes x micro_batch_size 2 do not divide: make it a multiple of 6",
+    ):
         check_batch(8, 2, 3)

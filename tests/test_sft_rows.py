@@ -1,4 +1,6 @@
-"""From demonstrations to rows: the prompt's tokens are RL's, what follows is trained to its end, nothing is cut, packing loses nothing."""
+"""From demonstrations to rows: the prompt's tokens are RL's, what follows is trained to its end, nothing is
+cut, packing loses nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,14 @@ from tiny_policy import save_tiny_policy
 from tokenizers import Tokenizer, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from r1rl.config.rows import DemonstrationsConfig
 from r1rl.config.schema import ModelConfig, PromptConfig
-from r1rl.config.sft import DemonstrationsConfig, SFTRecipe
 from r1rl.data.demonstration_tokens import tokenize, trained_end
 from r1rl.data.demonstrations import Demonstration, LoadedDemonstrations
 from r1rl.errors import DataError, RecipeError
-from r1rl.prompts import PromptTemplate, resolve_eos_token_ids
-from r1rl.stages.sft_rows import as_dataset, make_rows, parts_of
+from r1rl.sft.recipe import SFTRecipe
+from r1rl.sft.rows import as_dataset, make_rows, parts_of
+from r1rl.text.prompts import PromptTemplate, resolve_eos_token_ids
 from r1rl.types import Problem
 
 CHAT_TEMPLATE = (
@@ -38,11 +41,15 @@ def rendered(prompt: PromptConfig, tokenizer: Any, problem: str = "2+2") -> list
     return PromptTemplate(prompt, tokenizer).render(Problem("", problem, None)).token_ids
 
 
-def one_row(prompt: PromptConfig, tokenizer: Any, demonstration: Demonstration, max_length: int = 1024) -> tuple[list[int], list[int]]:
+def one_row(
+    prompt: PromptConfig, tokenizer: Any, demonstration: Demonstration, max_length: int = 1024
+) -> tuple[list[int], list[int]]:
     end = trained_end(prompt, ModelConfig(path=tokenizer.name_or_path), tokenizer)
     row = as_dataset(tokenize([demonstration], prompt, tokenizer, end, max_length))[0]
     ((before, after),) = parts_of(row)
-    assert row["labels"] == [-100] * len(before) + after  # the label is the token itself wherever there is one
+    assert (
+        row["labels"] == [-100] * len(before) + after
+    )  # the label is the token itself wherever there is one
     assert row["input_ids"] == before + after
     return before, after
 
@@ -63,7 +70,10 @@ def test_prefill_belongs_to_the_prompt(tokenizer: Any) -> None:
     assert tokenizer.decode(after) == " x</think><eos>"
     found = tokenize([shown(text="x</think>"), shown(text=" <think>")], prompt, tokenizer, 1, 256)
     assert found.sequences == []
-    assert [(row.fault, row.place) for row in found.bad] == [("other_prefill", "line 1"), ("missing_value", "line 1")]
+    assert [(row.fault, row.place) for row in found.bad] == [
+        ("other_prefill", "line 1"),
+        ("missing_value", "line 1"),
+    ]
     assert "begins with 'x</think>', not with prompt.prefill (' <think>')" in found.bad[0].detail
 
 
@@ -74,7 +84,9 @@ def test_rendered_prompt_is_not_rendered_again(tokenizer: Any) -> None:
 
 
 def test_a_token_across_the_border_does_not_change_the_prompt(tokenizer: Any) -> None:
-    """`<think>` is one merge of the tiny tokenizer; the policy gets a prompt that ends in "<th" and must go on with "ink>"."""
+    """`<think>` is one merge of the tiny tokenizer; the policy gets a prompt that ends in "<th" and must go
+    on with "ink>".
+    """
     prompt = PromptConfig(template="none")
     whole = tokenizer("<think>", add_special_tokens=False)["input_ids"]
     before, after = one_row(prompt, tokenizer, shown("<th", "ink>"))
@@ -100,7 +112,9 @@ def test_too_long_is_left_out_and_never_cut(tokenizer: Any) -> None:
 def test_bos_comes_first_once(tokenizer: Any) -> None:
     core = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     core.post_processor = processors.TemplateProcessing(single="<pad> $A", special_tokens=[("<pad>", 0)])
-    with_bos = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<pad>", eos_token="<eos>", pad_token="<pad>")
+    with_bos = PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token="<pad>", eos_token="<eos>", pad_token="<pad>"
+    )
     before, after = one_row(PromptConfig(template="plain"), with_bos, shown())
     assert before[0] == 0 and 0 not in before[1:] + after
     assert after == one_row(PromptConfig(template="plain"), tokenizer, shown())[1]
@@ -108,7 +122,9 @@ def test_bos_comes_first_once(tokenizer: Any) -> None:
 
 def chat_tokenizer(tokenizer: Any) -> Any:
     copy = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()), eos_token="<eos>", pad_token="<pad>"
+        tokenizer_object=Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()),
+        eos_token="<eos>",
+        pad_token="<pad>",
     )
     copy.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     copy.chat_template = CHAT_TEMPLATE
@@ -120,21 +136,29 @@ def test_which_token_ends_a_text(tokenizer: Any, tmp_path: Path) -> None:
     turn = chat.convert_tokens_to_ids("<|im_end|>")
     assert trained_end(PromptConfig(template="plain"), model, tokenizer) == 1
     assert trained_end(PromptConfig(template="plain"), model, chat) == 1
-    assert trained_end(PromptConfig(template="chat"), model, chat) == turn  # what its template puts at the end of a turn
+    assert (
+        trained_end(PromptConfig(template="chat"), model, chat) == turn
+    )  # what its template puts at the end of a turn
     assert trained_end(PromptConfig(template="plain", eos_token_ids=[9, 4]), model, tokenizer) == 9
     prompt = PromptConfig(template="chat")
     before, after = one_row(prompt, chat, shown())
     assert before == rendered(prompt, chat) and after[-1] == turn
-    without = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()), pad_token="<pad>")
+    without = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()), pad_token="<pad>"
+    )
     assert trained_end(PromptConfig(template="plain", stop=["."]), model, without) is None
-    assert trained_end(PromptConfig(template="plain"), ModelConfig(path=tokenizer.name_or_path), without) == 1  # the model's config has it
+    assert (
+        trained_end(PromptConfig(template="plain"), ModelConfig(path=tokenizer.name_or_path), without) == 1
+    )  # the model's config has it
     with pytest.raises(RecipeError, match="every completion would run to max_completion_length"):
         trained_end(PromptConfig(template="plain"), model, without)
 
 
 def recipe(**changes: Any) -> SFTRecipe:
     settings: dict[str, Any] = {"max_length": 96, **changes}
-    return SFTRecipe(run_name="x", data=DemonstrationsConfig(source="x"), prompt=PromptConfig(template="plain"), **settings)
+    return SFTRecipe(
+        run_name="x", data=DemonstrationsConfig(source="x"), prompt=PromptConfig(template="plain"), **settings
+    )
 
 
 def test_packing_keeps_every_demonstration_once_and_whole(tokenizer: Any, tmp_path: Path) -> None:
@@ -149,7 +173,9 @@ def test_packing_keeps_every_demonstration_once_and_whole(tokenizer: Any, tmp_pa
 
 
 def test_what_is_left_out_is_told(tokenizer: Any) -> None:
-    loaded = LoadedDemonstrations("rows.jsonl", [shown(), shown(text=" y" * 200, place="line 2")], notes=["a note"])
+    loaded = LoadedDemonstrations(
+        "rows.jsonl", [shown(), shown(text=" y" * 200, place="line 2")], notes=["a note"]
+    )
     rows, sentences = make_rows(recipe(packing=False), loaded, tokenizer)
     assert len(rows) == 1 and sentences[0] == "a note"
     assert "rows.jsonl: 1 row skipped (too_long): line 2:" in sentences[1]

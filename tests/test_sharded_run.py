@@ -1,4 +1,6 @@
-"""Runs under FSDP2, of two processes on the CPU: the same as one process, resumed exactly, and as precise as they should be."""
+"""Runs under FSDP2, of two processes on the CPU: the same as one process, resumed exactly, and as precise as
+they should be.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,9 @@ from safetensors.torch import load_file
 from sharded_launch import ENVIRONMENT
 from transformers import AutoModelForCausalLM
 
-from r1rl.checkpoint import check_launch
 from r1rl.errors import UserError
-from r1rl.run_directory import RunDirectory
+from r1rl.runs.checkpoint import check_launch
+from r1rl.runs.run_directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("on_the_cpu")
 
@@ -26,13 +28,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def launch(folder: Path, name: str, *words: str) -> RunDirectory:
     """`r1rl grpo` in two processes that share the model out."""
-    launcher = "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(Path(__file__).parent / "sharded_launch.py")
-    return start_two("grpo", folder / "recipe.yaml", f"run_name={name}", *words, launcher=launcher, environment=ENVIRONMENT)
+    launcher = (
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        str(Path(__file__).parent / "sharded_launch.py"),
+    )
+    return start_two(
+        "grpo", folder / "recipe.yaml", f"run_name={name}", *words, launcher=launcher, environment=ENVIRONMENT
+    )
 
 
-SETTINGS = "checkpoint.keep=0", "algorithm.beta=0.1", "algorithm.num_minibatches=2", "optimizer.epsilon=1.0e-4"
-"""With a reference policy, and an optimizer step for each half of a rollout; a larger epsilon, so that rounding in tiny gradients is not
-scaled up."""
+SETTINGS = (
+    "checkpoint.keep=0",
+    "algorithm.beta=0.1",
+    "algorithm.num_minibatches=2",
+    "optimizer.epsilon=1.0e-4",
+)
+"""With a reference policy, and an optimizer step for each half of a rollout; a larger epsilon, so that
+rounding in tiny gradients is not scaled up.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -50,22 +67,36 @@ def test_a_sharded_run_equals_one_process(folder: Path, finished: RunDirectory) 
     assert "lm_head.weight" not in expected
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, atol=1e-6, rtol=0)  # 3.8e-7 was seen, where training moved weights by 0.071
+        torch.testing.assert_close(
+            found[name], tensor, atol=1e-6, rtol=0
+        )  # 3.8e-7 was seen, where training moved weights by 0.071
     loaded = AutoModelForCausalLM.from_pretrained(newest(finished))
     assert torch.equal(loaded.lm_head.weight, found["model.embed_tokens.weight"])
 
 
 def test_a_sharded_run_is_resumed_exactly(folder: Path, finished: RunDirectory) -> None:
     shutil.copytree(finished.path, folder / "runs" / "resumed")
-    resumed = launch(folder, "resumed", *SETTINGS, "--resume", str(folder / "runs" / "resumed" / "checkpoints" / "step-000002"))
+    resumed = launch(
+        folder,
+        "resumed",
+        *SETTINGS,
+        "--resume",
+        str(folder / "runs" / "resumed" / "checkpoints" / "step-000002"),
+    )
     assert untimed(resumed) == untimed(finished)
-    expected, found = (load_file(newest(directory) / "model.safetensors") for directory in (finished, resumed))
+    expected, found = (
+        load_file(newest(directory) / "model.safetensors") for directory in (finished, resumed)
+    )
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
-def test_a_launch_of_the_other_kind_is_told_before_anything_is_touched(folder: Path, finished: RunDirectory) -> None:
+def test_a_launch_of_the_other_kind_is_told_before_anything_is_touched(
+    folder: Path, finished: RunDirectory
+) -> None:
     assert (newest(finished) / "training" / "sharded").is_dir()
-    with pytest.raises(UserError, match=r"saved in shards \(FSDP2\), and this launch keeps it whole.*model\.path="):
+    with pytest.raises(
+        UserError, match=r"saved in shards \(FSDP2\), and this launch keeps it whole.*model\.path="
+    ):
         train(folder, "run_name=sharded", "max_steps=5", resume=str(finished.checkpoints / "step-000002"))
     assert newest(finished).name == "step-000004", "nothing was set aside"
     whole = train(folder, "run_name=whole", "max_steps=1", "evaluation.data=null")
@@ -74,8 +105,12 @@ def test_a_launch_of_the_other_kind_is_told_before_anything_is_touched(folder: P
 
 
 def test_the_loss_is_not_rounded(folder: Path) -> None:
-    """accelerate's policy for FSDP2 returns log-probabilities in bfloat16, in which the whole loss is computed then."""
-    directory = launch(folder, "bfloat16", "model.dtype=bfloat16", "evaluation.data=null", "algorithm.num_iterations=2")
+    """accelerate's policy for FSDP2 returns log-probabilities in bfloat16, in which the whole loss is
+    computed then.
+    """
+    directory = launch(
+        folder, "bfloat16", "model.dtype=bfloat16", "evaluation.data=null", "algorithm.num_iterations=2"
+    )
     ratios = torch.tensor([[record["ratio/max"], record["ratio/min"]] for record in directory.read_metrics()])
     assert (ratios != ratios.bfloat16()).all()
 
@@ -84,7 +119,10 @@ def test_the_loss_is_not_rounded(folder: Path) -> None:
 def test_compiled_layers_can_be_sharded(folder: Path) -> None:
     """As they are on GPUs, if nothing else is asked for."""
     settings = "model.dtype=bfloat16", "evaluation.data=null", "max_steps=2"
-    plain, compiled = launch(folder, "plain", *settings), launch(folder, "compiled", *settings, "update.compile=true")
+    plain, compiled = (
+        launch(folder, "plain", *settings),
+        launch(folder, "compiled", *settings, "update.compile=true"),
+    )
     for one, two in zip(untimed(plain), untimed(compiled), strict=True):
         for name in ("entropy", "grad_norm"):
             assert one[name] == pytest.approx(two[name], rel=0.02)

@@ -8,10 +8,13 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from r1rl.stages.corpus import END_OF_TEXT, PAD
-from r1rl.stages.tokenizer import as_transformers, train_tokenizer
+from r1rl.pretrain.corpus import END_OF_TEXT, PAD
+from r1rl.pretrain.tokenizer import as_transformers, train_tokenizer
 
-TEXTS = ["User: Make 46 from 3, 7, 25.\nAssistant: <think> 25+7*3=25+21=46 check: yes. </think> <answer>25+7*3</answer>"] * 20
+TEXTS = [
+    "User: Make 46 from 3, 7, 25.\nAssistant: <think> 25+7*3=25+21=46 check: yes. </think> "
+    "<answer>25+7*3</answer>"
+] * 20
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,9 @@ def test_any_text_survives(tokenizer: Tokenizer, text: str) -> None:
 
 def test_prompt_and_prefill_can_be_tokenized_apart(tokenizer: Tokenizer) -> None:
     prompt, prefill = "User: Make 4 from 1, 3.\nAssistant:", " <think>"
-    assert tokenizer.encode(prompt + prefill).ids == tokenizer.encode(prompt).ids + tokenizer.encode(prefill).ids
+    assert (
+        tokenizer.encode(prompt + prefill).ids == tokenizer.encode(prompt).ids + tokenizer.encode(prefill).ids
+    )
 
 
 def test_loads_with_auto_tokenizer(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
-"""The same tensors through TRL's GRPOTrainer and through r1rl: loss and gradient agree for every loss that both have.
+"""The same tensors through TRL's GRPOTrainer and through r1rl: loss and gradient agree for every loss that
+both have.
 
-Where the two mean something else by the same name, the test says so and translates. Legend: B sequences, T padded tokens, N tokens.
+Where the two mean something else by the same name, the test says so and translates. Legend: B sequences, T
+padded tokens, N tokens.
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ import torch
 from torch import Tensor
 
 from r1rl.config.schema import AlgorithmConfig
-from r1rl.grpo.advantages import group_advantages
-from r1rl.grpo.aggregation import count_trained, loss_weights, trained_sequences
-from r1rl.grpo.losses import LossInputs, policy_loss
+from r1rl.objective.advantages import group_advantages
+from r1rl.objective.aggregation import count_trained, loss_weights, trained_sequences
+from r1rl.objective.losses import LossInputs, policy_loss
 
 pytest.importorskip("trl")
 
@@ -34,18 +36,30 @@ def make_trainer(tmp_path_factory):
     from trl import GRPOConfig, GRPOTrainer
 
     def forget_accelerator() -> None:
-        """accelerate keeps the precision of the first Accelerator for the whole process; other tests choose another."""
+        """accelerate keeps the precision of the first Accelerator for the whole process; other tests choose
+        another.
+        """
         for state in (AcceleratorState, GradientState, PartialState):
             state._reset_state()
 
     forget_accelerator()
     words = {word: place for place, word in enumerate(["<pad>", "<eos>", "a", "b"])}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words, unk_token="a")), pad_token="<pad>", eos_token="<eos>")
-    shape = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(WordLevel(words, unk_token="a")), pad_token="<pad>", eos_token="<eos>"
+    )
+    shape = {
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "num_key_value_heads": 1,
+    }
     folder = tmp_path_factory.mktemp("trl")
     model = Qwen2ForCausalLM(Qwen2Config(vocab_size=4, **shape))
     model.save_pretrained(folder / "model")
-    model.config._name_or_path = str(folder / "model")  # where TRL looks for the reference model when beta is not 0
+    model.config._name_or_path = str(
+        folder / "model"
+    )  # where TRL looks for the reference model when beta is not 0
 
     def build(**choices: object) -> GRPOTrainer:
         arguments = GRPOConfig(
@@ -74,7 +88,9 @@ def no_telemetry(monkeypatch):
 
 
 def tensors(spread: float = 0.4) -> SimpleNamespace:
-    """Padded logprobs of the policy, the old policy, the sampler and the reference; ratios on both sides of every bound."""
+    """Padded logprobs of the policy, the old policy, the sampler and the reference; ratios on both sides of
+    every bound.
+    """
     generator = torch.Generator().manual_seed(5)
 
     def noise(scale: float) -> Tensor:
@@ -89,7 +105,9 @@ def tensors(spread: float = 0.4) -> SimpleNamespace:
     )  # fmt: skip
 
 
-def trl_loss(trainer, case: SimpleNamespace, mask: Tensor, correction: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def trl_loss(
+    trainer, case: SimpleNamespace, mask: Tensor, correction: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """TRL's loss and its gradient with respect to the logprobs [B, T]."""
     logprobs = case.logprobs.clone().requires_grad_()
     trainer._get_per_token_logps_and_entropies = lambda *_, **__: (logprobs, case.entropy, None)
@@ -107,7 +125,9 @@ def trl_loss(trainer, case: SimpleNamespace, mask: Tensor, correction: Tensor | 
     return loss.detach(), logprobs.grad
 
 
-def our_loss(config: AlgorithmConfig, case: SimpleNamespace, with_sampler: bool = False) -> tuple[Tensor, Tensor]:
+def our_loss(
+    config: AlgorithmConfig, case: SimpleNamespace, with_sampler: bool = False
+) -> tuple[Tensor, Tensor]:
     """r1rl's, from the same tensors without their padding."""
     logprobs = case.logprobs.clone().requires_grad_()
     lengths = torch.tensor(LENGTHS)
@@ -165,32 +185,47 @@ def test_clipped_losses(make_trainer, loss_type, trl, own):
 
 @pytest.mark.parametrize("level", ["token", "sequence"])
 def test_cispo(make_trainer, level):
-    """TRL's epsilon_high is the bound itself (r1rl: 1 + epsilon_high) and it has no lower bound (r1rl: epsilon_low 1)."""
-    config = AlgorithmConfig(surrogate="cispo", aggregation="dapo", epsilon_low=1.0, epsilon_high=0.3, importance_level=level)
+    """TRL's epsilon_high is the bound itself (r1rl: 1 + epsilon_high) and it has no lower bound (r1rl:
+    epsilon_low 1).
+    """
+    config = AlgorithmConfig(
+        surrogate="cispo", aggregation="dapo", epsilon_low=1.0, epsilon_high=0.3, importance_level=level
+    )
     trainer = make_trainer(loss_type="cispo", epsilon_high=1.3, importance_sampling_level=level)
     assert_same(trl_loss(trainer, tensors(), tensors().mask), our_loss(config, tensors()))
 
 
 @pytest.mark.parametrize("loss_type", ["grpo", "dapo"])
 def test_truncated_importance_sampling(make_trainer, loss_type):
-    """TRL computes the capped ratio (its token_truncate mode) before the loss; the cap of 1.5 binds for some tokens."""
+    """TRL computes the capped ratio (its token_truncate mode) before the loss; the cap of 1.5 binds for some
+    tokens.
+    """
     case = tensors()
     correction = (case.old - case.sampler).exp().clamp(max=1.5)
     assert (correction[case.mask] == 1.5).any()
     config = AlgorithmConfig(aggregation=loss_type, importance_cap=1.5)
-    assert_same(trl_loss(make_trainer(loss_type=loss_type), case, case.mask, correction), our_loss(config, case, with_sampler=True))
+    assert_same(
+        trl_loss(make_trainer(loss_type=loss_type), case, case.mask, correction),
+        our_loss(config, case, with_sampler=True),
+    )
 
 
 def test_entropy_bonus(make_trainer):
-    """With bnpo TRL's mean over tokens has the weights of the loss; with the others TRL keeps that mean and r1rl the weights."""
+    """With bnpo TRL's mean over tokens has the weights of the loss; with the others TRL keeps that mean and
+    r1rl the weights.
+    """
     case = tensors()
     config = AlgorithmConfig(aggregation="bnpo", entropy_coefficient=0.05)
-    assert_same(trl_loss(make_trainer(loss_type="bnpo", entropy_coef=0.05), case, case.mask), our_loss(config, case))
+    assert_same(
+        trl_loss(make_trainer(loss_type="bnpo", entropy_coef=0.05), case, case.mask), our_loss(config, case)
+    )
 
 
 @pytest.mark.parametrize("scale", ["group", "batch", "none"])
 def test_advantages(scale):
-    """TRL computes advantages in the middle of `_generate_and_score_completions`: its three lines, with its own deviation."""
+    """TRL computes advantages in the middle of `_generate_and_score_completions`: its three lines, with its
+    own deviation.
+    """
     from trl.trainer.utils import nanstd
 
     rewards = torch.tensor([[1.0, 0.0, 0.5, 0.0], [0.2, torch.nan, 1.0, 0.2]], dtype=torch.float64)

@@ -1,4 +1,5 @@
-"""The whole update against the float64 oracle: optimizer steps on a model's parameters, in every layout; and what it must not do.
+"""The whole update against the float64 oracle: optimizer steps on a model's parameters, in every layout; and
+what it must not do.
 
 The optimizer is plain gradient descent, so the change of the parameters is the sum of the gradients.
 """
@@ -19,13 +20,21 @@ from torch import nn
 from transformers import PreTrainedModel
 from update_helpers import LAYOUTS, build, random_rollout
 
-from r1rl import metric_names as names
-from r1rl.config.schema import AlgorithmConfig, DataConfig, GRPORecipe, OptimizerConfig, RewardConfig, RolloutConfig, UpdateConfig
-from r1rl.grpo.batching import TrainBatch
-from r1rl.grpo.logprobs import PolicyForward
-from r1rl.grpo.packing import Layout
+from r1rl.config.schema import (
+    AlgorithmConfig,
+    DataConfig,
+    OptimizerConfig,
+    RewardConfig,
+    RolloutConfig,
+    UpdateConfig,
+)
+from r1rl.grpo.recipe import GRPORecipe
 from r1rl.grpo.update import PolicyUpdate
-from r1rl.sampling import Sampling
+from r1rl.monitor import metric_names as names
+from r1rl.objective.sampling import Sampling
+from r1rl.policy.batching import TrainBatch
+from r1rl.policy.logprobs import PolicyForward
+from r1rl.policy.packing import Layout
 from tests.reference import grpo as reference
 
 RATE = 0.05
@@ -79,8 +88,9 @@ def shifted(model: PreTrainedModel) -> PreTrainedModel:
 def oracle_parameters(
     model: PreTrainedModel, batch: TrainBatch, algorithm: AlgorithmConfig, old_is_sampler: bool = False
 ) -> dict[str, torch.Tensor]:
-    """The parameters after the update, computed one sequence at a time in float64. `old_is_sampler`: the batch's sampler logprobs are
-    those of the old policy."""
+    """The parameters after the update, computed one sequence at a time in float64. `old_is_sampler`: the
+    batch's sampler logprobs are those of the old policy.
+    """
     model = copy.deepcopy(model).double()
     frozen = shifted(copy.deepcopy(model))
     options = reference.Options(
@@ -94,8 +104,12 @@ def oracle_parameters(
     def sequence(row: int, policy: PreTrainedModel) -> reference.Sequence:
         start, length = int(batch.starts_B[row]), int(batch.lengths_B[row])
         prompt, tokens = list(batch.prompt_ids[row]), batch.completion_ids_K[start : start + length].tolist()
-        logits = policy(input_ids=torch.tensor([prompt + tokens]), use_cache=False).logits[0, len(prompt) - 1 : -1]
-        return reference.Sequence(logits, tokens, float(batch.advantages_B[row]), bool(batch.truncated_B[row]))
+        logits = policy(input_ids=torch.tensor([prompt + tokens]), use_cache=False).logits[
+            0, len(prompt) - 1 : -1
+        ]
+        return reference.Sequence(
+            logits, tokens, float(batch.advantages_B[row]), bool(batch.truncated_B[row])
+        )
 
     def logprobs(row: int, policy: PreTrainedModel) -> list[float]:
         return [value.item() for value in reference.token_logprobs(sequence(row, policy), options)]
@@ -140,7 +154,12 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "two passes of three minibatches": {"num_iterations": 2, "num_minibatches": 3, "epsilon_high": 0.28},
     "kl and entropy": {"beta": 0.1, "entropy_coefficient": 0.02, "aggregation": "grpo"},
     "gspo": {"importance_level": "sequence", "num_minibatches": 3, "aggregation": "grpo"},
-    "truncated masked": {"mask_truncated": True, "aggregation": "bnpo", "surrogate": "cispo", "num_iterations": 2},
+    "truncated masked": {
+        "mask_truncated": True,
+        "aggregation": "bnpo",
+        "surrogate": "cispo",
+        "num_iterations": 2,
+    },
 }
 
 
@@ -150,12 +169,21 @@ def test_optimizer_steps_are_the_oracles(algorithm, layout):
     config, batch, model = AlgorithmConfig(**ALGORITHMS[algorithm]), plain_rollout(3), build("qwen3")
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     expected = oracle_parameters(model, batch, config)
-    Setup(model, config, LAYOUTS[layout], UpdateConfig(micro_batch_tokens=60, logprob_chunk=16)).update.run(batch)
+    Setup(model, config, LAYOUTS[layout], UpdateConfig(micro_batch_tokens=60, logprob_chunk=16)).update.run(
+        batch
+    )
     moved = math.sqrt(sum(float((expected[name] - before[name]).square().sum()) for name in before))
-    wrong = math.sqrt(sum(float((expected[name] - parameter.detach()).square().sum()) for name, parameter in model.named_parameters()))
+    wrong = math.sqrt(
+        sum(
+            float((expected[name] - parameter.detach()).square().sum())
+            for name, parameter in model.named_parameters()
+        )
+    )
     assert moved > 1e-3
     # float32 against float64: the parameters themselves are rounded to 6e-8
-    assert wrong < 2e-5 * moved + 1e-7 * math.sqrt(sum(float(value.square().sum()) for value in before.values()))
+    assert wrong < 2e-5 * moved + 1e-7 * math.sqrt(
+        sum(float(value.square().sum()) for value in before.values())
+    )
 
 
 @pytest.mark.parametrize("name", ["qwen2", "llama", "mistral", "gemma2"])
@@ -164,8 +192,15 @@ def test_optimizer_step_of_other_architectures_is_the_oracles(name):
     before = [parameter.detach().clone() for parameter in model.parameters()]
     expected = oracle_parameters(model, batch, AlgorithmConfig())
     Setup(model, AlgorithmConfig(), LAYOUTS["shared"]).update.run(batch)
-    moved = torch.cat([(value - start).flatten() for value, start in zip(expected.values(), before, strict=True)])
-    wrong = torch.cat([(value - found.detach()).flatten() for value, found in zip(expected.values(), model.parameters(), strict=True)])
+    moved = torch.cat(
+        [(value - start).flatten() for value, start in zip(expected.values(), before, strict=True)]
+    )
+    wrong = torch.cat(
+        [
+            (value - found.detach()).flatten()
+            for value, found in zip(expected.values(), model.parameters(), strict=True)
+        ]
+    )
     assert wrong.norm() < 2e-5 * moved.norm() + 1e-7 * torch.cat([start.flatten() for start in before]).norm()
 
 
@@ -178,22 +213,39 @@ LAGGED: dict[str, tuple[dict[str, Any], bool]] = {
     "online rft": ({"surrogate": "online_rft"}, False),
     "online rft, three minibatches": ({"surrogate": "online_rft", "num_minibatches": 3}, False),
 }
-"""The objective, and whether with a sampler that computes as the trainer does the ratio corrects for the lag (else the weight c does)."""
+"""The objective, and whether with a sampler that computes as the trainer does the ratio corrects for the lag
+(else the weight c does).
+"""
 
 
 @pytest.mark.parametrize("sampler_is_exact", [True, False])
 @pytest.mark.parametrize("case", LAGGED)
 def test_lag_of_the_sampler_is_corrected_once_as_the_oracle_does(case, sampler_is_exact):
-    """The completions are of another policy, whose log-probabilities differ from the trained one's by about 0.3."""
+    """The completions are of another policy, whose log-probabilities differ from the trained one's by about
+    0.3.
+    """
     choices, has_ratio = LAGGED[case]
     config, model = AlgorithmConfig(importance_cap=1.2, **choices), build("qwen3")
     batch = random_rollout(3)
-    batch = replace(batch, sampler_logprobs_K=batch.old_logprobs_K, old_logprobs_K=None, reference_logprobs_K=None, lagged=True)
+    batch = replace(
+        batch,
+        sampler_logprobs_K=batch.old_logprobs_K,
+        old_logprobs_K=None,
+        reference_logprobs_K=None,
+        lagged=True,
+    )
     before = [parameter.detach().clone() for parameter in model.parameters()]
     expected = oracle_parameters(model, batch, config, old_is_sampler=sampler_is_exact and has_ratio)
     metrics = Setup(model, config, LAYOUTS["shared"], sampler_is_exact=sampler_is_exact).update.run(batch)
-    moved = torch.cat([(value - start).flatten() for value, start in zip(expected.values(), before, strict=True)])
-    wrong = torch.cat([(value - found.detach()).flatten() for value, found in zip(expected.values(), model.parameters(), strict=True)])
+    moved = torch.cat(
+        [(value - start).flatten() for value, start in zip(expected.values(), before, strict=True)]
+    )
+    wrong = torch.cat(
+        [
+            (value - found.detach()).flatten()
+            for value, found in zip(expected.values(), model.parameters(), strict=True)
+        ]
+    )
     assert moved.norm() > 1e-3
     assert wrong.norm() < 2e-5 * moved.norm() + 1e-7 * torch.cat([start.flatten() for start in before]).norm()
     in_ratio = sampler_is_exact and has_ratio
@@ -202,7 +254,9 @@ def test_lag_of_the_sampler_is_corrected_once_as_the_oracle_does(case, sampler_i
 
 
 def test_lag_is_not_corrected_where_there_is_none():
-    """The same batch of the policy itself: no ratio to the sampler, so its logprobs only set the weight c, which is 1 without a cap."""
+    """The same batch of the policy itself: no ratio to the sampler, so its logprobs only set the weight c,
+    which is 1 without a cap.
+    """
     batch = plain_rollout(3)
     sampled = replace(batch, sampler_logprobs_K=random_rollout(3).old_logprobs_K)
     config, found = AlgorithmConfig(importance_cap=None), []
@@ -218,7 +272,11 @@ def test_metrics_do_not_depend_on_the_layout():
     results = []
     for layout in LAYOUTS.values():
         algorithm = AlgorithmConfig(beta=0.1, num_iterations=2)
-        results.append(Setup(build("qwen2"), algorithm, layout, UpdateConfig(micro_batch_tokens=70)).update.run(plain_rollout(5)))
+        results.append(
+            Setup(build("qwen2"), algorithm, layout, UpdateConfig(micro_batch_tokens=70)).update.run(
+                plain_rollout(5)
+            )
+        )
     for other in results[1:]:
         assert other == pytest.approx(results[0], rel=1e-4, abs=1e-5)
     assert results[0][names.TRAINED_SHARE] == 1.0
@@ -247,7 +305,9 @@ def test_groups_without_signal_cost_nothing():
 
 
 def test_nothing_is_computed_for_what_the_objective_does_not_use():
-    """One optimizer step without a KL term is one forward pass; the old policy and the reference are not asked."""
+    """One optimizer step without a KL term is one forward pass; the old policy and the reference are not
+    asked.
+    """
     batch = plain_rollout(6)
     for algorithm, passes in ((AlgorithmConfig(), 1), (AlgorithmConfig(num_iterations=2), 3)):
         setup = Setup(build("qwen3"), algorithm, LAYOUTS["shared"])
@@ -257,12 +317,17 @@ def test_nothing_is_computed_for_what_the_objective_does_not_use():
     exact = Setup(build("qwen3"), AlgorithmConfig(num_iterations=2), LAYOUTS["shared"])
     exact.update.sampler_is_exact = True
     with count_tokens(exact.policy) as seen:
-        exact.update.run(replace(batch, sampler_logprobs_K=torch.full((batch.completion_ids_K.numel(),), -3.3)))
+        exact.update.run(
+            replace(batch, sampler_logprobs_K=torch.full((batch.completion_ids_K.numel(),), -3.3))
+        )
     assert len(seen) == 2
 
 
 def test_batch_is_not_changed_and_attention_is_given_back():
-    batch, setup = random_rollout(7), Setup(build("qwen3"), AlgorithmConfig(num_minibatches=3), LAYOUTS["shared"])
+    batch, setup = (
+        random_rollout(7),
+        Setup(build("qwen3"), AlgorithmConfig(num_minibatches=3), LAYOUTS["shared"]),
+    )
     before, implementation = copy.deepcopy(batch), setup.model.config._attn_implementation
     setup.update.run(batch)
     for name in ("completion_ids_K", "lengths_B", "advantages_B", "old_logprobs_K", "reference_logprobs_K"):

@@ -1,4 +1,6 @@
-"""A random decoder of a few thousand parameters with a byte-level tokenizer, saved as a checkpoint: enough to run a recipe."""
+"""A random decoder of a few thousand parameters with a byte-level tokenizer, saved as a checkpoint: enough to
+run a recipe.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,14 @@ def save_tiny_policy(folder: Path, seed: int = 0) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=280, special_tokens=["<pad>", "<eos>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=280,
+        special_tokens=["<pad>", "<eos>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
-    tokenizer.train_from_iterator(["User: Make 46 from 3, 7, 25. Assistant: <think> </think> <answer> </answer>"], trainer)
+    tokenizer.train_from_iterator(
+        ["User: Make 46 from 3, 7, 25. Assistant: <think> </think> <answer> </answer>"], trainer
+    )
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>")
     torch.manual_seed(seed)
     config = Qwen3Config(

@@ -1,4 +1,6 @@
-"""Small random decoders, rollouts of uneven lengths, and the gradient of one update, for the tests of r1rl.grpo."""
+"""Small random decoders, rollouts of uneven lengths, and the gradient of one update, for the tests of
+r1rl.grpo.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +23,16 @@ from transformers import (
     Qwen3Config,
 )
 
+from r1rl.attention.packed import register_packed_attention
 from r1rl.config.schema import AlgorithmConfig, UpdateConfig
-from r1rl.grpo.aggregation import count_trained, loss_weights, trained_sequences
-from r1rl.grpo.batching import TrainBatch, build_train_batch, loss_inputs, move
-from r1rl.grpo.costs import PassCosts
-from r1rl.grpo.layout import packed_attention_in
-from r1rl.grpo.logprobs import PolicyForward
-from r1rl.grpo.losses import policy_loss
-from r1rl.grpo.packed_attention import register_packed_attention
-from r1rl.grpo.packing import Layout, make_micro_batches
-from r1rl.sampling import Sampling
+from r1rl.objective.aggregation import count_trained, loss_weights, trained_sequences
+from r1rl.objective.losses import policy_loss
+from r1rl.objective.sampling import Sampling
+from r1rl.policy.batching import TrainBatch, build_train_batch, loss_inputs, move
+from r1rl.policy.costs import PassCosts
+from r1rl.policy.layout import packed_attention_in
+from r1rl.policy.logprobs import PolicyForward
+from r1rl.policy.packing import Layout, make_micro_batches
 from r1rl.types import Completion, FinishReason
 
 VOCABULARY = 29
@@ -54,7 +56,9 @@ CONFIGS: dict[str, PreTrainedConfig] = {
     # a window that is shorter than the sequences, in every layer
     "mistral": MistralConfig(sliding_window=5, **SHAPE),
     # a window in every other layer, and scores capped at 2, so that the cap bends most of them
-    "gemma2": Gemma2Config(head_dim=8, sliding_window=4, query_pre_attn_scalar=8, attn_logit_softcapping=2.0, **SHAPE),
+    "gemma2": Gemma2Config(
+        head_dim=8, sliding_window=4, query_pre_attn_scalar=8, attn_logit_softcapping=2.0, **SHAPE
+    ),
 }
 COSTS = PassCosts(1.0, 0.1, 0.001)
 LAYOUTS = {
@@ -65,11 +69,15 @@ LAYOUTS = {
 
 
 def build(name: str, checkpointing: bool = False) -> PreTrainedModel:
-    """The same random weights each time; attention as written in the model's own code, which caps Gemma's scores."""
+    """The same random weights each time; attention as written in the model's own code, which caps Gemma's
+    scores.
+    """
     torch.manual_seed(1)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(CONFIGS[name], attn_implementation="eager")
     if checkpointing:
-        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable = (
+            getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        )
         enable({"use_reentrant": False})
         model.train()
     register_packed_attention()
@@ -77,18 +85,26 @@ def build(name: str, checkpointing: bool = False) -> PreTrainedModel:
 
 
 def random_rollout(seed: int, groups: int = 3, generations: int = 4) -> TrainBatch:
-    """Groups of completions of 1 to 20 tokens after prompts of 1 to 9, with old and reference logprobs; one group has no signal."""
+    """Groups of completions of 1 to 20 tokens after prompts of 1 to 9, with old and reference logprobs; one
+    group has no signal.
+    """
     generator = random.Random(seed)
-    prompts = [[generator.randrange(VOCABULARY) for _ in range(generator.choice([1, 4, 9]))] for _ in range(groups)]
+    prompts = [
+        [generator.randrange(VOCABULARY) for _ in range(generator.choice([1, 4, 9]))] for _ in range(groups)
+    ]
     lengths = [generator.choice([1, 2, 7, 19, 20]) for _ in range(groups * generations)]
     reasons = [generator.choice([FinishReason.EOS, FinishReason.LENGTH]) for _ in lengths]
     completions = [
         Completion([generator.randrange(VOCABULARY) for _ in range(length)], [], "", reason)
         for length, reason in zip(lengths, reasons, strict=True)
     ]
-    advantages_PG = torch.randn(groups, generations, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    advantages_PG = torch.randn(
+        groups, generations, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
     advantages_PG[-1] = 0.0
-    batch = build_train_batch([prompt for prompt in prompts for _ in range(generations)], completions, advantages_PG.flatten())
+    batch = build_train_batch(
+        [prompt for prompt in prompts for _ in range(generations)], completions, advantages_PG.flatten()
+    )
     noise_K = torch.randn(batch.completion_ids_K.numel(), generator=torch.Generator().manual_seed(seed))
     return replace(batch, old_logprobs_K=-3.2 + 0.3 * noise_K, reference_logprobs_K=-3.2 - 0.3 * noise_K)
 
@@ -109,17 +125,30 @@ def gradients(
     weights_B = loss_weights(batch.lengths_B, trained_B, counts, counts, algorithm, 20)
     model.zero_grad()
     with packed_attention_in(model) if layout.packed else nullcontext():
-        for micro_batch in make_micro_batches(batch, range(batch.num_sequences) if sequences is None else sequences, layout, update):
+        for micro_batch in make_micro_batches(
+            batch, range(batch.num_sequences) if sequences is None else sequences, layout, update
+        ):
             it = move(micro_batch, torch.device("cpu"))
             entropy = "gradient" if algorithm.entropy_coefficient else "none"
-            logprobs_N, entropy_N = policy(it.input_ids_RT, it.predictors_N, it.targets_N, entropy, it.positions_RT, it.plan)
-            policy_loss(logprobs_N, entropy_N, loss_inputs(batch, micro_batch, weights_B), algorithm)[0].backward()
-    return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+            logprobs_N, entropy_N = policy(
+                it.input_ids_RT, it.predictors_N, it.targets_N, entropy, it.positions_RT, it.plan
+            )
+            policy_loss(logprobs_N, entropy_N, loss_inputs(batch, micro_batch, weights_B), algorithm)[
+                0
+            ].backward()
+    return {
+        name: parameter.grad.clone()
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
 
 
-def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = 1e-6) -> None:
-    """Together to `tolerance` of the gradient's norm, and each parameter's to five times that of its own (and a tenth of the whole:
-    a gradient that is zero but for rounding has no relative precision)."""
+def assert_same_gradients(
+    found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = 1e-6
+) -> None:
+    """Together to `tolerance` of the gradient's norm, and each parameter's to five times that of its own (and
+    a tenth of the whole: a gradient that is zero but for rounding has no relative precision).
+    """
     assert found.keys() == expected.keys()
     whole = torch.cat([gradient.flatten() for gradient in expected.values()]).norm()
     differences = {name: (found[name] - expected[name]).norm() for name in expected}

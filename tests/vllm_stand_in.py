@@ -12,10 +12,11 @@ from trl.generation import vllm_generation
 
 
 class StandInLLM:
-    """Holds the weights that it is given and answers each prompt with the next of `answers`; log-probability -(t + 1) / 4 at token t.
+    """Holds the weights that it is given and answers each prompt with the next of `answers`; log-probability
+    -(t + 1) / 4 at token t.
 
-    As in vLLM, an answer has `max_tokens` at most, and is over at `eos` unless that is to be ignored; one set of sampling parameters
-    serves all prompts, or each has its own.
+    As in vLLM, an answer has `max_tokens` at most, and is over at `eos` unless that is to be ignored; one set
+    of sampling parameters serves all prompts, or each has its own.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -43,17 +44,24 @@ class StandInLLM:
         pass
 
     def generate(
-        self, prompts: list[dict[str, Any]], sampling_params: SimpleNamespace | list[SimpleNamespace], use_tqdm: bool
+        self,
+        prompts: list[dict[str, Any]],
+        sampling_params: SimpleNamespace | list[SimpleNamespace],
+        use_tqdm: bool,
     ) -> list[SimpleNamespace]:
         assert not self.asleep
         each = sampling_params if isinstance(sampling_params, list) else [sampling_params] * len(prompts)
         if len(each) != len(prompts):
             raise ValueError("The lengths of prompts and params must be the same.")
-        self.asked.append(([prompt["prompt_token_ids"] for prompt in prompts], [vars(params) for params in each]))
+        self.asked.append(
+            ([prompt["prompt_token_ids"] for prompt in prompts], [vars(params) for params in each])
+        )
         outputs = []
         for row, (prompt, params) in enumerate(zip(prompts, each, strict=True)):
             answer = self.ended(self.answers[row % len(self.answers)], params)
-            logprobs = [{token: SimpleNamespace(rank=1, logprob=-(t + 1) / 4)} for t, token in enumerate(answer)]
+            logprobs = [
+                {token: SimpleNamespace(rank=1, logprob=-(t + 1) / 4)} for t, token in enumerate(answer)
+            ]
             completion = SimpleNamespace(token_ids=tuple(answer), logprobs=logprobs)
             outputs.append(SimpleNamespace(prompt_token_ids=prompt["prompt_token_ids"], outputs=[completion]))
         return outputs
@@ -66,7 +74,9 @@ class StandInLLM:
 
 
 def use_stand_in(monkeypatch: pytest.MonkeyPatch, kind: type[StandInLLM] = StandInLLM) -> list[StandInLLM]:
-    """Lets TRL's client make LLMs of this kind, on a CPU; returns the list to which it adds each that it makes."""
+    """Lets TRL's client make LLMs of this kind, on a CPU; returns the list to which it adds each that it
+    makes.
+    """
     made: list[StandInLLM] = []
 
     def make(**settings: Any) -> StandInLLM:

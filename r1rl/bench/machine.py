@@ -1,4 +1,6 @@
-"""What the machine can do, measured: operations a second of a large matrix product, bytes a second of a large copy."""
+"""What the machine can do, measured: operations a second of a large matrix product, bytes a second of a large
+copy.
+"""
 
 from __future__ import annotations
 

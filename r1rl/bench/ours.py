@@ -8,20 +8,21 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from r1rl.bench.recipe import BenchRecipe
 from r1rl.bench.workload import Workload, compute_dtype, reward
-from r1rl.config.bench import BenchRecipe
-from r1rl.config.schema import AlgorithmConfig, DataConfig, GRPORecipe, OptimizerConfig, RewardConfig, RolloutConfig
-from r1rl.grpo.advantages import group_advantages
-from r1rl.grpo.batching import build_train_batch
-from r1rl.grpo.compilation import compile_policy, fuse_logprobs, wants_compiling
-from r1rl.grpo.layout import choose_layout
-from r1rl.grpo.logprobs import PolicyForward
+from r1rl.compute.optimization import make_optimizer, make_schedule
+from r1rl.config.schema import AlgorithmConfig, DataConfig, OptimizerConfig, RewardConfig, RolloutConfig
+from r1rl.grpo.recipe import GRPORecipe
 from r1rl.grpo.update import PolicyUpdate
-from r1rl.lora import add_adapters
-from r1rl.optimization import make_optimizer, make_schedule
-from r1rl.rollout.compiled import choose_backend
-from r1rl.rollout.native import NativeEngine
-from r1rl.sampling import Sampling
+from r1rl.models.lora import add_adapters
+from r1rl.objective.advantages import group_advantages
+from r1rl.objective.sampling import Sampling
+from r1rl.policy.batching import build_train_batch
+from r1rl.policy.compilation import compile_policy, fuse_logprobs, wants_compiling
+from r1rl.policy.layout import choose_layout
+from r1rl.policy.logprobs import PolicyForward
+from r1rl.rollout.native.compiled import choose_backend
+from r1rl.rollout.native.engine import NativeEngine
 
 
 class OurStep:
@@ -47,7 +48,9 @@ class OurStep:
         optimizer_config = OptimizerConfig()
         self.layout = choose_layout(model, recipe.update, dtype)
         compiler = choose_backend(recipe.compile_layers, accelerator.device)
-        self.engine = NativeEngine(model, tokenizer, dtype=dtype, reason="The engine is native", compiler=compiler)
+        self.engine = NativeEngine(
+            model, tokenizer, dtype=dtype, reason="The engine is native", compiler=compiler
+        )
         self.notes = [note for note in (self.layout.reason, self.engine.reason) if note]
         forward = PolicyForward(model, self.sampling, recipe.update.logprob_chunk)
         wanted = wants_compiling(recipe.update.compile, self.accelerator.device, dtype, checkpointed=False)
@@ -62,7 +65,15 @@ class OurStep:
             update=recipe.update,
         )
         self.update = PolicyUpdate(
-            grpo, self.accelerator, policy, None, [model], self.layout, optimizer, make_schedule(optimizer, 1000, optimizer_config), False
+            grpo,
+            self.accelerator,
+            policy,
+            None,
+            [model],
+            self.layout,
+            optimizer,
+            make_schedule(optimizer, 1000, optimizer_config),
+            False,
         )
 
     def run(self, step: int) -> dict[str, float]:
@@ -70,15 +81,21 @@ class OurStep:
         clock = Clock()
         seeds = [step * len(self.workload.prompts) + place for place in range(len(self.workload.prompts))]
         generations = self.recipe.num_generations
-        streamed = self.engine.generate(self.workload.prompts, generations, self.sampling, seeds, self.workload.lengths)
+        streamed = self.engine.generate(
+            self.workload.prompts, generations, self.sampling, seeds, self.workload.lengths
+        )
         groups = sorted(streamed, key=lambda group: group.index)
         clock.lap("rollout")
         completions = [completion for group in groups for completion in group.completions]
         rewards = reward([completion.text for completion in completions])
-        advantages_PG = group_advantages(torch.tensor(rewards, dtype=torch.float64).view(-1, generations), self.algorithm)
+        advantages_PG = group_advantages(
+            torch.tensor(rewards, dtype=torch.float64).view(-1, generations), self.algorithm
+        )
         clock.lap("reward")
         prompts = [self.workload.prompts[group.index] for group in groups for _ in group.completions]
-        self.update.run(build_train_batch(prompts, completions, advantages_PG.flatten(), with_sampler_logprobs=True))
+        self.update.run(
+            build_train_batch(prompts, completions, advantages_PG.flatten(), with_sampler_logprobs=True)
+        )
         clock.lap("update")
         found = sorted(len(completion.token_ids) for completion in completions)
         if found != sorted(length for lengths in self.workload.lengths for length in lengths):

@@ -1,6 +1,7 @@
 """TRL's side of a bench: its stock GRPOTrainer on the same model, prompts, lengths, batch and precision.
 
-Its completions come from transformers' generate (the peer `trl`) or from vLLM inside its process (`trl-vllm`).
+Its completions come from transformers' generate (the peer `trl`) or from vLLM inside its process
+(`trl-vllm`).
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from transformers import (
     TrainerCallback,
 )
 
-from r1rl.attention_kernels import steady_attention
+from r1rl.attention.steady import steady_attention
 from r1rl.bench.peer_vllm import force_vllm_lengths, starting_vllm, vllm_settings
+from r1rl.bench.recipe import BenchRecipe
 from r1rl.bench.workload import Workload, compute_dtype, prompt_text, reward
-from r1rl.config.bench import BenchRecipe
 from r1rl.errors import UserError
 
 TRL, TRL_VLLM = PEERS = ("trl", "trl-vllm")
@@ -70,8 +71,9 @@ def run_trl(
     tokenizer: PreTrainedTokenizerBase,
     after_step: Callable[[int], None],
 ) -> list[dict[str, float]]:
-    """Seconds of each phase, step by step, warm-up included, for one of PEERS. `after_step(number)` is called between steps, outside
-    the clock."""
+    """Seconds of each phase, step by step, warm-up included, for one of PEERS. `after_step(number)` is called
+    between steps, outside the clock.
+    """
     try:
         from datasets import Dataset
         from trl import GRPOConfig, GRPOTrainer
@@ -151,9 +153,13 @@ def trl_settings(recipe: BenchRecipe, folder: str) -> dict[str, Any]:
 def check_mean_lengths(log_history: list[dict[str, Any]], workload: Workload) -> None:
     """Raises AssertionError where TRL's own log says that it did other work."""
     asked = workload.num_tokens / sum(map(len, workload.lengths))
-    lengths = [record["completions/mean_length"] for record in log_history if "completions/mean_length" in record]
+    lengths = [
+        record["completions/mean_length"] for record in log_history if "completions/mean_length" in record
+    ]
     if not lengths or any(abs(length - asked) > 0.01 for length in lengths):
-        raise AssertionError(f"TRL's completions have mean lengths {lengths}, not the ones that were asked for")
+        raise AssertionError(
+            f"TRL's completions have mean lengths {lengths}, not the ones that were asked for"
+        )
 
 
 def force_lengths(model: PreTrainedModel, workload: Workload) -> None:

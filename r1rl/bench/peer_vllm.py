@@ -1,7 +1,8 @@
-"""What TRL's side of a bench needs when vLLM samples for it inside the trainer's process: a GPU, a folder to load from, and lengths.
+"""What TRL's side of a bench needs when vLLM samples for it inside the trainer's process: a GPU, a folder to
+load from, and lengths.
 
-Through TRL vLLM takes no logits processor, so a row ends where its own limit of tokens is, not with an EOS token as with
-transformers' generate. TRL trains whatever it gets back: as many tokens either way.
+Through TRL vLLM takes no logits processor, so a row ends where its own limit of tokens is, not with an EOS
+token as with transformers' generate. TRL trains whatever it gets back: as many tokens either way.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from r1rl.bench.recipe import BenchRecipe
 from r1rl.bench.workload import Workload, compute_dtype
-from r1rl.config.bench import BenchRecipe
 from r1rl.errors import UserError
 
 
@@ -26,16 +27,25 @@ def check_vllm(recipe: BenchRecipe) -> None:
     if importlib.util.find_spec("vllm") is None:
         raise UserError("--against trl-vllm needs vLLM, which is not installed: pip install 'r1rl[vllm]'.")
     if not torch.cuda.is_available():
-        raise UserError("--against trl-vllm needs a GPU for vLLM, and torch finds none: write --against trl, which needs none.")
+        raise UserError(
+            "--against trl-vllm needs a GPU for vLLM, and torch finds none: write --against trl, which "
+            "needs none."
+        )
     if compute_dtype(recipe) is not torch.bfloat16:
-        raise UserError("dtype is float32, but vLLM computes in bfloat16 as TRL starts it: write dtype: bfloat16, or --against trl.")
+        raise UserError(
+            "dtype is float32, but vLLM computes in bfloat16 as TRL starts it: write dtype: bfloat16, or "
+            "--against trl."
+        )
 
 
-def vllm_settings(recipe: BenchRecipe, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> dict[str, Any]:
-    """Keywords of TRL's GRPOConfig. Saves the model to `folder`, where vLLM finds it: TRL hands over its path, and later its weights.
+def vllm_settings(
+    recipe: BenchRecipe, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path
+) -> dict[str, Any]:
+    """Keywords of TRL's GRPOConfig. Saves the model to `folder`, where vLLM finds it: TRL hands over its
+    path, and later its weights.
 
-    What is no key of the recipe is as TRL sets it: no sleep between rollouts, and one more forward pass of the update, which corrects
-    for vLLM's log-probabilities.
+    What is no key of the recipe is as TRL sets it: no sleep between rollouts, and one more forward pass of
+    the update, which corrects for vLLM's log-probabilities.
     """
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -59,20 +69,24 @@ def starting_vllm() -> Iterator[None]:
     try:
         yield
     except (ImportError, OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"--against trl-vllm: TRL's trainer does not start with vLLM: {type(error).__name__}: {error}") from error
+        raise UserError(
+            f"--against trl-vllm: TRL's trainer does not start with vLLM: {type(error).__name__}: {error}"
+        ) from error
 
 
 def force_vllm_lengths(llm: Any, workload: Workload) -> None:
     """Every `generate` of this `vllm.LLM` gives row r as many tokens as the r-th length says.
 
-    Colocated, TRL hands over every row of its batch, a prompt as often as it has completions, with n = 1 and the same parameters for
-    all.
+    Colocated, TRL hands over every row of its batch, a prompt as often as it has completions, with n = 1 and
+    the same parameters for all.
     """
     generate = llm.generate
     lengths = [length for group in workload.lengths for length in group]
 
     def forced(prompts: Sequence[Any], sampling_params: Any, **keywords: Any) -> Any:
-        return generate(prompts, sampling_params=[of_length(sampling_params, length) for length in lengths], **keywords)
+        return generate(
+            prompts, sampling_params=[of_length(sampling_params, length) for length in lengths], **keywords
+        )
 
     llm.generate = forced
 

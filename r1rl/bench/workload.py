@@ -1,7 +1,7 @@
 """The work that every contender gets: the same model, prompts, completion lengths and reward.
 
-Completions have forced lengths: random weights would end them at random, each trainer at other places. The lengths are drawn once, an
-exponential cut off at the maximum, scaled so that their mean is the recipe's.
+Completions have forced lengths: random weights would end them at random, each trainer at other places. The
+lengths are drawn once, an exponential cut off at the maximum, scaled so that their mean is the recipe's.
 """
 
 from __future__ import annotations
@@ -26,9 +26,13 @@ from transformers import (
 )
 
 from r1rl import models
-from r1rl.config.bench import BenchRecipe, ShapeConfig
+from r1rl.bench.recipe import BenchRecipe, ShapeConfig
 
-ARCHITECTURES: dict[str, type[PreTrainedConfig]] = {"qwen2": Qwen2Config, "qwen3": Qwen3Config, "llama": LlamaConfig}
+ARCHITECTURES: dict[str, type[PreTrainedConfig]] = {
+    "qwen2": Qwen2Config,
+    "qwen3": Qwen3Config,
+    "llama": LlamaConfig,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,10 @@ def make_workload(recipe: BenchRecipe, vocabulary: int) -> Workload:
     generator = random.Random(recipe.seed)
     eos = vocabulary - 1
     prompts = [
-        [generator.randrange(2, eos) for _ in range(generator.randint(recipe.prompt_length_min, recipe.prompt_length_max))]
+        [
+            generator.randrange(2, eos)
+            for _ in range(generator.randint(recipe.prompt_length_min, recipe.prompt_length_max))
+        ]
         for _ in range(recipe.num_prompts)
     ]
     count = recipe.num_prompts * recipe.num_generations
@@ -61,7 +68,9 @@ def make_workload(recipe: BenchRecipe, vocabulary: int) -> Workload:
 
 
 def forced_lengths(count: int, mean: int, longest: int, seed: int) -> list[int]:
-    """`count` lengths from 1 to `longest` whose mean is `mean` up to rounding, the longest among them, with a long tail."""
+    """`count` lengths from 1 to `longest` whose mean is `mean` up to rounding, the longest among them, with a
+    long tail.
+    """
     if mean >= longest:
         return [longest] * count
     generator = random.Random(f"lengths {seed}")
@@ -86,15 +95,20 @@ def compute_dtype(recipe: BenchRecipe) -> torch.dtype:
 
 
 def make_model(recipe: BenchRecipe, device: torch.device) -> PreTrainedModel:
-    """The model in float32 (with adapters: frozen, in what is computed in): of the recipe's path, or with random weights of its shape,
-    which are the same each time."""
+    """The model in float32 (with adapters: frozen, in what is computed in): of the recipe's path, or with
+    random weights of its shape, which are the same each time.
+    """
     torch.manual_seed(recipe.seed)
     dtype = torch.float32 if recipe.lora is None else compute_dtype(recipe)
     if recipe.path is not None:
-        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(models.resolve(recipe.path), dtype=dtype)
+        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            models.resolve(recipe.path), dtype=dtype
+        )
         return loaded
     with device:
-        made: PreTrainedModel = AutoModelForCausalLM.from_config(shape_config(recipe.shape, recipe), dtype=dtype)
+        made: PreTrainedModel = AutoModelForCausalLM.from_config(
+            shape_config(recipe.shape, recipe), dtype=dtype
+        )
     return made
 
 
@@ -125,13 +139,16 @@ def vocabulary_of(model: PreTrainedModel) -> int:
 
 
 def make_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
-    """One word per id, so that text and tokens say the same. Special tokens are cut out of a text first, wherever they are in it: no
-    word contains one."""
+    """One word per id, so that text and tokens say the same. Special tokens are cut out of a text first,
+    wherever they are in it: no word contains one.
+    """
     special = {"<pad>": 0, "<unk>": 1, "<eos>": vocabulary - 1}
     words = {f"t{token}": token for token in range(2, vocabulary - 1)}
     tokenizer = Tokenizer(WordLevel(special | words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
+    )
 
 
 def prompt_text(prompt: Sequence[int]) -> str:

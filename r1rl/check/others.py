@@ -1,49 +1,60 @@
-"""What `r1rl check` finds in the recipes of the other commands: each runs what its command checks before it loads a model."""
+"""What `r1rl check` finds in the recipes of the other commands: each runs what its command checks before it
+loads a model.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from r1rl.check.awaited import Awaited
-from r1rl.check.findings import Findings
-from r1rl.check.prompts import ModelUnavailable, add_prompts, render_prompts
-from r1rl.config.distill import DistillRecipe
-from r1rl.config.evaluate import EvaluatedModelConfig, EvaluateRecipe
-from r1rl.config.generate import GenerateRecipe
-from r1rl.config.pretrain import PretrainRecipe
-from r1rl.config.reward_model import RewardModelRecipe
-from r1rl.config.select import SelectRecipe
-from r1rl.config.sft import SFTRecipe
+from r1rl.config.schema import EvaluatedModelConfig
+from r1rl.distill.recipe import DistillRecipe
 from r1rl.errors import HubUnreachable
-from r1rl.preflight import check_model_folder
-from r1rl.prompts import CHAT, template_text
-from r1rl.run_directory import check_writable
+from r1rl.evaluation.recipe import EvaluateRecipe
+from r1rl.generate.recipe import GenerateRecipe
+from r1rl.preflight.awaited import Awaited
+from r1rl.preflight.findings import Findings
+from r1rl.preflight.prompts import ModelUnavailable, add_prompts, render_prompts
+from r1rl.preflight.settings import check_model_folder
+from r1rl.pretrain.recipe import PretrainRecipe
+from r1rl.reward_model.recipe import RewardModelRecipe
+from r1rl.runs.run_directory import check_writable
+from r1rl.select.recipe import SelectRecipe
+from r1rl.sft.recipe import SFTRecipe
+from r1rl.text.prompts import CHAT, template_text
 
 
 def check_pretrain(recipe: PretrainRecipe, recipe_path: Path, awaited: Awaited) -> Findings:
     """Tasks, habits and sizes."""
-    from r1rl.stages.pretrain import check_corpus
+    from r1rl.pretrain.run import check_corpus
 
     check_writable(recipe.output_dir)
     check_corpus(recipe.corpus, recipe_path)
     tokens = recipe.max_steps * recipe.batch_tokens
-    return Findings([("corpus", f"{recipe.corpus.documents:,} documents"), ("training", f"{recipe.max_steps} steps, {tokens:,} tokens")])
+    return Findings(
+        [
+            ("corpus", f"{recipe.corpus.documents:,} documents"),
+            ("training", f"{recipe.max_steps} steps, {tokens:,} tokens"),
+        ]
+    )
 
 
 def check_evaluate(recipe: EvaluateRecipe, recipe_path: Path, awaited: Awaited) -> Findings:
     """Benchmarks, models, and whether prompts and completions fit into them."""
-    from r1rl.evaluation.benchmarks import load_benchmark, select_benchmarks
-    from r1rl.evaluation.loading import check_fit
-    from r1rl.evaluation.targets import find_targets
+    from r1rl.data.benchmarks import load_benchmark
+    from r1rl.evaluation.benchmarks import benchmarks_of
+    from r1rl.sampling_jobs.loading import check_fit
+    from r1rl.sampling_jobs.targets import find_targets
 
     findings = Findings()
     check_writable(recipe.output_dir)
     _check_template(recipe.prompt.template)
     loaded = []
-    for config in select_benchmarks(recipe):
+    for config in benchmarks_of(recipe):
         try:
-            loaded.append(load_benchmark(config, recipe.local_dir, recipe.num_problems, recipe.fresh_seed or 0))
+            loaded.append(
+                load_benchmark(config, recipe.local_dir, recipe.num_problems, recipe.fresh_seed or 0)
+            )
         except HubUnreachable as error:
             findings.unchecked.append(str(error))
     for benchmark in loaded:
@@ -71,7 +82,7 @@ def check_evaluate(recipe: EvaluateRecipe, recipe_path: Path, awaited: Awaited) 
 def check_generate(recipe: GenerateRecipe, recipe_path: Path, awaited: Awaited) -> Findings:
     """Problems, questions and prompts."""
     from r1rl.data import read_problems
-    from r1rl.stages.generate import read_questions
+    from r1rl.generate.run import read_questions
 
     findings = Findings()
     check_writable(recipe.output_dir)
@@ -79,7 +90,12 @@ def check_generate(recipe: GenerateRecipe, recipe_path: Path, awaited: Awaited) 
     question = read_questions(recipe)[0]
     if recipe.model.endpoint is None:
         check_model_folder(recipe.model.path)
-    findings.rows.append(("model", recipe.model.path if recipe.model.endpoint is None else f"behind {recipe.model.endpoint.url}"))
+    findings.rows.append(
+        (
+            "model",
+            recipe.model.path if recipe.model.endpoint is None else f"behind {recipe.model.endpoint.url}",
+        )
+    )
     if "data.source" in awaited:
         findings.unchecked.append(f"data: {awaited['data.source']}.")
         return findings
@@ -89,7 +105,13 @@ def check_generate(recipe: GenerateRecipe, recipe_path: Path, awaited: Awaited) 
         findings.unchecked.append(str(error))
         return findings
     asked = [question.ask(problem) for problem in loaded.problems]
-    findings.rows.append(("data", f"{len(asked)} problems x {recipe.num_samples} samples of at most {recipe.max_completion_length} tokens"))
+    findings.rows.append(
+        (
+            "data",
+            f"{len(asked)} problems x {recipe.num_samples} samples of at most "
+            f"{recipe.max_completion_length} tokens",
+        )
+    )
     findings.notes += [*loaded.notes, *loaded.warnings]
     if recipe.model.endpoint is None:
         try:
@@ -106,7 +128,11 @@ def check_distill(recipe: DistillRecipe, recipe_path: Path, awaited: Awaited) ->
     from r1rl.distill.preflight import preflight
 
     findings = Findings([("student", recipe.model.path), ("teacher", recipe.teacher.path)])
-    reasons = [f"{key.removesuffix('.source')}: {reason}." for key, reason in awaited.items() if key.endswith(".source")]
+    reasons = [
+        f"{key.removesuffix('.source')}: {reason}."
+        for key, reason in awaited.items()
+        if key.endswith(".source")
+    ]
     if reasons:
         findings.unchecked += reasons
         return findings
@@ -117,7 +143,9 @@ def check_distill(recipe: DistillRecipe, recipe_path: Path, awaited: Awaited) ->
         return findings
     found.close()
     written = len(found.completions.demonstrations)
-    findings.rows.append(("data", f"{len(found.problems)} problems for the student, {written} completions from the file"))
+    findings.rows.append(
+        ("data", f"{len(found.problems)} problems for the student, {written} completions from the file")
+    )
     findings.notes += found.messages
     return findings
 
@@ -125,13 +153,18 @@ def check_distill(recipe: DistillRecipe, recipe_path: Path, awaited: Awaited) ->
 def check_sft(recipe: SFTRecipe, recipe_path: Path, awaited: Awaited) -> Findings:
     """Demonstrations, held-out problems and what scores them."""
     from r1rl.data.demonstrations import read_demonstrations
-    from r1rl.stages.sft import preflight
+    from r1rl.sft.run import preflight
 
     findings = Findings([("model", recipe.model.path)])
     rewards = None
     try:
         held_out, rewards = preflight(recipe, recipe_path)
-        findings.rows.append(("held out", f"{len(held_out)} problems x {recipe.evaluation.num_samples} samples" if held_out else "none"))
+        findings.rows.append(
+            (
+                "held out",
+                f"{len(held_out)} problems x {recipe.evaluation.num_samples} samples" if held_out else "none",
+            )
+        )
     except HubUnreachable as error:
         findings.unchecked.append(str(error))
     finally:
@@ -148,15 +181,17 @@ def check_sft(recipe: SFTRecipe, recipe_path: Path, awaited: Awaited) -> Finding
     findings.rows.append(("data", f"{len(loaded.demonstrations)} demonstrations from {loaded.name}"))
     findings.notes += loaded.notes
     if loaded.bad:
-        findings.warnings.append(f"{len(loaded.bad)} rows can't be used, such as {loaded.bad[0].place}: {loaded.bad[0].detail}.")
+        findings.warnings.append(
+            f"{len(loaded.bad)} rows can't be used, such as {loaded.bad[0].place}: {loaded.bad[0].detail}."
+        )
     return findings
 
 
 def check_select(recipe: SelectRecipe, recipe_path: Path, awaited: Awaited) -> Findings:
     """The files, their columns, and the function that grades."""
     from r1rl.rewards.loader import load_reward
-    from r1rl.stages.select.command import check_language
-    from r1rl.stages.select.rows import read_sources
+    from r1rl.select.rows import read_sources
+    from r1rl.select.run import check_language
 
     findings = Findings()
     check_language(recipe.filters.language)

@@ -9,11 +9,6 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from r1rl.check.awaited import Awaited, of_earlier_runs, without_models
-from r1rl.check.findings import Findings
-from r1rl.check.grpo import check_grpo
-from r1rl.check.memory import NotEstimated, estimate
-from r1rl.check.memory_report import memory_table, verdict
 from r1rl.check.others import (
     check_any,
     check_distill,
@@ -24,16 +19,21 @@ from r1rl.check.others import (
     check_select,
     check_sft,
 )
-from r1rl.config.distill import DistillRecipe
-from r1rl.config.evaluate import EvaluateRecipe
-from r1rl.config.generate import GenerateRecipe
-from r1rl.config.pretrain import PretrainRecipe
-from r1rl.config.reward_model import RewardModelRecipe
-from r1rl.config.schema import GRPORecipe
-from r1rl.config.select import SelectRecipe
-from r1rl.config.sft import SFTRecipe
+from r1rl.distill.recipe import DistillRecipe
+from r1rl.evaluation.recipe import EvaluateRecipe
+from r1rl.generate.recipe import GenerateRecipe
+from r1rl.grpo.check import check_grpo
+from r1rl.grpo.recipe import GRPORecipe
 from r1rl.grpo.run import check_processes
-from r1rl.memory_plan import Launch
+from r1rl.memory.estimate import NotEstimated, estimate
+from r1rl.memory.plan import Launch
+from r1rl.memory.report import memory_table, verdict
+from r1rl.preflight.awaited import Awaited, of_earlier_runs, without_models
+from r1rl.preflight.findings import Findings
+from r1rl.pretrain.recipe import PretrainRecipe
+from r1rl.reward_model.recipe import RewardModelRecipe
+from r1rl.select.recipe import SelectRecipe
+from r1rl.sft.recipe import SFTRecipe
 
 CHECKS: dict[type, Callable[[Any, Path, Awaited], Findings]] = {
     GRPORecipe: check_grpo,
@@ -48,9 +48,17 @@ CHECKS: dict[type, Callable[[Any, Path, Awaited], Findings]] = {
 
 
 def check_one(
-    console: Console, recipe: Any, recipe_path: Path, awaited: Awaited, launch: Launch, source: str, model_config: str | None
+    console: Console,
+    recipe: Any,
+    recipe_path: Path,
+    awaited: Awaited,
+    launch: Launch,
+    source: str,
+    model_config: str | None,
 ) -> None:
-    """One recipe: what its command looks at before it starts, and the memory. `awaited`: keys whose files do not exist yet, and why."""
+    """One recipe: what its command looks at before it starts, and the memory. `awaited`: keys whose files do
+    not exist yet, and why.
+    """
     if isinstance(recipe, GRPORecipe):
         check_processes(recipe, launch.processes, launch.sharded)
     awaited = {**of_earlier_runs(recipe), **awaited}

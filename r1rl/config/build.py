@@ -1,4 +1,6 @@
-"""From the tree of a YAML text to typed dataclasses: unknown keys, missing keys, wrong types and numbers out of range."""
+"""From the tree of a YAML text to typed dataclasses: unknown keys, missing keys, wrong types and numbers out
+of range.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,13 @@ BAD = object()
 
 
 def build_recipe(recipe: type, root: Node, issues: Issues) -> Any:
-    """The recipe's dataclass. What can't be read is noted in `issues` and replaced by its default, so that the rest is checked too."""
+    """The recipe's dataclass. What can't be read is noted in `issues` and replaced by its default, so that
+    the rest is checked too.
+    """
     if root.value is not None and not isinstance(root.value, dict):
-        issues.add(root.where, f"a recipe is a mapping of keys to values, but this file holds {root.describe()}")
+        issues.add(
+            root.where, f"a recipe is a mapping of keys to values, but this file holds {root.describe()}"
+        )
         root = Node(None, root.where)
     return _Builder(recipe, issues).section(recipe, root, "")
 
@@ -59,7 +65,12 @@ class _Builder:
             return default
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             inner_hints = typing.get_type_hints(hint)
-            return hint(**{inner.name: self.fallback(inner, inner_hints[inner.name]) for inner in dataclasses.fields(hint)})
+            return hint(
+                **{
+                    inner.name: self.fallback(inner, inner_hints[inner.name])
+                    for inner in dataclasses.fields(hint)
+                }
+            )
         return [] if typing.get_origin(hint) is list else ""
 
     def value(self, hint: Any, node: Node, key: str, within: Interval | None) -> Any:
@@ -89,9 +100,17 @@ class _Builder:
             return []
         (inner,) = typing.get_args(hint)
         if not isinstance(node.value, list):
-            item = f"{{{dataclasses.fields(inner)[0].name}: {node.text or '...'}}}" if dataclasses.is_dataclass(inner) else node.text
-            return self.bad(node, key, f"expected a {type_words(hint)}{f', such as [{item}]' if item else ''}")
-        values = [self.value(inner, child, f"{key}.{index}", within) for index, child in enumerate(node.value)]
+            item = (
+                f"{{{dataclasses.fields(inner)[0].name}: {node.text or '...'}}}"
+                if dataclasses.is_dataclass(inner)
+                else node.text
+            )
+            return self.bad(
+                node, key, f"expected a {type_words(hint)}{f', such as [{item}]' if item else ''}"
+            )
+        values = [
+            self.value(inner, child, f"{key}.{index}", within) for index, child in enumerate(node.value)
+        ]
         return BAD if any(value is BAD for value in values) else values
 
     def mapping(self, hint: Any, node: Node, key: str, within: Interval | None) -> Any:
@@ -101,7 +120,9 @@ class _Builder:
         if not isinstance(node.value, dict):
             return self.bad(node, key, f"expected a {type_words(hint)}, such as {{name: value}}")
         inner = typing.get_args(hint)[1]
-        values = {name: self.value(inner, child, f"{key}.{name}", within) for name, child in node.value.items()}
+        values = {
+            name: self.value(inner, child, f"{key}.{name}", within) for name, child in node.value.items()
+        }
         return BAD if any(value is BAD for value in values.values()) else values
 
     def choice(self, hint: Any, node: Node, key: str) -> Any:
@@ -138,7 +159,9 @@ class _Builder:
 
 
 def _number(value: Any, whole: bool) -> int | float | None:
-    """A finite number of the right kind, or None. Text such as "1e-6" in quotes counts; true and false do not."""
+    """A finite number of the right kind, or None. Text such as "1e-6" in quotes counts; true and false do
+    not.
+    """
     if isinstance(value, bool):
         return None
     if whole:

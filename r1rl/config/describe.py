@@ -1,4 +1,6 @@
-"""The recipe's keys read off its dataclasses: for `--help`, for error messages and for the check of unknown keys."""
+"""The recipe's keys read off its dataclasses: for `--help`, for error messages and for the check of unknown
+keys.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ def default_of(entry: dataclasses.Field[Any]) -> Any:
 
 
 def section_class(hint: Any) -> type | None:
-    """The dataclass that a key holds, directly, as `X | None` or as the items of a list; None for a plain value."""
+    """The dataclass that a key holds, directly, as `X | None` or as the items of a list; None for a plain
+    value.
+    """
     for candidate in (hint, *typing.get_args(hint)):
         if dataclasses.is_dataclass(candidate) and isinstance(candidate, type):
             return candidate

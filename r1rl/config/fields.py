@@ -1,6 +1,8 @@
-"""How a setting is declared: one dataclass field with its default, its help, the range of its numbers and what its paths are relative to.
+"""How a setting is declared: one dataclass field with its default, its help, the range of its numbers and
+what its paths are relative to.
 
-Everything else about a setting (`--help`, the check of unknown keys, of types and ranges, the search for files) is read off its field.
+Everything else about a setting (`--help`, the check of unknown keys, of types and ranges, the search for
+files) is read off its field.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ from typing import Any, Literal
 from r1rl.config.intervals import Interval
 
 PathKind = Literal["any", "data"]
-"""A text, or a list of texts, that may be a path. any: a file or folder; data: a path only where it ends in a data file's suffix."""
+"""A text, or a list of texts, that may be a path. any: a file or folder; data: a path only where it ends in a
+data file's suffix.
+"""
 
 
 def option(default: Any, help: str, within: Interval | None = None, path: PathKind | None = None) -> Any:

@@ -25,17 +25,21 @@ class SampledEvaluationConfig(EvaluationConfig):
     max_rows: int = option(0, "answers that are decoded at once; 0: as many as fit", within=COUNT_OR_OFF)
 
 
-def scoring_contradictions(rewards: Sequence[RewardConfig], evaluation: EvaluationConfig) -> Iterator[Contradiction]:
+def scoring_contradictions(
+    rewards: Sequence[RewardConfig], evaluation: EvaluationConfig
+) -> Iterator[Contradiction]:
     """Rewards without held-out problems, or held-out problems without rewards."""
     if evaluation.data is not None and not rewards:
         yield (
             ("evaluation.data", "rewards"),
-            "evaluation.data is set, but no reward scores its answers: write rewards, such as [{function: accuracy}]",
+            "evaluation.data is set, but no reward scores its answers: write rewards, such as [{function: "
+            "accuracy}]",
         )
     if rewards and evaluation.data is None:
         yield (
             ("rewards", "evaluation.data"),
-            "rewards only score held-out answers here, and there are no held-out problems: write evaluation.data, or leave rewards out",
+            "rewards only score held-out answers here, and there are no held-out problems: write "
+            "evaluation.data, or leave rewards out",
         )
 
 
@@ -44,5 +48,6 @@ def sampling_contradictions(evaluation: SampledEvaluationConfig) -> Iterator[Con
     if evaluation.sampling.temperature == 0 and evaluation.num_samples > 1:
         yield (
             ("evaluation.num_samples", "evaluation.sampling.temperature"),
-            "evaluation.sampling.temperature is 0, so that all completions of a problem would be the same: write evaluation.num_samples: 1",
+            "evaluation.sampling.temperature is 0, so that all completions of a problem would be the same: "
+            "write evaluation.num_samples: 1",
         )

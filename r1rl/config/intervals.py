@@ -20,7 +20,12 @@ class Interval:
         return self.least <= value <= self.most and self.above < value < self.below
 
     def __str__(self) -> str:
-        bounds = [("at least", self.least), ("above", self.above), ("at most", self.most), ("below", self.below)]
+        bounds = [
+            ("at least", self.least),
+            ("above", self.above),
+            ("at most", self.most),
+            ("below", self.below),
+        ]
         return " and ".join(f"{word} {bound:g}" for word, bound in bounds if math.isfinite(bound))
 
 

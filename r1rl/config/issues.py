@@ -13,7 +13,9 @@ Contradiction = tuple[tuple[str, ...], str]
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """One thing to mend: `where` is "line 12" or "override rollout.top_p=2", or empty when the file has no such line."""
+    """One thing to mend: `where` is "line 12" or "override rollout.top_p=2", or empty when the file has no
+    such line.
+    """
 
     where: str
     sentence: str
@@ -24,7 +26,9 @@ class Issue:
 
 @dataclass(slots=True)
 class Issues:
-    """The issues of one recipe. `suspect` holds the keys whose values are not the user's, because they could not be read."""
+    """The issues of one recipe. `suspect` holds the keys whose values are not the user's, because they could
+    not be read.
+    """
 
     source: str
     found: list[Issue] = field(default_factory=list)

@@ -1,4 +1,5 @@
-"""Read a recipe: YAML and `key=value` overrides onto typed dataclasses, every error of the recipe in one message.
+"""Read a recipe: YAML and `key=value` overrides onto typed dataclasses, every error of the recipe in one
+message.
 
 Nothing here imports torch: a mistake is reported in a fraction of a second.
 """
@@ -13,23 +14,23 @@ from typing import Any
 
 import yaml
 
-from r1rl.config.bench import BenchRecipe
+from r1rl.bench.recipe import BenchRecipe
 from r1rl.config.build import build_recipe
 from r1rl.config.describe import NO_DEFAULT, default_of
-from r1rl.config.distill import DistillRecipe
-from r1rl.config.evaluate import EvaluateRecipe
 from r1rl.config.fields import PathKind
-from r1rl.config.generate import GenerateRecipe
 from r1rl.config.issues import Issues
 from r1rl.config.nodes import Node, RecipeDumper, apply_override, find, parse
-from r1rl.config.pipeline import PipelineRecipe, apply_stage_override
-from r1rl.config.pretrain import PretrainRecipe
-from r1rl.config.reward_model import RewardModelRecipe
-from r1rl.config.schema import GRPORecipe
-from r1rl.config.select import SelectRecipe
-from r1rl.config.sft import SFTRecipe
 from r1rl.config.validate import contradictions
+from r1rl.distill.recipe import DistillRecipe
 from r1rl.errors import RecipeError
+from r1rl.evaluation.recipe import EvaluateRecipe
+from r1rl.generate.recipe import GenerateRecipe
+from r1rl.grpo.recipe import GRPORecipe
+from r1rl.pipeline.recipe import PipelineRecipe, apply_stage_override
+from r1rl.pretrain.recipe import PretrainRecipe
+from r1rl.reward_model.recipe import RewardModelRecipe
+from r1rl.select.recipe import SelectRecipe
+from r1rl.sft.recipe import SFTRecipe
 
 RECIPES: dict[str, type] = {
     "grpo": GRPORecipe,
@@ -52,10 +53,12 @@ DATA_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
 
 
 def load_recipe(command: str, path: str | Path, overrides: Sequence[str] = ()) -> Any:
-    """The recipe of a command from a YAML file, with `key=value` overrides applied in order; of `check` that of the command that reads it.
+    """The recipe of a command from a YAML file, with `key=value` overrides applied in order; of `check` that
+    of the command that reads it.
 
-    Paths in the recipe (data files, templates, model folders) are relative to the working directory; one that is not
-    there but in the recipe's folder becomes a path to that. Raises `RecipeError` with all errors of the recipe.
+    Paths in the recipe (data files, templates, model folders) are relative to the working directory; one that
+    is not there but in the recipe's folder becomes a path to that. Raises `RecipeError` with all errors of
+    the recipe.
     """
     path = Path(path)
     issues = Issues(str(path))
@@ -78,7 +81,9 @@ def load_recipe(command: str, path: str | Path, overrides: Sequence[str] = ()) -
 
 def dump_recipe(recipe: Any) -> str:
     """The resolved recipe as YAML with every key written out; `load_recipe` reads it back to an equal recipe."""
-    return yaml.dump(dataclasses.asdict(recipe), Dumper=RecipeDumper, sort_keys=False, allow_unicode=True, width=120)
+    return yaml.dump(
+        dataclasses.asdict(recipe), Dumper=RecipeDumper, sort_keys=False, allow_unicode=True, width=120
+    )
 
 
 def _read(path: Path) -> str:
@@ -96,23 +101,33 @@ def _refuse_recipe_of_another_command(command: str, root: Node, path: Path) -> N
         return
     for other in RECIPES:
         if other != command and root.value.keys() <= _sections(other):
-            raise RecipeError(f"{path} is a recipe of r1rl {other}, and r1rl {command} reads another kind: run r1rl {other} {path}.")
+            raise RecipeError(
+                f"{path} is a recipe of r1rl {other}, and r1rl {command} reads another kind: run r1rl "
+                f"{other} {path}."
+            )
 
 
 def _command_of(root: Node, text: str, path: Path) -> str:
-    """The command that a recipe is for: the one that knows most of its keys and lacks fewest; among several, the one that its header names.
+    """The command that a recipe is for: the one that knows most of its keys and lacks fewest; among several,
+    the one that its header names.
 
-    A misspelt key does not hide the kind: it is told as an error of that command's recipe. Raises RecipeError if several are as likely.
+    A misspelt key does not hide the kind: it is told as an error of that command's recipe. Raises RecipeError
+    if several are as likely.
     """
     keys = set(root.value) if isinstance(root.value, dict) else set()
-    misfits = {command: (len(keys - _sections(command)), len(_required(command) - keys)) for command in RECIPES}
+    misfits = {
+        command: (len(keys - _sections(command)), len(_required(command) - keys)) for command in RECIPES
+    }
     likely = [command for command, misfit in misfits.items() if misfit == min(misfits.values())]
     named = HEADER_COMMAND.search(text)
     if named is not None and named[1] in likely:
         return named[1]
     if len(likely) > 1:
         listed = " or ".join(f"r1rl {command}" for command in likely)
-        raise RecipeError(f"{path} could be a recipe of {listed}: say which in a line at its top, such as: # Command  r1rl {likely[0]}")
+        raise RecipeError(
+            f"{path} could be a recipe of {listed}: say which in a line at its top, such as: # Command  "
+            f"r1rl {likely[0]}"
+        )
     return likely[0]
 
 
@@ -130,7 +145,9 @@ def command_of(recipe: Any) -> str:
 
 
 def _note_contradictions(recipe: Any, root: Node, issues: Issues) -> None:
-    """Note values that contradict each other, unless one of them is not the user's own (see `Issues.suspect`)."""
+    """Note values that contradict each other, unless one of them is not the user's own (see
+    `Issues.suspect`).
+    """
     for keys, sentence in list(contradictions(recipe)):
         if any(_overlap(key, bad) for key in keys for bad in issues.suspect):
             continue
@@ -144,7 +161,9 @@ def _overlap(key: str, other: str) -> bool:
 
 
 def _anchor_paths(section: Any, base_dir: Path) -> None:
-    """Point paths that exist only in the recipe's folder there, in every section. Rewards find their files themselves."""
+    """Point paths that exist only in the recipe's folder there, in every section. Rewards find their files
+    themselves.
+    """
     for entry in dataclasses.fields(section):
         value, kind = getattr(section, entry.name), entry.metadata.get("path")
         if kind is not None and isinstance(value, list):

@@ -78,7 +78,9 @@ def find(root: Node, key: str) -> Node | None:
 
 
 def parse(text: str, source: str, issues: Issues, override: str = "") -> Node:
-    """The tree of a YAML text. Syntax errors raise at once; duplicate keys and foreign tags are noted in `issues`."""
+    """The tree of a YAML text. Syntax errors raise at once; duplicate keys and foreign tags are noted in
+    `issues`.
+    """
     loader = RecipeLoader(text)
     try:
         root = loader.get_single_node()
@@ -91,7 +93,9 @@ def parse(text: str, source: str, issues: Issues, override: str = "") -> Node:
         loader.dispose()
 
 
-def _convert(loader: RecipeLoader, node: yaml.Node, where: str, override: str, issues: Issues, parents: tuple[int, ...]) -> Node:
+def _convert(
+    loader: RecipeLoader, node: yaml.Node, where: str, override: str, issues: Issues, parents: tuple[int, ...]
+) -> Node:
     if id(node) in parents:
         issues.add(where, "an alias (*name) contains itself")
         return Node(None, where)
@@ -101,20 +105,32 @@ def _convert(loader: RecipeLoader, node: yaml.Node, where: str, override: str, i
     if isinstance(node, yaml.MappingNode):
         return _convert_mapping(loader, node, where, override, issues, parents)
     if isinstance(node, yaml.SequenceNode):
-        items = [_convert(loader, item, override or _line(item), override, issues, parents) for item in node.value]
+        items = [
+            _convert(loader, item, override or _line(item), override, issues, parents) for item in node.value
+        ]
         return Node(items, where)
     return Node(loader.construct_object(node), where, node.value)
 
 
 def _convert_mapping(
-    loader: RecipeLoader, node: yaml.MappingNode, where: str, override: str, issues: Issues, parents: tuple[int, ...]
+    loader: RecipeLoader,
+    node: yaml.MappingNode,
+    where: str,
+    override: str,
+    issues: Issues,
+    parents: tuple[int, ...],
 ) -> Node:
     seen: dict[str, str] = {}
     for key, _ in node.value:
         if key.value in seen and key.value != "<<":
-            issues.add(override or _line(key), f"the key {key.value} is written twice; the first is on {seen[key.value]}")
+            issues.add(
+                override or _line(key),
+                f"the key {key.value} is written twice; the first is on {seen[key.value]}",
+            )
         seen.setdefault(str(key.value), override or _line(key))
-    loader.flatten_mapping(node)  # "<<: *anchor" becomes keys that come first, so that the section's own keys win
+    loader.flatten_mapping(
+        node
+    )  # "<<: *anchor" becomes keys that come first, so that the section's own keys win
     children = {}
     for key, value in node.value:
         key_where = override or _line(key)
@@ -138,15 +154,19 @@ def _syntax_error(error: yaml.YAMLError, source: str, override: str) -> str:
 
 
 def apply_override(root: Node, override: str, issues: Issues) -> None:
-    """Set a dotted `key=value` in the tree; the value is YAML, list items go by index (`rewards.0.weight=0.5`).
+    """Set a dotted `key=value` in the tree; the value is YAML, list items go by index
+    (`rewards.0.weight=0.5`).
 
-    `key=` sets empty text. Sections on the way that the recipe does not mention are made; a list grows by one item when
-    its next index is named.
+    `key=` sets empty text. Sections on the way that the recipe does not mention are made; a list grows by one
+    item when its next index is named.
     """
     key, separator, text = override.partition("=")
     where = f"override {override}"
     if not separator or not OVERRIDE_KEY.match(key):
-        raise RecipeError(f'"{override}" is not an override: write key=value with a dotted key, such as rollout.temperature=0.8.')
+        raise RecipeError(
+            f'"{override}" is not an override: write key=value with a dotted key, such as '
+            f"rollout.temperature=0.8."
+        )
     value = parse(text or '""', issues.source, issues, where)
     *parents, last = key.split(".")
     node = root
@@ -160,8 +180,12 @@ def apply_override(root: Node, override: str, issues: Issues) -> None:
     _child(node, last, ".".join(parents), where, issues, value)
 
 
-def _child(node: Node, part: str, path: str, where: str, issues: Issues, value: Node | None = None) -> Node | None:
-    """The child of a section or list, made when it is missing and replaced when a value is given; None after an error."""
+def _child(
+    node: Node, part: str, path: str, where: str, issues: Issues, value: Node | None = None
+) -> Node | None:
+    """The child of a section or list, made when it is missing and replaced when a value is given; None after
+    an error.
+    """
     if isinstance(node.value, dict):
         if value is not None:
             node.value[part] = value
@@ -172,7 +196,11 @@ def _child(node: Node, part: str, path: str, where: str, issues: Issues, value: 
     size = len(node.value)
     if not part.isdigit() or int(part) > size:
         known = f"items 0 to {size - 1}" if size else "no items yet"
-        advice = f"write {path}.{size} to add one" if part.isdigit() else f"name one by its number, such as {path}.0"
+        advice = (
+            f"write {path}.{size} to add one"
+            if part.isdigit()
+            else f"name one by its number, such as {path}.0"
+        )
         issues.add(where, f"{path} is a list with {known}: {advice}")
         return None
     if int(part) == size:

@@ -1,4 +1,6 @@
-"""Keys of other frameworks' recipes (TRL, open-r1, transformers' TrainingArguments, verl) and what to write in r1rl instead."""
+"""Keys of other frameworks' recipes (TRL, open-r1, transformers' TrainingArguments, verl) and what to write
+in r1rl instead.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,12 @@ _DATASET = "write data: {source: NAME, subset: CONFIG, split: train}."
 _COLUMNS = "map the columns with data.columns, such as {problem: question, answer: solution}."
 _BATCH = "write rollout.num_prompts, the prompts of a step over all processes; update.micro_batch_tokens bounds the micro-batches."
 _REWARDS = "list the rewards, each with its weight, under rewards: [{function: accuracy, weight: 1.0}, {function: format, weight: 0.1}]."
-_REWARD_MODEL = "a reward model is one of the rewards: rewards: [{function: reward_model, arguments: {path: NAME}}]."
-_REWARD_ARGUMENT = "it is an argument of one reward: write it under rewards, as {function: NAME, arguments: {...}}."
+_REWARD_MODEL = (
+    "a reward model is one of the rewards: rewards: [{function: reward_model, arguments: {path: NAME}}]."
+)
+_REWARD_ARGUMENT = (
+    "it is an argument of one reward: write it under rewards, as {function: NAME, arguments: {...}}."
+)
 _ENGINE = "r1rl samples in its own process with the policy's weights; choose with rollout.engine (auto, native, transformers)."
 _PRECISION = "write model.dtype: bfloat16 or float32; master weights are float32 in both cases."
 _STEPS = "training is counted in rollouts: write max_steps; max_steps x rollout.num_prompts / rows of the data is the number of epochs."
@@ -26,7 +32,9 @@ _ATTENTION = "the attention kernel is chosen for the hardware; leave it out."
 _COMPILE = "the native engine compiles what pays on the hardware; leave it out."
 _CORRECTION = "write algorithm.importance_cap, the cap of the truncated importance weight; null turns the correction off."
 _REFERENCE = "the reference of the KL term is the model that training starts from; leave it out."
-_UNUSED_LOSS = "this loss is not part of r1rl; algorithm.surrogate and algorithm.aggregation name those that are."
+_UNUSED_LOSS = (
+    "this loss is not part of r1rl; algorithm.surrogate and algorithm.aggregation name those that are."
+)
 
 RETIRED: dict[str, str] = {
     # model
@@ -44,7 +52,8 @@ RETIRED: dict[str, str] = {
     "attn_implementation": _ATTENTION,
     "trust_remote_code": _TRUST,
     "tokenizer_name_or_path": "the tokenizer is the model's: write model.path.",
-    "chat_template": "write prompt.template: chat for the model's own chat template, or the path of a text file with {problem}.",
+    "chat_template": "write prompt.template: chat for the model's own chat template, or the path of a text "
+    "file with {problem}.",
     "chat_template_kwargs": "write prompt.template and prompt.system.",
     "gradient_checkpointing_kwargs": _CHECKPOINTING,
     "activation_checkpointing": _CHECKPOINTING,
@@ -53,8 +62,10 @@ RETIRED: dict[str, str] = {
     "lora_r": "write model.lora.rank.",
     "lora_rank": "write model.lora.rank.",
     "lora_alpha": "write model.lora.alpha.",
-    "lora_target_modules": "write model.lora.target_modules, a list of names; empty: all linear layers of the decoder.",
-    "target_modules": "write model.lora.target_modules, a list of names; empty: all linear layers of the decoder.",
+    "lora_target_modules": "write model.lora.target_modules, a list of names; empty: all linear layers of "
+    "the decoder.",
+    "target_modules": "write model.lora.target_modules, a list of names; empty: all linear layers of the "
+    "decoder.",
     "lora_dropout": "policies run without dropout, adapters too; leave it out.",
     "load_in_4bit": "quantized training is not part of r1rl; write model.dtype.",
     "load_in_8bit": "quantized training is not part of r1rl; write model.dtype.",
@@ -82,7 +93,8 @@ RETIRED: dict[str, str] = {
     "dataset_shuffle": "write data.shuffle.",
     "shuffle_dataset": "write data.shuffle.",
     "data_seed": "write seed; it fixes the order of the data too.",
-    "system_prompt": "write prompt.template: chat and prompt.system, or prompt.template: r1_zero for a base model.",
+    "system_prompt": "write prompt.template: chat and prompt.system, or prompt.template: r1_zero for a base "
+    "model.",
     "max_prompt_length": "write data.max_prompt_tokens; longer prompts are dropped and counted, never cut.",
     "max_seq_length": "write data.max_prompt_tokens and rollout.max_completion_length.",
     "max_length": "write data.max_prompt_tokens and rollout.max_completion_length.",
@@ -112,8 +124,10 @@ RETIRED: dict[str, str] = {
     "gradient_accumulation_steps": _BATCH,
     "generation_batch_size": _BATCH,
     "auto_find_batch_size": _BATCH,
-    "steps_per_generation": "write algorithm.num_minibatches, the optimizer steps of one pass over a rollout.",
-    "ppo_mini_batch_size": "write algorithm.num_minibatches, the number of optimizer steps of one pass over a rollout, not their size.",
+    "steps_per_generation": "write algorithm.num_minibatches, the optimizer steps of one pass over a "
+    "rollout.",
+    "ppo_mini_batch_size": "write algorithm.num_minibatches, the number of optimizer steps of one pass over "
+    "a rollout, not their size.",
     "ppo_epochs": "write algorithm.num_iterations.",
     "num_ppo_epochs": "write algorithm.num_iterations.",
     "num_samples_per_prompt": "write rollout.num_generations.",
@@ -129,7 +143,8 @@ RETIRED: dict[str, str] = {
     "generation_kwargs": "write the sampling settings in the rollout section.",
     # objective
     "loss_type": (
-        "it is two keys here: algorithm.aggregation (grpo, dr_grpo, dapo, bnpo) and algorithm.surrogate (clip, cispo, online_rft); "
+        "it is two keys here: algorithm.aggregation (grpo, dr_grpo, dapo, bnpo) and algorithm.surrogate "
+        "(clip, cispo, online_rft); "
         "dr_grpo also wants algorithm.scale: none."
     ),
     "epsilon": "write algorithm.epsilon_low and algorithm.epsilon_high; optimizer.epsilon is AdamW's.",
@@ -193,7 +208,8 @@ RETIRED: dict[str, str] = {
     "save_only_model": "checkpoints hold the model and the state to resume from; leave it out.",
     "load_best_model_at_end": _CHECKPOINT,
     "resume_from_checkpoint": _RESUME,
-    "overwrite_output_dir": "nothing is overwritten: a second run of the same run_name is run_name-2; --resume goes on with a run.",
+    "overwrite_output_dir": "nothing is overwritten: a second run of the same run_name is run_name-2; "
+    "--resume goes on with a run.",
     "report_to": "write logging.trackers: [wandb].",
     "logging_steps": _LOG,
     "logging_strategy": _LOG,
@@ -230,8 +246,10 @@ RETIRED_PREFIXES: dict[str, str] = {
     "deepspeed_": _LAUNCH,
     "dataloader_": _DATALOADER,
     "lora_": _LORA,
-    "wandb_": "write logging.trackers: [wandb]; wandb reads its own settings from WANDB_* variables of the environment.",
-    "trackio_": "write logging.trackers: [trackio]; trackio reads its own settings from TRACKIO_* variables of the environment.",
+    "wandb_": "write logging.trackers: [wandb]; wandb reads its own settings from WANDB_* variables of the "
+    "environment.",
+    "trackio_": "write logging.trackers: [trackio]; trackio reads its own settings from TRACKIO_* variables "
+    "of the environment.",
 }
 """What to say about every other key with this beginning."""
 
@@ -244,23 +262,37 @@ _ROW_LENGTH = "write sequence_length; documents are packed into rows of so many 
 
 RETIRED_ELSEWHERE: dict[str, dict[str, str]] = {
     "EvaluateRecipe": {
-        **dict.fromkeys(("model", "model_path", "model_name", "model_name_or_path", "pretrained", "model_args"), _MODELS),
+        **dict.fromkeys(
+            ("model", "model_path", "model_name", "model_name_or_path", "pretrained", "model_args"), _MODELS
+        ),
         **dict.fromkeys(("tasks", "benchmark", "data", "dataset", "dataset_name", "data_path"), _BENCHMARKS),
-        **dict.fromkeys(("max_new_tokens", "max_tokens", "max_gen_toks", "max_response_length", "max_length"), _ANSWER_LENGTH),
-        **dict.fromkeys(("n", "n_sampling", "num_generations", "num_return_sequences", "num_samples_per_prompt"), _SAMPLES),
+        **dict.fromkeys(
+            ("max_new_tokens", "max_tokens", "max_gen_toks", "max_response_length", "max_length"),
+            _ANSWER_LENGTH,
+        ),
+        **dict.fromkeys(
+            ("n", "n_sampling", "num_generations", "num_return_sequences", "num_samples_per_prompt"), _SAMPLES
+        ),
         **dict.fromkeys(("limit", "max_samples", "num_test_sample"), "write num_problems."),
-        "batch_size": "write max_rows, the completions that are decoded at once, or leave it out: as many as fit.",
+        "batch_size": "write max_rows, the completions that are decoded at once, or leave it out: as many "
+        "as fit.",
         "do_sample": "write sampling.temperature: 0 is greedy.",
         "system_prompt": "write prompt.template: chat and prompt.system.",
         "torch_dtype": "write dtype for each entry of models.",
-        "use_vllm": "a server samples for an entry of models that has endpoint: {url: http://localhost:8000/v1}.",
+        "use_vllm": "a server samples for an entry of models that has endpoint: {url: "
+        "http://localhost:8000/v1}.",
     },
     "PretrainRecipe": {
         **dict.fromkeys(
-            ("batch_size", "train_batch_size", "per_device_train_batch_size", "gradient_accumulation_steps"), _BATCH_TOKENS
+            ("batch_size", "train_batch_size", "per_device_train_batch_size", "gradient_accumulation_steps"),
+            _BATCH_TOKENS,
         ),
-        **dict.fromkeys(("max_length", "max_seq_length", "seq_length", "block_size", "context_length"), _ROW_LENGTH),
-        **dict.fromkeys(("num_train_epochs", "num_epochs"), "training is counted in optimizer steps: write max_steps."),
+        **dict.fromkeys(
+            ("max_length", "max_seq_length", "seq_length", "block_size", "context_length"), _ROW_LENGTH
+        ),
+        **dict.fromkeys(
+            ("num_train_epochs", "num_epochs"), "training is counted in optimizer steps: write max_steps."
+        ),
         **dict.fromkeys(("n_layer", "num_hidden_layers"), "write architecture.num_layers."),
         **dict.fromkeys(("n_head", "num_attention_heads"), "write architecture.num_heads."),
         **dict.fromkeys(("n_embd", "d_model"), "write architecture.hidden_size."),

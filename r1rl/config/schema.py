@@ -1,4 +1,5 @@
-"""The recipe, as typed dataclasses: one per component, each field with its help. The only place where a setting is declared.
+"""The recipe, as typed dataclasses: one per component, each field with its help. The only place where a
+setting is declared.
 
 Every field's `help` is what `r1rl COMMAND --help` prints. Nothing here imports torch.
 """
@@ -16,54 +17,95 @@ from r1rl.config.intervals import COUNT, COUNT_OR_OFF, NOT_NEGATIVE, POSITIVE, S
 class ModelConfig:
     """The policy: where its weights come from and the precision that it computes in."""
 
-    path: str = option("embedded", 'a hub name, a folder, a run directory (its newest checkpoint), or "embedded" for the small base model that ships with r1rl (embedded-small: a smaller one)', path="any")
+    path: str = option(
+        "embedded",
+        'a hub name, a folder, a run directory (its newest checkpoint), or "embedded" for the small base '
+        "model that ships with r1rl (embedded-small: a smaller one)",
+        path="any",
+    )
     revision: str | None = option(None, "the hub revision (branch, tag or commit); recorded with the run")
     dtype: Literal["auto", "float32", "bfloat16"] = option(
-        "auto", "what forward and backward compute in; auto: bfloat16 on a GPU, float32 on a CPU. Weights that are trained stay float32"
+        "auto",
+        "what forward and backward compute in; auto: bfloat16 on a GPU, float32 on a CPU. Weights that are "
+        "trained stay float32",
     )
-    gradient_checkpointing: bool | None = option(None, "recompute activations in the backward pass: less memory, about a third more time. null: on a GPU that can't hold them, by the estimate of r1rl check")
+    gradient_checkpointing: bool | None = option(
+        None,
+        "recompute activations in the backward pass: less memory, about a third more time. null: on a GPU "
+        "that can't hold them, by the estimate of r1rl check",
+    )
 
 
 @dataclass(kw_only=True, slots=True)
 class LoRAConfig:
-    """Low-rank adapters: the model's weights stay as they are, and W x + (alpha / rank) B A x is computed in the place of W x."""
+    """Low-rank adapters: the model's weights stay as they are, and W x + (alpha / rank) B A x is computed in
+    the place of W x.
+    """
 
     rank: int = option(32, "rows of A and columns of B", within=COUNT)
     alpha: int = option(32, "the adapter's part is multiplied by alpha / rank", within=COUNT)
-    target_modules: list[str] = option([], "names of the decoder's linear layers that get an adapter, such as [q_proj, v_proj]; empty: all of them")
+    target_modules: list[str] = option(
+        [],
+        "names of the decoder's linear layers that get an adapter, such as [q_proj, v_proj]; empty: all of "
+        "them",
+    )
 
 
 @dataclass(kw_only=True, slots=True)
 class PolicyConfig(ModelConfig):
     """The policy, trained as a whole or through adapters."""
 
-    lora: LoRAConfig | None = option(None, "train adapters only, with the extra peft ({}: its defaults); the model's own weights are loaded in dtype, frozen, and are the reference of beta. null: train all weights")
+    lora: LoRAConfig | None = option(
+        None,
+        "train adapters only, with the extra peft ({}: its defaults); the model's own weights are loaded in "
+        "dtype, frozen, and are the reference of beta. null: train all weights",
+    )
 
 
 @dataclass(kw_only=True, slots=True)
 class SourceConfig:
     """One place where problems come from."""
 
-    source: str = required("a hub name, a .jsonl/.parquet/.csv file, or a generator: arithmetic, word_problems, countdown, solved_countdown, small_talk", path="data")
+    source: str = required(
+        "a hub name, a .jsonl/.parquet/.csv file, or a generator: arithmetic, word_problems, countdown, "
+        "solved_countdown, small_talk",
+        path="data",
+    )
     subset: str | None = option(None, "the hub data set's configuration, such as main")
-    split: str = option("train", "the split to read; generators have train and test, which never share a problem")
+    split: str = option(
+        "train", "the split to read; generators have train and test, which never share a problem"
+    )
     revision: str | None = option(None, "the hub data set's revision")
     columns: dict[str, str] = option({}, "our column: theirs, such as {problem: question, answer: solution}")
     answer_format: Literal["plain", "boxed", "after_hashes"] = option(
-        "plain", "where the answer stands in its column. plain: all of it; boxed: in the last \\boxed{} (MATH); after_hashes: after #### (GSM8K)"
+        "plain",
+        "where the answer stands in its column. plain: all of it; boxed: in the last \\boxed{} (MATH); "
+        "after_hashes: after #### (GSM8K)",
     )
-    arguments: dict[str, Any] = option({}, "the generator's arguments, such as {count: 4096, numbers: [3, 4]}")
-    where: dict[str, Any] = option({}, "keep rows whose column has this value or one of these values, such as {level: [3, 4, 5]}")
+    arguments: dict[str, Any] = option(
+        {}, "the generator's arguments, such as {count: 4096, numbers: [3, 4]}"
+    )
+    where: dict[str, Any] = option(
+        {}, "keep rows whose column has this value or one of these values, such as {level: [3, 4, 5]}"
+    )
     limit: int | None = option(None, "use only the first so many problems, after where", within=COUNT)
-    constants: dict[str, Any] = option({}, "columns that have one value in all rows of this source, such as {domain: reasoning}")
+    constants: dict[str, Any] = option(
+        {}, "columns that have one value in all rows of this source, such as {domain: reasoning}"
+    )
 
 
 @dataclass(kw_only=True, slots=True)
 class DataConfig(SourceConfig):
     """Where problems come from: one source, or several mixed."""
 
-    mix: list[SourceConfig] = option([], "further sources, whose rows join these; how many rows each has is its share: see limit, and the generators' count")
-    max_prompt_tokens: int | None = option(None, "prompts longer than this are dropped and counted", within=COUNT)
+    mix: list[SourceConfig] = option(
+        [],
+        "further sources, whose rows join these; how many rows each has is its share: see limit, and the "
+        "generators' count",
+    )
+    max_prompt_tokens: int | None = option(
+        None, "prompts longer than this are dropped and counted", within=COUNT
+    )
     shuffle: bool = option(True, "visit the rows in an order drawn from the run's seed")
 
 
@@ -71,82 +113,179 @@ class DataConfig(SourceConfig):
 class PromptConfig:
     """How a problem becomes the text that the policy continues."""
 
-    template: str = option("r1_zero", "r1_zero, plain, chat, none, or a path to a text file that contains {problem}", path="any")
-    prefill: str = option("", 'text put after the template as the policy\'s first words, such as "<think>"; counted as its own by the rewards')
+    template: str = option(
+        "r1_zero", "r1_zero, plain, chat, none, or a path to a text file that contains {problem}", path="any"
+    )
+    prefill: str = option(
+        "",
+        'text put after the template as the policy\'s first words, such as "<think>"; counted as its own by '
+        "the rewards",
+    )
     system: str | None = option(None, "system message; chat template only")
-    demonstrations: str | None = option(None, "few-shot: a .jsonl file of {problem, completion} that stand, answered, before every problem", path="any")
+    demonstrations: str | None = option(
+        None,
+        "few-shot: a .jsonl file of {problem, completion} that stand, answered, before every problem",
+        path="any",
+    )
     stop: list[str] = option([], 'strings that end a completion, such as ["</answer>"]; kept in the text')
-    eos_token_ids: list[int] = option([], "token ids that end a completion; empty: those of the model's generation config and tokenizer")
+    eos_token_ids: list[int] = option(
+        [], "token ids that end a completion; empty: those of the model's generation config and tokenizer"
+    )
 
 
 @dataclass(kw_only=True, slots=True)
 class RewardConfig:
     """One reward function of the recipe."""
 
-    function: str = required("a built-in name (accuracy), a module (rewards.my_module:function) or a file (path/to/file.py:function)")
+    function: str = required(
+        "a built-in name (accuracy), a module (rewards.my_module:function) or a file "
+        "(path/to/file.py:function)"
+    )
     name: str | None = option(None, "what metrics, gates and outcome call it; null: the function's name")
     weight: float = option(1.0, "its factor in the total reward; 0 only measures it")
     arguments: dict[str, Any] = option({}, "keyword arguments for the function")
-    where: dict[str, Any] = option({}, "applies only to rows whose column has this value or one of these values, such as {domain: reasoning}")
-    when: dict[str, Any] = option({}, "gate: applies only where another reward of this recipe is in a range, such as {accuracy: 0} or {format: {min: 0.5}}")
-    timeout: float = option(30.0, "seconds for one batch; rows not scored by then count as not applicable and are reported", within=POSITIVE)
+    where: dict[str, Any] = option(
+        {},
+        "applies only to rows whose column has this value or one of these values, such as {domain: "
+        "reasoning}",
+    )
+    when: dict[str, Any] = option(
+        {},
+        "gate: applies only where another reward of this recipe is in a range, such as {accuracy: 0} or "
+        "{format: {min: 0.5}}",
+    )
+    timeout: float = option(
+        30.0,
+        "seconds for one batch; rows not scored by then count as not applicable and are reported",
+        within=POSITIVE,
+    )
 
 
 @dataclass(kw_only=True, slots=True)
 class VLLMConfig:
     """vLLM as the rollout engine."""
 
-    mode: Literal["colocate", "server"] = option("colocate", "colocate: on the training GPUs, asleep during the update; server: one that was started with vllm serve")
+    mode: Literal["colocate", "server"] = option(
+        "colocate",
+        "colocate: on the training GPUs, asleep during the update; server: one that was started with vllm "
+        "serve",
+    )
     server_url: str = option("http://localhost:8000", "server: where it listens")
     server_timeout: float = option(240.0, "server: seconds to wait for it at the start", within=POSITIVE)
-    tensor_parallel_size: int = option(1, "colocate: GPUs that share one copy of the model; divides the number of processes", within=COUNT)
-    gpu_memory_share: float = option(0.3, "colocate: share of a GPU's memory for vLLM's weights and cache", within=Interval(above=0, below=1))
+    tensor_parallel_size: int = option(
+        1, "colocate: GPUs that share one copy of the model; divides the number of processes", within=COUNT
+    )
+    gpu_memory_share: float = option(
+        0.3,
+        "colocate: share of a GPU's memory for vLLM's weights and cache",
+        within=Interval(above=0, below=1),
+    )
 
 
 @dataclass(kw_only=True, slots=True)
 class RolloutConfig:
     """How completions are sampled."""
 
-    engine: Literal["auto", "native", "transformers", "vllm"] = option("auto", "native: r1rl's engine on the policy's own weights; transformers: model.generate, the reference; vllm: needs the extra vllm and a GPU")
+    engine: Literal["auto", "native", "transformers", "vllm"] = option(
+        "auto",
+        "native: r1rl's engine on the policy's own weights; transformers: model.generate, the reference; "
+        "vllm: needs the extra vllm and a GPU",
+    )
     vllm: VLLMConfig = section(VLLMConfig, "engine: vllm only")
     num_prompts: int = option(32, "P: prompts per optimizer batch, over all processes", within=COUNT)
     num_generations: int = option(8, "G: completions per prompt", within=COUNT)
     max_completion_length: int = option(1024, "tokens", within=COUNT)
-    temperature: float = option(1.0, "sampling temperature; the loss trains the same tempered distribution", within=POSITIVE)
+    temperature: float = option(
+        1.0, "sampling temperature; the loss trains the same tempered distribution", within=POSITIVE
+    )
     top_p: float = option(1.0, "nucleus sampling; 1 is off", within=Interval(above=0, most=1))
     top_k: int = option(0, "sample among the k likeliest; 0 is off", within=COUNT_OR_OFF)
-    min_p: float = option(0.0, "drop tokens below this share of the likeliest; 0 is off", within=Interval(least=0, below=1))
-    repetition_penalty: float = option(1.0, "evaluation and generation only: it can't be part of a trained distribution", within=POSITIVE)
+    min_p: float = option(
+        0.0, "drop tokens below this share of the likeliest; 0 is off", within=Interval(least=0, below=1)
+    )
+    repetition_penalty: float = option(
+        1.0, "evaluation and generation only: it can't be part of a trained distribution", within=POSITIVE
+    )
     max_rows: int = option(0, "rows that decode at once; 0: as many as fit", within=COUNT_OR_OFF)
-    compile_layers: bool | None = option(None, "native, on a GPU: compile the decoder layers of decode steps, which takes a while at the start; null: yes on a GPU")
-    one_step_off: bool = option(False, "grpo: sample each step's completions from a copy of the policy while the update before it runs; the loss corrects for the lag of one step (docs/algorithms.md)")
+    compile_layers: bool | None = option(
+        None,
+        "native, on a GPU: compile the decoder layers of decode steps, which takes a while at the start; "
+        "null: yes on a GPU",
+    )
+    one_step_off: bool = option(
+        False,
+        "grpo: sample each step's completions from a copy of the policy while the update before it runs; "
+        "the loss corrects for the lag of one step (docs/algorithms.md)",
+    )
 
 
 @dataclass(kw_only=True, slots=True)
 class AlgorithmConfig:
     """The objective. docs/algorithms.md gives the equation and the paper of each choice."""
 
-    surrogate: Literal["clip", "cispo", "online_rft"] = option("clip", "clip: PPO's clipped ratio; cispo: clipped weight on the log-likelihood; online_rft: likelihood of the completions with positive advantage")
-    aggregation: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = option("dapo", "grpo: mean over tokens, then sequences; dr_grpo: sum over a constant; dapo: mean over all tokens of the batch; bnpo: over those of the minibatch")
-    importance_level: Literal["token", "sequence"] = option("token", "sequence: one length-normalised ratio per completion (GSPO)")
-    baseline: Literal["group", "leave_one_out", "reinforce_plus_plus", "none"] = option("group", "what is subtracted from the reward: the group's mean, the mean of the others (RLOO), the group's mean followed by whitening over the batch (REINFORCE++ with baseline), or nothing")
-    scale: Literal["group", "batch", "none"] = option("group", "what the advantage is divided by: the group's or the batch's standard deviation, or nothing")
-    std_correction: Literal["population", "sample"] = option("sample", "divide by G (DeepSeekMath) or by G - 1 (TRL)")
+    surrogate: Literal["clip", "cispo", "online_rft"] = option(
+        "clip",
+        "clip: PPO's clipped ratio; cispo: clipped weight on the log-likelihood; online_rft: likelihood of "
+        "the completions with positive advantage",
+    )
+    aggregation: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = option(
+        "dapo",
+        "grpo: mean over tokens, then sequences; dr_grpo: sum over a constant; dapo: mean over all tokens "
+        "of the batch; bnpo: over those of the minibatch",
+    )
+    importance_level: Literal["token", "sequence"] = option(
+        "token", "sequence: one length-normalised ratio per completion (GSPO)"
+    )
+    baseline: Literal["group", "leave_one_out", "reinforce_plus_plus", "none"] = option(
+        "group",
+        "what is subtracted from the reward: the group's mean, the mean of the others (RLOO), the group's "
+        "mean followed by whitening over the batch (REINFORCE++ with baseline), or nothing",
+    )
+    scale: Literal["group", "batch", "none"] = option(
+        "group", "what the advantage is divided by: the group's or the batch's standard deviation, or nothing"
+    )
+    std_correction: Literal["population", "sample"] = option(
+        "sample", "divide by G (DeepSeekMath) or by G - 1 (TRL)"
+    )
     advantage_epsilon: float = option(1e-4, "added to the standard deviation", within=NOT_NEGATIVE)
     epsilon_low: float = option(0.2, "the ratio is clipped below 1 - epsilon_low", within=POSITIVE)
-    epsilon_high: float = option(0.2, "the ratio is clipped above 1 + epsilon_high; DAPO uses 0.28", within=POSITIVE)
-    delta: float | None = option(None, "upper bound on the ratio when the advantage is negative (two-sided clip); above 1 + epsilon_high", within=POSITIVE)
-    beta: float = option(0.0, "weight of the KL divergence to the frozen reference; 0 loads no reference", within=NOT_NEGATIVE)
-    kl_estimator: Literal["k1", "k2", "k3"] = option("k3", "k1: log ratio; k2: half its square; k3: unbiased and non-negative (Schulman)")
-    kl_bias_correction: bool = option(False, "multiply the KL estimate by the ratio to the sampling policy (DeepSeek-V3.2): k1 and k3 then have the gradient of the KL divergence")
+    epsilon_high: float = option(
+        0.2, "the ratio is clipped above 1 + epsilon_high; DAPO uses 0.28", within=POSITIVE
+    )
+    delta: float | None = option(
+        None,
+        "upper bound on the ratio when the advantage is negative (two-sided clip); above 1 + epsilon_high",
+        within=POSITIVE,
+    )
+    beta: float = option(
+        0.0, "weight of the KL divergence to the frozen reference; 0 loads no reference", within=NOT_NEGATIVE
+    )
+    kl_estimator: Literal["k1", "k2", "k3"] = option(
+        "k3", "k1: log ratio; k2: half its square; k3: unbiased and non-negative (Schulman)"
+    )
+    kl_bias_correction: bool = option(
+        False,
+        "multiply the KL estimate by the ratio to the sampling policy (DeepSeek-V3.2): k1 and k3 then have "
+        "the gradient of the KL divergence",
+    )
     entropy_coefficient: float = option(0.0, "weight of the entropy bonus")
     num_iterations: int = option(1, "mu: passes over each rollout", within=COUNT)
     num_minibatches: int = option(1, "optimizer steps per pass", within=COUNT)
-    importance_cap: float | None = option(2.0, "truncated importance sampling: cap on trainer/sampler probability; null turns the correction off. Used only where the sampler's logprobs differ from the trainer's", within=POSITIVE)
+    importance_cap: float | None = option(
+        2.0,
+        "truncated importance sampling: cap on trainer/sampler probability; null turns the correction off. "
+        "Used only where the sampler's logprobs differ from the trainer's",
+        within=POSITIVE,
+    )
     mask_truncated: bool = option(False, "leave completions that hit the length limit out of the loss")
     dynamic_sampling: bool = option(False, "replace groups whose outcome has no variance by fresh prompts")
     max_refills: int = option(4, "dynamic sampling: at most so many extra rollouts per step", within=COUNT)
-    variance_tolerance: float = option(1e-6, "a group whose rewards (advantages) or outcomes (dynamic sampling) spread by no more than this counts as having no variance", within=NOT_NEGATIVE)
+    variance_tolerance: float = option(
+        1e-6,
+        "a group whose rewards (advantages) or outcomes (dynamic sampling) spread by no more than this "
+        "counts as having no variance",
+        within=NOT_NEGATIVE,
+    )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -168,13 +307,23 @@ class UpdateConfig:
     """How a batch is cut up for the forward and backward passes. No value here changes the gradient."""
 
     layout: Literal["auto", "packed", "padded"] = option(
-        "auto", "packed: sequences one after the other, without padding; padded: a row each; auto: packed where that gives what the model's plain forward gives"
+        "auto",
+        "packed: sequences one after the other, without padding; padded: a row each; auto: packed where "
+        "that gives what the model's plain forward gives",
     )
-    share_prompts: bool = option(True, "compute a prompt once for the completions of its group; packed layout only")
+    share_prompts: bool = option(
+        True, "compute a prompt once for the completions of its group; packed layout only"
+    )
     micro_batch_tokens: int = option(16384, "tokens per forward pass, padding included", within=COUNT)
-    micro_batch_sequences: int | None = option(None, "at most so many sequences per forward pass", within=COUNT)
+    micro_batch_sequences: int | None = option(
+        None, "at most so many sequences per forward pass", within=COUNT
+    )
     logprob_chunk: int = option(4096, "completion tokens whose logits exist at the same time", within=COUNT)
-    compile: bool | None = option(None, "compile the policy's forward with torch.compile; null: on a GPU in bfloat16, without gradient checkpointing")
+    compile: bool | None = option(
+        None,
+        "compile the policy's forward with torch.compile; null: on a GPU in bfloat16, without gradient "
+        "checkpointing",
+    )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -184,7 +333,9 @@ class EvaluationConfig:
     data: DataConfig | None = option(None, "held-out problems; null: none")
     num_problems: int = option(256, "how many", within=COUNT)
     num_samples: int = option(4, "completions per problem, sampled as in training", within=COUNT)
-    every_steps: int = option(0, "evaluate each so many steps besides before and after; 0: never", within=COUNT_OR_OFF)
+    every_steps: int = option(
+        0, "evaluate each so many steps besides before and after; 0: never", within=COUNT_OR_OFF
+    )
     during_problems: int = option(64, "problems of an evaluation during training", within=COUNT)
     at_start: bool = option(True, "evaluate the model that training starts from")
 
@@ -193,7 +344,9 @@ class EvaluationConfig:
 class CheckpointConfig:
     """What is saved, and when."""
 
-    every_steps: int = option(100, "save each so many steps, besides at the end and on Ctrl-C", within=COUNT_OR_OFF)
+    every_steps: int = option(
+        100, "save each so many steps, besides at the end and on Ctrl-C", within=COUNT_OR_OFF
+    )
     keep: int = option(2, "keep the newest so many; 0 keeps all", within=COUNT_OR_OFF)
 
 
@@ -201,55 +354,59 @@ class CheckpointConfig:
 class LoggingConfig:
     """What is shown and written while the run goes on."""
 
-    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = option([], "experiment trackers, through accelerate")
-    completions_every: int = option(10, "write all completions of each so-many-th step; 0: never", within=COUNT_OR_OFF)
-    show_completions: int = option(1, "completions printed with the table of those steps", within=COUNT_OR_OFF)
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = option(
+        [], "experiment trackers, through accelerate"
+    )
+    completions_every: int = option(
+        10, "write all completions of each so-many-th step; 0: never", within=COUNT_OR_OFF
+    )
+    show_completions: int = option(
+        1, "completions printed with the table of those steps", within=COUNT_OR_OFF
+    )
     live: bool = option(True, "live table and progress bar; false: one line per step")
 
 
 @dataclass(kw_only=True, slots=True)
-class GRPORecipe:
-    """`r1rl grpo`: reinforcement learning from a reward."""
-
-    run_name: str = required("names the run directory")
-    output_dir: str = option("runs", "run directories are made in here")
-    seed: int = option(0, "of everything: data order, sampling, initialisation", within=NOT_NEGATIVE)
-    max_steps: int = option(100, "rollouts; each is followed by num_iterations x num_minibatches optimizer steps", within=COUNT)
-    model: PolicyConfig = section(PolicyConfig, "the policy")
-    data: DataConfig = required("training problems")
-    prompt: PromptConfig = section(PromptConfig, "template, prefill and stop strings")
-    rewards: list[RewardConfig] = required("what is rewarded")
-    outcome: str | None = option(None, "the reward that says whether an answer is right (for accuracy and dynamic sampling); null: the first of accuracy, countdown, code_execution")
-    rollout: RolloutConfig = section(RolloutConfig, "sampling")
-    algorithm: AlgorithmConfig = section(AlgorithmConfig, "the objective")
-    optimizer: OptimizerConfig = section(OptimizerConfig, "AdamW and its schedule")
-    update: UpdateConfig = section(UpdateConfig, "micro-batches")
-    evaluation: EvaluationConfig = section(EvaluationConfig, "held-out problems")
-    checkpoint: CheckpointConfig = section(CheckpointConfig, "saving")
-    logging: LoggingConfig = section(LoggingConfig, "progress, trackers, completions")
-
-
-@dataclass(kw_only=True, slots=True)
 class EndpointConfig:
-    """A server with OpenAI's interface (vLLM, SGLang, llama.cpp, a hosted model) that samples in the place of the rollout engine."""
+    """A server with OpenAI's interface (vLLM, SGLang, llama.cpp, a hosted model) that samples in the place of
+    the rollout engine.
+    """
 
     url: str = required("up to and with /v1, such as http://localhost:8000/v1")
     model: str | None = option(None, "the model's name at the server; null: the model's path")
-    key_variable: str = option("OPENAI_API_KEY", "the environment variable that holds the key; none is sent if it is not set")
+    key_variable: str = option(
+        "OPENAI_API_KEY", "the environment variable that holds the key; none is sent if it is not set"
+    )
     concurrency: int = option(16, "requests under way at once", within=COUNT)
     timeout: float = option(600.0, "seconds for one completion", within=POSITIVE)
-    retries: int = option(5, "further attempts after a refusal for load (429), a server error or a lost connection", within=COUNT_OR_OFF)
+    retries: int = option(
+        5,
+        "further attempts after a refusal for load (429), a server error or a lost connection",
+        within=COUNT_OR_OFF,
+    )
 
 
 @dataclass(kw_only=True, slots=True)
 class SampledModelConfig:
     """A model that only writes: nothing trains it."""
 
-    path: str = option("embedded", 'a run directory, a folder with a model or a PEFT adapter, a hub name, or "embedded"', path="any")
+    path: str = option(
+        "embedded",
+        'a run directory, a folder with a model or a PEFT adapter, a hub name, or "embedded"',
+        path="any",
+    )
     revision: str | None = option(None, "the hub revision (branch, tag or commit)")
-    base: str | None = option(None, "of a PEFT adapter, the model that it is merged into; null: the one that its configuration names", path="any")
-    step: int | None = option(None, "of a run directory, the checkpoint of this step; null: the newest", within=COUNT_OR_OFF)
-    dtype: Literal["auto", "float32", "bfloat16"] = option("auto", "auto: bfloat16 on a GPU, float32 on a CPU")
+    base: str | None = option(
+        None,
+        "of a PEFT adapter, the model that it is merged into; null: the one that its configuration names",
+        path="any",
+    )
+    step: int | None = option(
+        None, "of a run directory, the checkpoint of this step; null: the newest", within=COUNT_OR_OFF
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = option(
+        "auto", "auto: bfloat16 on a GPU, float32 on a CPU"
+    )
     endpoint: EndpointConfig | None = option(None, "sample from a server; null: load the model here")
 
 
@@ -260,5 +417,20 @@ class SamplingConfig:
     temperature: float = option(0.6, "0 is greedy", within=NOT_NEGATIVE)
     top_p: float = option(0.95, "nucleus sampling; 1 is off", within=Interval(above=0, most=1))
     top_k: int = option(0, "sample among the k likeliest; 0 is off", within=COUNT_OR_OFF)
-    min_p: float = option(0.0, "drop tokens below this share of the likeliest; 0 is off", within=Interval(least=0, below=1))
+    min_p: float = option(
+        0.0, "drop tokens below this share of the likeliest; 0 is off", within=Interval(least=0, below=1)
+    )
     repetition_penalty: float = option(1.0, "1 is off", within=POSITIVE)
+
+
+@dataclass(kw_only=True, slots=True)
+class EvaluatedModelConfig(SampledModelConfig):
+    """One model of an evaluation."""
+
+    path: str = required(
+        'a run directory, a folder with a model or a PEFT adapter, a hub name, or "embedded"', path="any"
+    )
+    name: str | None = option(None, "what tables and folders call it; null: the last part of the path")
+    every_step: bool = option(
+        False, "of a run directory, every kept checkpoint and the model that training started from: a curve"
+    )

@@ -1,4 +1,6 @@
-"""Values of a recipe that contradict each other. Each check names the keys that it looked at, so that the message can point at them."""
+"""Values of a recipe that contradict each other. Each check names the keys that it looked at, so that the
+message can point at them.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +10,39 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from r1rl.config import bench, distill, evaluate, generate, pipeline, pretrain, reward_model, select, sft
-from r1rl.config.bench import BenchRecipe
-from r1rl.config.distill import DistillRecipe
-from r1rl.config.evaluate import EvaluateRecipe
-from r1rl.config.generate import GenerateRecipe
+from r1rl.bench import recipe as bench
+from r1rl.bench.recipe import BenchRecipe
 from r1rl.config.issues import Contradiction
-from r1rl.config.pipeline import PipelineRecipe
-from r1rl.config.pretrain import PretrainRecipe
-from r1rl.config.reward_model import RewardModelRecipe
-from r1rl.config.schema import EvaluationConfig, GRPORecipe, OptimizerConfig, PromptConfig, RewardConfig
-from r1rl.config.select import SelectRecipe
-from r1rl.config.sft import SFTRecipe
+from r1rl.config.schema import EvaluationConfig, OptimizerConfig, PromptConfig, RewardConfig
+from r1rl.distill import recipe as distill
+from r1rl.distill.recipe import DistillRecipe
+from r1rl.evaluation import recipe as evaluate
+from r1rl.evaluation.recipe import EvaluateRecipe
+from r1rl.generate import recipe as generate
+from r1rl.generate.recipe import GenerateRecipe
+from r1rl.grpo.recipe import GRPORecipe
+from r1rl.pipeline import recipe as pipeline
+from r1rl.pipeline.recipe import PipelineRecipe
+from r1rl.pretrain import recipe as pretrain
+from r1rl.pretrain.recipe import PretrainRecipe
+from r1rl.reward_model import recipe as reward_model
+from r1rl.reward_model.recipe import RewardModelRecipe
+from r1rl.select import recipe as select
+from r1rl.select.recipe import SelectRecipe
+from r1rl.sft import recipe as sft
+from r1rl.sft.recipe import SFTRecipe
 
 OUTCOME_REWARDS = ("accuracy", "countdown", "code_execution")
-"""Rewards that say whether an answer is right; the first of the recipe's is its outcome when `outcome` is null."""
+"""Rewards that say whether an answer is right; the first of the recipe's is its outcome when `outcome` is
+null.
+"""
 GROUP_BASELINES = ("group", "leave_one_out", "reinforce_plus_plus")
 
+
 def reward_names(rewards: Sequence[RewardConfig]) -> list[str]:
-    """The names that rewards have in metrics, gates and `outcome`: the recipe's or the function's; the second `length` is `length_2`."""
+    """The names that rewards have in metrics, gates and `outcome`: the recipe's or the function's; the second
+    `length` is `length_2`.
+    """
     names: list[str] = []
     counts: Counter[str] = Counter()
     for reward in rewards:
@@ -40,7 +56,10 @@ def contradictions(recipe: Any) -> Iterator[Contradiction]:
     """All contradictions within a recipe of any command; nothing here reads files or imports rewards."""
     run_path = PurePath(recipe.run_name)
     if not run_path.parts or run_path.is_absolute() or ".." in run_path.parts:
-        yield ("run_name",), f'run_name is "{recipe.run_name}"; it names a folder inside output_dir ({recipe.output_dir})'
+        yield (
+            ("run_name",),
+            f'run_name is "{recipe.run_name}"; it names a folder inside output_dir ({recipe.output_dir})',
+        )
     for section in (getattr(recipe, entry.name) for entry in dataclasses.fields(recipe)):
         if isinstance(section, PromptConfig):
             yield from _prompt(section)
@@ -58,12 +77,14 @@ def _grpo(recipe: GRPORecipe) -> Iterator[Contradiction]:
     if recipe.update.compile and recipe.model.gradient_checkpointing:
         yield (
             ("update.compile", "model.gradient_checkpointing"),
-            "update.compile and model.gradient_checkpointing are both true, and a compiled layer can't be recomputed: write one of them",
+            "update.compile and model.gradient_checkpointing are both true, and a compiled layer can't be "
+            "recomputed: write one of them",
         )
     if recipe.model.lora is not None and recipe.rollout.engine == "vllm":
         yield (
             ("rollout.engine", "model.lora"),
-            "rollout.engine is vllm, which is sent whole weights and would not see the adapters of model.lora: write engine: auto",
+            "rollout.engine is vllm, which is sent whole weights and would not see the adapters of "
+            "model.lora: write engine: auto",
         )
 
 
@@ -92,13 +113,17 @@ def _rewards(recipe: GRPORecipe) -> Iterator[Contradiction]:
                 sentence = f"rewards.{index}.when names {gate}; a gate names another reward of this recipe ({others})"
                 yield (f"rewards.{index}.when", "rewards"), sentence
     if recipe.outcome is not None and recipe.outcome not in names:
-        yield ("outcome", "rewards"), f"outcome is {recipe.outcome}, which is not among the rewards ({', '.join(names)})"
+        yield (
+            ("outcome", "rewards"),
+            f"outcome is {recipe.outcome}, which is not among the rewards ({', '.join(names)})",
+        )
     if recipe.outcome is None and not set(names) & set(OUTCOME_REWARDS):
         needed_by = "algorithm.dynamic_sampling" if recipe.algorithm.dynamic_sampling else "evaluation.data"
         if recipe.algorithm.dynamic_sampling or recipe.evaluation.data is not None:
             yield (
                 (needed_by, "outcome", "rewards"),
-                f"{needed_by} must know which reward says that an answer is right: write outcome: NAME, one of {', '.join(names)}",
+                f"{needed_by} must know which reward says that an answer is right: write outcome: NAME, one "
+                f"of {', '.join(names)}",
             )
 
 
@@ -107,21 +132,29 @@ def _rollout(recipe: GRPORecipe) -> Iterator[Contradiction]:
     if rollout.num_prompts % algorithm.num_minibatches:
         yield (
             ("algorithm.num_minibatches", "rollout.num_prompts"),
-            f"algorithm.num_minibatches is {algorithm.num_minibatches}, which does not divide rollout.num_prompts ({rollout.num_prompts})",
+            f"algorithm.num_minibatches is {algorithm.num_minibatches}, which does not divide "
+            f"rollout.num_prompts ({rollout.num_prompts})",
         )
     if rollout.repetition_penalty != 1.0:
         yield (
             ("rollout.repetition_penalty",),
-            f"rollout.repetition_penalty is {rollout.repetition_penalty:g}; grpo trains the distribution that it samples, and a repetition "
-            "penalty depends on the text so far, which the trained distribution can't follow: write 1, or use a repetition reward",
+            f"rollout.repetition_penalty is {rollout.repetition_penalty:g}; grpo trains the distribution "
+            f"that it samples, and a repetition "
+            "penalty depends on the text so far, which the trained distribution can't follow: write 1, or "
+            "use a repetition reward",
         )
     yield from _one_step_off(recipe)
     needs_group = algorithm.baseline in GROUP_BASELINES or algorithm.scale == "group"
     if rollout.num_generations < 2 and needs_group:
-        key, value = ("baseline", algorithm.baseline) if algorithm.baseline in GROUP_BASELINES else ("scale", algorithm.scale)
+        key, value = (
+            ("baseline", algorithm.baseline)
+            if algorithm.baseline in GROUP_BASELINES
+            else ("scale", algorithm.scale)
+        )
         yield (
             ("rollout.num_generations", f"algorithm.{key}"),
-            f"rollout.num_generations is 1, but algorithm.{key}: {value} compares the completions of a group: write 2 or more",
+            f"rollout.num_generations is 1, but algorithm.{key}: {value} compares the completions of a "
+            f"group: write 2 or more",
         )
 
 
@@ -131,13 +164,15 @@ def _one_step_off(recipe: GRPORecipe) -> Iterator[Contradiction]:
     if recipe.rollout.engine == "vllm":
         yield (
             ("rollout.one_step_off", "rollout.engine"),
-            "rollout.one_step_off samples while the update runs, but rollout.engine is vllm, which sleeps or takes over weights then: "
+            "rollout.one_step_off samples while the update runs, but rollout.engine is vllm, which sleeps "
+            "or takes over weights then: "
             "write engine: auto, or one_step_off: false",
         )
     if recipe.algorithm.importance_cap is None:
         yield (
             ("rollout.one_step_off", "algorithm.importance_cap"),
-            "rollout.one_step_off is true, but algorithm.importance_cap is null: in bfloat16, and with surrogate: online_rft, nothing else "
+            "rollout.one_step_off is true, but algorithm.importance_cap is null: in bfloat16, and with "
+            "surrogate: online_rft, nothing else "
             "corrects for completions of the policy before: write a number, such as 2",
         )
 
@@ -148,27 +183,32 @@ def _algorithm(recipe: GRPORecipe) -> Iterator[Contradiction]:
         if algorithm.surrogate != "clip":
             yield (
                 ("algorithm.delta", "algorithm.surrogate"),
-                f"algorithm.delta belongs to the clip surrogate; with algorithm.surrogate: {algorithm.surrogate} write delta: null",
+                f"algorithm.delta belongs to the clip surrogate; with algorithm.surrogate: "
+                f"{algorithm.surrogate} write delta: null",
             )
         elif algorithm.delta <= 1 + algorithm.epsilon_high:
             yield (
                 ("algorithm.delta", "algorithm.epsilon_high"),
-                f"algorithm.delta is {algorithm.delta:g}; it must be above 1 + algorithm.epsilon_high = {1 + algorithm.epsilon_high:g}",
+                f"algorithm.delta is {algorithm.delta:g}; it must be above 1 + algorithm.epsilon_high = "
+                f"{1 + algorithm.epsilon_high:g}",
             )
     if algorithm.importance_level == "sequence" and algorithm.surrogate == "online_rft":
         yield (
             ("algorithm.importance_level", "algorithm.surrogate"),
-            "algorithm.importance_level: sequence has no effect with algorithm.surrogate: online_rft, which uses no ratio: write token",
+            "algorithm.importance_level: sequence has no effect with algorithm.surrogate: online_rft, which "
+            "uses no ratio: write token",
         )
     if algorithm.kl_bias_correction and algorithm.beta == 0:
         yield (
             ("algorithm.kl_bias_correction", "algorithm.beta"),
-            "algorithm.kl_bias_correction is set, but algorithm.beta is 0, so there is no KL term: set beta, or write false",
+            "algorithm.kl_bias_correction is set, but algorithm.beta is 0, so there is no KL term: set "
+            "beta, or write false",
         )
     if algorithm.baseline == "reinforce_plus_plus" and algorithm.scale != "batch":
         yield (
             ("algorithm.scale", "algorithm.baseline"),
-            f"algorithm.scale is {algorithm.scale}, but algorithm.baseline: reinforce_plus_plus divides by the batch's standard deviation: "
+            f"algorithm.scale is {algorithm.scale}, but algorithm.baseline: reinforce_plus_plus divides by "
+            f"the batch's standard deviation: "
             "write scale: batch",
         )
 
@@ -182,13 +222,18 @@ def _evaluation(evaluation: EvaluationConfig) -> Iterator[Contradiction]:
     if evaluation.every_steps and evaluation.during_problems > evaluation.num_problems:
         yield (
             ("evaluation.during_problems", "evaluation.num_problems"),
-            f"evaluation.during_problems is {evaluation.during_problems}, more than evaluation.num_problems ({evaluation.num_problems})",
+            f"evaluation.during_problems is {evaluation.during_problems}, more than evaluation.num_problems "
+            f"({evaluation.num_problems})",
         )
 
 
 def _optimizer(optimizer: OptimizerConfig) -> Iterator[Contradiction]:
     if len(optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in optimizer.betas):
-        yield ("optimizer.betas",), f"optimizer.betas is {optimizer.betas}; it must be two numbers from 0 to below 1, such as [0.9, 0.999]"
+        yield (
+            ("optimizer.betas",),
+            f"optimizer.betas is {optimizer.betas}; it must be two numbers from 0 to below 1, such as [0.9, "
+            f"0.999]",
+        )
 
 
 OF_RECIPE: dict[type, Callable[[Any], Iterator[Contradiction]]] = {

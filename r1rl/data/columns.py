@@ -1,4 +1,6 @@
-"""From a row of someone's data set to a `Problem`: which column is which, and where the answer stands in its column."""
+"""From a row of someone's data set to a `Problem`: which column is which, and where the answer stands in its
+column.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,11 @@ from r1rl.data.rows import BadRow, Row, RowFault, Table
 from r1rl.errors import DataError
 from r1rl.grading.extract import last_box
 
-USUAL_NAMES = {"problem": ("problem", "question", "prompt"), "answer": ("answer", "solution", "target"), "id": ("id",)}
+USUAL_NAMES = {
+    "problem": ("problem", "question", "prompt"),
+    "answer": ("answer", "solution", "target"),
+    "id": ("id",),
+}
 """Our column: the names that it usually has, tried in this order, by exact match. Nothing else is guessed."""
 
 AnswerFormat = Literal["plain", "boxed", "after_hashes"]
@@ -32,25 +38,37 @@ class ColumnMap:
 
 
 def resolve_columns(data: SourceConfig, table: Table) -> ColumnMap:
-    """Find the problem, the answer and every column that the recipe names. Raises DataError for one that does not exist."""
+    """Find the problem, the answer and every column that the recipe names. Raises DataError for one that does
+    not exist.
+    """
     for ours, theirs in data.columns.items():
         if theirs not in table.columns:
-            raise DataError(f"{table.section}.columns.{ours}: {table.name} has no column {theirs!r}. It has: {listed(table.columns)}.")
+            raise DataError(
+                f"{table.section}.columns.{ours}: {table.name} has no column {theirs!r}. It has: "
+                f"{listed(table.columns)}."
+            )
     for name in data.where:
         if name not in table.columns:
-            raise DataError(f"{table.section}.where: {table.name} has no column {name!r}. It has: {listed(table.columns)}.")
+            raise DataError(
+                f"{table.section}.where: {table.name} has no column {name!r}. It has: "
+                f"{listed(table.columns)}."
+            )
     for name in data.constants:
         if name in (*table.columns, *data.columns, *USUAL_NAMES):
             raise DataError(
-                f"{table.section}.constants.{name}: {table.name} has a column {name!r} of its own, or columns makes one: leave it out."
+                f"{table.section}.constants.{name}: {table.name} has a column {name!r} of its own, or "
+                f"columns makes one: leave it out."
             )
     found = {ours: data.columns.get(ours) or _usual(ours, table.columns) for ours in USUAL_NAMES}
     if found["problem"] is None:
         raise DataError(
-            f"{table.name} has no column named {' or '.join(USUAL_NAMES['problem'])}. It has: {listed(table.columns)}. "
+            f"{table.name} has no column named {' or '.join(USUAL_NAMES['problem'])}. It has: "
+            f"{listed(table.columns)}. "
             f"Say which one is the problem, in {table.section}: columns: {{problem: ...}}."
         )
-    guessed = tuple(ours for ours in ("problem", "answer") if ours not in data.columns and found[ours] not in (None, ours))
+    guessed = tuple(
+        ours for ours in ("problem", "answer") if ours not in data.columns and found[ours] not in (None, ours)
+    )
     others = {ours: theirs for ours, theirs in data.columns.items() if ours not in USUAL_NAMES}
     return ColumnMap(found["problem"], found["answer"], found["id"], others, guessed)
 
@@ -65,11 +83,15 @@ def listed(columns: list[str]) -> str:
 
 
 def keeps(values: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
-    """True if each column named in `where` has the value, or one of the values, given there; `values` are the row's.
+    """True if each column named in `where` has the value, or one of the values, given there; `values` are the
+    row's.
 
     Values are compared as they are and as text, so that `level: 3` also matches a csv's "3".
     """
-    return all(_is_one_of(values.get(name), wanted if isinstance(wanted, list) else [wanted]) for name, wanted in where.items())
+    return all(
+        _is_one_of(values.get(name), wanted if isinstance(wanted, list) else [wanted])
+        for name, wanted in where.items()
+    )
 
 
 def _is_one_of(value: Any, wanted: list[Any]) -> bool:
@@ -89,7 +111,9 @@ class Fields:
 
 
 def fields_of(row: Row, mapping: ColumnMap, answer_format: AnswerFormat) -> Fields | BadRow:
-    """The row's problem and answer, and all its other columns under their own names and those that the recipe gives them."""
+    """The row's problem and answer, and all its other columns under their own names and those that the recipe
+    gives them.
+    """
     problem = cell_text(row, mapping.problem)
     if isinstance(problem, BadRow):
         return problem
@@ -100,8 +124,14 @@ def fields_of(row: Row, mapping: ColumnMap, answer_format: AnswerFormat) -> Fiel
             return found
         answer = extract_answer(found, answer_format)
         if not answer:
-            return BadRow(row.place, RowFault.NO_ANSWER_FOUND, f"column {mapping.answer!r} holds no answer of the format {answer_format}")
-    columns = {name: value for name, value in row.values.items() if name not in ("problem", "answer", mapping.id)}
+            return BadRow(
+                row.place,
+                RowFault.NO_ANSWER_FOUND,
+                f"column {mapping.answer!r} holds no answer of the format {answer_format}",
+            )
+    columns = {
+        name: value for name, value in row.values.items() if name not in ("problem", "answer", mapping.id)
+    }
     columns |= {ours: row.values.get(theirs) for ours, theirs in mapping.others.items()}
     identity = row.values.get(mapping.id) if mapping.id else None
     return Fields(None if identity is None else str(identity), problem, answer, columns, row.place)
@@ -115,7 +145,9 @@ def cell_text(row: Row, column: str) -> str | BadRow:
     if value is None or (isinstance(value, str) and not value.strip()):
         return BadRow(row.place, RowFault.MISSING_VALUE, f"no value in column {column!r}")
     if isinstance(value, (bool, list, dict)):
-        return BadRow(row.place, RowFault.NOT_TEXT, f"column {column!r} holds a {type(value).__name__}, not text")
+        return BadRow(
+            row.place, RowFault.NOT_TEXT, f"column {column!r} holds a {type(value).__name__}, not text"
+        )
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value).strip()
@@ -124,8 +156,8 @@ def cell_text(row: Row, column: str) -> str | BadRow:
 def extract_answer(text: str, answer_format: AnswerFormat) -> str | None:
     """The answer within the text of its column, or None if the format's mark is not there.
 
-    plain: all of it. boxed: the content of the last \\boxed{}, as in MATH. after_hashes: what follows the last "####", its
-    thousands separators removed, as GSM8K's own scorer does.
+    plain: all of it. boxed: the content of the last \\boxed{}, as in MATH. after_hashes: what follows the
+    last "####", its thousands separators removed, as GSM8K's own scorer does.
     """
     match answer_format:
         case "plain":

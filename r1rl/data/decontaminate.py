@@ -1,17 +1,20 @@
-"""Rows of a corpus that are benchmark problems, word for word or in other words. docs/select.md has the method and what it finds.
+"""Rows of a corpus that are benchmark problems, word for word or in other words. docs/select.md has the
+method and what it finds.
 
-Word for word: at least EXACT_SHARE of the benchmark problem's 8-token windows are in the row, and all of its numbers; a shorter
-problem must be the whole row.
+Word for word: at least EXACT_SHARE of the benchmark problem's 8-token windows are in the row, and all of its
+numbers; a shorter problem must be the whole row.
 
-In other words: with the weights of `r1rl.data.problem_features`, b the features of the benchmark problem, r those of the row,
-w(x) the weight of a set of features, and n and f the numbers and the pieces of formulae among them,
+In other words: with the weights of `r1rl.data.problem_features`, b the features of the benchmark problem, r
+those of the row, w(x) the weight of a set of features, and n and f the numbers and the pieces of formulae
+among them,
 
     score = w(b & r) / (0.9 w(b) + 0.1 w(r))                        most of the problem is in the row, and the row is little else
           * (|n_b & n_r| / |n_b|)^2 * (|n_b & n_r| / |n_r|)^0.5     its numbers are the same: with others it is another problem
           * ((2 w(f_b & f_r) + 6) / (w(f_b) + w(f_r) + 6))^2        so are its formulae
           * min(0.7 + 0.045 e, 1.4),  e = w(n_b & n_r) + w(f_b & f_r)     rare numbers speak for it; words alone must agree better
 
-and at most 1. It is 0 where w(b & r) is below 15: weights are -ln of how often a feature occurs, and so little may agree by chance.
+and at most 1. It is 0 where w(b & r) is below 15: weights are -ln of how often a feature occurs, and so
+little may agree by chance.
 
 Legend: N tokens, V distinct features, B benchmark problems.
 """
@@ -24,7 +27,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from r1rl.data.problem_features import MATHS, NUMBER, Features, Tokens, extract_features, read_tokens, shared_text, windows
+from r1rl.data.problem_features import (
+    MATHS,
+    NUMBER,
+    Features,
+    Tokens,
+    extract_features,
+    read_tokens,
+    shared_text,
+    windows,
+)
 
 EXACT_WINDOW = 8
 EXACT_SHARE = 0.9
@@ -35,7 +47,9 @@ FIRM_LEAST, FIRM_SLOPE, FIRM_MOST = 0.7, 0.045, 1.4
 CANDIDATES = 12
 """Benchmark problems that share the most with a row are compared with it in full."""
 COMMON_SHARE, COMMON_LEAST = 0.05, 50
-"""Candidates are not looked for by features that more than this share of the benchmark problems (or this number of them) have."""
+"""Candidates are not looked for by features that more than this share of the benchmark problems (or this
+number of them) have.
+"""
 
 Ids = NDArray[np.int64]
 Numbers = NDArray[np.float64]
@@ -64,7 +78,9 @@ class Match:
     """What the row has of it, gaps marked."""
 
 
-def find_contaminated(rows: Sequence[str], benchmarks: Sequence[BenchmarkProblem], threshold: float) -> list[Match]:
+def find_contaminated(
+    rows: Sequence[str], benchmarks: Sequence[BenchmarkProblem], threshold: float
+) -> list[Match]:
     """The rows that are benchmark problems, in ascending order, each with the one that it resembles most.
 
     A row in other words counts from a score of `threshold` on. Takes about 100 bytes of memory for a token.
@@ -85,8 +101,15 @@ def find_contaminated(rows: Sequence[str], benchmarks: Sequence[BenchmarkProblem
 def _find_exact(tokens: Tokens, num_benchmark: int) -> dict[int, tuple[float, int]]:
     """For the rows that have a benchmark problem word for word, the share of its windows and which one it is."""
     found: dict[int, tuple[float, int]] = {}
-    for row, place, share in (*_whole_short_rows(tokens, num_benchmark), *_shared_windows(tokens, num_benchmark)):
-        if share >= EXACT_SHARE and share > found.get(row, (0.0, 0))[0] and tokens.has_numbers_of(num_benchmark + row, place):
+    for row, place, share in (
+        *_whole_short_rows(tokens, num_benchmark),
+        *_shared_windows(tokens, num_benchmark),
+    ):
+        if (
+            share >= EXACT_SHARE
+            and share > found.get(row, (0.0, 0))[0]
+            and tokens.has_numbers_of(num_benchmark + row, place)
+        ):
             found[row] = (share, place)
     return found
 
@@ -111,7 +134,9 @@ def _shared_windows(tokens: Tokens, num_benchmark: int) -> Iterator[tuple[int, i
     owner = tokens.owner_N[: len(hashes)][inside]
     hashes = hashes[inside]
     ours = owner < num_benchmark
-    pairs = np.unique(np.stack([hashes[ours], owner[ours].astype(np.uint64)]), axis=1)  # by hash, then by problem
+    pairs = np.unique(
+        np.stack([hashes[ours], owner[ours].astype(np.uint64)]), axis=1
+    )  # by hash, then by problem
     hits = ~ours & np.isin(hashes, pairs[0])
     of_rows = np.unique(np.stack([hashes[hits], owner[hits].astype(np.uint64)]), axis=1)
     first, last = (np.searchsorted(pairs[0], of_rows[0], side) for side in ("left", "right"))
@@ -131,7 +156,9 @@ def _ranges(first: Ids, last: Ids) -> Ids:
 
 
 class _Weighed:
-    """The features of all texts as numbers from 0 to V - 1, with their weights, and which benchmark problems have which."""
+    """The features of all texts as numbers from 0 to V - 1, with their weights, and which benchmark problems
+    have which.
+    """
 
     def __init__(self, features: Features, num_benchmark: int) -> None:
         values, self.ids = np.unique(features.values, return_inverse=True)
@@ -145,7 +172,9 @@ class _Weighed:
         problem = np.repeat(np.arange(num_benchmark), np.diff(self.starts[: num_benchmark + 1]))
         self.postings = problem[np.argsort(self.ids[:end], kind="stable")]
         self.first_V = np.concatenate([[0], np.cumsum(self.having_V)])
-        self.totals = np.add.reduceat(np.append(self.weights_V[self.ids], 0.0), self.starts[:-1]) * (np.diff(self.starts) > 0)
+        self.totals = np.add.reduceat(np.append(self.weights_V[self.ids], 0.0), self.starts[:-1]) * (
+            np.diff(self.starts) > 0
+        )
         """The weight of each text."""
 
     def of(self, text: int) -> Ids:
@@ -177,7 +206,11 @@ def _candidates(weighed: _Weighed, telling: Ids, num_benchmark: int) -> Ids:
     weights = np.repeat(weighed.weights_V[telling], weighed.having_V[telling])
     shared_B: Numbers = np.bincount(places, weights=weights, minlength=num_benchmark).astype(np.float64)
     share_B = shared_B / np.maximum(weighed.totals[:num_benchmark], LEAST_EVIDENCE)
-    return np.argpartition(-share_B, CANDIDATES)[:CANDIDATES] if num_benchmark > CANDIDATES else np.arange(num_benchmark)
+    return (
+        np.argpartition(-share_B, CANDIDATES)[:CANDIDATES]
+        if num_benchmark > CANDIDATES
+        else np.arange(num_benchmark)
+    )
 
 
 def _score(weighed: _Weighed, place: int, text: int) -> float:

@@ -1,4 +1,5 @@
-"""The tokens of demonstrations: prompts as RL and evaluation render them, the text that follows, and the token that ends it.
+"""The tokens of demonstrations: prompts as RL and evaluation render them, the text that follows, and the
+token that ends it.
 
 Nothing is ever cut: a demonstration that is too long is left out and counted.
 """
@@ -15,7 +16,7 @@ from r1rl import models
 from r1rl.config.schema import ModelConfig, PromptConfig
 from r1rl.data.demonstrations import Demonstration
 from r1rl.data.rows import BadRow, RowFault
-from r1rl.prompts import CHAT, PromptTemplate, end_of_turn_id, ids_before_text, resolve_eos_token_ids
+from r1rl.text.prompts import CHAT, PromptTemplate, end_of_turn_id, ids_before_text, resolve_eos_token_ids
 from r1rl.types import Problem, Prompt
 
 CHUNK = 1024
@@ -34,16 +35,19 @@ class TokenizedDemonstrations:
 
 
 def trained_end(prompt: PromptConfig, model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The token that every demonstration ends with; always one of those that end a completion in RL and evaluation.
+    """The token that every demonstration ends with; always one of those that end a completion in RL and
+    evaluation.
 
-    The recipe's first `prompt.eos_token_ids`; with the chat template the token that ends a turn; else the tokenizer's EOS token, or the
-    model's where the tokenizer has none. None only where there is none at all and stop strings end the completions. Raises RecipeError
-    if nothing could end one.
+    The recipe's first `prompt.eos_token_ids`; with the chat template the token that ends a turn; else the
+    tokenizer's EOS token, or the model's where the tokenizer has none. None only where there is none at all
+    and stop strings end the completions. Raises RecipeError if nothing could end one.
     """
     generation = None
     if tokenizer.eos_token_id is None:
         try:
-            generation = GenerationConfig.from_pretrained(models.resolve(model.path), revision=model.revision or "main")
+            generation = GenerationConfig.from_pretrained(
+                models.resolve(model.path), revision=model.revision or "main"
+            )
         except OSError:
             generation = None
     ending = resolve_eos_token_ids(prompt, tokenizer, generation)
@@ -55,9 +59,14 @@ def trained_end(prompt: PromptConfig, model: ModelConfig, tokenizer: PreTrainedT
 
 
 def tokenize(
-    demonstrations: Sequence[Demonstration], prompt: PromptConfig, tokenizer: PreTrainedTokenizerBase, end: int | None, max_length: int
+    demonstrations: Sequence[Demonstration],
+    prompt: PromptConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    end: int | None,
+    max_length: int,
 ) -> TokenizedDemonstrations:
-    """The token ids of each demonstration: prompt, text, and the token `end`, unless the text ends with it already.
+    """The token ids of each demonstration: prompt, text, and the token `end`, unless the text ends with it
+    already.
 
     The demonstrations are of one form: all have a problem, or all have their prompt.
     """
@@ -66,8 +75,12 @@ def tokenize(
     result = TokenizedDemonstrations()
     for start in range(0, len(demonstrations), CHUNK):
         chunk = demonstrations[start : start + CHUNK]
-        prompts = template.render_batch([Problem("", str(one.problem if has_problem else one.prompt), None) for one in chunk])
-        for demonstration, made, ids in zip(chunk, prompts, _completion_ids(chunk, prompts, tokenizer), strict=True):
+        prompts = template.render_batch(
+            [Problem("", str(one.problem if has_problem else one.prompt), None) for one in chunk]
+        )
+        for demonstration, made, ids in zip(
+            chunk, prompts, _completion_ids(chunk, prompts, tokenizer), strict=True
+        ):
             if isinstance(ids, BadRow):
                 result.bad.append(ids)
                 continue
@@ -75,7 +88,13 @@ def tokenize(
                 ids = [*ids, end]
             length = len(made.token_ids) + len(ids)
             if length > max_length:
-                result.bad.append(BadRow(demonstration.place, RowFault.TOO_LONG, f"{length} tokens, more than max_length ({max_length})"))
+                result.bad.append(
+                    BadRow(
+                        demonstration.place,
+                        RowFault.TOO_LONG,
+                        f"{length} tokens, more than max_length ({max_length})",
+                    )
+                )
                 continue
             result.sequences.append(np.array([*made.token_ids, *ids], dtype=np.int32))
             result.prompt_lengths.append(len(made.token_ids))
@@ -88,11 +107,14 @@ def _completion_ids(
 ) -> Iterator[list[int] | BadRow]:
     """The tokens after each prompt.
 
-    Prompt and text are tokenized together where the result begins with the prompt's tokens. Where a token would form across the border,
-    the text is tokenized by itself: the policy always gets the whole prompt and goes on from there.
+    Prompt and text are tokenized together where the result begins with the prompt's tokens. Where a token
+    would form across the border, the text is tokenized by itself: the policy always gets the whole prompt and
+    goes on from there.
     """
     texts = [one.text.removeprefix(made.prefill) for one, made in zip(demonstrations, prompts, strict=True)]
-    together = tokenizer([made.text + text for made, text in zip(prompts, texts, strict=True)], add_special_tokens=False)["input_ids"]
+    together = tokenizer(
+        [made.text + text for made, text in zip(prompts, texts, strict=True)], add_special_tokens=False
+    )["input_ids"]
     first_ids = ids_before_text(tokenizer)
     for one, made, text, whole in zip(demonstrations, prompts, texts, together, strict=True):
         if not one.text.startswith(made.prefill):
@@ -103,5 +125,7 @@ def _completion_ids(
         else:
             # As in a rendered prompt, the tokenizer's BOS token stands before the text.
             length = len(made.token_ids)
-            found = next((ids[length:] for ids in (whole, first_ids + whole) if ids[:length] == made.token_ids), None)
+            found = next(
+                (ids[length:] for ids in (whole, first_ids + whole) if ids[:length] == made.token_ids), None
+            )
             yield tokenizer(text, add_special_tokens=False)["input_ids"] if found is None else found

@@ -1,4 +1,5 @@
-"""Demonstrations: problems and the texts that a model is to answer with, as `r1rl generate` and `r1rl select` write them.
+"""Demonstrations: problems and the texts that a model is to answer with, as `r1rl generate` and `r1rl select`
+write them.
 
 A row has one of three forms:
 
@@ -6,8 +7,8 @@ A row has one of three forms:
     prompt, completion       the prompt is rendered already
     messages                 a conversation of one user turn and one assistant turn, as in OpenR1-Math-220k
 
-With the first two, `prefill` is what was put before the completion as the model's own first words, and a `finish_reason` of length
-says that the completion was cut off, so that its end is not one.
+With the first two, `prefill` is what was put before the completion as the model's own first words, and a
+`finish_reason` of length says that the completion was cut off, so that its end is not one.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from r1rl.config.rows import RowsConfig
+from r1rl.config.rows import DemonstrationsConfig, RowsConfig
 from r1rl.config.schema import SourceConfig
-from r1rl.config.sft import DemonstrationsConfig
 from r1rl.data.columns import cell_text, keeps, listed
 from r1rl.data.load import skipped_sentences
 from r1rl.data.rows import BadRow, Row, RowFault, Table, read_table
@@ -55,10 +55,14 @@ class LoadedDemonstrations:
 
 
 def read_demonstrations(data: DemonstrationsConfig, section: str = "data") -> LoadedDemonstrations:
-    """The demonstrations of a recipe's data section. Raises DataError if the source can't be read, a column is missing, no row is left."""
+    """The demonstrations of a recipe's data section. Raises DataError if the source can't be read, a column
+    is missing, no row is left.
+    """
     table = read_table(as_source(data), section)
     if not table.columns:
-        raise DataError(why_empty(table, data, [row for row in table.rows if isinstance(row, BadRow)], "demonstration"))
+        raise DataError(
+            why_empty(table, data, [row for row in table.rows if isinstance(row, BadRow)], "demonstration")
+        )
     columns = find_columns(data, table)
     loaded = LoadedDemonstrations(table.name, [], notes=_notes(columns, table))
     for row in table.rows:
@@ -90,19 +94,33 @@ def find_columns(data: DemonstrationsConfig, table: Table) -> dict[str, str]:
     if not found.keys() & {"problem", "prompt"}:
         raise missing_column(table, "problem", "prompt")
     renders = "prompt" not in data.columns and "problem" in found
-    return {ours: theirs for ours, theirs in found.items() if ours not in ("messages", "prompt" if renders else "problem")}
+    return {
+        ours: theirs
+        for ours, theirs in found.items()
+        if ours not in ("messages", "prompt" if renders else "problem")
+    }
 
 
 def check_columns(data: RowsConfig, table: Table, ours: Sequence[str], what: str) -> None:
-    """Raises DataError if the recipe maps a column that `what` does not have, or names one that the table does not have."""
+    """Raises DataError if the recipe maps a column that `what` does not have, or names one that the table
+    does not have.
+    """
     for our, theirs in data.columns.items():
         if our not in ours:
-            raise DataError(f"{table.section}.columns.{our}: {what} has no such column; it has {', '.join(ours)}.")
+            raise DataError(
+                f"{table.section}.columns.{our}: {what} has no such column; it has {', '.join(ours)}."
+            )
         if theirs not in table.columns:
-            raise DataError(f"{table.section}.columns.{our}: {table.name} has no column {theirs!r}. It has: {listed(table.columns)}.")
+            raise DataError(
+                f"{table.section}.columns.{our}: {table.name} has no column {theirs!r}. It has: "
+                f"{listed(table.columns)}."
+            )
     for name in data.where:
         if name not in table.columns:
-            raise DataError(f"{table.section}.where: {table.name} has no column {name!r}. It has: {listed(table.columns)}.")
+            raise DataError(
+                f"{table.section}.where: {table.name} has no column {name!r}. It has: "
+                f"{listed(table.columns)}."
+            )
 
 
 def missing_column(table: Table, ours: str, instead: str = "") -> DataError:
@@ -119,7 +137,9 @@ def demonstration_of(row: Row, columns: Mapping[str, str]) -> Demonstration | Ba
     if "messages" in columns:
         turn = one_turn(row, columns["messages"])
         return turn if isinstance(turn, BadRow) else Demonstration(turn[0], None, turn[1], row.place)
-    subject = cell_text(row, columns["problem"]) if "problem" in columns else exact_text(row, columns["prompt"])
+    subject = (
+        cell_text(row, columns["problem"]) if "problem" in columns else exact_text(row, columns["prompt"])
+    )
     completion = exact_text(row, columns["completion"])
     for found in (subject, completion):
         if isinstance(found, BadRow):
@@ -130,19 +150,35 @@ def demonstration_of(row: Row, columns: Mapping[str, str]) -> Demonstration | Ba
         return Demonstration(None, str(subject), str(completion), row.place)
     prefill = row.values.get(columns["prefill"]) if "prefill" in columns else None
     if prefill is not None and not isinstance(prefill, str):
-        return BadRow(row.place, RowFault.NOT_TEXT, f"column {columns['prefill']!r} holds a {type(prefill).__name__}, not text")
+        return BadRow(
+            row.place,
+            RowFault.NOT_TEXT,
+            f"column {columns['prefill']!r} holds a {type(prefill).__name__}, not text",
+        )
     return Demonstration(str(subject), None, (prefill or "") + str(completion), row.place)
 
 
 def one_turn(row: Row, column: str) -> tuple[str, str] | BadRow:
-    """The user's and the assistant's text of a conversation. A system message before them is left out: it is the recipe's to say."""
+    """The user's and the assistant's text of a conversation. A system message before them is left out: it is
+    the recipe's to say.
+    """
     messages = row.values.get(column)
-    if not isinstance(messages, list) or not all(isinstance(one, dict) and isinstance(one.get("content"), str) for one in messages):
-        return BadRow(row.place, RowFault.NOT_ONE_TURN, f"column {column!r} is not a list of messages with role and content")
+    if not isinstance(messages, list) or not all(
+        isinstance(one, dict) and isinstance(one.get("content"), str) for one in messages
+    ):
+        return BadRow(
+            row.place,
+            RowFault.NOT_ONE_TURN,
+            f"column {column!r} is not a list of messages with role and content",
+        )
     turns = [one for one in messages if one.get("role") != "system"]
     if [one.get("role") for one in turns] != ["user", "assistant"]:
         roles = ", ".join(str(one.get("role")) for one in messages)
-        return BadRow(row.place, RowFault.NOT_ONE_TURN, f"the turns are {roles}; one of the user and one of the assistant are needed")
+        return BadRow(
+            row.place,
+            RowFault.NOT_ONE_TURN,
+            f"the turns are {roles}; one of the user and one of the assistant are needed",
+        )
     problem, text = (one["content"] for one in turns)
     if not problem.strip() or not text.strip():
         return BadRow(row.place, RowFault.MISSING_VALUE, f"an empty message in column {column!r}")
@@ -155,19 +191,28 @@ def exact_text(row: Row, column: str) -> str | BadRow:
     if value is None or (isinstance(value, str) and not value.strip()):
         return BadRow(row.place, RowFault.MISSING_VALUE, f"no value in column {column!r}")
     if not isinstance(value, str):
-        return BadRow(row.place, RowFault.NOT_TEXT, f"column {column!r} holds a {type(value).__name__}, not text")
+        return BadRow(
+            row.place, RowFault.NOT_TEXT, f"column {column!r} holds a {type(value).__name__}, not text"
+        )
     return value
 
 
 def as_source(data: RowsConfig) -> SourceConfig:
     """The same table, as the section that tables are read from."""
-    return SourceConfig(source=data.source, subset=data.subset, split=data.split, revision=data.revision, arguments=data.arguments)
+    return SourceConfig(
+        source=data.source,
+        subset=data.subset,
+        split=data.split,
+        revision=data.revision,
+        arguments=data.arguments,
+    )
 
 
 def _notes(columns: Mapping[str, str], table: Table) -> list[str]:
     if "prompt" in columns:
         return [
-            f"{table.name}: column {columns['prompt']!r} is taken as the whole prompt, so prompt.template is not applied to it. "
+            f"{table.name}: column {columns['prompt']!r} is taken as the whole prompt, so prompt.template "
+            f"is not applied to it. "
             f"If it is the bare problem, write {table.section}.columns: {{problem: {columns['prompt']}}}."
         ]
     if columns.get("problem", "problem") != "problem":

@@ -38,8 +38,8 @@ class LoadedProblems:
 def load_problems(data: DataConfig, seed: int, section: str = "data") -> list[Problem]:
     """The problems of a recipe's data section, in the order of the source; what there is to tell is logged.
 
-    `seed` is the generators'; `section` is the recipe's section, for messages. Raises DataError if the source can't be read, a
-    column is missing or no row is left.
+    `seed` is the generators'; `section` is the recipe's section, for messages. Raises DataError if the source
+    can't be read, a column is missing or no row is left.
     """
     loaded = read_problems(data, seed, section)
     for note in loaded.notes:
@@ -51,14 +51,20 @@ def load_problems(data: DataConfig, seed: int, section: str = "data") -> list[Pr
 
 def read_problems(data: DataConfig, seed: int, section: str = "data") -> LoadedProblems:
     """Like `load_problems`, with the notes and the count of skipped rows beside the problems."""
-    # Each source of a mixture has a seed of its own: one generator named twice would otherwise draw the same problems twice.
-    sources = [(section, data, seed)] + [(f"{section}.mix.{i}", one, derive_seed(seed, "mix", i)) for i, one in enumerate(data.mix)]
+    # Each source of a mixture has a seed of its own: one generator named twice would otherwise draw the same
+    # problems twice.
+    sources = [(section, data, seed)] + [
+        (f"{section}.mix.{i}", one, derive_seed(seed, "mix", i)) for i, one in enumerate(data.mix)
+    ]
     parts = [_read_source(one, own_seed, key) for key, one, own_seed in sources]
     if len(parts) == 1:
         return parts[0]
     problems = [problem for part in parts for problem in part.problems]
     return LoadedProblems(
-        problems=[replace(problem, id=own) for problem, own in zip(problems, _distinct(one.id for one in problems), strict=True)],
+        problems=[
+            replace(problem, id=own)
+            for problem, own in zip(problems, _distinct(one.id for one in problems), strict=True)
+        ],
         notes=[note for part in parts for note in part.notes],
         skipped=sum((part.skipped for part in parts), Counter[str]()),
         warnings=[warning for part in parts for warning in part.warnings],
@@ -84,7 +90,13 @@ def _read_source(data: SourceConfig, seed: int, section: str) -> LoadedProblems:
         raise DataError(_why_empty(table, data, bad))
     return LoadedProblems(
         problems=[
-            Problem(identity, one.problem, one.answer, {**one.columns, **data.constants}, place=f"{table.name}, {one.place}")
+            Problem(
+                identity,
+                one.problem,
+                one.answer,
+                {**one.columns, **data.constants},
+                place=f"{table.name}, {one.place}",
+            )
             for identity, one in zip(_identities(fields), fields, strict=True)
         ],
         notes=_guesses(table, mapping),
@@ -94,7 +106,9 @@ def _read_source(data: SourceConfig, seed: int, section: str) -> LoadedProblems:
 
 
 def column_names(problems: Iterable[Problem]) -> set[str]:
-    """The columns that a reward may name: `problem`, `answer` if some problem has one, and all others of the data."""
+    """The columns that a reward may name: `problem`, `answer` if some problem has one, and all others of the
+    data.
+    """
     names = {"problem"}
     for problem in problems:
         names.update(problem.columns)
@@ -107,26 +121,45 @@ def _generate(data: SourceConfig, seed: int, section: str) -> list[Problem]:
     unused = {"subset": data.subset, "revision": data.revision, "columns": data.columns, "where": data.where}
     for key, value in unused.items():
         if value:
-            raise DataError(f"{section}.{key} is set, but {section}.source is the generator {data.source}, which has none: leave it out.")
+            raise DataError(
+                f"{section}.{key} is set, but {section}.source is the generator {data.source}, which has "
+                f"none: leave it out."
+            )
     if data.answer_format != "plain":
-        raise DataError(f"{section}.answer_format is {data.answer_format}, but a generator's answers are plain: leave it out.")
+        raise DataError(
+            f"{section}.answer_format is {data.answer_format}, but a generator's answers are plain: leave "
+            f"it out."
+        )
     problems = generators.generate(data.source, data.split, seed, **data.arguments)[: data.limit]
-    taken = sorted(set(data.constants) & {"problem", "answer", "id", *(name for problem in problems for name in problem.columns)})
+    taken = sorted(
+        set(data.constants)
+        & {"problem", "answer", "id", *(name for problem in problems for name in problem.columns)}
+    )
     if taken:
-        raise DataError(f"{section}.constants.{taken[0]}: the generator {data.source} has a column {taken[0]} of its own: leave it out.")
+        raise DataError(
+            f"{section}.constants.{taken[0]}: the generator {data.source} has a column {taken[0]} of its "
+            f"own: leave it out."
+        )
     return [replace(problem, columns={**problem.columns, **data.constants}) for problem in problems]
 
 
 def _fields(row: Row | BadRow, mapping: ColumnMap | None, data: SourceConfig) -> Fields | BadRow | None:
-    """None for a row that the recipe's `where` leaves out. Only a table without a readable row has no mapping."""
+    """None for a row that the recipe's `where` leaves out. Only a table without a readable row has no
+    mapping.
+    """
     if isinstance(row, BadRow) or mapping is None:
         return row if isinstance(row, BadRow) else None
     return fields_of(row, mapping, data.answer_format) if keeps(row.values, data.where) else None
 
 
 def _identities(fields: list[Fields]) -> Iterator[str]:
-    """Each problem's id: its own, or a hash of its text and answer, so that it keeps it when rows are added or moved."""
-    return _distinct(one.id or hashlib.blake2b(f"{one.problem}\0{one.answer}".encode(), digest_size=8).hexdigest() for one in fields)
+    """Each problem's id: its own, or a hash of its text and answer, so that it keeps it when rows are added
+    or moved.
+    """
+    return _distinct(
+        one.id or hashlib.blake2b(f"{one.problem}\0{one.answer}".encode(), digest_size=8).hexdigest()
+        for one in fields
+    )
 
 
 def _distinct(identities: Iterable[str]) -> Iterator[str]:
@@ -145,9 +178,15 @@ def _distinct(identities: Iterable[str]) -> Iterator[str]:
 def _guesses(table: Table, mapping: ColumnMap) -> list[str]:
     theirs = {"problem": mapping.problem, "answer": mapping.answer}
     change = f"to change that: {table.section}.columns"
-    notes = [f"{table.name}: column {theirs[ours]!r} is taken as the {ours} ({change})." for ours in mapping.guessed]
+    notes = [
+        f"{table.name}: column {theirs[ours]!r} is taken as the {ours} ({change})."
+        for ours in mapping.guessed
+    ]
     if mapping.answer is None:
-        notes.append(f"{table.name} has no column named {' or '.join(USUAL_NAMES['answer'])}, so the problems have no answer.")
+        notes.append(
+            f"{table.name} has no column named {' or '.join(USUAL_NAMES['answer'])}, so the problems have "
+            f"no answer."
+        )
     return notes
 
 
@@ -160,7 +199,9 @@ def skipped_sentences(name: str, bad: Sequence[BadRow]) -> list[str]:
     for fault, rows in sorted(by_fault.items()):
         shown = "; ".join(f"{row.place}: {row.detail}" for row in rows[:SHOWN_BAD_ROWS])
         more = f"; and {len(rows) - SHOWN_BAD_ROWS} more" if len(rows) > SHOWN_BAD_ROWS else ""
-        sentences.append(f"{name}: {len(rows)} {'row' if len(rows) == 1 else 'rows'} skipped ({fault}): {shown}{more}.")
+        sentences.append(
+            f"{name}: {len(rows)} {'row' if len(rows) == 1 else 'rows'} skipped ({fault}): {shown}{more}."
+        )
     return sentences
 
 
@@ -172,7 +213,8 @@ def _suspicions(table: Table, data: SourceConfig, mapping: ColumnMap, fields: li
         marked = sum(1 for one in fields if one.answer is not None and mark in one.answer)
         if marked > len(fields) / 2:
             return [
-                f"{table.name}: most answers in column {mapping.answer!r} contain {mark}: they look like whole solutions. "
+                f"{table.name}: most answers in column {mapping.answer!r} contain {mark}: they look like "
+                f"whole solutions. "
                 f"If so, set {table.section}.answer_format: {answer_format}."
             ]
     return []
@@ -183,6 +225,12 @@ def _why_empty(table: Table, data: SourceConfig, bad: list[BadRow]) -> str:
         return " ".join([f"{table.name}: no row is left.", *skipped_sentences(table.name, bad)])
     if not data.where or not table.columns:
         return f"{table.name} has no rows."
-    values = {name: Counter(str(row.values.get(name)) for row in table.rows if isinstance(row, Row)) for name in data.where}
-    found = "; ".join(f"{name} is {', '.join(repr(value) for value, _ in counts.most_common(8))}" for name, counts in values.items())
+    values = {
+        name: Counter(str(row.values.get(name)) for row in table.rows if isinstance(row, Row))
+        for name in data.where
+    }
+    found = "; ".join(
+        f"{name} is {', '.join(repr(value) for value, _ in counts.most_common(8))}"
+        for name, counts in values.items()
+    )
     return f"{table.section}.where: no row of {table.name} has {data.where}. The commonest values: {found or 'none'}."

@@ -1,10 +1,13 @@
-"""Near-duplicate texts: MinHash signatures with locality-sensitive hashing find candidates, and their shingles decide.
+"""Near-duplicate texts: MinHash signatures with locality-sensitive hashing find candidates, and their
+shingles decide.
 
-A text is the set of its word n-grams (shingles), hashed to 64 bits. The Jaccard similarity of two sets is the share of their union that
-both have. A MinHash signature has, for each of NUM_HASHES hash functions, the smallest hash of the set; two signatures agree
-at a place with a probability equal to the similarity s. In `bands` bands of `rows` values two texts become candidates if some
-band is equal, with probability 1 - (1 - s^rows)^bands (Broder 1997; Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", 3.4).
-Every candidate is compared by its exact similarity, so nothing is removed by a chance hit. Offline and deterministic.
+A text is the set of its word n-grams (shingles), hashed to 64 bits. The Jaccard similarity of two sets is the
+share of their union that both have. A MinHash signature has, for each of NUM_HASHES hash functions, the
+smallest hash of the set; two signatures agree at a place with a probability equal to the similarity s. In
+`bands` bands of `rows` values two texts become candidates if some band is equal, with probability 1 - (1 -
+s^rows)^bands (Broder 1997; Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", 3.4). Every
+candidate is compared by its exact similarity, so nothing is removed by a chance hit. Offline and
+deterministic.
 
 Legend: K shingles of a text, H hash functions.
 """
@@ -35,11 +38,15 @@ def words_of(text: str) -> list[str]:
 @lru_cache(maxsize=1 << 18)
 def word_hash(word: str) -> int:
     """64 bits, the same in every process."""
-    return int.from_bytes(blake2b(word.encode("utf-8", errors="backslashreplace"), digest_size=8).digest(), "little")
+    return int.from_bytes(
+        blake2b(word.encode("utf-8", errors="backslashreplace"), digest_size=8).digest(), "little"
+    )
 
 
 def shingles_of(text: str, ngram: int) -> Hashes:
-    """The distinct hashed word n-grams of a text in ascending order [K]; those of a shorter text are its words together."""
+    """The distinct hashed word n-grams of a text in ascending order [K]; those of a shorter text are its
+    words together.
+    """
     hashes = np.array([word_hash(word) for word in words_of(text)], dtype=np.uint64)
     if not len(hashes):
         return hashes
@@ -71,13 +78,17 @@ class NearDuplicateIndex:
     def __init__(self, threshold: float, ngram: int) -> None:
         self.threshold = threshold
         self.ngram = ngram
-        self.rows = max(rows for rows in (1, 2, 4, 8, 16, 32) if rows == 1 or _recall(threshold, rows) >= RECALL)
+        self.rows = max(
+            rows for rows in (1, 2, 4, 8, 16, 32) if rows == 1 or _recall(threshold, rows) >= RECALL
+        )
         self._factors_H = mix(np.arange(1, NUM_HASHES + 1, dtype=np.uint64)) | np.uint64(1)
         self._buckets: dict[tuple[int, bytes], list[int]] = defaultdict(list)
         self._texts: list[str] = []
 
     def find(self, text: str) -> int | None:
-        """The first kept text that is at least as similar as the threshold, by its number in the order of `add`; None without one."""
+        """The first kept text that is at least as similar as the threshold, by its number in the order of
+        `add`; None without one.
+        """
         shingles_K = shingles_of(text, self.ngram)
         candidates = {place for band in self._bands(shingles_K) for place in self._buckets.get(band, ())}
         for place in sorted(candidates):
@@ -95,15 +106,22 @@ class NearDuplicateIndex:
         if not len(shingles_K):
             return []
         signature_H = np.min(mix(shingles_K[:, None] * self._factors_H[None, :]), axis=0)
-        return [(start, signature_H[start : start + self.rows].tobytes()) for start in range(0, NUM_HASHES, self.rows)]
+        return [
+            (start, signature_H[start : start + self.rows].tobytes())
+            for start in range(0, NUM_HASHES, self.rows)
+        ]
 
 
 def _recall(similarity: float, rows: int) -> float:
     return 1 - (1 - similarity**rows) ** (NUM_HASHES // rows)
 
 
-def near_duplicates(texts: Sequence[str], threshold: float, ngram: int, groups: Sequence[Hashable]) -> list[int | None]:
-    """For each text the earlier kept one of the same group that it is a near duplicate of, or None if it is kept."""
+def near_duplicates(
+    texts: Sequence[str], threshold: float, ngram: int, groups: Sequence[Hashable]
+) -> list[int | None]:
+    """For each text the earlier kept one of the same group that it is a near duplicate of, or None if it is
+    kept.
+    """
     found: list[int | None] = [None] * len(texts)
     members: dict[Hashable, list[int]] = defaultdict(list)
     for place, group in enumerate(groups):

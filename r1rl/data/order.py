@@ -12,8 +12,8 @@ from r1rl.seeds import derive_seed
 class PromptOrder:
     """Indices of prompts, without end: every epoch visits each prompt once, in a permutation of its own.
 
-    An epoch's permutation depends on the seed and the epoch's number alone, so the order's whole state is its position. It
-    knows nothing of processes: take a batch for all of them and give each its share.
+    An epoch's permutation depends on the seed and the epoch's number alone, so the order's whole state is its
+    position. It knows nothing of processes: take a batch for all of them and give each its share.
     """
 
     def __init__(self, num_prompts: int, seed: int, shuffle: bool) -> None:
@@ -45,15 +45,22 @@ class PromptOrder:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: JSON values only."""
-        return {"position": self.position, "num_prompts": self.num_prompts, "seed": self.seed, "shuffle": self.shuffle}
+        return {
+            "position": self.position,
+            "num_prompts": self.num_prompts,
+            "seed": self.seed,
+            "shuffle": self.shuffle,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint. Raises DataError if that one had other data or another order."""
         for key, mine in (("num_prompts", self.num_prompts), ("seed", self.seed), ("shuffle", self.shuffle)):
             if state[key] != mine:
                 raise DataError(
-                    f"The checkpoint can't be resumed in the same data order: {key} was {state[key]} and is {mine} now. "
-                    f"Restore the data and the recipe, or start a new run from the checkpoint with model.path."
+                    f"The checkpoint can't be resumed in the same data order: {key} was {state[key]} and is "
+                    f"{mine} now. "
+                    f"Restore the data and the recipe, or start a new run from the checkpoint with "
+                    f"model.path."
                 )
         self.position = state["position"]
         self._permutation = self._permutation_of(self.position // self.num_prompts)

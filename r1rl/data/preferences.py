@@ -1,7 +1,7 @@
 """Preferences: problems with two answers each, of which one was chosen and the other rejected.
 
-`chosen` and `rejected` are texts beside a `problem` (or `question`, or `prompt`), or conversations of one user turn and one assistant
-turn, as in UltraFeedback.
+`chosen` and `rejected` are texts beside a `problem` (or `question`, or `prompt`), or conversations of one
+user turn and one assistant turn, as in UltraFeedback.
 """
 
 from __future__ import annotations
@@ -9,9 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from r1rl.config.reward_model import PreferencesConfig
+from r1rl.config.rows import PreferencesConfig
 from r1rl.data.columns import cell_text, keeps
-from r1rl.data.demonstrations import PROBLEM_NAMES, as_source, check_columns, exact_text, missing_column, one_turn, why_empty
+from r1rl.data.demonstrations import (
+    PROBLEM_NAMES,
+    as_source,
+    check_columns,
+    exact_text,
+    missing_column,
+    one_turn,
+    why_empty,
+)
 from r1rl.data.rows import BadRow, Row, RowFault, read_table
 from r1rl.errors import DataError
 
@@ -39,13 +47,19 @@ class LoadedPreferences:
 
 
 def read_preferences(data: PreferencesConfig, section: str = "data") -> LoadedPreferences:
-    """The pairs of a recipe's data section. Raises DataError if the source can't be read, a column is missing or no row is left."""
+    """The pairs of a recipe's data section. Raises DataError if the source can't be read, a column is missing
+    or no row is left.
+    """
     table = read_table(as_source(data), section)
     loaded = LoadedPreferences(table.name)
     if not table.columns:
-        raise DataError(why_empty(table, data, [row for row in table.rows if isinstance(row, BadRow)], "pair"))
+        raise DataError(
+            why_empty(table, data, [row for row in table.rows if isinstance(row, BadRow)], "pair")
+        )
     check_columns(data, table, OUR_COLUMNS, "a pair")
-    problem = data.columns.get("problem") or next((name for name in (*PROBLEM_NAMES, "prompt") if name in table.columns), None)
+    problem = data.columns.get("problem") or next(
+        (name for name in (*PROBLEM_NAMES, "prompt") if name in table.columns), None
+    )
     columns = {ours: data.columns.get(ours, ours) for ours in ("chosen", "rejected")}
     for ours, theirs in columns.items():
         if theirs not in table.columns:
@@ -85,7 +99,11 @@ def preference_of(row: Row, problem_column: str | None, columns: Mapping[str, st
             answers.append(text)
     if problem is None:
         if problem_column is None:
-            return BadRow(row.place, RowFault.MISSING_VALUE, "no problem: neither a column of its own nor a conversation")
+            return BadRow(
+                row.place,
+                RowFault.MISSING_VALUE,
+                "no problem: neither a column of its own nor a conversation",
+            )
         problem = cell_text(row, problem_column)
     if isinstance(problem, BadRow):
         return problem

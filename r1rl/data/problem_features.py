@@ -1,12 +1,15 @@
-"""What is compared of two problem texts: words without names, numbers, and pieces of formulae, each weighted by how rare it is.
+"""What is compared of two problem texts: words without names, numbers, and pieces of formulae, each weighted
+by how rare it is.
 
-A text becomes tokens (numbers, words, LaTeX commands, signs), the same for rows and benchmarks. From these come the features:
+A text becomes tokens (numbers, words, LaTeX commands, signs), the same for rows and benchmarks. From these
+come the features:
 
     words          in lower case without their endings; names of people are left out, since a paraphrase may change them
     numbers        by value, the second 5 of a text being another feature than the first
     formulae       three tokens of a formula in a row
 
-A feature f that df of D texts have weighs ln((D + 1) / (df + 1)): what every problem has weighs next to nothing.
+A feature f that df of D texts have weighs ln((D + 1) / (df + 1)): what every problem has weighs next to
+nothing.
 
 Legend: D texts, N tokens of all texts together, V entries of the vocabulary, F distinct features.
 """
@@ -35,7 +38,8 @@ _DROPPED = re.compile(
 _TOKEN = re.compile(
     r"\d+(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"  # 1,000 and 2.5
     r"|\\?[A-Za-zÀ-ɏ]+(?:['’][a-z]+)?"  # words and commands
-    r"|[\u0370-\u03ff\u0400-\u04ff]+|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"  # other scripts; Chinese and Japanese by character
+    # other scripts; Chinese and Japanese by character
+    r"|[\u0370-\u03ff\u0400-\u04ff]+|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
     r"|-(?![A-Za-z]{2})|[+*/^=<>_|()\[\].!?%]"  # the hyphen of 3-day is no sign
 )
 _SENTENCE_ENDS = frozenset(".!?")
@@ -61,12 +65,16 @@ ONE = np.uint64(word_hash(f"{NUMBER} 1"))
 FORMULA_TOKENS = 3
 PHRASE_TOKENS = 4
 PHRASE_PROBLEMS, PHRASE_SHARE = 8, 0.005
-"""A phrase of PHRASE_TOKENS tokens that so many benchmark problems, and this share of them, have says nothing about which problem it is."""
+"""A phrase of PHRASE_TOKENS tokens that so many benchmark problems, and this share of them, have says nothing
+about which problem it is.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """The features of D texts, text after text: `values[starts[d]:starts[d + 1]]` are those of text d, in ascending order and distinct."""
+    """The features of D texts, text after text: `values[starts[d]:starts[d + 1]]` are those of text d, in
+    ascending order and distinct.
+    """
 
     values: Hashes
     kinds: NDArray[np.int8]
@@ -134,12 +142,14 @@ def read_tokens(texts: Sequence[str]) -> Tokens:
 def extract_features(tokens: Tokens, num_benchmark: int) -> Features:
     """The features of each text, of which the first `num_benchmark` are the benchmarks'.
 
-    Names are told from words by how all texts together write them, and standing phrases by the benchmarks alone: what a corpus has
-    often may be just what is looked for.
+    Names are told from words by how all texts together write them, and standing phrases by the benchmarks
+    alone: what a corpus has often may be just what is looked for.
     """
     owner_N, classes_N, hashes_N = tokens.owner_N, tokens.classes_N, tokens.hashes_N
     is_name_V = _names(tokens.ids_N, owner_N, classes_N, tokens.vocabulary)
-    words = (classes_N == WORD) & ~is_name_V[tokens.ids_N] & ~_standing_phrases(owner_N, hashes_N, num_benchmark)
+    words = (
+        (classes_N == WORD) & ~is_name_V[tokens.ids_N] & ~_standing_phrases(owner_N, hashes_N, num_benchmark)
+    )
     numbers = (classes_N == NUMBER) & (hashes_N != ONE)
     parts = {
         WORD: (owner_N[words], hashes_N[words]),
@@ -153,7 +163,9 @@ def extract_features(tokens: Tokens, num_benchmark: int) -> Features:
 
 
 def shared_text(text: str, other: str, most: int = 200) -> str:
-    """What the text has of the other's words, numbers and signs, in its order; gaps are marked, and it ends after `most` characters."""
+    """What the text has of the other's words, numbers and signs, in its order; gaps are marked, and it ends
+    after `most` characters.
+    """
     known = {_classify(token) for token in tokenize(other)}
     parts: list[str] = []
     gap = False
@@ -172,7 +184,9 @@ def _read(texts: Sequence[str]) -> tuple[Ids, Ids, list[str]]:
     known: dict[str, int] = {}
     pieces, starts = [], [0]
     for text in texts:
-        pieces.append(np.array([known.setdefault(token, len(known)) for token in tokenize(text)], dtype=np.int64))
+        pieces.append(
+            np.array([known.setdefault(token, len(known)) for token in tokenize(text)], dtype=np.int64)
+        )
         starts.append(starts[-1] + len(pieces[-1]))
     return np.concatenate([*pieces, np.zeros(0, dtype=np.int64)]), np.array(starts), list(known)
 
@@ -184,9 +198,16 @@ def _describe(written: Sequence[str]) -> _Vocabulary:
         hashes.append(word_hash(f"{kind} {meaning}"))
         classes.append(kind)
         is_word = kind == WORD and len(token) > 1
-        capitalised.append(is_word and token[0].isupper() and not token.isupper())  # TEPEE in a puzzle about words is no name
+        capitalised.append(
+            is_word and token[0].isupper() and not token.isupper()
+        )  # TEPEE in a puzzle about words is no name
         small.append(is_word and token[0].islower())
-    return _Vocabulary(np.array(hashes, np.uint64), np.array(classes, np.int8), np.array(capitalised, bool), np.array(small, bool))
+    return _Vocabulary(
+        np.array(hashes, np.uint64),
+        np.array(classes, np.int8),
+        np.array(capitalised, bool),
+        np.array(small, bool),
+    )
 
 
 def _classify(token: str) -> tuple[int, str]:
@@ -205,21 +226,27 @@ def _classify(token: str) -> tuple[int, str]:
     return (MATHS, token) if len(token) == 1 and token.isascii() else (WORD, stem(token))
 
 
-def _names(ids_N: Ids, owner_N: Ids, classes_N: NDArray[np.int8], vocabulary: _Vocabulary) -> NDArray[np.bool_]:
+def _names(
+    ids_N: Ids, owner_N: Ids, classes_N: NDArray[np.int8], vocabulary: _Vocabulary
+) -> NDArray[np.bool_]:
     """Which tokens [V] are names: hardly ever written small, leaving the beginnings of sentences out."""
     begins_N = np.ones(len(ids_N), bool)
     begins_N[1:] = (owner_N[1:] != owner_N[:-1]) | (classes_N[:-1] == END)
     _, meaning_V = np.unique(vocabulary.hashes_V, return_inverse=True)
     count = meaning_V.max(initial=0) + 1
     small = np.bincount(meaning_V[ids_N], weights=vocabulary.small_V[ids_N], minlength=count)
-    large = np.bincount(meaning_V[ids_N], weights=vocabulary.capitalised_V[ids_N] & ~begins_N, minlength=count)
+    large = np.bincount(
+        meaning_V[ids_N], weights=vocabulary.capitalised_V[ids_N] & ~begins_N, minlength=count
+    )
     is_name = small <= NAME_SHARE * (small + large)
     seen_large = np.bincount(meaning_V, weights=vocabulary.capitalised_V, minlength=count) > 0
     return (is_name & seen_large)[meaning_V]
 
 
 def _standing_phrases(owner_N: Ids, hashes_N: Hashes, num_benchmark: int) -> NDArray[np.bool_]:
-    """Which tokens [N] are part of a phrase that many benchmark problems have, such as "Express your answer as a common fraction"."""
+    """Which tokens [N] are part of a phrase that many benchmark problems have, such as "Express your answer
+    as a common fraction".
+    """
     covered_N = np.zeros(len(hashes_N), bool)
     count = len(hashes_N) - PHRASE_TOKENS + 1
     if count < 1:
@@ -235,7 +262,9 @@ def _standing_phrases(owner_N: Ids, hashes_N: Hashes, num_benchmark: int) -> NDA
 
 
 def windows(owner_N: Ids, hashes_N: Hashes, size: int) -> tuple[NDArray[np.bool_], Hashes]:
-    """For every place the hash of `size` tokens from there on, and whether they are of one text [N - size + 1]."""
+    """For every place the hash of `size` tokens from there on, and whether they are of one text [N - size +
+    1].
+    """
     count = len(hashes_N) - size + 1
     mixed = np.zeros(count, np.uint64)
     for place in range(size):

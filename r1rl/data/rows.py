@@ -1,4 +1,6 @@
-"""Rows of a data set, from a file or the hub. A row that can't be read is handed on as a `BadRow`, never raised."""
+"""Rows of a data set, from a file or the hub. A row that can't be read is handed on as a `BadRow`, never
+raised.
+"""
 
 from __future__ import annotations
 
@@ -66,15 +68,20 @@ class Table:
 
 
 def read_table(data: SourceConfig, section: str = "data") -> Table:
-    """The rows of a file, a hub data set or a generator. Raises DataError if it can't be read at all or has no rows.
+    """The rows of a file, a hub data set or a generator. Raises DataError if it can't be read at all or has
+    no rows.
 
-    A generator's rows are the same every time (seed 0); `r1rl.data.load` draws a run's problems from the run's seed.
+    A generator's rows are the same every time (seed 0); `r1rl.data.load` draws a run's problems from the
+    run's seed.
     """
     if data.source in GENERATORS:
         return _read_generator(data, section)
     if data.arguments:
         known = ", ".join(GENERATORS)
-        raise DataError(f"{section}.arguments are for the generators ({known}), but {section}.source is {data.source!r}: leave them out.")
+        raise DataError(
+            f"{section}.arguments are for the generators ({known}), but {section}.source is "
+            f"{data.source!r}: leave them out."
+        )
     reader = READERS.get(Path(data.source).suffix.lower())
     if reader is not None:
         return _read_file(data, reader, section)
@@ -85,17 +92,25 @@ def read_table(data: SourceConfig, section: str = "data") -> Table:
 def _read_generator(data: SourceConfig, section: str) -> Table:
     drawn = generate(data.source, data.split, 0, **data.arguments)
     rows = [
-        Row(f"row {number}", {"problem": one.problem, **({} if one.answer is None else {"answer": one.answer}), **one.columns})
+        Row(
+            f"row {number}",
+            {"problem": one.problem, **({} if one.answer is None else {"answer": one.answer}), **one.columns},
+        )
         for number, one in enumerate(drawn)
     ]
     return Table(f"{data.source} ({data.split})", section, list(rows[0].values), rows)
 
 
 def _refuse_what_is_no_hub_name(source: str, section: str) -> None:
-    """A sentence at once, where the hub client would search the network for a file or for a misspelt generator."""
+    """A sentence at once, where the hub client would search the network for a file or for a misspelt
+    generator.
+    """
     path = Path(source).expanduser()
     if path.is_file():
-        raise DataError(f"{section}.source: {path} is a file of a kind that r1rl does not read; its name must end in {', '.join(READERS)}.")
+        raise DataError(
+            f"{section}.source: {path} is a file of a kind that r1rl does not read; its name must end in "
+            f"{', '.join(READERS)}."
+        )
     if source.startswith((".", "/", "~")) and not path.exists():
         raise DataError(f"{section}.source: there is no file or folder {path} (looked in {Path.cwd()}).")
     near = get_close_matches(source, GENERATORS, n=1, cutoff=0.8)
@@ -105,9 +120,16 @@ def _refuse_what_is_no_hub_name(source: str, section: str) -> None:
 
 def _read_file(data: SourceConfig, reader: Callable[[Path], Iterator[Row | BadRow]], section: str) -> Table:
     path = Path(data.source).expanduser()
-    for key, value in (("subset", data.subset), ("revision", data.revision), ("split", None if data.split == "train" else data.split)):
+    for key, value in (
+        ("subset", data.subset),
+        ("revision", data.revision),
+        ("split", None if data.split == "train" else data.split),
+    ):
         if value is not None:
-            raise DataError(f"{section}.{key} is {value!r}, but {path} is a file, which has no {key}: leave {section}.{key} out.")
+            raise DataError(
+                f"{section}.{key} is {value!r}, but {path} is a file, which has no {key}: leave "
+                f"{section}.{key} out."
+            )
     try:
         rows = list(reader(path))
     except FileNotFoundError:
@@ -131,7 +153,10 @@ def _read_jsonl(path: Path) -> Iterator[Row | BadRow]:
                 yield BadRow(place, RowFault.NOT_UTF8, f"byte {error.start} is not UTF-8")
             except json.JSONDecodeError as error:
                 yield BadRow(place, RowFault.NOT_JSON, f"{error.msg} (character {error.pos})")
-            except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+            except (
+                ValueError,
+                RecursionError,
+            ) as error:  # a number of thousands of digits, thousands of brackets
                 yield BadRow(place, RowFault.NOT_JSON, str(error))
 
 
@@ -139,7 +164,9 @@ def _read_json(path: Path) -> Iterator[Row | BadRow]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON ({error}). If it has one object a line, name it .jsonl.") from error
+        raise DataError(
+            f"{path} is not JSON ({error}). If it has one object a line, name it .jsonl."
+        ) from error
     if not isinstance(content, list):
         raise DataError(f"{path} holds {_kind(content)}, not a list of objects, one for each problem.")
     for number, value in enumerate(content):
@@ -153,7 +180,9 @@ def _object_row(place: str, value: Any) -> Row | BadRow:
 
 
 def _kind(value: Any) -> str:
-    return {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}.get(type(value), "a number")
+    return {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}.get(
+        type(value), "a number"
+    )
 
 
 def _read_csv(path: Path) -> Iterator[Row | BadRow]:
@@ -188,7 +217,9 @@ def _read_parquet(path: Path) -> Iterator[Row | BadRow]:
     try:
         records = pyarrow.parquet.read_table(path).to_pylist()
     except pyarrow.ArrowException as error:
-        raise DataError(f"{path} is not a parquet file that can be read ({str(error).splitlines()[0]}).") from error
+        raise DataError(
+            f"{path} is not a parquet file that can be read ({str(error).splitlines()[0]})."
+        ) from error
     for number, values in enumerate(records):
         yield Row(f"row {number}", values)
 
@@ -206,8 +237,11 @@ def _read_hub(data: SourceConfig, section: str) -> Table:
 
     name = "/".join(part for part in (data.source, data.subset) if part) + f" (split {data.split})"
     try:
-        loaded = datasets.load_dataset(data.source, name=data.subset, split=data.split, revision=data.revision)
-    except Exception as error:  # the hub client raises dozens of types: no network, no such name, no such subset, private, ...
+        loaded = datasets.load_dataset(
+            data.source, name=data.subset, split=data.split, revision=data.revision
+        )
+    # the hub client raises dozens of types: no network, no such name, no such subset, private, ...
+    except Exception as error:
         kind = HubUnreachable if isinstance(error, ConnectionError) else DataError
         raise kind(_hub_sentence(data, section, error)) from error
     return Table(name, section, list(loaded.column_names), HubRows(loaded))
@@ -228,7 +262,9 @@ def _hub_sentence(data: SourceConfig, section: str, error: Exception) -> str:
     reason = " ".join(str(error).split())
     reason = reason.rstrip(".") if len(reason) <= 300 else reason[:300] + " .."
     called = f"{data.source!r} ({f'subset {data.subset}, ' if data.subset else ''}split {data.split})"
-    key = next((key for key, word in (("subset", "config"), ("split", "split")) if word in reason.lower()), "source")
+    key = next(
+        (key for key, word in (("subset", "config"), ("split", "split")) if word in reason.lower()), "source"
+    )
     return (
         f"{section}.{key}: the data set {called} can't be loaded: {type(error).__name__}: {reason}. "
         f"A source is a hub name, a generator, or a file that ends in {', '.join(READERS)}."

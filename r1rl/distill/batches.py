@@ -1,8 +1,10 @@
-"""From sequences to micro-batches: what one forward pass sees, and at which places student and teacher are compared.
+"""From sequences to micro-batches: what one forward pass sees, and at which places student and teacher are
+compared.
 
-Only completion tokens are compared, the EOS token included; the prompt is context, and padding is neither. A row is prompt +
-completion without its last token: the place before a token is where both models say what they expect there, and after the last
-one nothing is expected. Rows are cut from the sequences sorted by length; no choice here changes the gradient.
+Only completion tokens are compared, the EOS token included; the prompt is context, and padding is neither. A
+row is prompt + completion without its last token: the place before a token is where both models say what they
+expect there, and after the last one nothing is expected. Rows are cut from the sequences sorted by length; no
+choice here changes the gradient.
 
 Legend: B sequences of this process, R rows and T positions of a micro-batch, N its completion tokens.
 """
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from r1rl.config.distill import PassesConfig
+from r1rl.distill.recipe import PassesConfig
 from r1rl.types import FinishReason, Prompt
 
 
@@ -47,13 +49,16 @@ class MicroBatch:
 
     def on(self, device: torch.device) -> MicroBatch:
         """A copy on the device."""
-        return MicroBatch(self.input_ids_RT.to(device), self.predictors_N.to(device), self.sequence_N.to(device))
+        return MicroBatch(
+            self.input_ids_RT.to(device), self.predictors_N.to(device), self.sequence_N.to(device)
+        )
 
 
 def make_micro_batches(sequences: Sequence[TrainSequence], config: PassesConfig) -> list[MicroBatch]:
     """Micro-batches that hold each sequence once, the longest first.
 
-    Rows times the longest row stay within `micro_batch_tokens`; a sequence that is longer than the budget goes alone.
+    Rows times the longest row stay within `micro_batch_tokens`; a sequence that is longer than the budget
+    goes alone.
     """
     lengths = [len(one.prompt.token_ids) + len(one.completion_ids) - 1 for one in sequences]
     order = sorted(range(len(sequences)), key=lambda place: (-lengths[place], place))
@@ -61,7 +66,11 @@ def make_micro_batches(sequences: Sequence[TrainSequence], config: PassesConfig)
     groups: list[list[int]] = []
     for place in order:
         group = groups[-1] if groups else []
-        if not group or len(group) == most_rows or (len(group) + 1) * lengths[group[0]] > config.micro_batch_tokens:
+        if (
+            not group
+            or len(group) == most_rows
+            or (len(group) + 1) * lengths[group[0]] > config.micro_batch_tokens
+        ):
             groups.append([])
         groups[-1].append(place)
     return [lay_out(sequences, group) for group in groups]
@@ -69,13 +78,18 @@ def make_micro_batches(sequences: Sequence[TrainSequence], config: PassesConfig)
 
 def lay_out(sequences: Sequence[TrainSequence], places: Sequence[int]) -> MicroBatch:
     """One row for each of these sequences."""
-    width = max(len(sequences[place].prompt.token_ids) + len(sequences[place].completion_ids) for place in places) - 1
+    width = (
+        max(len(sequences[place].prompt.token_ids) + len(sequences[place].completion_ids) for place in places)
+        - 1
+    )
     input_ids_RT = torch.zeros(len(places), width, dtype=torch.int64)
     predictors, owners = [], []
     for row, place in enumerate(places):
         one = sequences[place]
         prompt, completion = len(one.prompt.token_ids), len(one.completion_ids)
-        input_ids_RT[row, : prompt + completion - 1] = torch.tensor([*one.prompt.token_ids, *one.completion_ids[:-1]], dtype=torch.int64)
+        input_ids_RT[row, : prompt + completion - 1] = torch.tensor(
+            [*one.prompt.token_ids, *one.completion_ids[:-1]], dtype=torch.int64
+        )
         first = row * width + prompt - 1
         predictors.append(torch.arange(first, first + completion))
         owners.append(torch.full((completion,), place))

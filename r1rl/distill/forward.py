@@ -1,11 +1,11 @@
 """Student and teacher side by side, without ever holding the logits of a whole batch.
 
-Each decoder runs without its language-model head; only the hidden states before completion tokens go through the heads, a chunk of
-them at a time, through both. Each chunk is checkpointed: the backward pass computes its logits again, the student's and the
-teacher's, so memory never holds more than one chunk's.
+Each decoder runs without its language-model head; only the hidden states before completion tokens go through
+the heads, a chunk of them at a time, through both. Each chunk is checkpointed: the backward pass computes its
+logits again, the student's and the teacher's, so memory never holds more than one chunk's.
 
-Legend: R rows and T positions of a micro-batch, N completion tokens, C tokens of a chunk, D and E hidden sizes of student and teacher,
-V ids that are compared, K figures of `r1rl.distill.divergences.STATISTICS`.
+Legend: R rows and T positions of a micro-batch, N completion tokens, C tokens of a chunk, D and E hidden
+sizes of student and teacher, V ids that are compared, K figures of `r1rl.distill.divergences.STATISTICS`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from r1rl.config.distill import DivergenceConfig
 from r1rl.distill.divergences import compare, divergence, statistics
-from r1rl.grpo.logprobs import LogitHead
+from r1rl.distill.recipe import DivergenceConfig
+from r1rl.policy.logprobs import LogitHead
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherStates:
     """The teacher's hidden states [N, E] before the completion tokens, and its head.
 
-    An object of its own, because wrappers cast the tensors that a forward pass is given to the student's precision.
+    An object of its own, because wrappers cast the tensors that a forward pass is given to the student's
+    precision.
     """
 
     head: LogitHead
@@ -44,7 +45,9 @@ class TeacherStates:
 
 
 class Teacher:
-    """The frozen teacher. Not a module: nothing that trains, saves or shards the student may find its parameters."""
+    """The frozen teacher. Not a module: nothing that trains, saves or shards the student may find its
+    parameters.
+    """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model.requires_grad_(False).eval()
@@ -57,7 +60,9 @@ class Teacher:
 
 
 class StudentForward(nn.Module):
-    """The student as a module whose forward pass gives divergences, so that DDP's and accelerate's hooks on `forward` apply."""
+    """The student as a module whose forward pass gives divergences, so that DDP's and accelerate's hooks on
+    `forward` apply.
+    """
 
     def __init__(self, model: PreTrainedModel, config: DivergenceConfig, shared: int, chunk: int) -> None:
         """`shared`: ids that are compared; `chunk`: completion tokens whose logits exist at the same time."""
@@ -68,8 +73,12 @@ class StudentForward(nn.Module):
         self.shared = shared
         self.chunk = chunk
 
-    def forward(self, input_ids_RT: Tensor, predictors_N: Tensor, teacher: TeacherStates) -> tuple[Tensor, Tensor]:
-        """The divergence [N] from the teacher at the places `predictors_N`, and the statistics [N, K], which have no gradient."""
+    def forward(
+        self, input_ids_RT: Tensor, predictors_N: Tensor, teacher: TeacherStates
+    ) -> tuple[Tensor, Tensor]:
+        """The divergence [N] from the teacher at the places `predictors_N`, and the statistics [N, K], which
+        have no gradient.
+        """
         hidden_ND = states(self.model, input_ids_RT, predictors_N)
         head = LogitHead(self.model)
         chunks = []

@@ -1,18 +1,21 @@
-"""What can be known about a distill recipe before a model is loaded: its problems, its completions, its rewards."""
+"""What can be known about a distill recipe before a model is loaded: its problems, its completions, its
+rewards.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from r1rl.config.distill import DistillRecipe
 from r1rl.data import LoadedProblems, column_names
 from r1rl.data.demonstrations import LoadedDemonstrations, read_demonstrations
+from r1rl.distill.recipe import DistillRecipe
 from r1rl.errors import UserError
-from r1rl.preflight import check_model_folder, check_trackers, check_vllm, read_held_out, read_section
-from r1rl.prompts import CHAT, template_text
+from r1rl.preflight.problems import read_held_out, read_section
+from r1rl.preflight.settings import check_model_folder, check_trackers, check_vllm
 from r1rl.rewards import RewardSet
-from r1rl.run_directory import check_writable
+from r1rl.runs.run_directory import check_writable
+from r1rl.text.prompts import CHAT, template_text
 from r1rl.types import Problem
 
 
@@ -49,11 +52,17 @@ def preflight(recipe: DistillRecipe, recipe_path: Path) -> DistillPreflight:
     if recipe.rollout.engine == "vllm":
         check_vllm()
     asked = LoadedProblems([]) if recipe.data is None else read_section(recipe.data, recipe.seed, "data")
-    written = LoadedDemonstrations("", []) if recipe.completions is None else read_demonstrations(recipe.completions, "completions")
+    written = (
+        LoadedDemonstrations("", [])
+        if recipe.completions is None
+        else read_demonstrations(recipe.completions, "completions")
+    )
     held_out = read_held_out(recipe.evaluation)
     rewards = None
     if held_out.problems:
-        rewards = RewardSet(recipe.rewards, recipe.outcome, recipe_path.parent, column_names(held_out.problems))
+        rewards = RewardSet(
+            recipe.rewards, recipe.outcome, recipe_path.parent, column_names(held_out.problems)
+        )
     messages = [message for part in (asked, held_out) for message in (*part.notes, *part.warnings)]
     return DistillPreflight(asked.problems, written, held_out.problems, rewards, messages)
 
@@ -61,9 +70,14 @@ def preflight(recipe: DistillRecipe, recipe_path: Path) -> DistillPreflight:
 def check_processes(recipe: DistillRecipe, num_processes: int) -> None:
     """Refuse a step that can't be shared out evenly among the processes, each kind of its prompts by itself."""
     answered = recipe.on_policy_prompts
-    for what, count in (("that the student answers", answered), ("with completions from the file", recipe.rollout.num_prompts - answered)):
+    for what, count in (
+        ("that the student answers", answered),
+        ("with completions from the file", recipe.rollout.num_prompts - answered),
+    ):
         if count % num_processes:
             raise UserError(
-                f"a step has {count} prompts {what} (on_policy {recipe.on_policy:g} of rollout.num_prompts {recipe.rollout.num_prompts}), "
-                f"which {num_processes} processes do not divide: change one of the two, or start another number of processes."
+                f"a step has {count} prompts {what} (on_policy {recipe.on_policy:g} of rollout.num_prompts "
+                f"{recipe.rollout.num_prompts}), "
+                f"which {num_processes} processes do not divide: change one of the two, or start another "
+                f"number of processes."
             )

@@ -14,13 +14,13 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from r1rl import metric_names as names
 from r1rl.distill.batches import TrainSequence
 from r1rl.distill.divergences import STATISTICS
+from r1rl.monitor import metric_names as names
 from r1rl.monitor.curves import Panel
 from r1rl.monitor.metrics import MetricAccumulator
 from r1rl.monitor.progress import Column, ShownCompletion
-from r1rl.reflection import reflects
+from r1rl.text.reflection import reflects
 from r1rl.types import FinishReason
 
 METRIC_OF_STATISTIC = {
@@ -58,7 +58,9 @@ PANELS = (
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What an optimizer step measured, over this process's sequences; the gradient norm is that of all processes."""
+    """What an optimizer step measured, over this process's sequences; the gradient norm is that of all
+    processes.
+    """
 
     divergence_B: Tensor
     """Of each sequence, summed over its tokens, before the step."""
@@ -83,7 +85,9 @@ def step_metrics(
         accumulator.add(names.LOSS_ON_POLICY if one.on_policy else names.LOSS_OFF_POLICY, total, length)
     accumulator.add_values(names.MEAN_LENGTH, lengths)
     written = [one for one in sequences if one.on_policy]
-    accumulator.add_values(names.CLIPPED_RATIO, [float(one.finish_reason is FinishReason.LENGTH) for one in written])
+    accumulator.add_values(
+        names.CLIPPED_RATIO, [float(one.finish_reason is FinishReason.LENGTH) for one in written]
+    )
     accumulator.add_values(names.REFLECTION_RATE, [float(reflects(one.text)) for one in written])
     accumulator.count("tokens", sum(lengths))
     values = accumulator.collect(gather_object if accelerator.num_processes > 1 else None)
@@ -114,7 +118,9 @@ def completion_rows(sequences: Sequence[TrainSequence], divergence_B: Tensor) ->
     ]
 
 
-def shown_completions(sequences: Sequence[TrainSequence], divergence_B: Tensor, count: int) -> list[ShownCompletion]:
+def shown_completions(
+    sequences: Sequence[TrainSequence], divergence_B: Tensor, count: int
+) -> list[ShownCompletion]:
     """The first completion of each of the first slots, to be read by people."""
     first = {one.slot: place for place, one in reversed(list(enumerate(sequences)))}
     return [
@@ -122,7 +128,8 @@ def shown_completions(sequences: Sequence[TrainSequence], divergence_B: Tensor, 
             problem=sequences[place].prompt.problem.problem,
             answer=sequences[place].prompt.problem.answer,
             text=sequences[place].prompt.prefill + sequences[place].text,
-            verdict=f"{'the student' if sequences[place].on_policy else 'the file'}, divergence {float(divergence_B[place]):.4f} per token",
+            verdict=f"{'the student' if sequences[place].on_policy else 'the file'}, divergence "
+            f"{float(divergence_B[place]):.4f} per token",
             finish_reason=sequences[place].finish_reason.value,
         )
         for place in sorted(first.values())[:count]

@@ -1,4 +1,6 @@
-"""`r1rl distill`: check, start or resume, and what a run's steps leave and show. Its life is `r1rl.training_run`'s."""
+"""`r1rl distill`: check, start or resume, and what a run's steps leave and show. Its life is
+`r1rl.runs.training_run`'s.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +11,24 @@ from typing import Any, ClassVar
 from transformers.utils.logging import disable_progress_bar
 
 from r1rl import models
-from r1rl.checkpoint import TrainingState
-from r1rl.config.distill import DistillRecipe
+from r1rl.compute.accelerator import make_accelerator
 from r1rl.distill.preflight import check_processes, preflight
+from r1rl.distill.recipe import DistillRecipe
 from r1rl.distill.report import COLUMNS, PANELS, completion_rows, shown_completions
 from r1rl.distill.setup import DistillParts, build_parts, load_tokenizers
 from r1rl.distill.trainer import DistillTrainer, StepResult
-from r1rl.grpo.setup import make_accelerator
-from r1rl.held_out_run import HeldOutRun
+from r1rl.memory.activation_checkpointing import settle_checkpointing
 from r1rl.monitor.progress import ProgressDisplay, ShownCompletion
-from r1rl.recomputation import settle_checkpointing
-from r1rl.run_directory import RunDirectory
-from r1rl.training_run import open_run, starting_state
+from r1rl.runs.checkpoint import TrainingState
+from r1rl.runs.held_out_run import HeldOutRun
+from r1rl.runs.run_directory import RunDirectory
+from r1rl.runs.training_run import open_run, starting_state
 
 
 def run(recipe: DistillRecipe, recipe_path: Path, resume: str | None = None) -> None:
-    """`r1rl distill`. `resume`: "latest", or a checkpoint folder of the run. Raises UserError before a model is loaded."""
+    """`r1rl distill`. `resume`: "latest", or a checkpoint folder of the run. Raises UserError before a model
+    is loaded.
+    """
     disable_progress_bar()  # of loading and saving models: the run has a bar of its own
     checked = preflight(recipe, recipe_path)
     recipe = replace(
@@ -40,7 +44,11 @@ def run(recipe: DistillRecipe, recipe_path: Path, resume: str | None = None) -> 
         directory, checkpoint = open_run(recipe, resume, accelerator)
         state = starting_state(checkpoint)
         display = ProgressDisplay(
-            recipe.max_steps, state.step, columns=COLUMNS, live=recipe.logging.live, enabled=accelerator.is_main_process
+            recipe.max_steps,
+            state.step,
+            columns=COLUMNS,
+            live=recipe.logging.live,
+            enabled=accelerator.is_main_process,
         )
         for sentence in decided:
             display.message(sentence)
@@ -57,7 +65,12 @@ class DistillRun(HeldOutRun[StepResult]):
     panels: ClassVar = PANELS
 
     def __init__(
-        self, recipe: DistillRecipe, parts: DistillParts, state: TrainingState, directory: RunDirectory, checkpoint: Path | None
+        self,
+        recipe: DistillRecipe,
+        parts: DistillParts,
+        state: TrainingState,
+        directory: RunDirectory,
+        checkpoint: Path | None,
     ) -> None:
         super().__init__(recipe, parts, DistillTrainer(recipe, parts, state), state, directory, checkpoint)
         self.step_size = f"{recipe.on_policy_prompts} of {recipe.rollout.num_prompts} prompts x {recipe.rollout.num_generations}"
@@ -66,8 +79,10 @@ class DistillRun(HeldOutRun[StepResult]):
     def greeting(self) -> str:
         parts = self.parts
         sentences = [
-            f"{self.directory.path}: student of {parts.model.num_parameters() / 1e6:.1f}M parameters on {self.accelerator.device}, "
-            f"{self.accelerator.num_processes} process(es). The student writes for {self.step_size} completions of each step. "
+            f"{self.directory.path}: student of {parts.model.num_parameters() / 1e6:.1f}M parameters on "
+            f"{self.accelerator.device}, "
+            f"{self.accelerator.num_processes} process(es). The student writes for {self.step_size} "
+            f"completions of each step. "
             f"Engine: {parts.engine.name}, because {parts.engine.reason}.",
             *self.notes,
         ]

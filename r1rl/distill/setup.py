@@ -1,4 +1,6 @@
-"""What a distillation run is made of: tokenizers, student, teacher, engine, optimizer, schedule, and where completions come from."""
+"""What a distillation run is made of: tokenizers, student, teacher, engine, optimizer, schedule, and where
+completions come from.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +13,23 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from r1rl import models
-from r1rl.config.distill import DistillRecipe, TeacherConfig
+from r1rl.compute.optimization import make_optimizer, make_schedule
 from r1rl.data import build_prompts
 from r1rl.distill.completions import PreparedCompletions, prepare_completions
 from r1rl.distill.forward import StudentForward, Teacher
 from r1rl.distill.preflight import DistillPreflight
+from r1rl.distill.recipe import DistillRecipe, TeacherConfig
 from r1rl.distill.sources import Sources
 from r1rl.distill.vocabulary import SharedTokens, shared_tokens
 from r1rl.errors import DataError, UserError
-from r1rl.grpo.logprobs import PolicyForward
-from r1rl.grpo.setup import first_sentence, load_policy, load_tokenizer, make_engine, make_sampling
 from r1rl.monitor.progress import ProgressDisplay
-from r1rl.optimization import make_optimizer, make_schedule
-from r1rl.prompts import PromptTemplate
+from r1rl.objective.sampling import Sampling
+from r1rl.policy.loading import first_sentence, load_policy, load_tokenizer
+from r1rl.policy.logprobs import PolicyForward
 from r1rl.rewards import RewardSet
 from r1rl.rollout import RolloutEngine
-from r1rl.sampling import Sampling
+from r1rl.rollout.setup import make_engine, make_sampling
+from r1rl.text.prompts import PromptTemplate
 from r1rl.types import Problem, Prompt
 
 
@@ -62,9 +65,14 @@ class Tokenizers:
 
 
 def load_tokenizers(recipe: DistillRecipe) -> Tokenizers:
-    """Both tokenizers, compared. Raises UserError if they differ: before a run directory is made and before weights are loaded."""
+    """Both tokenizers, compared. Raises UserError if they differ: before a run directory is made and before
+    weights are loaded.
+    """
     student = load_tokenizer(recipe.model.path, recipe.model.revision)
-    return Tokenizers(student, shared_tokens(student, load_tokenizer(recipe.teacher.path, recipe.teacher.revision, "teacher.path")))
+    return Tokenizers(
+        student,
+        shared_tokens(student, load_tokenizer(recipe.teacher.path, recipe.teacher.revision, "teacher.path")),
+    )
 
 
 def build_parts(
@@ -95,8 +103,10 @@ def build_parts(
     optimizer = make_optimizer(forward, recipe.optimizer)
     policy, optimizer = accelerator.prepare(forward, optimizer)
     notes = [
-        f"Teacher: {teacher.model.num_parameters() / 1e6:.1f}M parameters in {str(teacher.model.dtype).removeprefix('torch.')}; "
-        f"{size} token ids are compared (logits: student {logit_width(model)}, teacher {logit_width(teacher.model)}).",
+        f"Teacher: {teacher.model.num_parameters() / 1e6:.1f}M parameters in "
+        f"{str(teacher.model.dtype).removeprefix('torch.')}; "
+        f"{size} token ids are compared (logits: student {logit_width(model)}, teacher "
+        f"{logit_width(teacher.model)}).",
         *([shared.note] if shared.note else []),
         f"{len(prompts)} problems to answer ({dropped} dropped), {len(rows.rows)} completions from the file.",
         *rows.messages,
@@ -112,7 +122,9 @@ def build_parts(
         sampling=sampling,
         evaluation_prompts=template.render_batch(checked.evaluation_problems),
         rewards=checked.rewards,
-        order=Sources(recipe, accelerator, engine, tokenizer, sampling, size, prompts, rows.rows, display.phase),
+        order=Sources(
+            recipe, accelerator, engine, tokenizer, sampling, size, prompts, rows.rows, display.phase
+        ),
         optimizer=optimizer,
         schedule=make_schedule(optimizer, recipe.max_steps, recipe.optimizer),
         notes=notes,
@@ -121,11 +133,20 @@ def build_parts(
 
 def load_teacher(config: TeacherConfig, device: torch.device) -> PreTrainedModel:
     """The teacher in its own precision, on the device, whole in every process."""
-    dtype = {"auto": torch.bfloat16 if device.type == "cuda" else torch.float32, "bfloat16": torch.bfloat16, "float32": torch.float32}
+    dtype = {
+        "auto": torch.bfloat16 if device.type == "cuda" else torch.float32,
+        "bfloat16": torch.bfloat16,
+        "float32": torch.float32,
+    }
     try:
-        model = AutoModelForCausalLM.from_pretrained(models.resolve(config.path), revision=config.revision, dtype=dtype[config.dtype])
+        model = AutoModelForCausalLM.from_pretrained(
+            models.resolve(config.path), revision=config.revision, dtype=dtype[config.dtype]
+        )
     except (OSError, ValueError) as error:
-        raise UserError(f"teacher.path: no causal language model could be loaded from {config.path!r}: {first_sentence(error)}") from error
+        raise UserError(
+            f"teacher.path: no causal language model could be loaded from {config.path!r}: "
+            f"{first_sentence(error)}"
+        ) from error
     return nn.Module.to(model, device)
 
 
@@ -134,12 +155,19 @@ def logit_width(model: PreTrainedModel) -> int:
     return model.get_output_embeddings().weight.shape[0]
 
 
-def _prompts(recipe: DistillRecipe, problems: list[Problem], template: PromptTemplate, shared: int) -> tuple[list[Prompt], int]:
-    """The prompts for the student to answer, and how many are too long or have tokens that the teacher does not know."""
+def _prompts(
+    recipe: DistillRecipe, problems: list[Problem], template: PromptTemplate, shared: int
+) -> tuple[list[Prompt], int]:
+    """The prompts for the student to answer, and how many are too long or have tokens that the teacher does
+    not know.
+    """
     if recipe.data is None:
         return [], 0
     prompts, too_long = build_prompts(problems, template, recipe.data.max_prompt_tokens)
     known = [prompt for prompt in prompts if max(prompt.token_ids) < shared]
     if not known:
-        raise DataError(f"data: all {len(prompts)} prompts have tokens that only the student's tokenizer has: choose another teacher.")
+        raise DataError(
+            f"data: all {len(prompts)} prompts have tokens that only the student's tokenizer has: choose "
+            f"another teacher."
+        )
     return known, too_long + len(prompts) - len(known)

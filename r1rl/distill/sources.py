@@ -1,8 +1,9 @@
 """Where the completions of a step come from: the student itself, or the file.
 
-A step has P slots, one for each prompt. In the first lambda P of them the student answers a problem, G times (on-policy); the others
-take G rows of the file each (off-policy). Process r of W holds the slots r, r + W, ... Random streams depend on (seed, step, slot)
-alone, so the completions are the same for any number of processes.
+A step has P slots, one for each prompt. In the first lambda P of them the student answers a problem, G times
+(on-policy); the others take G rows of the file each (off-policy). Process r of W holds the slots r, r + W,
+... Random streams depend on (seed, step, slot) alone, so the completions are the same for any number of
+processes.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from typing import Any
 from accelerate import Accelerator
 from transformers import PreTrainedTokenizerBase
 
-from r1rl.config.distill import DistillRecipe
+from r1rl.compute.distributed import own_share
 from r1rl.data import PromptOrder
 from r1rl.distill.batches import TrainSequence
 from r1rl.distill.completions import PreparedCompletion
+from r1rl.distill.recipe import DistillRecipe
 from r1rl.distill.vocabulary import known_part
-from r1rl.distributed import own_share
+from r1rl.objective.sampling import Sampling
 from r1rl.rollout import RolloutEngine
-from r1rl.sampling import Sampling
 from r1rl.seeds import derive_seed
 from r1rl.types import FinishReason, Problem, Prompt
 
@@ -40,9 +41,11 @@ class Sources:
         rows: Sequence[PreparedCompletion],
         progress: Callable[[str, int, int], None],
     ) -> None:
-        """`prompts` are for the student to answer (none if on_policy is 0), `rows` those of the file (none if it is 1).
+        """`prompts` are for the student to answer (none if on_policy is 0), `rows` those of the file (none if
+        it is 1).
 
-        `shared`: ids that the teacher knows too. `progress(phase, done, total)` is told of every finished prompt.
+        `shared`: ids that the teacher knows too. `progress(phase, done, total)` is told of every finished
+        prompt.
         """
         self.recipe = recipe
         self.accelerator = accelerator
@@ -69,7 +72,9 @@ class Sources:
         return {name: order.state_dict() for name, order in self.orders.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint; a set that it did not have begins at its start. Raises DataError if the data has changed."""
+        """Go on from a checkpoint; a set that it did not have begins at its start. Raises DataError if the
+        data has changed.
+        """
         for name, order in self.orders.items():
             if name in state:
                 order.load_state_dict(state[name])
@@ -89,13 +94,17 @@ class Sources:
         return sequences
 
     def _answer(self, slots: Sequence[int], step: int) -> list[TrainSequence]:
-        """The student's completions for the next problems. Nothing here has a gradient: see docs/distillation.md."""
+        """The student's completions for the next problems. Nothing here has a gradient: see
+        docs/distillation.md.
+        """
         taken = self.orders["data"].take(self.recipe.on_policy_prompts)
         prompts = [self.prompts[taken[slot]] for slot in slots]
         seeds = [derive_seed(self.recipe.seed, "rollout", step, slot) for slot in slots]
         groups = []
         num_generations = self.recipe.rollout.num_generations
-        for group in self.engine.generate([prompt.token_ids for prompt in prompts], num_generations, self.sampling, seeds):
+        for group in self.engine.generate(
+            [prompt.token_ids for prompt in prompts], num_generations, self.sampling, seeds
+        ):
             groups.append(group)
             self.progress("rollout", len(groups), len(prompts))
         return [
@@ -118,4 +127,6 @@ class Sources:
         problem = Problem(id=shown.place, problem=shown.problem or prompt, answer=None, place=shown.place)
         ended = completion_ids[-1] in self.sampling.eos_token_ids
         reason = FinishReason.EOS if ended else FinishReason.STOP
-        return TrainSequence(slot, Prompt(problem, prompt, prompt_ids), completion_ids, text, reason, on_policy=False)
+        return TrainSequence(
+            slot, Prompt(problem, prompt, prompt_ids), completion_ids, text, reason, on_policy=False
+        )

@@ -1,13 +1,15 @@
 """Distillation: one step of it.
 
-For a batch of prompts x with completions y, student p_S (theta) and frozen teacher p_T (GKD, arXiv 2306.13649, algorithm 1):
+For a batch of prompts x with completions y, student p_S (theta) and frozen teacher p_T (GKD, arXiv
+2306.13649, algorithm 1):
 
     (x, y):   y ~ p_S(. | x) for a share lambda of the prompts, from a file for the others            sources
     L(theta) = sum_b sum_t w_b D( p_T(. | x_b, y_b<t) || p_S(. | x_b, y_b<t) )                       forward, divergences
     theta <- AdamW(theta, grad L)        D's gradient alone: none flows through the sampling of y
 
-D is the forward or reverse KL divergence or the generalised JSD over the whole shared vocabulary; w_b makes it a mean over tokens, or
-over the tokens of each completion and then over completions. docs/distillation.md has the choices.
+D is the forward or reverse KL divergence or the generalised JSD over the whole shared vocabulary; w_b makes
+it a mean over tokens, or over the tokens of each completion and then over completions. docs/distillation.md
+has the choices.
 
 Legend: B sequences of this process, N completion tokens of a micro-batch, K figures of STATISTICS.
 """
@@ -19,20 +21,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from r1rl.checkpoint import TrainingState
-from r1rl.config.distill import DistillRecipe
+from r1rl.compute.distributed import max_over_processes, reduce_sum
+from r1rl.compute.optimization import clip_and_step, exchange_gradients
+from r1rl.compute.phase_clock import PhaseClock
 from r1rl.distill.batches import TrainSequence, make_micro_batches
 from r1rl.distill.divergences import STATISTICS, sequence_weights
+from r1rl.distill.recipe import DistillRecipe
 from r1rl.distill.report import Update, step_metrics
 from r1rl.distill.setup import DistillParts
-from r1rl.distributed import max_over_processes, reduce_sum
-from r1rl.optimization import clip_and_step, exchange_gradients
-from r1rl.phase_clock import PhaseClock
+from r1rl.runs.checkpoint import TrainingState
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """One step: its metrics (the same in every process), and this process's sequences with their divergence per token [B]."""
+    """One step: its metrics (the same in every process), and this process's sequences with their divergence
+    per token [B].
+    """
 
     metrics: dict[str, float]
     sequences: list[TrainSequence]
@@ -70,7 +74,8 @@ class DistillTrainer:
         divergence_B = torch.zeros(len(sequences), dtype=torch.float64, device=device)
         statistics_K = torch.zeros(len(STATISTICS), dtype=torch.float64, device=device)
         micro_batches = make_micro_batches(sequences, self.recipe.update)
-        # Every process makes the same number of passes, because models synchronise in them; a further one has weight 0.
+        # Every process makes the same number of passes, because models synchronise in them; a further one has
+        # weight 0.
         passes = max_over_processes(accelerator, len(micro_batches))
         for done in range(1, passes + 1):
             is_own = done <= len(micro_batches)
@@ -86,5 +91,7 @@ class DistillTrainer:
                 statistics_K += statistics_NK.double().sum(0)
             parts.display.phase("update", done, passes)
         learning_rate = float(parts.schedule.get_last_lr()[0])
-        norm = clip_and_step(accelerator, parts.policy, parts.optimizer, parts.schedule, self.recipe.optimizer.max_grad_norm)
+        norm = clip_and_step(
+            accelerator, parts.policy, parts.optimizer, parts.schedule, self.recipe.optimizer.max_grad_norm
+        )
         return Update(divergence_B.cpu(), weights_B.cpu(), statistics_K.cpu(), norm, learning_rate)

@@ -1,8 +1,9 @@
 """Which token ids a student and its teacher both have, from their tokenizers alone.
 
-A divergence compares probabilities id by id, so an id must mean the same token in both. Allowed are equal tokenizers, whatever the
-widths of the two models' logits, and tokenizers of which one has further tokens after all those of the other (such as special tokens
-that a later model added): then the ids before them are compared. Everything else is refused.
+A divergence compares probabilities id by id, so an id must mean the same token in both. Allowed are equal
+tokenizers, whatever the widths of the two models' logits, and tokenizers of which one has further tokens
+after all those of the other (such as special tokens that a later model added): then the ids before them are
+compared. Everything else is refused.
 """
 
 from __future__ import annotations
@@ -35,13 +36,17 @@ class SharedTokens:
 
 
 def shared_tokens(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> SharedTokens:
-    """What the tokenizers share. Raises UserError if an id means different tokens, or if they split a text differently."""
+    """What the tokenizers share. Raises UserError if an id means different tokens, or if they split a text
+    differently.
+    """
     own, theirs = _tokens(student), _tokens(teacher)
     for token_id in sorted(own.keys() & theirs.keys()):
         if own[token_id] != theirs[token_id]:
             raise UserError(
-                f"teacher.path: the teacher has another tokenizer than the student (id {token_id} is {theirs[token_id]!r}, "
-                f"the student's is {own[token_id]!r}), so their probabilities can't be compared token by token. Choose a teacher of the "
+                f"teacher.path: the teacher has another tokenizer than the student (id {token_id} is "
+                f"{theirs[token_id]!r}, "
+                f"the student's is {own[token_id]!r}), so their probabilities can't be compared token by "
+                f"token. Choose a teacher of the "
                 "student's family, or train on the teacher's texts: r1rl generate, select and sft."
             )
     extra = own.keys() ^ theirs.keys()
@@ -49,12 +54,18 @@ def shared_tokens(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizer
     if not common or (extra and min(extra) < max(common)):
         first = min(extra)
         raise UserError(
-            f"teacher.path: only the {'student' if first in own else 'teacher'}'s tokenizer has a token with the id {first}, in the middle "
-            "of the other's vocabulary: they are different tokenizers. Choose a teacher of the student's family."
+            f"teacher.path: only the {'student' if first in own else 'teacher'}'s tokenizer has a token "
+            f"with the id {first}, in the middle "
+            "of the other's vocabulary: they are different tokenizers. Choose a teacher of the student's "
+            "family."
         )
-    if student(PROBE, add_special_tokens=False)["input_ids"] != teacher(PROBE, add_special_tokens=False)["input_ids"]:
+    if (
+        student(PROBE, add_special_tokens=False)["input_ids"]
+        != teacher(PROBE, add_special_tokens=False)["input_ids"]
+    ):
         raise UserError(
-            "teacher.path: the tokenizers of teacher and student have the same tokens but split text differently: they are different "
+            "teacher.path: the tokenizers of teacher and student have the same tokens but split text "
+            "differently: they are different "
             "tokenizers. Choose a teacher of the student's family."
         )
     if not extra:
@@ -62,12 +73,15 @@ def shared_tokens(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizer
     holder, tokens = ("student", own) if min(extra) in own else ("teacher", theirs)
     shown = ", ".join(tokens[token_id] for token_id in sorted(extra)[:3])
     return SharedTokens(
-        min(extra), f"Only the {holder}'s tokenizer has {len(extra)} of the tokens ({shown}, ...): they take no part in the comparison."
+        min(extra),
+        f"Only the {holder}'s tokenizer has {len(extra)} of the tokens ({shown}, ...): they take no part in "
+        f"the comparison.",
     )
 
 
 def known_part(completion_ids: list[int], shared: int) -> list[int]:
-    """The completion up to and including its first id that the teacher does not know: what follows, the teacher can't read.
+    """The completion up to and including its first id that the teacher does not know: what follows, the
+    teacher can't read.
 
     That id itself is only predicted, never read, so its place is still compared.
     """

@@ -9,26 +9,32 @@ from typing import Any
 from accelerate import Accelerator
 from rich.console import Console
 
-from r1rl.config.evaluate import EvaluateRecipe
-from r1rl.distributed import gather_shares, own_share
+from r1rl.compute.distributed import gather_shares, own_share
+from r1rl.data.benchmarks import LoadedBenchmark
 from r1rl.errors import UserError
-from r1rl.evaluation.benchmarks import LoadedBenchmark
-from r1rl.evaluation.endpoint import EndpointSampler
-from r1rl.evaluation.grades import GradedProblem, grade_problems
-from r1rl.evaluation.manifest import make_manifest, model_weights, sampled_differently
-from r1rl.evaluation.progress import EvaluationProgress
-from r1rl.evaluation.results import MANIFEST, RESULT, Evaluated, Result, read_manifest
-from r1rl.evaluation.sample_log import Sample, SampleLog
-from r1rl.evaluation.samplers import Request, Sampler, load_engine_sampler
-from r1rl.evaluation.scores import problem_rows, score
-from r1rl.evaluation.targets import Target
-from r1rl.run_directory import RunDirectory
+from r1rl.evaluation.manifest import make_manifest, sampled_differently
+from r1rl.evaluation.recipe import EvaluateRecipe
+from r1rl.evaluation.results import RESULT, Evaluated, Result
+from r1rl.runs.run_directory import RunDirectory
+from r1rl.sampling_jobs.endpoint import EndpointSampler
+from r1rl.sampling_jobs.manifest import MANIFEST, model_weights, read_manifest
+from r1rl.sampling_jobs.progress import EvaluationProgress
+from r1rl.sampling_jobs.sample_log import SampleLog
+from r1rl.sampling_jobs.samplers import Request, Sampler, load_engine_sampler
+from r1rl.sampling_jobs.targets import Target
+from r1rl.scoring.grades import GradedProblem, grade_problems
+from r1rl.scoring.scores import problem_rows, score
 from r1rl.seeds import derive_seed
-from r1rl.types import Prompt
+from r1rl.types import Prompt, Sample
 
 
 def evaluate_target(
-    target: Target, recipe: EvaluateRecipe, benchmarks: Sequence[LoadedBenchmark], folder: Path, accelerator: Accelerator, console: Console
+    target: Target,
+    recipe: EvaluateRecipe,
+    benchmarks: Sequence[LoadedBenchmark],
+    folder: Path,
+    accelerator: Accelerator,
+    console: Console,
 ) -> list[Evaluated]:
     """One model on all benchmarks."""
     sampler: Sampler
@@ -54,7 +60,9 @@ def evaluate_target(
 
 
 def claim(place: Path, manifest: dict[str, Any], accelerator: Accelerator) -> None:
-    """Write the manifest of the completions to come. Raises UserError if completions are there that were sampled in another way."""
+    """Write the manifest of the completions to come. Raises UserError if completions are there that were
+    sampled in another way.
+    """
     earlier = read_manifest(place)
     has_completions = bool(SampleLog(place, accelerator.process_index).read())
     reasons = sampled_differently(earlier, manifest) if earlier is not None and has_completions else []
@@ -80,7 +88,9 @@ def answer(
     console: Console,
     label: str,
 ) -> list[GradedProblem]:
-    """Sample the completions that the log lacks, each from its own seed, and grade all. Every process gets all problems."""
+    """Sample the completions that the log lacks, each from its own seed, and grade all. Every process gets
+    all problems.
+    """
     config = benchmark.config
     own = own_share(accelerator, prompts)
     log = SampleLog(place, accelerator.process_index)
@@ -93,17 +103,27 @@ def answer(
     ]
     missing = [request for request in requests if (request.prompt.problem.id, request.sample) not in kept]
     others = accelerator.num_processes
-    title = f"{label}, {benchmark.name}" + (f" (the share of one of {others} processes)" if others > 1 else "")
-    progress = EvaluationProgress(console, title, len(requests) - len(missing), len(requests), accelerator.is_main_process)
+    title = f"{label}, {benchmark.name}" + (
+        f" (the share of one of {others} processes)" if others > 1 else ""
+    )
+    progress = EvaluationProgress(
+        console, title, len(requests) - len(missing), len(requests), accelerator.is_main_process
+    )
     with log, progress:
-        for sample in sampler.sample(missing, config.max_completion_length, benchmark.is_probe) if missing else ():
+        for sample in (
+            sampler.sample(missing, config.max_completion_length, benchmark.is_probe) if missing else ()
+        ):
             log.append(sample)
             kept[sample.key] = sample
             progress.advance()
-    samples: list[list[Sample]] = [[kept[prompt.problem.id, index] for index in range(config.num_samples)] for prompt in own]
+    samples: list[list[Sample]] = [
+        [kept[prompt.problem.id, index] for index in range(config.num_samples)] for prompt in own
+    ]
     return gather_shares(accelerator, grade_problems(config, own, samples))
 
 
 def sample_seed(seed: int, benchmark: str, problem: str, sample: int) -> int:
-    """The seed of one completion: it does not depend on which other ones are sampled, in which order, or by how many processes."""
+    """The seed of one completion: it does not depend on which other ones are sampled, in which order, or by
+    how many processes.
+    """
     return derive_seed(seed, "evaluate", benchmark, problem, sample)

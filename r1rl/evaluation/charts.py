@@ -42,7 +42,8 @@ def interval_bar(estimate: Mapping[str, Any] | None) -> str:
         low, high = (BAR_WIDTH * bound for bound in interval)
         whisker = f'<line x1="{low:.1f}" y1="{middle}" x2="{high:.1f}" y2="{middle}" stroke="#1c2430" stroke-width="2"/>'
     return (
-        f'<svg width="{BAR_WIDTH}" height="{BAR_HEIGHT}" viewBox="0 0 {BAR_WIDTH} {BAR_HEIGHT}" role="img" aria-label="{value:.1%}">'
+        f'<svg width="{BAR_WIDTH}" height="{BAR_HEIGHT}" viewBox="0 0 {BAR_WIDTH} {BAR_HEIGHT}" role="img" '
+        f'aria-label="{value:.1%}">'
         f'<rect width="{BAR_WIDTH}" height="{BAR_HEIGHT}" fill="#eef2f6"/>'
         f'<rect width="{BAR_WIDTH * value:.1f}" height="{BAR_HEIGHT}" fill="#9dbfe3"/>{whisker}</svg>'
     )
@@ -58,7 +59,10 @@ def line_chart(series: Sequence[Series], title: str, logarithmic: bool = False, 
     first, span = scaled[0], (scaled[-1] - scaled[0]) or 1.0
 
     def x_of(place: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * ((math.log2(max(place, 1)) if logarithmic else place) - first) / span
+        return (
+            LEFT
+            + (WIDTH - LEFT - RIGHT) * ((math.log2(max(place, 1)) if logarithmic else place) - first) / span
+        )
 
     def y_of(share: float) -> float:
         return TOP + (HEIGHT - TOP - BOTTOM) * (1 - share / top)
@@ -73,11 +77,18 @@ def line_chart(series: Sequence[Series], title: str, logarithmic: bool = False, 
             x = x_of(point.x)
             if point.ci95:
                 low, high = (y_of(bound) for bound in point.ci95)
-                parts.append(f'<line x1="{x:.1f}" y1="{low:.1f}" x2="{x:.1f}" y2="{high:.1f}" stroke="{colour}" stroke-opacity=".5"/>')
+                parts.append(
+                    f'<line x1="{x:.1f}" y1="{low:.1f}" x2="{x:.1f}" y2="{high:.1f}" stroke="{colour}" '
+                    f'stroke-opacity=".5"/>'
+                )
             label = escape(f"{line.name}: {_value(point.y, percent)} at {point.x:g}")
-            parts.append(f'<circle cx="{x:.1f}" cy="{y_of(point.y):.1f}" r="3" fill="{colour}"><title>{label}</title></circle>')
+            parts.append(
+                f'<circle cx="{x:.1f}" cy="{y_of(point.y):.1f}" r="3" '
+                f'fill="{colour}"><title>{label}</title></circle>'
+            )
     legend = " ".join(
-        f'<span style="color:{COLOURS[index % len(COLOURS)]}">&#9632;</span> {escape(line.name)}' for index, line in enumerate(series)
+        f'<span style="color:{COLOURS[index % len(COLOURS)]}">&#9632;</span> {escape(line.name)}'
+        for index, line in enumerate(series)
     )
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg><div class="note">{legend}</div>'
 
@@ -108,4 +119,7 @@ def _grid(top: float, y_of: Any, percent: bool) -> str:
 def _ticks(places: Sequence[float], x_of: Any) -> str:
     every = max(1, math.ceil(len(places) / 7))
     chosen = list(places[::-1][::every])
-    return "".join(f'<text x="{x_of(place):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{place:g}</text>' for place in chosen)
+    return "".join(
+        f'<text x="{x_of(place):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{place:g}</text>'
+        for place in chosen
+    )

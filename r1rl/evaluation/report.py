@@ -1,4 +1,6 @@
-"""report.html: one file without any reference to the network. Scores with intervals, curves, and a browser of completions."""
+"""report.html: one file without any reference to the network. Scores with intervals, curves, and a browser of
+completions.
+"""
 
 from __future__ import annotations
 
@@ -30,20 +32,27 @@ def render_report(title: str, evaluated: Sequence[Evaluated], comparisons: Seque
         _section("What went wrong", sections.trouble(scored)) if scored else "",
         _section("Right and other completions", sections.portraits(scored)) if scored else "",
         _section("Groups", sections.groups(scored)) if any(result.figures["by"] for result in scored) else "",
-        _section("More than one attempt", sections.over_k(scored)) if any(result.figures["num_samples"] > 1 for result in scored) else "",
+        _section("More than one attempt", sections.over_k(scored))
+        if any(result.figures["num_samples"] > 1 for result in scored)
+        else "",
         _section("Accuracy against the token limit", sections.against_limit(scored)) if scored else "",
-        _section("Over training steps", sections.over_steps(answered)) if sections.has_curve(answered) else "",
+        _section("Over training steps", sections.over_steps(answered))
+        if sections.has_curve(answered)
+        else "",
         _section("Problems", sections.problems(answered)) if answered else "",
         _section("Completions", _browser(evaluated)),
         _section("How it was measured", sections.manifests(results)),
     ]
-    # "<" is escaped, so that no completion can end the element; U+2028 and U+2029 are line ends to some parsers.
+    # "<" is escaped, so that no completion can end the element; U+2028 and U+2029 are line ends to some
+    # parsers.
     data = json.dumps(_rows(evaluated), ensure_ascii=True).replace("<", "\\u003c")
     return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
+        f'content="width=device-width">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>"
         f'<h1>{escape(title)}</h1><p class="lead">r1rl evaluate. Intervals are 95 %, over problems.</p>'
-        f'{"".join(parts)}<script type="application/json" id="data">{data}</script><script>{SCRIPT}</script></body></html>\n'
+        f'{"".join(parts)}<script type="application/json" '
+        f'id="data">{data}</script><script>{SCRIPT}</script></body></html>\n'
     )
 
 
@@ -54,12 +63,18 @@ def _section(title: str, content: str) -> str:
 def _browser(evaluated: Sequence[Evaluated]) -> str:
     total = sum(len(problem.samples) for one in evaluated for problem in one.problems)
     shown = len(_rows(evaluated))
-    left_out = "" if shown == total else f'<p class="note">{shown} of {total} completions; all of them are in the samples files.</p>'
+    left_out = (
+        ""
+        if shown == total
+        else f'<p class="note">{shown} of {total} completions; all of them are in the samples files.</p>'
+    )
     return left_out + BROWSER
 
 
 def _rows(evaluated: Sequence[Evaluated]) -> list[dict[str, Any]]:
-    """The completions of the browser: the first of every result, evenly; those of one problem beside each other, model by model."""
+    """The completions of the browser: the first of every result, evenly; those of one problem beside each
+    other, model by model.
+    """
     share = max(1, MAX_COMPLETIONS // max(1, len(evaluated)))
     by_problem: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for one in evaluated:
@@ -81,4 +96,10 @@ def _rows(evaluated: Sequence[Evaluated]) -> list[dict[str, Any]]:
                 }
             )
     benchmarks = list(dict.fromkeys(benchmark for benchmark, _ in by_problem))
-    return [row for benchmark in benchmarks for (name, _), rows in by_problem.items() if name == benchmark for row in rows]
+    return [
+        row
+        for benchmark in benchmarks
+        for (name, _), rows in by_problem.items()
+        if name == benchmark
+        for row in rows
+    ]

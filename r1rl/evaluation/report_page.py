@@ -1,4 +1,5 @@
-"""The fixed parts of report.html: style and script. The script only filters and pages the completions; texts are never markup.
+"""The fixed parts of report.html: style and script. The script only filters and pages the completions; texts
+are never markup.
 
 A link to report.html#outcome=wrong&model=base opens the page with these filters.
 """

@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from r1rl.evaluation.charts import Point, Series, interval_bar, line_chart
-from r1rl.evaluation.estimators import powers_of_two
 from r1rl.evaluation.results import Comparison, Evaluated, Result
 from r1rl.monitor.summary import format_estimate
+from r1rl.scoring.estimators import powers_of_two
 
 MAX_PROBLEMS = 1_000
 """Problems of a benchmark that its table lists; result.json has all."""
@@ -24,11 +24,23 @@ def scores(results: Sequence[Result]) -> str:
     rows = []
     for result in results:
         figures, n = result.figures, result.figures["num_samples"]
-        shown = [format_estimate(figures.get(name), percent=True) for name in ("accuracy", f"pass_at_{n}", f"cons_at_{n}")]
+        shown = [
+            format_estimate(figures.get(name), percent=True)
+            for name in ("accuracy", f"pass_at_{n}", f"cons_at_{n}")
+        ]
         names = [escape(result.benchmark), escape(result.model), interval_bar(figures["accuracy"])]
-        rows.append([*names, f"{figures['num_problems']} x {n}", *shown, format_estimate(figures["mean_tokens"], percent=False)])
+        rows.append(
+            [
+                *names,
+                f"{figures['num_problems']} x {n}",
+                *shown,
+                format_estimate(figures["mean_tokens"], percent=False),
+            ]
+        )
     note = "avg@n: the mean over problems of the share of right completions. pass@n: at least one of n is right. cons@n: the majority is."
-    return _table(["benchmark", "model", "", "problems x n", "accuracy (avg@n)", "pass@n", "cons@n", "tokens"], rows, 3) + _note(note)
+    return _table(
+        ["benchmark", "model", "", "problems x n", "accuracy (avg@n)", "pass@n", "cons@n", "tokens"], rows, 3
+    ) + _note(note)
 
 
 def differences(comparisons: Sequence[Comparison]) -> str:
@@ -36,7 +48,9 @@ def differences(comparisons: Sequence[Comparison]) -> str:
     items = []
     for comparison in comparisons:
         reasons = "; ".join(comparison.measured_differently)
-        items.append(f"<li>{escape(comparison.sentence())}{escape(f'. Measured differently: {reasons}') if reasons else ''}</li>")
+        items.append(
+            f"<li>{escape(comparison.sentence())}{escape(f'. Measured differently: {reasons}') if reasons else ''}</li>"
+        )
     return f"<ul>{''.join(items)}</ul>"
 
 
@@ -48,7 +62,8 @@ def recited(results: Sequence[Result]) -> str:
         names = [escape(result.benchmark), escape(result.model), interval_bar(share)]
         rows.append([*names, str(result.figures["num_problems"]), format_estimate(share, percent=True)])
     note = (
-        "How often the model, shown only the beginning of a problem, goes on with exactly the rest of it (greedy decoding). A share "
+        "How often the model, shown only the beginning of a problem, goes on with exactly the rest of it "
+        "(greedy decoding). A share "
         "well above that of fresh problems says that it has seen the benchmark."
     )
     return _table(["benchmark", "model", "", "problems", "continued word for word"], rows, 3) + _note(note)
@@ -60,12 +75,28 @@ def trouble(results: Sequence[Result]) -> str:
     rows = []
     for result in results:
         rates = result.figures["rates"]
-        rows.append([escape(result.benchmark), escape(result.model), *(f"{100 * rates[name]:.1f} %" for name in names)])
+        rows.append(
+            [
+                escape(result.benchmark),
+                escape(result.model),
+                *(f"{100 * rates[name]:.1f} %" for name in names),
+            ]
+        )
     note = (
-        "Shares of all completions. Undecided (the grader ran out of time or could not read the gold answer) is in no score; "
+        "Shares of all completions. Undecided (the grader ran out of time or could not read the gold "
+        "answer) is in no score; "
         "truncated completions are in the other columns too."
     )
-    header = ["benchmark", "model", "wrong", "no answer", "malformed", "undecided", "truncated", "truncated, no answer"]
+    header = [
+        "benchmark",
+        "model",
+        "wrong",
+        "no answer",
+        "malformed",
+        "undecided",
+        "truncated",
+        "truncated, no answer",
+    ]
     return _table(header, rows, 2) + _note(note)
 
 
@@ -75,13 +106,20 @@ def portraits(results: Sequence[Result]) -> str:
     for result in results:
         for name, title in (("correct", "right"), ("wrong", "other")):
             one = result.figures[name]
-            shown = [_number(one["tokens"]), _percent(one["reflection_rate"]), _percent(one["language_consistency"])]
+            shown = [
+                _number(one["tokens"]),
+                _percent(one["reflection_rate"]),
+                _percent(one["language_consistency"]),
+            ]
             rows.append([escape(result.benchmark), escape(result.model), title, str(one["count"]), *shown])
     note = (
-        "Other: all that the grader could decide and that are not right. Reflecting: words of checking or starting again. Main "
+        "Other: all that the grader could decide and that are not right. Reflecting: words of checking or "
+        "starting again. Main "
         "language: the share of words in the completion's commonest language."
     )
-    return _table(["benchmark", "model", "completions", "number", "tokens", "reflecting", "main language"], rows, 3) + _note(note)
+    return _table(
+        ["benchmark", "model", "completions", "number", "tokens", "reflecting", "main language"], rows, 3
+    ) + _note(note)
 
 
 def groups(results: Sequence[Result]) -> str:
@@ -94,7 +132,13 @@ def groups(results: Sequence[Result]) -> str:
             for value in values:
                 found = [one.figures["by"].get(column, {}).get(value) for one in ones]
                 count = next(group["num_problems"] for group in found if group)
-                rows.append([escape(value), str(count), *(format_estimate(group and group["accuracy"], percent=True) for group in found)])
+                rows.append(
+                    [
+                        escape(value),
+                        str(count),
+                        *(format_estimate(group and group["accuracy"], percent=True) for group in found),
+                    ]
+                )
             header = [escape(column), "problems", *(escape(one.model) for one in ones)]
             blocks.append(f"<h3>{escape(f'{benchmark} by {column}')}</h3>{_table(header, rows, 1)}")
     return "".join(blocks)
@@ -107,8 +151,20 @@ def over_k(results: Sequence[Result]) -> str:
         for title, name in (("pass@k", "pass_at"), ("cons@k", "cons_at")):
             series = []
             for one in ones:
-                figures = {1: one.figures["accuracy"], **{k: one.figures.get(f"{name}_{k}") for k in _ks(one) if k > 1}}
-                series.append(Series(one.model, [Point(k, figure["value"], figure["ci95"]) for k, figure in figures.items() if figure]))
+                figures = {
+                    1: one.figures["accuracy"],
+                    **{k: one.figures.get(f"{name}_{k}") for k in _ks(one) if k > 1},
+                }
+                series.append(
+                    Series(
+                        one.model,
+                        [
+                            Point(k, figure["value"], figure["ci95"])
+                            for k, figure in figures.items()
+                            if figure
+                        ],
+                    )
+                )
             if any(len(line.points) > 1 for line in series):
                 charts.append(_chart(f"{benchmark}, {title}", series, "k", logarithmic=True))
     note = "Expectations over k of the n completions. At k = 1 both are the accuracy."
@@ -127,7 +183,9 @@ def against_limit(results: Sequence[Result]) -> str:
                 bound = entry["is_lower_bound"]
                 is_bound |= bound
                 if entry["accuracy"]:
-                    points.append(Point(entry["limit"], entry["accuracy"]["value"], entry["accuracy"]["ci95"]))
+                    points.append(
+                        Point(entry["limit"], entry["accuracy"]["value"], entry["accuracy"]["ci95"])
+                    )
                 value = format_estimate(entry["accuracy"], percent=True)
                 names = [escape(benchmark), escape(one.model), str(entry["limit"])]
                 rows.append([*names, f"at least {value}" if bound else value, _percent(entry["truncated"])])
@@ -154,18 +212,28 @@ def over_steps(evaluated: Sequence[Evaluated]) -> str:
         if one.step is not None:
             found.setdefault(one.result.benchmark, []).append(one)
     for benchmark, ones in found.items():
-        for title, name, percent in ((benchmark, "accuracy", True), (f"{benchmark}, mean tokens", "mean_tokens", False)):
+        for title, name, percent in (
+            (benchmark, "accuracy", True),
+            (f"{benchmark}, mean tokens", "mean_tokens", False),
+        ):
             series = []
             for run in dict.fromkeys(one.run for one in ones):
                 own = sorted((one for one in ones if one.run == run), key=lambda one: one.step or 0)
                 figures = [(one.step or 0, one.result.figures[name]) for one in own]
-                series.append(Series(run or "", [Point(step, figure["value"], figure["ci95"]) for step, figure in figures if figure]))
+                series.append(
+                    Series(
+                        run or "",
+                        [Point(step, figure["value"], figure["ci95"]) for step, figure in figures if figure],
+                    )
+                )
             charts.append(_chart(title, series, "step", percent=percent))
     return f'<div class="charts">{"".join(charts)}</div>'
 
 
 def problems(evaluated: Sequence[Evaluated]) -> str:
-    """Each benchmark's problems, those first that the models solve least, with every model's count and what went wrong."""
+    """Each benchmark's problems, those first that the models solve least, with every model's count and what
+    went wrong.
+    """
     blocks = []
     found: dict[str, list[Evaluated]] = {}
     for one in evaluated:
@@ -173,17 +241,25 @@ def problems(evaluated: Sequence[Evaluated]) -> str:
     for benchmark, ones in found.items():
         texts = {problem.id: problem.problem for one in ones for problem in one.problems}
         by_id = [{row["id"]: row for row in one.result.problems} for one in ones]
-        solved = {identity: sum((own[identity]["accuracy"] or 0.0) for own in by_id if identity in own) for identity in texts}
+        solved = {
+            identity: sum((own[identity]["accuracy"] or 0.0) for own in by_id if identity in own)
+            for identity in texts
+        }
         shown = sorted(texts, key=lambda identity: solved[identity])[:MAX_PROBLEMS]
         rows = [
             [
-                f'<button type="button" class="problem" data-benchmark="{escape(benchmark)}">{escape(identity)}</button>'
+                f'<button type="button" class="problem" '
+                f'data-benchmark="{escape(benchmark)}">{escape(identity)}</button>'
                 f'<div class="text">{escape(_beginning(texts[identity]))}</div>',
                 *(_tally(own.get(identity)) for own in by_id),
             ]
             for identity in shown
         ]
-        count = f"{len(texts)} problems" if len(shown) == len(texts) else f"the {len(shown)} hardest of {len(texts)} problems"
+        count = (
+            f"{len(texts)} problems"
+            if len(shown) == len(texts)
+            else f"the {len(shown)} hardest of {len(texts)} problems"
+        )
         table = _table(["problem", *(escape(one.result.model) for one in ones)], rows, 1)
         blocks.append(f"<details><summary>{escape(f'{benchmark}: {count}')}</summary>{table}</details>")
     note = "Right completions of each problem, and how the others ended. A click on a problem shows its completions below."
@@ -195,18 +271,24 @@ def manifests(results: Sequence[Result]) -> str:
     blocks = []
     for result in results:
         text = yaml.safe_dump(result.manifest, sort_keys=False, allow_unicode=True, width=110)
-        blocks.append(f"<details><summary>{escape(f'{result.benchmark}, {result.model}')}</summary><pre>{escape(text)}</pre></details>")
+        blocks.append(
+            f"<details><summary>{escape(f'{result.benchmark}, {result.model}')}</summary><pre>{escape(text)}</pre></details>"
+        )
     return "".join(blocks)
 
 
 def _tally(row: Mapping[str, Any] | None) -> str:
-    """"1/4", and below it what the others were: "2 wrong, 1 no answer"."""
+    """ "1/4", and below it what the others were: "2 wrong, 1 no answer"."""
     if row is None:
         return "-"
     outcomes = Counter(row["outcomes"])
-    others = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in outcomes.items() if name != "correct")
+    others = ", ".join(
+        f"{count} {name.replace('_', ' ')}" for name, count in outcomes.items() if name != "correct"
+    )
     cut = f"; {row['truncated']} truncated" if row["truncated"] else ""
-    return f"{outcomes['correct']}/{outcomes.total()}" + (f'<div class="note">{others}{cut}</div>' if others else "")
+    return f"{outcomes['correct']}/{outcomes.total()}" + (
+        f'<div class="note">{others}{cut}</div>' if others else ""
+    )
 
 
 def _ks(result: Result) -> list[int]:
@@ -220,7 +302,9 @@ def _by_benchmark(results: Sequence[Result]) -> dict[str, list[Result]]:
     return found
 
 
-def _chart(caption: str, series: Sequence[Series], axis: str, logarithmic: bool = False, percent: bool = True) -> str:
+def _chart(
+    caption: str, series: Sequence[Series], axis: str, logarithmic: bool = False, percent: bool = True
+) -> str:
     return f"<figure><figcaption>{escape(caption)}</figcaption>{line_chart(series, axis, logarithmic, percent)}</figure>"
 
 
@@ -228,7 +312,10 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], first_number: i
     """A table of cells that are HTML already; columns from `first_number` on hold numbers."""
 
     def line(tag: str, cells: Sequence[str]) -> str:
-        return "".join(f"<{tag}{' class=number' if place >= first_number else ''}>{cell}</{tag}>" for place, cell in enumerate(cells))
+        return "".join(
+            f"<{tag}{' class=number' if place >= first_number else ''}>{cell}</{tag}>"
+            for place, cell in enumerate(cells)
+        )
 
     body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{line("th", header)}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -1,12 +1,12 @@
 """The folder of an evaluation, and the comparison of two scores.
 
-    runs/<name>/
-      config.yaml, environment.json
-      <model>/<benchmark>/manifest.json          how the completions were sampled; written before the first one
-                         /samples-00000.jsonl    completions as they finish, one file per process
-                         /result.json            manifest, figures, one row per problem
-      summary.json                               all figures and differences
-      report.html
+runs/<name>/
+  config.yaml, environment.json
+  <model>/<benchmark>/manifest.json          how the completions were sampled; written before the first one
+                     /samples-00000.jsonl    completions as they finish, one file per process
+                     /result.json            manifest, figures, one row per problem
+  summary.json                               all figures and differences
+  report.html
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Any
 
 import yaml
 
+from r1rl.config.benchmarks import CONTINUATION
 from r1rl.errors import UserError
-from r1rl.evaluation.grades import CONTINUATION, GradedProblem
-from r1rl.evaluation.intervals import PairedDifference, paired_difference
 from r1rl.evaluation.manifest import measured_differently
+from r1rl.scoring.grades import GradedProblem
+from r1rl.scoring.intervals import PairedDifference, paired_difference
 
 RESULT = "result.json"
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +77,14 @@ class Comparison:
     measured_differently: list[str]
 
     def sentence(self) -> str:
-        """"gsm8k: trained minus base is +4.1 points, 95 % interval +1.2 to +7.0 (paired over 500 problems)"."""
+        """ "gsm8k: trained minus base is +4.1 points, 95 % interval +1.2 to +7.0 (paired over 500 problems)"."""
         value = f"{100 * self.difference.difference:+.1f} points"
         interval = self.difference.ci95
-        sure = "" if interval is None else f", 95 % interval {100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}"
+        sure = (
+            ""
+            if interval is None
+            else f", 95 % interval {100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}"
+        )
         verdict = "" if interval is None or self.difference.is_significant else "; zero is within it"
         number = self.difference.num_problems
         return f"{self.benchmark}: {self.second} minus {self.first} is {value}{sure} (paired over {number} problems{verdict})"
@@ -92,14 +96,19 @@ class Comparison:
             "benchmark": self.benchmark,
             "first": self.first,
             "second": self.second,
-            "difference": {"value": self.difference.difference, "ci95": None if interval is None else list(interval)},
+            "difference": {
+                "value": self.difference.difference,
+                "ci95": None if interval is None else list(interval),
+            },
             "num_problems": self.difference.num_problems,
             "measured_differently": self.measured_differently,
         }
 
 
 def by_benchmark(results: Sequence[Result]) -> list[Result]:
-    """The results with those of one benchmark beside each other, in the order in which benchmarks and models came."""
+    """The results with those of one benchmark beside each other, in the order in which benchmarks and models
+    came.
+    """
     names = list(dict.fromkeys(result.benchmark for result in results))
     return sorted(results, key=lambda result: names.index(result.benchmark))
 
@@ -118,16 +127,14 @@ def open_folder(output_dir: str, run_name: str) -> tuple[Path, Mapping[str, Any]
     try:
         content = yaml.safe_load(config.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{config} can't be read ({error}): remove {folder}, or choose another run_name.") from error
+        raise UserError(
+            f"{config} can't be read ({error}): remove {folder}, or choose another run_name."
+        ) from error
     if not isinstance(content, dict) or "benchmarks" not in content:
-        raise UserError(f"{folder} is the run of another command: choose another run_name for this evaluation.")
+        raise UserError(
+            f"{folder} is the run of another command: choose another run_name for this evaluation."
+        )
     return folder, content
-
-
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of completions that were sampled before; None if there are none."""
-    path = folder / MANIFEST
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def find_results(place: str) -> dict[str, Result]:
@@ -145,12 +152,18 @@ def find_results(place: str) -> dict[str, Result]:
     if not found:
         raise UserError(f"--compare: {place} holds no results of r1rl evaluate (no {RESULT} in it).")
     if len(models) > 1:
-        raise UserError(f"--compare: {place} holds the results of several models; name one of {', '.join(sorted(models))}.")
+        raise UserError(
+            f"--compare: {place} holds the results of several models; name one of "
+            f"{', '.join(sorted(models))}."
+        )
     return found
 
 
-def compare_results(first: Result, second: Result, force: bool = False, names: tuple[str, str] | None = None) -> Comparison:
-    """The paired difference on the problems that both have decided. `names` are for two models with the same label.
+def compare_results(
+    first: Result, second: Result, force: bool = False, names: tuple[str, str] | None = None
+) -> Comparison:
+    """The paired difference on the problems that both have decided. `names` are for two models with the same
+    label.
 
     Raises UserError if they were measured differently, unless `force`; then the comparison says what differs.
     """
@@ -159,11 +172,16 @@ def compare_results(first: Result, second: Result, force: bool = False, names: t
     if reasons and not force:
         listed = "\n".join(f"  {reason}" for reason in reasons)
         raise UserError(
-            f"{first.benchmark}: {one} and {other} were measured differently, so their difference would mean nothing:\n"
+            f"{first.benchmark}: {one} and {other} were measured differently, so their difference would "
+            f"mean nothing:\n"
             f"{listed}\nEvaluate both in the same way, or compare them all the same with --force."
         )
     earlier = {row["id"]: row["accuracy"] for row in first.problems if row["accuracy"] is not None}
-    pairs = [(earlier[row["id"]], row["accuracy"]) for row in second.problems if row["accuracy"] is not None and row["id"] in earlier]
+    pairs = [
+        (earlier[row["id"]], row["accuracy"])
+        for row in second.problems
+        if row["accuracy"] is not None and row["id"] in earlier
+    ]
     if not pairs:
         raise UserError(f"{first.benchmark}: {one} and {other} have no graded problem in common.")
     olds, news = zip(*pairs, strict=True)

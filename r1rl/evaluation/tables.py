@@ -16,7 +16,10 @@ from r1rl.monitor.summary import format_estimate
 def print_scores(console: Console, results: Sequence[Result], comparisons: Sequence[Comparison]) -> None:
     """The tables of an evaluation and one sentence for each difference."""
     results = by_benchmark(results)
-    scored, probes = [result for result in results if not result.is_probe], [result for result in results if result.is_probe]
+    scored, probes = (
+        [result for result in results if not result.is_probe],
+        [result for result in results if result.is_probe],
+    )
     if scored:
         console.print(score_table(scored))
         console.print(trouble_table(scored))
@@ -35,7 +38,9 @@ def print_scores(console: Console, results: Sequence[Result], comparisons: Seque
 
 def score_table(results: Sequence[Result]) -> Table:
     """Accuracy, pass@n and cons@n with 95 % intervals over problems."""
-    table = _table("Scores (95 % intervals over problems)", "problems", "accuracy (avg@n)", "pass@n", "cons@n", "tokens")
+    table = _table(
+        "Scores (95 % intervals over problems)", "problems", "accuracy (avg@n)", "pass@n", "cons@n", "tokens"
+    )
     for result in results:
         figures = result.figures
         n = figures["num_samples"]
@@ -53,10 +58,20 @@ def score_table(results: Sequence[Result]) -> Table:
 
 def trouble_table(results: Sequence[Result]) -> Table:
     """What a score hides, as shares of all completions."""
-    table = _table("What went wrong (shares of all completions)", "wrong", "no answer", "malformed", "undecided", "truncated")
+    table = _table(
+        "What went wrong (shares of all completions)",
+        "wrong",
+        "no answer",
+        "malformed",
+        "undecided",
+        "truncated",
+    )
     for result in results:
         rates = result.figures["rates"]
-        shares = (f"{100 * rates[name]:.1f} %" for name in ("wrong", "no_answer", "malformed", "undecided", "truncated"))
+        shares = (
+            f"{100 * rates[name]:.1f} %"
+            for name in ("wrong", "no_answer", "malformed", "undecided", "truncated")
+        )
         table.add_row(Text(result.benchmark), Text(result.model), *shares)
     return table
 
@@ -66,7 +81,10 @@ def readability_table(results: Sequence[Result]) -> Table:
     table = _table("Readability (95 % intervals over problems)", "well-formed", "in the problem's language")
     for result in results:
         figures = result.figures.get("readability", {})
-        shares = (format_estimate(figures.get(name), percent=True) for name in ("well_formed", "language_consistency"))
+        shares = (
+            format_estimate(figures.get(name), percent=True)
+            for name in ("well_formed", "language_consistency")
+        )
         table.add_row(Text(result.benchmark), Text(result.model), *shares)
     return table
 
@@ -76,14 +94,25 @@ def portrait_table(results: Sequence[Result]) -> Table:
     table = _table("Right / other completions", "number", "tokens", "reflect", "main language")
     for result in results:
         right, wrong = result.figures["correct"], result.figures["wrong"]
-        forms = {"count": "{}", "tokens": "{:.0f}", "reflection_rate": "{:.0%}", "language_consistency": "{:.0%}"}
-        table.add_row(Text(result.benchmark), Text(result.model), *(_both(right, wrong, name, form) for name, form in forms.items()))
+        forms = {
+            "count": "{}",
+            "tokens": "{:.0f}",
+            "reflection_rate": "{:.0%}",
+            "language_consistency": "{:.0%}",
+        }
+        table.add_row(
+            Text(result.benchmark),
+            Text(result.model),
+            *(_both(right, wrong, name, form) for name, form in forms.items()),
+        )
     return table
 
 
 def probe_table(results: Sequence[Result]) -> Table:
     """The contamination probe."""
-    table = _table("Contamination probe: problems whose rest the model continues word for word", "problems", "share")
+    table = _table(
+        "Contamination probe: problems whose rest the model continues word for word", "problems", "share"
+    )
     for result in results:
         share = format_estimate(result.figures["accuracy"], percent=True)
         table.add_row(Text(result.benchmark), Text(result.model), str(result.figures["num_problems"]), share)
@@ -98,7 +127,11 @@ def group_table(result: Result) -> Table:
         table.add_column(title, justify="right", overflow="fold")
     for column, values in result.figures["by"].items():
         for value, group in values.items():
-            table.add_row(Text(f"{column}: {value}"), str(group["num_problems"]), format_estimate(group["accuracy"], percent=True))
+            table.add_row(
+                Text(f"{column}: {value}"),
+                str(group["num_problems"]),
+                format_estimate(group["accuracy"], percent=True),
+            )
     return table
 
 

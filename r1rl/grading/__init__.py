@@ -1,4 +1,5 @@
-"""Grading of mathematical answers: `grade` a completion against a gold answer, and get a typed outcome in bounded time.
+"""Grading of mathematical answers: `grade` a completion against a gold answer, and get a typed outcome in
+bounded time.
 
     >>> from r1rl.grading import grade
     >>> grade("So the area is \\\\boxed{\\\\frac{1}{2}}.", "0.5").outcome
@@ -22,12 +23,18 @@ __all__ = [
 ]  # fmt: skip
 
 
-def grade(completion: str, answer: Gold, mode: Mode | str = Mode.STRICT, prefill: str = "", timeout: float | None = None) -> Grade:
+def grade(
+    completion: str,
+    answer: Gold,
+    mode: Mode | str = Mode.STRICT,
+    prefill: str = "",
+    timeout: float | None = None,
+) -> Grade:
     """The grade of one completion against its gold answer.
 
-    `prefill` is the end of the prompt that stands for the model's own first words ("<think>"). `timeout` in seconds limits the
-    symbolic stage (2 by default). A gold answer may be a number; None is one that is missing. What a model or a data set may
-    hold never raises.
+    `prefill` is the end of the prompt that stands for the model's own first words ("<think>"). `timeout` in
+    seconds limits the symbolic stage (2 by default). A gold answer may be a number; None is one that is
+    missing. What a model or a data set may hold never raises.
     """
     return default_grader().grade(completion, answer, mode, prefill, timeout)
 
@@ -44,9 +51,11 @@ def grade_many(
 
 
 def is_correct(completion: str, answer: Gold) -> bool | None:
-    """Whether a completion is graded correct in strict mode; None when the gold answer can't be graded against.
+    """Whether a completion is graded correct in strict mode; None when the gold answer can't be graded
+    against.
 
-    An answer that could not be decided (timeout, crash) is False here: it earns nothing. `grade` tells it from a wrong one.
+    An answer that could not be decided (timeout, crash) is False here: it earns nothing. `grade` tells it
+    from a wrong one.
     """
     return _verdict(grade(completion, answer))
 

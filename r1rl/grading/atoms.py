@@ -31,7 +31,9 @@ _GREEK = frozenset(
         "Upsilon", "Phi", "Psi", "Omega", "hbar", "ell", "infty",
     ]
 )  # fmt: skip
-_PLAIN_GREEK = frozenset(["alpha", "beta", "gamma", "delta", "theta", "lambda", "omega", "sigma", "phi", "psi", "rho"])
+_PLAIN_GREEK = frozenset(
+    ["alpha", "beta", "gamma", "delta", "theta", "lambda", "omega", "sigma", "phi", "psi", "rho"]
+)
 _APPLIED = frozenset("fgh")
 _CLOSE = {"(": ")", "[": "]", "{": "}"}
 PRODUCT_COMMANDS = frozenset(["cdot", "times"])
@@ -43,7 +45,9 @@ END = Token("end", "", False)
 
 
 def number(text: str) -> Fraction:
-    """The exact value of a number token such as "1,024", ".5" or "1.5e-3". Raises `UnreadableError` when it is absurdly long."""
+    """The exact value of a number token such as "1,024", ".5" or "1.5e-3". Raises `UnreadableError` when it
+    is absurdly long.
+    """
     text = text.replace(",", "")
     mantissa, _, exponent = text.lower().partition("e")
     if len(mantissa) > MAX_DIGITS or len(exponent) > 5:
@@ -143,7 +147,9 @@ class AtomParser:
         return self.atom()
 
     def atom(self) -> Node:
-        """The next atom. Everything that can stand inside of something else passes here, so here the depth is bounded."""
+        """The next atom. Everything that can stand inside of something else passes here, so here the depth is
+        bounded.
+        """
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise UnreadableError("nested too deeply")
@@ -200,7 +206,9 @@ class AtomParser:
             if len(word) > 4 or (len(word) > 2 and any(c in "aeiouAEIOU" for c in word)):
                 raise UnreadableError(f"a word: {word}")
             self.position -= 1
-            self.tokens[self.position : self.position + 1] = [Token("word", c, token.spaced and k == 0) for k, c in enumerate(word)]
+            self.tokens[self.position : self.position + 1] = [
+                Token("word", c, token.spaced and k == 0) for k, c in enumerate(word)
+            ]
             return self.atom()
         node = self.subscript(symbol(word))
         if word in _APPLIED and self.peek().value == "(" and node[0] == "s":
@@ -293,7 +301,9 @@ class AtomParser:
         return ("^", node, power)
 
     def function_argument(self) -> Node:
-        """What a function without its own brackets applies to: one bracket, or the product up to a sign or another function."""
+        """What a function without its own brackets applies to: one bracket, or the product up to a sign or
+        another function.
+        """
         token = self.peek()
         if token.kind == "symbol" and token.value in "([{|":
             return self.atom()  # without a power behind it: in `\sin(x)^2` the power belongs to the sine
@@ -303,9 +313,15 @@ class AtomParser:
         node = self.factor()
         while True:
             token = self.peek()
-            if (token.kind == "command" and token.value in FUNCTIONS) or (token.kind == "word" and token.value in FUNCTIONS):
+            if (token.kind == "command" and token.value in FUNCTIONS) or (
+                token.kind == "word" and token.value in FUNCTIONS
+            ):
                 return node
-            if token.kind in ("number", "word", "command") and self.starts_factor(token) and token.value not in PRODUCT_COMMANDS:
+            if (
+                token.kind in ("number", "word", "command")
+                and self.starts_factor(token)
+                and token.value not in PRODUCT_COMMANDS
+            ):
                 node = self.implicit(node)
             else:
                 return node

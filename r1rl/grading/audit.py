@@ -1,4 +1,6 @@
-"""The audit of a column of gold answers: every one must grade itself correct, and be more than a text to compare with."""
+"""The audit of a column of gold answers: every one must grade itself correct, and be more than a text to
+compare with.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from r1rl.grading.types import AnswerProblem, Outcome
 
 
 def audit_answers(answers: Iterable[Gold], grader: Grader | None = None) -> list[AnswerProblem]:
-    """The gold answers that can't be used (`fatal`) or that only the same text will match, with the reason for each.
+    """The gold answers that can't be used (`fatal`) or that only the same text will match, with the reason
+    for each.
 
     The index of a problem is the place of the answer in `answers`, from 0.
     """
@@ -38,7 +41,9 @@ def _audit(grader: Grader, index: int, answer: Gold) -> Iterator[AnswerProblem]:
         return
     grade = grader.grade("\\boxed{" + gold_text(answer) + "}", answer)
     if not grade.correct:
-        yield AnswerProblem(index, answer, grade.outcome, f"it does not grade itself correct: {grade.outcome}", fatal=True)
+        yield AnswerProblem(
+            index, answer, grade.outcome, f"it does not grade itself correct: {grade.outcome}", fatal=True
+        )
         return
     text = clean(gold_text(answer))
     if too_long(text):

@@ -1,7 +1,8 @@
-"""Whether two answers are the same, shape by shape. True and False are decisions; None hands over to the symbolic stage.
+"""Whether two answers are the same, shape by shape. True and False are decisions; None hands over to the
+symbolic stage.
 
-Shapes that can't be equal are rejected here (a list for a number, a tuple with an entry more, an interval with another end);
-only mathematics that this package can't read (`Opaque`) stays undecided.
+Shapes that can't be equal are rejected here (a list for a number, a tuple with an entry more, an interval
+with another end); only mathematics that this package can't read (`Opaque`) stays undecided.
 """
 
 from __future__ import annotations
@@ -22,17 +23,34 @@ from r1rl.grading.shapes import Answer, Based, Group, Matrix, Opaque, Ratio, Rel
 DECIMAL_DIGITS = 6
 """A decimal number stands for an exact answer when it has so many significant digits, all correct."""
 ROUNDED_DIGITS = 3
-"""A gold answer that is a decimal number of so many digits may stand for the exact value that rounds to it."""
+"""A gold answer that is a decimal number of so many digits may stand for the exact value that rounds to it.
+"""
 APPROXIMATION = 0.01
 """How far, relatively, the sides of an "approximately" may be apart."""
 
 MAX_UNMATCHED = 32
-"""So many entries of two unordered lists, not equal as text, are compared with each other; more would take too long."""
+"""So many entries of two unordered lists, not equal as text, are compared with each other; more would take
+too long.
+"""
 
 _NUMBER_WORDS = {
     word: value
     for value, word in enumerate(
-        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+        [
+            "zero",
+            "one",
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+        ]
     )
 }
 _THOUSANDS_LIST = re.compile(r"\d{1,3}(?:,\d{3})+")
@@ -85,7 +103,8 @@ class Comparer:
             return self._words(value, answer) if isinstance(value, Words) else False
         return False
 
-    # -- numbers and expressions -------------------------------------------------------------------------------------
+    # -- numbers and expressions
+    # -------------------------------------------------------------------------------------
 
     def _scalars(self, gold: Scalar, answer: Scalar) -> bool | None:
         if gold.unit and answer.unit and gold.unit != answer.unit:
@@ -113,7 +132,8 @@ class Comparer:
         return same_value(self.evaluator, left, right)
 
     def _rounds_to(self, node: Node, decimal: Scalar, cut_off: bool) -> bool:
-        """Whether the constant `node` gives the decimal number when it is rounded (`cut_off`: or cut off) to its places.
+        """Whether the constant `node` gives the decimal number when it is rounded (`cut_off`: or cut off) to
+        its places.
 
         Never when `node` is an integer: that has a shorter decimal number of its own.
         """
@@ -140,7 +160,9 @@ class Comparer:
             return None
 
     def _ratios(self, gold: Answer, answer: Answer) -> bool | None:
-        """A ratio equals another in proportion, and the fraction that it stands for; "12:00" only equals itself."""
+        """A ratio equals another in proportion, and the fraction that it stands for; "12:00" only equals
+        itself.
+        """
         if isinstance(gold, Relation) or isinstance(answer, Relation):
             return self._relations(gold, answer)
         first, second = _quotient(gold), _quotient(answer)
@@ -150,17 +172,25 @@ class Comparer:
             return None if isinstance(gold, Opaque) or isinstance(answer, Opaque) else False
         return self._same(first, second)
 
-    # -- relations ---------------------------------------------------------------------------------------------------
+    # -- relations
+    # ---------------------------------------------------------------------------------------------------
 
     def value_of(self, relation: Relation) -> Answer | None:
-        """The value that a chain of equalities gives: of `x = 5` and `\\log_2 8 = 3`; None when its sides contradict each
-        other or when it is an equation to be solved (`x + y = 1`)."""
+        """The value that a chain of equalities gives: of `x = 5` and `\\log_2 8 = 3`; None when its sides
+        contradict each other or when it is an equation to be solved (`x + y = 1`).
+        """
         if any(operator not in ("=", "~") for operator in relation.operators):
             return None
         values = [side for side in relation.sides if not is_name(side)]
         if not values:
-            return relation.sides[-1] if len(relation.sides) == 2 and not isinstance(relation.sides[1], Group) else None
-        if len(values) == len(relation.sides) and any(isinstance(v, Scalar) and symbols(v.node) for v in values[:1]):
+            return (
+                relation.sides[-1]
+                if len(relation.sides) == 2 and not isinstance(relation.sides[1], Group)
+                else None
+            )
+        if len(values) == len(relation.sides) and any(
+            isinstance(v, Scalar) and symbols(v.node) for v in values[:1]
+        ):
             return None
         first_value = next(k for k, side in enumerate(relation.sides) if not is_name(side))
         if first_value and any(is_name(side) for side in relation.sides[first_value:]):
@@ -174,7 +204,11 @@ class Comparer:
         return values[0]
 
     def _nearly(self, left: Answer, right: Answer) -> bool:
-        if not (isinstance(left, Scalar) and isinstance(right, Scalar)) or symbols(left.node) or symbols(right.node):
+        if (
+            not (isinstance(left, Scalar) and isinstance(right, Scalar))
+            or symbols(left.node)
+            or symbols(right.node)
+        ):
             return False
         a, b = self._constant(left.node), self._constant(right.node)
         if a is None or b is None:
@@ -216,14 +250,22 @@ class Comparer:
         return None if undecided else False
 
     def _rearranged(self, gold: Relation, answer: Relation) -> bool | None:
-        """Whether two equations or inequalities are the same up to a factor when everything is brought to one side."""
+        """Whether two equations or inequalities are the same up to a factor when everything is brought to one
+        side.
+        """
         sides = [*gold.sides, *answer.sides]
         if not all(isinstance(side, Scalar) for side in sides):
             return None if any(isinstance(side, Opaque) for side in sides) else False
         a, b, c, d = (side.node for side in sides if isinstance(side, Scalar))
-        return same_up_to_factor(self.evaluator, ("+", a, negate(b)), ("+", c, negate(d)), positive="=" not in gold.operators) or False
+        return (
+            same_up_to_factor(
+                self.evaluator, ("+", a, negate(b)), ("+", c, negate(d)), positive="=" not in gold.operators
+            )
+            or False
+        )
 
-    # -- intervals and unions ----------------------------------------------------------------------------------------
+    # -- intervals and unions
+    # ----------------------------------------------------------------------------------------
 
     def _regions(self, gold: Answer, answer: Answer) -> bool | None:
         first, second = as_region(gold), as_region(answer)
@@ -231,7 +273,8 @@ class Comparer:
             return None if isinstance(gold, Opaque) or isinstance(answer, Opaque) else False
         return self._unordered(first, second)
 
-    # -- groups ------------------------------------------------------------------------------------------------------
+    # -- groups
+    # ------------------------------------------------------------------------------------------------------
 
     def _groups(self, gold: Answer, answer: Answer) -> bool | None:
         if not isinstance(gold, Group) or not isinstance(answer, Group):
@@ -309,7 +352,11 @@ class Comparer:
             first, second = _flat(first), _flat(second)
         if [len(row) for row in first] != [len(row) for row in second]:
             return False
-        return _all(self.equal(a, b) for row, other in zip(first, second, strict=True) for a, b in zip(row, other, strict=True))
+        return _all(
+            self.equal(a, b)
+            for row, other in zip(first, second, strict=True)
+            for a, b in zip(row, other, strict=True)
+        )
 
 
 def _all(verdicts: Iterable[bool | None]) -> bool | None:
@@ -360,7 +407,11 @@ def _based(gold: Answer, answer: Answer) -> bool | None:
     based, other = (gold, answer) if isinstance(gold, Based) else (answer, gold)
     if isinstance(other, Relation):
         return None
-    return isinstance(other, Scalar) and isinstance(based, Based) and other.text.replace(" ", "").lstrip("0") == based.numeral
+    return (
+        isinstance(other, Scalar)
+        and isinstance(based, Based)
+        and other.text.replace(" ", "").lstrip("0") == based.numeral
+    )
 
 
 def _rows(answer: Answer) -> tuple[tuple[Answer, ...], ...] | None:

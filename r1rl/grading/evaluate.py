@@ -1,7 +1,9 @@
-"""The value of an expression tree: exact where it is rational, to 40 digits at given points otherwise, always bounded.
+"""The value of an expression tree: exact where it is rational, to 40 digits at given points otherwise, always
+bounded.
 
-Before a power, factorial or exponential is computed the size of the result is known; beyond the bounds `TooLargeError` is
-raised, so no tree, whatever it says, holds the interpreter for more than some milliseconds.
+Before a power, factorial or exponential is computed the size of the result is known; beyond the bounds
+`TooLargeError` is raised, so no tree, whatever it says, holds the interpreter for more than some
+milliseconds.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ class TooLargeError(ArithmeticError):
 
 
 class UndefinedError(ArithmeticError):
-    """The expression has no value here: a division by zero, the logarithm of zero, a bracket function of a complex number."""
+    """The expression has no value here: a division by zero, the logarithm of zero, a bracket function of a
+    complex number.
+    """
 
 
 def bits(value: Fraction) -> int:
@@ -35,7 +39,8 @@ def bits(value: Fraction) -> int:
 
 
 def exact(node: Node) -> Fraction | None:
-    """The exact value when the tree is rational by its arithmetic alone, else None (a variable, a surd, a function).
+    """The exact value when the tree is rational by its arithmetic alone, else None (a variable, a surd, a
+    function).
 
     Raises `TooLargeError`, and `UndefinedError` for a division by zero.
     """
@@ -96,7 +101,13 @@ def _exact_root(base: Fraction, exponent: Fraction) -> Fraction | None:
         return Fraction(0) if base == 0 and exponent > 0 else None
     roots = []
     for integer in (base.numerator, base.denominator):
-        root = math.isqrt(integer) if degree == 2 else round(integer ** (1 / degree)) if integer.bit_length() < 900 else 0
+        root = (
+            math.isqrt(integer)
+            if degree == 2
+            else round(integer ** (1 / degree))
+            if integer.bit_length() < 900
+            else 0
+        )
         if root**degree != integer:
             return None
         roots.append(root)
@@ -160,20 +171,27 @@ def _symbols(node: Node) -> set[str]:
 
 
 class Evaluator(threading.local):
-    """Evaluates trees to `DIGITS` digits. One arithmetic context per thread, because mpmath changes its precision as it works."""
+    """Evaluates trees to `DIGITS` digits. One arithmetic context per thread, because mpmath changes its
+    precision as it works.
+    """
 
     def __init__(self) -> None:
         self.ctx = MPContext()
         self.ctx.dps = DIGITS
-        self._functions = {name: getattr(self.ctx, name) for name in ("sin", "cos", "tan", "sec", "csc", "cot", "sinh", "cosh", "tanh")}
-        self._functions |= {"arc" + name: getattr(self.ctx, "a" + name) for name in ("sin", "cos", "tan", "sec", "csc", "cot")}
+        self._functions = {
+            name: getattr(self.ctx, name)
+            for name in ("sin", "cos", "tan", "sec", "csc", "cot", "sinh", "cosh", "tanh")
+        }
+        self._functions |= {
+            "arc" + name: getattr(self.ctx, "a" + name) for name in ("sin", "cos", "tan", "sec", "csc", "cot")
+        }
         self._functions |= {"arc" + name: getattr(self.ctx, "a" + name) for name in ("sinh", "cosh", "tanh")}
 
     def value(self, node: Node, point: Mapping[str, Any], common_log: bool = False) -> Any:
         """The value at `point` (a number for each variable), an mpf or mpc.
 
-        `common_log`: `\\log` without a base is the common logarithm, not the natural one. Raises `TooLargeError` and
-        `UndefinedError`.
+        `common_log`: `\\log` without a base is the common logarithm, not the natural one. Raises
+        `TooLargeError` and `UndefinedError`.
         """
         ctx = self.ctx
         kind = node[0]
@@ -186,7 +204,9 @@ class Evaluator(threading.local):
                 return point[name]
             return ctx.pi() if name == "pi" else ctx.e() if name == "e" else ctx.mpc(0, 1)
         if kind == "f":
-            return self._function(node[1], [self.value(child, point, common_log) for child in node[2:]], common_log)
+            return self._function(
+                node[1], [self.value(child, point, common_log) for child in node[2:]], common_log
+            )
         values = [self.value(child, point, common_log) for child in node[1:]]
         if kind == "+":
             return ctx.fsum(values)
@@ -242,7 +262,12 @@ class Evaluator(threading.local):
         """The root; of a negative number with an odd index the real one."""
         if index == 0:
             raise UndefinedError
-        if isinstance(radicand, self.ctx.mpf) and radicand < 0 and index == int(self.ctx.re(index)) and int(self.ctx.re(index)) % 2:
+        if (
+            isinstance(radicand, self.ctx.mpf)
+            and radicand < 0
+            and index == int(self.ctx.re(index))
+            and int(self.ctx.re(index)) % 2
+        ):
             return -self._power(-radicand, 1 / index)
         return self._power(radicand, 1 / index)
 

@@ -1,11 +1,13 @@
 """A parser for the expressions of answers: LaTeX and the plain notation of calculators, into a small tree.
 
 Only this grammar is read, nothing is ever evaluated as code. A tree is a tuple: ("n", Fraction), ("s", name),
-("+", a, b, ...), ("*", a, b, ...), ("/", a, b), ("^", a, b), ("f", name, argument, ...). Trees are hashable and immutable.
+("+", a, b, ...), ("*", a, b, ...), ("/", a, b), ("^", a, b), ("f", name, argument, ...). Trees are hashable
+and immutable.
 
-Conventions: implicit products bind like explicit ones and operators of the same rank associate to the left; `\\frac12` takes
-single digits, `\\sqrt12` and `x^12` take the whole number; an integer before a fraction of integers is a mixed number; `e`,
-`i` and `\\pi` are the constants; `f`, `g` and `h` before a bracket are functions, any other letter a factor.
+Conventions: implicit products bind like explicit ones and operators of the same rank associate to the left;
+`\\frac12` takes single digits, `\\sqrt12` and `x^12` take the whole number; an integer before a fraction of
+integers is a mixed number; `e`, `i` and `\\pi` are the constants; `f`, `g` and `h` before a bracket are
+functions, any other letter a factor.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ _SIGNS = frozenset(["+", "-"])
 
 
 def parse(text: str) -> Node:
-    """The tree of an expression in normal form. Raises `UnreadableError` for anything else, text and relations included."""
+    """The tree of an expression in normal form. Raises `UnreadableError` for anything else, text and
+    relations included.
+    """
     return parse_tokens(tokenize(text))
 
 
@@ -60,7 +64,9 @@ class _Parser(AtomParser):
             token = self.peek()
             if token.kind == "symbol" and token.value in "*/":
                 self.position += 1
-                if token.value == "*" and self.peek().value == "*" and self.peek().kind == "symbol":  # Python's power
+                if (
+                    token.value == "*" and self.peek().value == "*" and self.peek().kind == "symbol"
+                ):  # Python's power
                     self.position += 1
                     node = ("^", node, self.signed_factor())
                     continue
@@ -89,7 +95,12 @@ class _Parser(AtomParser):
                     if 0 < top < bottom and top.denominator == bottom.denominator == 1:
                         return ("n", left[1] + top / bottom)
                 return times(left, fraction)
-            if token.kind == "number" and token.spaced and self.peek(1).value == "/" and self.peek(2).kind == "number":
+            if (
+                token.kind == "number"
+                and token.spaced
+                and self.peek(1).value == "/"
+                and self.peek(2).kind == "number"
+            ):
                 top, bottom = number(self.take().value), number(self.peek(1).value)
                 self.position += 2
                 if 0 < top < bottom:

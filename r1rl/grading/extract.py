@@ -1,7 +1,8 @@
 """Where the answer is: the region after the thinking block, the answer tag in it, the last box in that.
 
-Every search is a forward or backward scan (`str.find`, `str.rfind`, one pass over the braces), so the time is linear in the
-length of the completion whatever the model wrote; no regular expression runs over a whole completion.
+Every search is a forward or backward scan (`str.find`, `str.rfind`, one pass over the braces), so the time is
+linear in the length of the completion whatever the model wrote; no regular expression runs over a whole
+completion.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from r1rl.grading.types import Outcome
 
 BOX_COMMANDS = ("\\boxed", "\\fbox", "\\framebox")
 MAX_JOINED_BOXES = 16
-"""So many boxes next to each other are read as one list; a longer row is no answer that a person would write."""
+"""So many boxes next to each other are read as one list; a longer row is no answer that a person would write.
+"""
 
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BARE_BOX = re.compile(r"[ \t]+([-+]?\d[\d,]*(?:\.\d+)?|[A-Za-z](?![A-Za-z]))|([0-9])")
 _MENTION = re.compile(r"[`'\".]*[ \t]+[A-Za-z]{2}")
 """What follows a box command that is only talked about: "Note that \\boxed is a command"."""
-_BETWEEN_BOXES = re.compile(r"(?:[\s,;&$]|and\b|or\b|\\text\s*\{\s*(?:and|or|,)?\s*\}|\\q?quad|\\[()\[\],;! \\])*")
+_BETWEEN_BOXES = re.compile(
+    r"(?:[\s,;&$]|and\b|or\b|\\text\s*\{\s*(?:and|or|,)?\s*\}|\\q?quad|\\[()\[\],;! \\])*"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +41,8 @@ MALFORMED = Extraction(None, Outcome.MALFORMED)
 def answer_region(completion: str, prefill: str = "") -> str | None:
     """The part of a completion that may hold the answer: what follows the last `</think>`.
 
-    None when the thinking block is open at the end. `prefill` is the end of the prompt that stands for the model's first
-    words: with "<think>" in it, a completion without `</think>` is all thoughts.
+    None when the thinking block is open at the end. `prefill` is the end of the prompt that stands for the
+    model's first words: with "<think>" in it, a completion without `</think>` is all thoughts.
     """
     closed = completion.rfind("</think>")
     region = completion if closed < 0 else completion[closed + 8 :]
@@ -61,7 +65,9 @@ def answer_tag(region: str, prefill: str = "") -> str | None:
 
 
 def closing_brace(text: str, start: int) -> int:
-    """The index of the brace that closes the one at `text[start]`; -1 when it is never closed. `\\{` and `\\}` don't count."""
+    """The index of the brace that closes the one at `text[start]`; -1 when it is never closed. `\\{` and
+    `\\}` don't count.
+    """
     depth = 0
     for match in _BRACE.finditer(text, start):
         char = match.group()
@@ -85,7 +91,9 @@ def _last_command(text: str, end: int) -> tuple[int, int]:
 
 
 def _box_content(text: str, after: int) -> tuple[str, int] | None:
-    """The argument of a box command that ends at `after`, and the index behind it; None when it is malformed or empty."""
+    """The argument of a box command that ends at `after`, and the index behind it; None when it is malformed
+    or empty.
+    """
     brace = after
     while brace < len(text) and text[brace] in " \t\n":
         brace += 1
@@ -102,9 +110,9 @@ def _box_content(text: str, after: int) -> tuple[str, int] | None:
 def last_box(text: str) -> Extraction | None:
     """The content of the last box in `text`; None when there is no box at all.
 
-    A command without an argument in the middle of a sentence is no box. A last box that is empty or never closed is
-    malformed, whatever boxes came before. Boxes that follow each other with nothing but commas, "and", "or" or mathematical
-    delimiters between them are one answer, a list.
+    A command without an argument in the middle of a sentence is no box. A last box that is empty or never
+    closed is malformed, whatever boxes came before. Boxes that follow each other with nothing but commas,
+    "and", "or" or mathematical delimiters between them are one answer, a list.
     """
     start, after = _last_command(text, len(text))
     while start >= 0 and _MENTION.match(text, after):

@@ -1,4 +1,6 @@
-"""What is refused before any parser or worker sees it: answers too long, too deep or too large to be decided in the limit."""
+"""What is refused before any parser or worker sees it: answers too long, too deep or too large to be decided
+in the limit.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ MAX_STACKED_POWERS = 3
 _BRACES = re.compile(r"\\.|[{}()\[\]]", re.DOTALL)
 _LARGE_EXPONENT = re.compile(r"\^\s*\{?\s*\d{5,}")
 _LARGE_FACTORIAL = re.compile(r"\d{5,}\s*\)?\s*!|!!!")
-_BOUNDS = re.compile(r"\\(?:sum|prod|bigcup|bigcap|int)(?![A-Za-z])[^\\]{0,40}?\^\s*\{?\s*(\d{5,}|\d+\s*\^|\d+\s*!)")
+_BOUNDS = re.compile(
+    r"\\(?:sum|prod|bigcup|bigcap|int)(?![A-Za-z])[^\\]{0,40}?\^\s*\{?\s*(\d{5,}|\d+\s*\^|\d+\s*!)"
+)
 
 
 def too_long(text: str) -> bool:
@@ -21,8 +25,9 @@ def too_long(text: str) -> bool:
 
 
 def too_costly(text: str) -> bool:
-    """Whether computer algebra would need unbounded time for what no parser of this package has read: stacked powers of
-    numbers, sums over millions of terms, factorials of large numbers, brackets nested very deeply."""
+    """Whether computer algebra would need unbounded time for what no parser of this package has read: stacked
+    powers of numbers, sums over millions of terms, factorials of large numbers, brackets nested very deeply.
+    """
     depth = deepest = 0
     powers: list[int] = []
     for match in _BRACES.finditer(text):

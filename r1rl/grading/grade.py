@@ -29,7 +29,9 @@ CACHE_SIZE = 100_000
 Decision = tuple[Outcome, Stage]
 Gold = str | int | float | None
 _PLAIN_NUMBER = re.compile(r"-?\d{1,11}(?:\.\d{1,4})?")
-"""Numbers of at most 15 digits: two of them are equal exactly when the floats that they are read as are equal."""
+"""Numbers of at most 15 digits: two of them are equal exactly when the floats that they are read as are
+equal.
+"""
 _INNER_TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
 _UNREADABLE_GOLD = frozenset(["", "nan", "null", "n/a", "[]", "{}"])
 
@@ -48,16 +50,27 @@ class _State:
 class Grader:
     """Grades completions against gold answers. Every method may be called from any thread and after a fork.
 
-    `seconds` limits one comparison in the symbolic stage; `max_workers` processes of at most `memory_bytes` each serve it.
+    `seconds` limits one comparison in the symbolic stage; `max_workers` processes of at most `memory_bytes`
+    each serve it.
     """
 
-    def __init__(self, seconds: float = DEFAULT_SECONDS, max_workers: int = DEFAULT_WORKERS, memory_bytes: int = DEFAULT_MEMORY) -> None:
+    def __init__(
+        self,
+        seconds: float = DEFAULT_SECONDS,
+        max_workers: int = DEFAULT_WORKERS,
+        memory_bytes: int = DEFAULT_MEMORY,
+    ) -> None:
         self.seconds = seconds
         self._arguments = (max_workers, memory_bytes)
         self._states: dict[int, _State] = {}
 
     def grade(
-        self, completion: str, answer: Gold, mode: Mode | str = Mode.STRICT, prefill: str = "", timeout: float | None = None
+        self,
+        completion: str,
+        answer: Gold,
+        mode: Mode | str = Mode.STRICT,
+        prefill: str = "",
+        timeout: float | None = None,
     ) -> Grade:
         """The grade of one completion; `timeout` in seconds replaces the grader's own limit."""
         return self.grade_many([completion], [answer], mode, prefill, timeout)[0]
@@ -72,7 +85,8 @@ class Grader:
     ) -> list[Grade]:
         """The grades of many completions, `answers[k]` being the gold answer of `completions[k]`.
 
-        All cheap stages run here; what is left for the symbolic stage is spread over the workers, the same pair once.
+        All cheap stages run here; what is left for the symbolic stage is spread over the workers, the same
+        pair once.
         """
         mode = Mode(mode)
         state = self._state()
@@ -128,7 +142,11 @@ class Grader:
                 return decision
         try:
             decision = decide_cheaply(state.comparer, state.golds, gold, answer)
-        except (ArithmeticError, RecursionError, ValueError):  # an answer that a rule trips over must not end a training run
+        except (
+            ArithmeticError,
+            RecursionError,
+            ValueError,
+        ):  # an answer that a rule trips over must not end a training run
             decision = (Outcome.CRASHED, Stage.STRUCTURE)
         if decision is not None:
             self._remember(state, key, decision)
@@ -141,7 +159,11 @@ class Grader:
                 state.cache.popitem(last=False)
 
     def _symbolic(
-        self, state: _State, pending: dict[tuple[str, str], list[tuple[int, str, float]]], grades: list[Grade | None], seconds: float
+        self,
+        state: _State,
+        pending: dict[tuple[str, str], list[tuple[int, str, float]]],
+        grades: list[Grade | None],
+        seconds: float,
     ) -> None:
         requests = [(clean(gold_text(gold)), clean(answer)) for gold, answer in pending]
         start = time.perf_counter()
@@ -157,9 +179,12 @@ class Grader:
                 grades[index] = Grade(decision[0], text, decision[1], before + waited)
 
 
-def extract_answer(completion: str, mode: Mode | str = Mode.STRICT, prefill: str = "", gold: str | None = None) -> Extraction:
-    """The answer of a completion by the policy of `mode`. In lenient mode the gold answer tells whether to look for a choice
-    letter; it is never compared here."""
+def extract_answer(
+    completion: str, mode: Mode | str = Mode.STRICT, prefill: str = "", gold: str | None = None
+) -> Extraction:
+    """The answer of a completion by the policy of `mode`. In lenient mode the gold answer tells whether to
+    look for a choice letter; it is never compared here.
+    """
     extraction = extract_strict(completion, prefill)
     if extraction.text is None and mode == Mode.LENIENT:
         return extract_lenient(completion, prefill, gold)
@@ -195,8 +220,12 @@ def unreadable_reason(gold: str) -> str | None:
     return None
 
 
-def decide_cheaply(comparer: Comparer, golds: Callable[[str], tuple[Answer | None, str]], gold: str, answer: str) -> Decision | None:
-    """The stages text, number and structure; None when only the symbolic stage could tell. `golds` is `read_gold`, cached."""
+def decide_cheaply(
+    comparer: Comparer, golds: Callable[[str], tuple[Answer | None, str]], gold: str, answer: str
+) -> Decision | None:
+    """The stages text, number and structure; None when only the symbolic stage could tell. `golds` is
+    `read_gold`, cached.
+    """
     shape, key = golds(gold)
     if not key or gold.strip().lower() in _UNREADABLE_GOLD:
         return Outcome.UNPARSEABLE_GOLD, Stage.EXTRACT
@@ -228,6 +257,7 @@ def _words_inside(text: str) -> list[str]:
 
 @lru_cache(maxsize=1)
 def default_grader() -> Grader:
-    """The grader behind the module's functions: one per program, made when first used. It holds the cache and the workers,
-    which are only worth having when all callers share them."""
+    """The grader behind the module's functions: one per program, made when first used. It holds the cache and
+    the workers, which are only worth having when all callers share them.
+    """
     return Grader()

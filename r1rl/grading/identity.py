@@ -1,8 +1,9 @@
 """Whether two expressions are the same: exact rationals, else their values to 40 digits at random points.
 
-Two different expressions of the kind that answers are made of agree at a random point with probability zero (Schwartz 1980,
-"Fast probabilistic algorithms for verification of polynomial identities"), so agreement at several points, to 20 digits,
-decides in both directions. The points are drawn from a fixed seed: a verdict never changes between two calls.
+Two different expressions of the kind that answers are made of agree at a random point with probability zero
+(Schwartz 1980, "Fast probabilistic algorithms for verification of polynomial identities"), so agreement at
+several points, to 20 digits, decides in both directions. The points are drawn from a fixed seed: a verdict
+never changes between two calls.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def same_value(evaluator: Evaluator, left: Node, right: Node) -> bool | None:
     return verdict
 
 
-def _same_at_points(evaluator: Evaluator, left: Node, right: Node, names: frozenset[str], common_log: bool) -> bool | None:
+def _same_at_points(
+    evaluator: Evaluator, left: Node, right: Node, names: frozenset[str], common_log: bool
+) -> bool | None:
     strict = mentions_i(left) or mentions_i(right)
     agreed_real = agreed_complex = differed_complex = 0
     for point in points(evaluator, names):
@@ -72,8 +75,9 @@ def _same_at_points(evaluator: Evaluator, left: Node, right: Node, names: frozen
 
 
 def same_up_to_factor(evaluator: Evaluator, left: Node, right: Node, positive: bool) -> bool | None:
-    """Whether left = c * right for a constant c other than 0 (`positive`: above 0): the test for two equations or inequalities
-    of the form tree = 0. None when no point could tell."""
+    """Whether left = c * right for a constant c other than 0 (`positive`: above 0): the test for two
+    equations or inequalities of the form tree = 0. None when no point could tell.
+    """
     names = symbols(left) | symbols(right)
     if symbols(left) != symbols(right):
         return False
@@ -106,7 +110,10 @@ def points(evaluator: Evaluator, names: Iterable[str]) -> Iterator[dict[str, Any
     for index in range(MAX_POINTS):
         scale = (1.0, 4.0, 0.4, 15.0)[index % 4]
         signed = index % 3 == 2
-        yield {name: ctx.mpf(scale * generator.uniform(0.2, 1.3)) * (generator.choice((-1, 1)) if signed else 1) for name in ordered}
+        yield {
+            name: ctx.mpf(scale * generator.uniform(0.2, 1.3)) * (generator.choice((-1, 1)) if signed else 1)
+            for name in ordered
+        }
 
 
 def is_real(value: Any) -> bool:

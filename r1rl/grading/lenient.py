@@ -1,8 +1,8 @@
-"""Reading answers that are neither boxed nor tagged, for benchmarks whose convention differs. Never used for training rewards
-unless a recipe asks for it: a policy soon learns to scatter numbers over its last line.
+"""Reading answers that are neither boxed nor tagged, for benchmarks whose convention differs. Never used for
+training rewards unless a recipe asks for it: a policy soon learns to scatter numbers over its last line.
 
-In this order: what stands behind "####", behind the last "the answer is" (also in other languages), the last formula, the last
-bold text, the last number; for a choice letter the last capital letter on its own.
+In this order: what stands behind "####", behind the last "the answer is" (also in other languages), the last
+formula, the last bold text, the last number; for a choice letter the last capital letter on its own.
 """
 
 # ruff: noqa: RUF001 - answers are announced in many scripts
@@ -23,7 +23,9 @@ _ANCHOR = re.compile(
 _HASHES = re.compile(r"####\s*([^\n]+)")
 _MATH = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)", re.DOTALL)
 _BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
-_NUMBER = re.compile(r"-?(?:\\?\$)?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:[.,]\d+)?(?<=\d)(?:\s*/\s*\d+)?(?:\s*(?:\\?%|percent|pct))?")
+_NUMBER = re.compile(
+    r"-?(?:\\?\$)?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:[.,]\d+)?(?<=\d)(?:\s*/\s*\d+)?(?:\s*(?:\\?%|percent|pct))?"
+)
 _BRACKETED_LETTER = re.compile(r"\(([A-J])\)|\*\*\(?([A-J])\b")
 _LETTER = re.compile(r"(?<![A-Za-z])(A(?! [a-z])|[B-HJ]|I(?=[.):]|\s*$))(?![A-Za-z'])")
 _CHOICE = re.compile(r"\(?[A-Ja-j]\)?")
@@ -38,7 +40,11 @@ def extract_lenient(completion: str, prefill: str, gold: str | None) -> Extracti
     tail = region[-TAIL:].strip()
     if not tail:
         return NO_ANSWER
-    text = _choice(tail) if gold is not None and _CHOICE.fullmatch(gold.strip().removeprefix("\\text{").removesuffix("}")) else None
+    text = (
+        _choice(tail)
+        if gold is not None and _CHOICE.fullmatch(gold.strip().removeprefix("\\text{").removesuffix("}"))
+        else None
+    )
     if text is None:
         text = _after_anchor(tail) or _short(tail) or _last_formula(tail) or _last_number(tail)
     return Extraction(text) if text else NO_ANSWER
@@ -71,7 +77,9 @@ def _after_anchor(tail: str) -> str | None:
 
 def _short(tail: str) -> str | None:
     """A completion that is nothing but an answer."""
-    return tail if tail.isascii() and len(tail) <= 40 and "\n" not in tail and len(tail.split()) <= 3 else None
+    return (
+        tail if tail.isascii() and len(tail) <= 40 and "\n" not in tail and len(tail.split()) <= 3 else None
+    )
 
 
 def _formula(match: re.Match[str]) -> str:

@@ -9,7 +9,8 @@ from r1rl.grading.shapes import Answer, Group, Relation, Words
 _NAME = re.compile(
     r"(?:[A-Za-z]|[A-Z]{2,4}|\\[A-Za-z]+ ?(?:\{[A-Za-z]+\}|[A-Za-z])?)'*"
     r"(?:_(?:\{[^{}]*\}|[A-Za-z0-9]))?(?:\^(?:\{-1\}|'|\{\\prime ?\}))?'*(?:\([^()]*\))?"
-    r"|\|[A-Z]{2}\||[A-Z]+(?::[A-Z]+)+|\\(?:angle|triangle|measuredangle) ?[A-Z]*|\\frac\{?d[a-z]\}?\{?d[a-z]\}?|d[a-z]/d[a-z]"
+    r"|\|[A-Z]{2}\||[A-Z]+(?::[A-Z]+)+|\\(?:angle|triangle|measuredangle) "
+    r"?[A-Z]*|\\frac\{?d[a-z]\}?\{?d[a-z]\}?|d[a-z]/d[a-z]"
 )
 _CONSTANT_NAMES = frozenset(["\\pi", "\\infty"])
 
@@ -19,7 +20,11 @@ def is_name(answer: Answer) -> bool:
     if isinstance(answer, Words):
         return True
     if isinstance(answer, Group):
-        return bool(answer.items) and answer.brackets in ("()", "") and all(is_name(item) for item in answer.items)
+        return (
+            bool(answer.items)
+            and answer.brackets in ("()", "")
+            and all(is_name(item) for item in answer.items)
+        )
     return _NAME.fullmatch(answer.key) is not None and answer.key not in _CONSTANT_NAMES
 
 
@@ -30,14 +35,21 @@ def name_key(answer: Answer) -> str | None:
 def same_name(first: str, second: str) -> bool:
     """Equal names; a function's name with and without its argument, and y for f(x), count as equal."""
     bare = [name.partition("(")[0] for name in (first, second)]
-    return bare[0] == bare[1] or ("y" in (first, second) and any(name.endswith("(x)") for name in (first, second)))
+    return bare[0] == bare[1] or (
+        "y" in (first, second) and any(name.endswith("(x)") for name in (first, second))
+    )
 
 
 def by_name(group: Group) -> dict[str, Answer] | None:
     """The values by name when every item is `name = value` with another name, else None."""
     named: dict[str, Answer] = {}
     for item in group.items:
-        if not isinstance(item, Relation) or item.operators != ("=",) or not is_name(item.sides[0]) or item.sides[0].key in named:
+        if (
+            not isinstance(item, Relation)
+            or item.operators != ("=",)
+            or not is_name(item.sides[0])
+            or item.sides[0].key in named
+        ):
             return None
         named[item.sides[0].key] = item.sides[1]
     return named if len(named) > 1 else None

@@ -1,7 +1,8 @@
-"""The normal form of an answer: the same mathematics spelled one way, so that most right answers are equal as text.
+"""The normal form of an answer: the same mathematics spelled one way, so that most right answers are equal as
+text.
 
-No step changes a value: layout commands go, synonyms become one command, Unicode becomes LaTeX. What is left is LaTeX that
-the tokenizer reads.
+No step changes a value: layout commands go, synonyms become one command, Unicode becomes LaTeX. What is left
+is LaTeX that the tokenizer reads.
 """
 
 # ruff: noqa: RUF001 - the Unicode characters that look like ASCII are what this module replaces
@@ -37,7 +38,9 @@ _LAYOUT = frozenset(
         "nonumber", "hfill", "mathbf", "mathit", "boldsymbol", "bm",
     ]
 )  # fmt: skip
-_SPACES = frozenset(["quad", "qquad", " ", ";", ":", ">", "enspace", "thinspace", "\n", "newline", "hspace", "\\ "])
+_SPACES = frozenset(
+    ["quad", "qquad", " ", ";", ":", ">", "enspace", "thinspace", "\n", "newline", "hspace", "\\ "]
+)
 _SYNONYMS = {
     "dfrac": "\\frac", "tfrac": "\\frac", "cfrac": "\\frac", "dbinom": "\\binom", "tbinom": "\\binom", "le": "\\leq",
     "leqslant": "\\leq", "ge": "\\geq", "geqslant": "\\geq", "ne": "\\neq", "lt": "<", "gt": ">", "$": "", "%": "%",
@@ -100,7 +103,9 @@ def clean(text: str) -> str:
         text = _from_unicode(text)
     if "\\" in text:
         if "\\begin" not in text:
-            text = text.replace("\\\\", "\\")  # doubled backslashes of a badly escaped file; in a matrix they end a row
+            text = text.replace(
+                "\\\\", "\\"
+            )  # doubled backslashes of a badly escaped file; in a matrix they end a row
         text = _DELIMITER.sub("", text)
         text = _NAMED_SPACE.sub(" ", text)
         text = _THIN_SPACED.sub(r"\1", text)
@@ -131,12 +136,16 @@ _NOT_LETTERS_OR_SIGNS = re.compile(r"[^\w.:+\-/]+|\.(?!\d)")
 
 
 def text_key(cleaned: str) -> str:
-    """What two answers must share to be equal as text: the normal form without spaces, text commands and idle braces."""
+    """What two answers must share to be equal as text: the normal form without spaces, text commands and idle
+    braces.
+    """
     return _KEY_BRACES.sub(r"\1", _KEY_SPACES.sub("", _KEY_TEXT.sub(r" \1 ", cleaned).rstrip(" .")))
 
 
 def words_key(words: str) -> str:
-    """What two answers in words must share: the letters in lower case; beside digits also signs, points and colons."""
+    """What two answers in words must share: the letters in lower case; beside digits also signs, points and
+    colons.
+    """
     words = words.lower()
     drop = _NOT_LETTERS_OR_SIGNS if any(char.isdigit() for char in words) else _NOT_LETTERS
     return drop.sub("", words) or words.strip()

@@ -1,8 +1,8 @@
 """Reading an answer: from its normal form to its shape (see `shapes`).
 
-`read` never fails: what no rule reads is `Opaque`, which equals another answer only as text or by the symbolic stage. The
-rules are tried in a fixed order, from the least to the most binding separator: words, matrices, lists, relations, unions,
-brackets, numerals with a base, ratios, and at last one expression.
+`read` never fails: what no rule reads is `Opaque`, which equals another answer only as text or by the
+symbolic stage. The rules are tried in a fixed order, from the least to the most binding separator: words,
+matrices, lists, relations, unions, brackets, numerals with a base, ratios, and at last one expression.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ MAX_DEPTH = 12
 _WORDS = re.compile(r"[A-Za-z][A-Za-z'\-\s.,!?\"()&]*")
 _ONLY_TEXT = re.compile(r"\\text ?\{((?:[^{}\\]|\\.)*)\}")
 _AND_OR = re.compile(
-    r"(?:,\s*)?(?:\\text ?\{\s*(?:and|or|or else|,|;)?\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\l(?:or|and)(?![A-Za-z]))\s*,?"
+    r"(?:,\s*)?(?:\\text ?\{\s*(?:and|or|or "
+    r"else|,|;)?\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\l(?:or|and)(?![A-Za-z]))\s*,?"
 )
 _COMMA = re.compile(",")
 _COLON = re.compile(":")
@@ -34,17 +35,37 @@ _OPERATORS = {
 }  # fmt: skip
 _FLIPPED = {">": "<", ">=": "<="}
 _MEMBER = re.compile(r"^[A-Za-z](?:_\{?\w+\}?)? ?\\in(?![A-Za-z])\s*")
-_MATRIX = re.compile(r"^\\begin ?\{([pbvBV]?matrix|array|smallmatrix)\}(?: ?\{[lcr| ]*\})?(.*)\\end ?\{\1\}$", re.DOTALL)
-_BASED = re.compile(r"^(?:\\text ?\{)?([0-9A-Fa-f.]+)\}? ?_ ?(?:(\d)|\{ ?(?:\\text ?\{)?(\d{1,2})\}?\}?)(?:\\text ?\{[a-z]+\})?$")
+_MATRIX = re.compile(
+    r"^\\begin ?\{([pbvBV]?matrix|array|smallmatrix)\}(?: ?\{[lcr| ]*\})?(.*)\\end ?\{\1\}$", re.DOTALL
+)
+_BASED = re.compile(
+    r"^(?:\\text ?\{)?([0-9A-Fa-f.]+)\}? ?_ ?(?:(\d)|\{ ?(?:\\text ?\{)?(\d{1,2})\}?\}?)(?:\\text "
+    r"?\{[a-z]+\})?$"
+)
 _NUMBER_LIKE = re.compile(r"^[-+]?[\d.,]+$")
 _THOUSANDS = re.compile(r"^[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?$")
-_REALS = re.compile(r"^(?:\\mathbb ?\{?R\}?|\\text ?\{R\}|\\text ?\{all real numbers\}|all real numbers|all reals)$", re.IGNORECASE)
+_REALS = re.compile(
+    r"^(?:\\mathbb ?\{?R\}?|\\text ?\{R\}|\\text ?\{all real numbers\}|all real numbers|all reals)$",
+    re.IGNORECASE,
+)
 _CHOICE = re.compile(r"^(?:\\text ?\{)?\(?([A-Z])[).:](?:\})?(?:\s+|$)(.*)$")
 
-_BRACKETS = (("(", ")"), ("(", "]"), ("[", ")"), ("[", "]"), ("\\{", "\\}"), ("{", "}"), ("]", "["), ("]", "]"), ("[", "["))
+_BRACKETS = (
+    ("(", ")"),
+    ("(", "]"),
+    ("[", ")"),
+    ("[", "]"),
+    ("\\{", "\\}"),
+    ("{", "}"),
+    ("]", "["),
+    ("]", "]"),
+    ("[", "["),
+)
 _OTHER_CHOICE = re.compile(r"\b(?:or|and|not)\b|(?<![A-Za-z\\])[A-Z](?![A-Za-z])")
 
-EMPTY_SET_NAMES = frozenset(["\\emptyset", "\\{\\}", "\\{ \\}", "emptyset", "\\text{empty set}", "empty set", "the empty set"])
+EMPTY_SET_NAMES = frozenset(
+    ["\\emptyset", "\\{\\}", "\\{ \\}", "emptyset", "\\text{empty set}", "empty set", "the empty set"]
+)
 
 
 def read(text: str) -> Answer:
@@ -72,7 +93,11 @@ def _read(text: str, depth: int) -> Answer:
 
 def _read_number(text: str, depth: int) -> Answer | None:
     """Plain numbers, the common case, without looking for anything else."""
-    return read_scalar(text) if _NUMBER_LIKE.match(text) and (text.count(",") == 0 or _THOUSANDS.match(text)) else None
+    return (
+        read_scalar(text)
+        if _NUMBER_LIKE.match(text) and (text.count(",") == 0 or _THOUSANDS.match(text))
+        else None
+    )
 
 
 def _read_words(text: str, depth: int) -> Answer | None:
@@ -130,10 +155,16 @@ def _read_list(text: str, depth: int) -> Answer | None:
             return Opaque(text)
         joined_by_or = separator is _AND_OR
         items = _items(parts, depth)
-        if separator is _SEMICOLON and len(items) > len(parts):  # "p = 5, q = 2; p = 7, q = 2" are two answers of two entries
+        if separator is _SEMICOLON and len(items) > len(
+            parts
+        ):  # "p = 5, q = 2; p = 7, q = 2" are two answers of two entries
             entries = [_read(part, depth + 1) for part in parts]
             if all(isinstance(entry, Group) for entry in entries):
-                items = tuple(Group(entry.text, entry.items, entry.brackets or "()") for entry in entries if isinstance(entry, Group))
+                items = tuple(
+                    Group(entry.text, entry.items, entry.brackets or "()")
+                    for entry in entries
+                    if isinstance(entry, Group)
+                )
         if joined_by_or and all(isinstance(item, Relation) and "=" not in item.operators for item in items):
             return Union(text, items)
         return Group(text, items, "")
@@ -141,7 +172,9 @@ def _read_list(text: str, depth: int) -> Answer | None:
 
 
 def _without_thousands(text: str) -> str:
-    """The text with the commas inside numbers such as 1,024 taken out, as far as these stand outside of brackets."""
+    """The text with the commas inside numbers such as 1,024 taken out, as far as these stand outside of
+    brackets.
+    """
     level = depths(text) if _THOUSANDS_COMMA.search(text) else None
     if level is None:
         return text
@@ -195,7 +228,9 @@ def _read_union(text: str, depth: int) -> Answer | None:
 
 
 def _read_brackets(text: str, depth: int) -> Answer | None:
-    """A tuple, set or interval when one pair of brackets holds the whole text; plain grouping brackets are taken off."""
+    """A tuple, set or interval when one pair of brackets holds the whole text; plain grouping brackets are
+    taken off.
+    """
     for opening, closing in _BRACKETS:
         if text.startswith(opening) and text.endswith(closing) and len(text) > len(opening) + len(closing):
             break
@@ -211,14 +246,20 @@ def _read_brackets(text: str, depth: int) -> Answer | None:
             return None
         brackets = {"]": "(", "[": "["}[brackets[0]] + {"[": ")", "]": "]"}[brackets[1]]
     parts = split_top(inner, _SEMICOLON) or split_top(inner, _COMMA) or [inner.strip()]
-    if (len(parts) == 1 and brackets in ("()", "[]")) or (brackets == "{}" and opening == "{" and len(parts) == 1):
+    if (len(parts) == 1 and brackets in ("()", "[]")) or (
+        brackets == "{}" and opening == "{" and len(parts) == 1
+    ):
         inner = inner.strip()
         if depth == 0 and len(inner) == 1 and inner.isalpha():
             return Words(inner)  # (B), a choice
         return _read(inner, depth + 1) if inner else None
     if len(parts) > MAX_ITEMS or not all(parts):
         return Opaque(text)
-    return Group(text, _items(parts, depth) if brackets == "{}" else tuple(_read(part, depth + 1) for part in parts), brackets)
+    return Group(
+        text,
+        _items(parts, depth) if brackets == "{}" else tuple(_read(part, depth + 1) for part in parts),
+        brackets,
+    )
 
 
 def _read_based(text: str, depth: int) -> Answer | None:
@@ -260,6 +301,8 @@ _READERS = (
 
 
 def choice_letter(text: str) -> str | None:
-    """The letter of "B. 5", "(B) 5" or "B: 5"; None when the text does not begin like a choice, or names another one too."""
+    """The letter of "B. 5", "(B) 5" or "B: 5"; None when the text does not begin like a choice, or names
+    another one too.
+    """
     match = _CHOICE.match(text)
     return match.group(1) if match and not _OTHER_CHOICE.search(match.group(2)) else None

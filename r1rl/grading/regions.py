@@ -16,7 +16,9 @@ def as_region(answer: Answer) -> tuple[Answer, ...] | None:
         if any(part is None for part in parts):
             return None
         return tuple(item for part in parts if part is not None for item in part)
-    if isinstance(answer, Group) and (answer.brackets == "{}" or (len(answer.items) == 2 and answer.brackets in _INTERVALS)):
+    if isinstance(answer, Group) and (
+        answer.brackets == "{}" or (len(answer.items) == 2 and answer.brackets in _INTERVALS)
+    ):
         return (answer,)
     if isinstance(answer, Relation) and has_inequality(answer):
         return _interval(answer)
@@ -26,7 +28,11 @@ def as_region(answer: Answer) -> tuple[Answer, ...] | None:
 def _interval(relation: Relation) -> tuple[Answer, ...] | None:
     """The interval of an inequality about one variable: `x > 5`, `1 <= x < 2`, `x != 0`."""
     sides, operators = relation.sides, relation.operators
-    variables = [k for k, side in enumerate(sides) if isinstance(side, Scalar) and side.node[0] == "s" and symbols(side.node) - {"infty"}]
+    variables = [
+        k
+        for k, side in enumerate(sides)
+        if isinstance(side, Scalar) and side.node[0] == "s" and symbols(side.node) - {"infty"}
+    ]
     if len(variables) != 1 or len(sides) > 3 or (len(sides) == 3 and variables != [1]):
         return None
     variable = sides[variables[0]]
@@ -34,11 +40,18 @@ def _interval(relation: Relation) -> tuple[Answer, ...] | None:
     bounds = [side for side in sides if side is not variable]
     for bound in bounds:
         values = bound.items if isinstance(bound, Group) else (bound,)
-        if not all(isinstance(value, Scalar) and variable.node[1] not in symbols(value.node) for value in values):
+        if not all(
+            isinstance(value, Scalar) and variable.node[1] not in symbols(value.node) for value in values
+        ):
             return None
     if operators == ("!=",):
         return _without(bounds[0], relation.text)
-    if "!=" in operators or "=" in operators or "~" in operators or any(isinstance(bound, Group) for bound in bounds):
+    if (
+        "!=" in operators
+        or "=" in operators
+        or "~" in operators
+        or any(isinstance(bound, Group) for bound in bounds)
+    ):
         return None
     low, high = (read("-\\infty"), read("\\infty"))
     left = right = "("
@@ -56,7 +69,10 @@ def _without(excluded: Answer, text: str) -> tuple[Answer, ...] | None:
     """The two open intervals around one excluded number."""
     if isinstance(excluded, Group):
         return None
-    return (Group(text, (read("-\\infty"), excluded), "()"), Group(text + "'", (excluded, read("\\infty")), "()"))
+    return (
+        Group(text, (read("-\\infty"), excluded), "()"),
+        Group(text + "'", (excluded, read("\\infty")), "()"),
+    )
 
 
 def has_inequality(relation: Relation) -> bool:

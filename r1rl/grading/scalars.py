@@ -10,11 +10,15 @@ from r1rl.grading.tokens import Token, UnreadableError, tokenize
 from r1rl.grading.units import split_degree, split_percent, split_unit, strip_lead
 
 _DECIMAL = re.compile(r"^[-+]?(\d[\d,]*)?\.(\d+)$")
-_SCIENTIFIC = re.compile(r"^[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:\s*(?:\\times|\\cdot)\s*10\s*\^\s*(?:\{\s*-?\d+\s*\}|\d)|[eE][-+]?\d+)$")
+_SCIENTIFIC = re.compile(
+    r"^[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:\s*(?:\\times|\\cdot)\s*10\s*\^\s*(?:\{\s*-?\d+\s*\}|\d)|[eE][-+]?\d+)$"
+)
 
 
 def read_scalar(text: str) -> Answer | None:
-    """One expression with its unit, or the list of the two that a plus-minus sign stands for; None when it can't be read."""
+    """One expression with its unit, or the list of the two that a plus-minus sign stands for; None when it
+    can't be read.
+    """
     body = strip_lead(text)
     body, unit = split_unit(body)
     body, percent = split_percent(body)
@@ -52,6 +56,9 @@ def _plus_minus(tokens: list[Token]) -> list[list[Token]]:
         return [tokens]
     upper, lower = {"pm": "+", "mp": "-"}, {"pm": "-", "mp": "+"}
     return [
-        [Token("symbol", signs[t.value], t.spaced) if t.kind == "command" and t.value in signs else t for t in tokens]
+        [
+            Token("symbol", signs[t.value], t.spaced) if t.kind == "command" and t.value in signs else t
+            for t in tokens
+        ]
         for signs in (upper, lower)
     ]

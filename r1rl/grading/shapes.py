@@ -1,4 +1,6 @@
-"""The shapes of answers: a scalar, words, a list, tuple, set or interval, a union, a matrix, a chain of relations."""
+"""The shapes of answers: a scalar, words, a list, tuple, set or interval, a union, a matrix, a chain of
+relations.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ class Scalar(Answer):
 
 @dataclass(frozen=True)
 class Group(Answer):
-    """Several answers. `brackets` is "" for a bare list, "{}" for a set, else the two delimiters: "()", "[]", "(]", "[)"."""
+    """Several answers. `brackets` is "" for a bare list, "{}" for a set, else the two delimiters: "()", "[]",
+    "(]", "[)".
+    """
 
     items: tuple[Answer, ...]
     brackets: str
@@ -80,7 +84,9 @@ class Matrix(Answer):
 
 @dataclass(frozen=True)
 class Relation(Answer):
-    """A chain `sides[0] operators[0] sides[1] ...` of "=", "<", "<=", "!=", "~" (approximately); ">" is turned round."""
+    """A chain `sides[0] operators[0] sides[1] ...` of "=", "<", "<=", "!=", "~" (approximately); ">" is
+    turned round.
+    """
 
     sides: tuple[Answer, ...]
     operators: tuple[str, ...]

@@ -1,7 +1,7 @@
 """The last stage: computer algebra through math-verify, for mathematics that the parser here can't read.
 
-Runs in worker processes only. A "yes" of math-verify counts only when both sides, as it understood them, are the same
-structure, or agree at random points to 25 digits: its reading of an answer can drop a part of it.
+Runs in worker processes only. A "yes" of math-verify counts only when both sides, as it understood them, are
+the same structure, or agree at random points to 25 digits: its reading of an answer can drop a part of it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ DIGITS = 30
 AGREE = sympy.Float("1e-20", DIGITS)
 POINTS = 4
 _EXAMPLES = (
-    "y = \\sqrt[3]{x} + e^{-x}", "\\sum_{k=0}^{n-1} F_k x^k", "\\int_0^1 \\frac{x}{2} dx", "\\lim_{x\\to 0} \\frac{\\sin(x)}{x}",
-    "\\begin{pmatrix}1 & 2 \\\\ 3 & 4\\end{pmatrix}", "\\{x|x=3k,k\\in \\mathbb{Z}\\}", "(-\\infty, 2] \\cup (3, \\infty)",
+    "y = \\sqrt[3]{x} + "
+    "e^{-x}", "\\sum_{k=0}^{n-1} F_k x^k", "\\int_0^1 \\frac{x}{2} dx", "\\lim_{x\\to 0} \\frac{\\sin(x)}{x}",
+    "\\begin{pmatrix}1 & 2 \\\\ 3 & "
+    "4\\end{pmatrix}", "\\{x|x=3k,k\\in \\mathbb{Z}\\}", "(-\\infty, 2] \\cup (3, \\infty)",
 )  # fmt: skip
 _CONFIG = (LatexExtractionConfig(boxed_match_priority=0),)
 
@@ -41,7 +43,9 @@ def warm_up() -> None:
 
 
 def _parse(text: str) -> Any | None:
-    parsed = parse("\\boxed{" + text + "}", extraction_config=_CONFIG, fallback_mode="no_fallback", parsing_timeout=None)
+    parsed = parse(
+        "\\boxed{" + text + "}", extraction_config=_CONFIG, fallback_mode="no_fallback", parsing_timeout=None
+    )
     return parsed[0] if parsed and not isinstance(parsed[0], str) else None
 
 

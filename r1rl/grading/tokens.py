@@ -1,5 +1,6 @@
-"""The tokens of an answer in normal form, each with the brackets that it is inside of: what the structure and the expression
-parsers share."""
+"""The tokens of an answer in normal form, each with the brackets that it is inside of: what the structure and
+the expression parsers share.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,9 @@ class UnreadableError(ValueError):
 
 
 class Token(NamedTuple):
-    """One token: `kind` is number, command, word, symbol or text; `value` its text (a command without its backslash)."""
+    """One token: `kind` is number, command, word, symbol or text; `value` its text (a command without its
+    backslash).
+    """
 
     kind: str
     value: str
@@ -32,7 +35,9 @@ class Token(NamedTuple):
 
 
 def tokenize(text: str) -> list[Token]:
-    """The tokens of `text`; `\\text{...}` is one token of kind "text". Raises `UnreadableError` on an unclosed text group."""
+    """The tokens of `text`; `\\text{...}` is one token of kind "text". Raises `UnreadableError` on an
+    unclosed text group.
+    """
     tokens: list[Token] = []
     position, end, spaced = 0, len(text), False
     while position < end:
@@ -54,7 +59,9 @@ def tokenize(text: str) -> list[Token]:
 
 
 def _group(text: str, start: int) -> tuple[str, int]:
-    """The content of the brace group that begins at or behind `start` (behind spaces), and the index behind it."""
+    """The content of the brace group that begins at or behind `start` (behind spaces), and the index behind
+    it.
+    """
     while start < len(text) and text[start] == " ":
         start += 1
     close = closing_brace(text, start) if text[start : start + 1] == "{" else -1
@@ -70,8 +77,8 @@ _BRACKET = re.compile(r"\\[{}]|\\(?:begin|end) ?\{[A-Za-z*]+\}|\\[A-Za-z]+|[(){}
 def depths(text: str) -> list[int] | None:
     """For each character, how many brackets it is inside of; None when the brackets don't match.
 
-    An environment counts as a bracket. A half-open interval closes "(" with "]" and "[" with ")", so round and square brackets
-    may close each other.
+    An environment counts as a bracket. A half-open interval closes "(" with "]" and "[" with ")", so round
+    and square brackets may close each other.
     """
     result = [0] * len(text)
     stack: list[str] = []

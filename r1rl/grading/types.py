@@ -1,4 +1,6 @@
-"""What a grade is: the typed outcome of one completion, the modes of reading it, and a defect of a gold answer."""
+"""What a grade is: the typed outcome of one completion, the modes of reading it, and a defect of a gold
+answer.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +9,20 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """How grading one completion ended. Only `CORRECT` earns a reward; every other outcome is counted under its own name."""
+    """How grading one completion ended. Only `CORRECT` earns a reward; every other outcome is counted under
+    its own name.
+    """
 
     CORRECT = "correct"
     WRONG = "wrong"
     NO_ANSWER = "no_answer"  # nothing in the answer region is an answer, or the thinking never ended
     MALFORMED = "malformed"  # the last box or tag is empty or never closed
     UNPARSEABLE_GOLD = "unparseable_gold"  # the data are at fault, not the completion
-    TIMEOUT = "timeout"  # could not be decided within the limit: refused beforehand (stage "gate") or killed (stage "symbolic")
-    CRASHED = "crashed"  # a worker process died, most often of its memory limit, or a rule failed on the answer
+    # could not be decided within the limit: refused beforehand (stage "gate") or killed (stage "symbolic")
+    TIMEOUT = "timeout"
+    CRASHED = (
+        "crashed"  # a worker process died, most often of its memory limit, or a rule failed on the answer
+    )
 
 
 class Stage(StrEnum):

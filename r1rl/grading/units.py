@@ -1,6 +1,7 @@
 """Units, currencies and percent signs: told apart from the number that they belong to.
 
-A unit may be left out or added, never changed: "15 cm" equals "15" and "15 centimeters", not "15 m". No unit is converted.
+A unit may be left out or added, never changed: "15 cm" equals "15" and "15 centimeters", not "15 m". No unit
+is converted.
 """
 
 from __future__ import annotations
@@ -8,12 +9,20 @@ from __future__ import annotations
 import re
 
 _ALIASES = {
-    "cm": "centimeter centimetre", "mm": "millimeter millimetre", "m": "meter metre", "km": "kilometer kilometre",
-    "in": "inch inche", "ft": "foot feet", "yd": "yard", "mi": "mile", "g": "gram gramme gm", "kg": "kilogram kilo", "mg": "milligram",
-    "lb": "pound", "oz": "ounce", "s": "sec second", "min": "minute", "h": "hr hour", "day": "", "week": "wk", "month": "",
+    "cm": "centimeter "
+          "centimetre", "mm": "millimeter millimetre", "m": "meter metre", "km": "kilometer kilometre",
+    "in": "inch "
+          "inche", "ft": "foot "
+                         "feet", "yd": "yard", "mi": "mile", "g": "gram gramme "
+                                                                  "gm", "kg": "kilogram "
+                                                                              "kilo", "mg": "milligram",
+    "lb": "pound", "oz": "ounce", "s": "sec "
+                                       "second", "min": "minute", "h": "hr "
+                                                                       "hour", "day": "", "week": "wk", "month": "",
     "year": "yr", "ml": "milliliter millilitre", "l": "liter litre", "mph": "", "kph": "kmh", "degree": "deg",
     "dollar": "usd", "cent": "", "euro": "eur", "yuan": "rmb", "rupee": "rs", "radian": "rad", "unit": "", "square": "sq",
-    "cubic": "cu", "j": "joule", "n": "newton", "w": "watt", "v": "volt", "a": "ampere amp", "hz": "hertz", "k": "kelvin",
+    "cubic": "cu", "j": "joule", "n": "newton", "w": "watt", "v": "volt", "a": "ampere "
+                                                                               "amp", "hz": "hertz", "k": "kelvin",
     "pa": "pascal", "people": "person", "gallon": "gal", "nm": "", "kj": "", "kw": "", "mhz": "", "mol": "mole",
     "gb": "", "mb": "", "percent": "pct percentage",
 }  # fmt: skip
@@ -30,9 +39,16 @@ _WORD = re.compile(r"[A-Za-z]+")
 _TAIL_PART = re.compile(r"\\text ?\{([^{}]*)\}|([\s/.,]|\\cdot(?![A-Za-z])|\^ ?\{?-?\d\}?|per\b)")
 _BARE_UNIT = re.compile(r"[A-Za-z]+(?:\.|\s?\^[23])?(?:(?:\s*/\s*|\s+)[A-Za-z]+(?:\.|\s?\^[23])?)*")
 _CURRENCY = re.compile(r"^(?:\\euro ?|\\pounds ?|US\$?\s*|USD\s*|Rs\.?\s*|EUR\s*|RMB\s*)(?=[-\d.])")
-_PERCENT = re.compile(r"\s*(?:%|\\text ?\{\s*(?:percent|pct|%)\s*\}|\bpercent(?:age)?|\bpct)\s*$", re.IGNORECASE)
-_DEGREE = re.compile(r"\s*(?:\^ ?\{? ?\\circ ?\}?|\\text ?\{\s*degrees?\s*\}|\bdegrees?|\bdeg)\s*(?:C|F|\\text ?\{\s*[CF]\s*\})?\s*$")
-_APPROXIMATE = re.compile(r"^(?:\\approx ?|\\sim ?|~|about |approximately |\\text ?\{\s*(?:about|approximately)\s*\})\s*")
+_PERCENT = re.compile(
+    r"\s*(?:%|\\text ?\{\s*(?:percent|pct|%)\s*\}|\bpercent(?:age)?|\bpct)\s*$", re.IGNORECASE
+)
+_DEGREE = re.compile(
+    r"\s*(?:\^ ?\{? ?\\circ ?\}?|\\text ?\{\s*degrees?\s*\}|\bdegrees?|\bdeg)\s*(?:C|F|\\text "
+    r"?\{\s*[CF]\s*\})?\s*$"
+)
+_APPROXIMATE = re.compile(
+    r"^(?:\\approx ?|\\sim ?|~|about |approximately |\\text ?\{\s*(?:about|approximately)\s*\})\s*"
+)
 
 
 def split_percent(text: str) -> tuple[str, bool]:
@@ -81,7 +97,11 @@ def _split_bare(text: str) -> tuple[str, str | None]:
     tail = text[letter.start() :]
     words = _WORD.findall(tail)
     spaced = text[letter.start() - 1] == " "
-    if len(words) > 4 or not _BARE_UNIT.fullmatch(tail) or not all(_is_bare_unit(word, spaced) for word in words):
+    if (
+        len(words) > 4
+        or not _BARE_UNIT.fullmatch(tail)
+        or not all(_is_bare_unit(word, spaced) for word in words)
+    ):
         return text, None
     return text[: letter.start()].rstrip(), canonical(tail)
 

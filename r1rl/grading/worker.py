@@ -1,12 +1,13 @@
 """The process behind the symbolic stage: `python -m r1rl.grading.worker FD MEMORY`.
 
-It imports the computer algebra once and then forks a worker for every socket that it is handed over the control socket FD, so
-that a worker that had to be killed is replaced in milliseconds. This process itself computes nothing and has one thread, so it
-always answers and may always fork. It ends, with every worker, when the control socket closes or its parent is gone.
+It imports the computer algebra once and then forks a worker for every socket that it is handed over the
+control socket FD, so that a worker that had to be killed is replaced in milliseconds. This process itself
+computes nothing and has one thread, so it always answers and may always fork. It ends, with every worker,
+when the control socket closes or its parent is gone.
 
-Messages on the control socket are lines: "S", with a socket attached, starts a worker on it; "K" and a process id kills one. On
-a worker's socket: the worker greets with its process id; then requests `[gold, answer, seconds]` and replies `[verdict]`, each
-a line of JSON.
+Messages on the control socket are lines: "S", with a socket attached, starts a worker on it; "K" and a
+process id kills one. On a worker's socket: the worker greets with its process id; then requests `[gold,
+answer, seconds]` and replies `[verdict]`, each a line of JSON.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ def _fork(control: socket.socket, fd: int, memory_bytes: int) -> int:
 
 
 def _kill(pid: int, workers: set[int]) -> None:
-    """Kill a worker that this process started and has not reaped yet: the id can't have been given to another process."""
+    """Kill a worker that this process started and has not reaped yet: the id can't have been given to another
+    process.
+    """
     if pid in workers:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -98,7 +101,9 @@ def _serve(connection: socket.socket, memory_bytes: int) -> None:
 
 
 def _limit_cpu(seconds: float) -> None:
-    """The kernel ends this process when it computes for much longer than its limit, should nobody be left to kill it."""
+    """The kernel ends this process when it computes for much longer than its limit, should nobody be left to
+    kill it.
+    """
     usage = resource.getrusage(resource.RUSAGE_SELF)
     soft = int(usage.ru_utime + usage.ru_stime + seconds) + 2
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))

@@ -1,9 +1,10 @@
-"""A pool of killable processes for the symbolic stage, with a limit per request that holds whatever a request computes.
+"""A pool of killable processes for the symbolic stage, with a limit per request that holds whatever a request
+computes.
 
-The limit is kept from outside: the caller waits on the worker's socket and has the worker killed when the time is over, which
-neither threads nor signals could do to a computation that holds the interpreter lock. Processes are started through
-`subprocess` from a module of their own, so a script needs no `if __name__ == "__main__"` and nothing of the caller (threads,
-CUDA, open files) is inherited.
+The limit is kept from outside: the caller waits on the worker's socket and has the worker killed when the
+time is over, which neither threads nor signals could do to a computation that holds the interpreter lock.
+Processes are started through `subprocess` from a module of their own, so a script needs no `if __name__ ==
+"__main__"` and nothing of the caller (threads, CUDA, open files) is inherited.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class _Worker:
         """Send its request; from now on the limit counts."""
         self.deadline = time.monotonic() + batch.seconds
         with contextlib.suppress(OSError):  # it died while idle; reading from it says so
-            self.connection.sendall(json.dumps([*batch.requests[self.request], batch.seconds]).encode() + b"\n")
+            self.connection.sendall(
+                json.dumps([*batch.requests[self.request], batch.seconds]).encode() + b"\n"
+            )
 
     def read_line(self) -> bytes | None:
         """The next line when it has come whole, b"" when not, None when the worker is gone."""
@@ -85,7 +88,8 @@ class _Batch:
 
 
 class WorkerPool:
-    """At most `max_workers` processes, each with at most `memory_bytes` of address space; started when first needed.
+    """At most `max_workers` processes, each with at most `memory_bytes` of address space; started when first
+    needed.
 
     Safe to use from several threads. Not usable in another process than the one that made it (see `Grader`).
     """
@@ -146,13 +150,19 @@ class WorkerPool:
             batch.verdicts[worker.request] = json.loads(line)[0]
             self._release(worker, batch, selector, alive=True)
 
-    def _lose(self, worker: _Worker, outcome: Outcome, batch: _Batch, selector: selectors.BaseSelector) -> None:
-        """A worker died or ran out of time. One that never greeted says nothing about its request, which is tried again once."""
+    def _lose(
+        self, worker: _Worker, outcome: Outcome, batch: _Batch, selector: selectors.BaseSelector
+    ) -> None:
+        """A worker died or ran out of time. One that never greeted says nothing about its request, which is
+        tried again once.
+        """
         if worker.pid is None:
             with self._condition:
                 message = self._stop_process()
             if batch.starts_left == 0:
-                raise WorkersUnavailableError(f"The grading workers can't be started: {message or 'they did not answer'}")
+                raise WorkersUnavailableError(
+                    f"The grading workers can't be started: {message or 'they did not answer'}"
+                )
             batch.starts_left -= 1
             batch.waiting.appendleft(worker.request)
         else:
@@ -180,7 +190,9 @@ class WorkerPool:
 
     def abandon(self) -> None:
         """Let go of what was inherited by a fork, without touching the processes: they belong to the parent."""
-        for connection in [worker.connection for worker in self._idle] + ([self._control] if self._control else []):
+        for connection in [worker.connection for worker in self._idle] + (
+            [self._control] if self._control else []
+        ):
             connection.close()
         if self._process is not None:
             self._process.returncode = 0  # not a child of this process: nothing to wait for
@@ -238,7 +250,15 @@ class WorkerPool:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process lives
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-W", "ignore", "-m", "r1rl.grading.worker", str(theirs.fileno()), str(self.memory_bytes)],
+                [
+                    sys.executable,
+                    "-W",
+                    "ignore",
+                    "-m",
+                    "r1rl.grading.worker",
+                    str(theirs.fileno()),
+                    str(self.memory_bytes),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._errors,
@@ -249,7 +269,9 @@ class WorkerPool:
         self._control = ours
 
     def _stop_process(self) -> str:
-        """Forget a process that is gone or no longer answers; returns the end of what it wrote to its error output."""
+        """Forget a process that is gone or no longer answers; returns the end of what it wrote to its error
+        output.
+        """
         message = ""
         for worker in self._idle:
             worker.connection.close()

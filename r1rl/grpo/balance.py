@@ -1,8 +1,9 @@
 """Which process trains which sequences, so that none waits long for the others.
 
-Completions differ in length, and groups without signal cost nothing, so the processes' own rollouts are unequally costly to train.
-Each minibatch's groups are therefore shared out anew by their counted cost (`r1rl.grpo.costs`); the minibatch stays the same
-set of sequences, so its gradient stays the same. What travels is token ids, logprobs and advantages.
+Completions differ in length, and groups without signal cost nothing, so the processes' own rollouts are
+unequally costly to train. Each minibatch's groups are therefore shared out anew by their counted cost
+(`r1rl.policy.costs`); the minibatch stays the same set of sequences, so its gradient stays the same. What
+travels is token ids, logprobs and advantages.
 
 Legend: B sequences of a process, K their completion tokens.
 """
@@ -19,9 +20,9 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from r1rl.config.schema import AlgorithmConfig
-from r1rl.grpo.aggregation import sequences_needed, trained_sequences
-from r1rl.grpo.batching import TrainBatch
-from r1rl.grpo.packing import Layout, Unit, spread
+from r1rl.objective.aggregation import sequences_needed, trained_sequences
+from r1rl.policy.batching import TrainBatch
+from r1rl.policy.packing import Layout, Unit, spread
 
 
 def share_out(
@@ -29,8 +30,8 @@ def share_out(
 ) -> tuple[TrainBatch, list[Tensor]]:
     """This process's sequences and which of them are in each of `num_minibatches` minibatches.
 
-    The minibatches of a process's rollout are contiguous, each a whole number of groups; those of all processes together are one
-    optimizer step.
+    The minibatches of a process's rollout are contiguous, each a whole number of groups; those of all
+    processes together are one optimizer step.
     """
     rows_of = list(torch.arange(batch.num_sequences).chunk(algorithm.num_minibatches))
     if accelerator.num_processes == 1:
@@ -42,18 +43,26 @@ def share_out(
     needed_B = sequences_needed(whole.advantages_B, trained_B, algorithm)
     own: list[list[int]] = []
     for number in range(algorithm.num_minibatches):
-        shares = [torch.arange(other.num_sequences).chunk(algorithm.num_minibatches)[number] for other in batches]
+        shares = [
+            torch.arange(other.num_sequences).chunk(algorithm.num_minibatches)[number] for other in batches
+        ]
         members = torch.cat([rows + offset for rows, offset in zip(shares, first[:-1], strict=True)]).tolist()
-        own.append(divide(whole, members, needed_B, layout, accelerator.num_processes)[accelerator.process_index])
+        own.append(
+            divide(whole, members, needed_B, layout, accelerator.num_processes)[accelerator.process_index]
+        )
     ends = torch.tensor([len(rows) for rows in own]).cumsum(0).tolist()
     return select(whole, [row for rows in own for row in rows]), [
         torch.arange(end - len(rows), end) for rows, end in zip(own, ends, strict=True)
     ]
 
 
-def divide(batch: TrainBatch, members: Sequence[int], needed_B: Tensor, layout: Layout, shares: int) -> list[list[int]]:
-    """`members` in so many shares of nearly equal cost: by whole groups, or by parts of groups where that balances better although
-    each part computes the prompt again. The same input gives the same shares in every process."""
+def divide(
+    batch: TrainBatch, members: Sequence[int], needed_B: Tensor, layout: Layout, shares: int
+) -> list[list[int]]:
+    """`members` in so many shares of nearly equal cost: by whole groups, or by parts of groups where that
+    balances better although each part computes the prompt again. The same input gives the same shares in
+    every process.
+    """
     best: list[list[Unit]] = []
     lowest = float("inf")
     largest = max((len(group) for group in groups_of(batch, members)), default=1)
@@ -107,7 +116,9 @@ def concatenate(batches: Sequence[TrainBatch]) -> TrainBatch:
         if isinstance(getattr(batches[0], item.name), Tensor)
     }
     joined["starts_B"] = lengths_B.cumsum(0) - lengths_B
-    return replace(batches[0], prompt_ids=tuple(prompt for batch in batches for prompt in batch.prompt_ids), **joined)
+    return replace(
+        batches[0], prompt_ids=tuple(prompt for batch in batches for prompt in batch.prompt_ids), **joined
+    )
 
 
 def select(batch: TrainBatch, rows: Sequence[int]) -> TrainBatch:

@@ -10,20 +10,24 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from r1rl import metric_names as names
-from r1rl.config.schema import GRPORecipe
 from r1rl.grpo.collect import Collected, ScoredGroup
-from r1rl.language import consistency
-from r1rl.metric_names import by_value, reward_mean
+from r1rl.grpo.recipe import GRPORecipe
+from r1rl.monitor import metric_names as names
+from r1rl.monitor.metric_names import by_value, reward_mean
 from r1rl.monitor.metrics import MetricAccumulator
 from r1rl.monitor.progress import ShownCompletion
-from r1rl.reflection import reflects
+from r1rl.text.language import consistency
+from r1rl.text.reflection import reflects
 
 
-def step_metrics(recipe: GRPORecipe, collected: Collected, seconds: dict[str, float], accelerator: Accelerator) -> dict[str, float]:
-    """The metrics of the rollout and the rewards, over all processes. `seconds` are those of the slowest process.
+def step_metrics(
+    recipe: GRPORecipe, collected: Collected, seconds: dict[str, float], accelerator: Accelerator
+) -> dict[str, float]:
+    """The metrics of the rollout and the rewards, over all processes. `seconds` are those of the slowest
+    process.
 
-    Some are also told by the values of the columns that the rewards' `where` names: domain/helpfulness/reward.
+    Some are also told by the values of the columns that the rewards' `where` names:
+    domain/helpfulness/reward.
     """
     accumulator = MetricAccumulator()
     columns = sorted({column for reward in recipe.rewards for column in reward.where})
@@ -56,9 +60,15 @@ def _add_group(accumulator: MetricAccumulator, group: ScoredGroup, tolerance: fl
     for name, values in group.rewards.by_name.items():
         accumulator.add_values(reward_mean(name), values)
     accumulator.add_values(names.MEAN_LENGTH, [len(completion.token_ids) for completion in group.completions])
-    accumulator.add_values(names.CLIPPED_RATIO, [float(completion.is_truncated) for completion in group.completions])
-    accumulator.add_values(names.REFLECTION_RATE, [float(reflects(completion.text)) for completion in group.completions])
-    accumulator.add_values(names.LANGUAGE_CONSISTENCY, [consistency(completion.text) for completion in group.completions])
+    accumulator.add_values(
+        names.CLIPPED_RATIO, [float(completion.is_truncated) for completion in group.completions]
+    )
+    accumulator.add_values(
+        names.REFLECTION_RATE, [float(reflects(completion.text)) for completion in group.completions]
+    )
+    accumulator.add_values(
+        names.LANGUAGE_CONSISTENCY, [consistency(completion.text) for completion in group.completions]
+    )
 
 
 def _add_by_value(accumulator: MetricAccumulator, group: ScoredGroup, column: str) -> None:

@@ -1,4 +1,6 @@
-"""`r1rl grpo`: check, start or resume, and what a run's steps leave and show. Its life is `r1rl.training_run`'s."""
+"""`r1rl grpo`: check, start or resume, and what a run's steps leave and show. Its life is
+`r1rl.runs.training_run`'s.
+"""
 
 from __future__ import annotations
 
@@ -9,35 +11,42 @@ from typing import Any
 from transformers.utils.logging import disable_progress_bar
 
 from r1rl import models
-from r1rl.checkpoint import TrainingState, read_ahead
-from r1rl.config.schema import GRPORecipe
-from r1rl.distributed import is_sharded
+from r1rl.compute.accelerator import make_accelerator
+from r1rl.compute.distributed import is_sharded
 from r1rl.errors import UserError
-from r1rl.evaluation.loading import context_of, misfit
+from r1rl.grpo.preflight import preflight
+from r1rl.grpo.recipe import GRPORecipe
 from r1rl.grpo.report import completion_rows, shown_completions
-from r1rl.grpo.setup import GRPOParts, build_parts, make_accelerator
+from r1rl.grpo.setup import GRPOParts, build_parts
 from r1rl.grpo.trainer import GRPOTrainer, StepResult
-from r1rl.held_out_run import HeldOutRun
+from r1rl.memory.activation_checkpointing import settle_checkpointing
 from r1rl.monitor.progress import ProgressDisplay, ShownCompletion
-from r1rl.preflight import preflight
-from r1rl.recomputation import settle_checkpointing
-from r1rl.run_directory import RunDirectory
-from r1rl.training_run import open_run, starting_state
+from r1rl.runs.checkpoint import TrainingState, read_ahead
+from r1rl.runs.held_out_run import HeldOutRun
+from r1rl.runs.run_directory import RunDirectory
+from r1rl.runs.training_run import open_run, starting_state
+from r1rl.sampling_jobs.loading import context_of, misfit
 
 
 def run(recipe: GRPORecipe, recipe_path: Path, resume: str | None = None) -> None:
-    """`r1rl grpo`. `resume`: "latest", or a checkpoint folder of the run. Raises UserError before the model is loaded."""
+    """`r1rl grpo`. `resume`: "latest", or a checkpoint folder of the run. Raises UserError before the model
+    is loaded.
+    """
     disable_progress_bar()  # of loading and saving models: the run has a bar of its own
     checked = preflight(recipe, recipe_path)
     recipe = replace(recipe, model=replace(recipe.model, path=models.pinned(recipe.model.path)))
     try:
-        accelerator = make_accelerator(recipe.model, recipe.logging, recipe.output_dir, beside_vllm=recipe.rollout.engine == "vllm")
+        accelerator = make_accelerator(
+            recipe.model, recipe.logging, recipe.output_dir, beside_vllm=recipe.rollout.engine == "vllm"
+        )
         check_processes(recipe, accelerator.num_processes, is_sharded(accelerator))
         check_rows(recipe, accelerator.device.type)
         recipe, decided = settle_checkpointing(recipe, accelerator)
         directory, checkpoint = open_run(recipe, resume, accelerator)
         state = starting_state(checkpoint)
-        display = ProgressDisplay(recipe.max_steps, state.step, live=recipe.logging.live, enabled=accelerator.is_main_process)
+        display = ProgressDisplay(
+            recipe.max_steps, state.step, live=recipe.logging.live, enabled=accelerator.is_main_process
+        )
         for message in (*(f"warning: {warning}" for warning in checked.warnings), *decided):
             display.message(message)
         if accelerator.device.type == "cuda":
@@ -49,16 +58,20 @@ def run(recipe: GRPORecipe, recipe_path: Path, resume: str | None = None) -> Non
 
 
 def check_processes(recipe: GRPORecipe, num_processes: int, sharded: bool) -> None:
-    """Refuse a batch that can't be shared out evenly among the processes, and adapters of a model that is sharded among them."""
+    """Refuse a batch that can't be shared out evenly among the processes, and adapters of a model that is
+    sharded among them.
+    """
     if sharded and recipe.model.lora is not None:
         raise UserError(
-            "model.lora trains adapters of a whole model in each process, but this launch shards it (FSDP2): use "
+            "model.lora trains adapters of a whole model in each process, but this launch shards it "
+            "(FSDP2): use "
             "recipes/accelerate/ddp.yaml, or train all weights."
         )
     unit = num_processes * recipe.algorithm.num_minibatches
     if recipe.rollout.num_prompts % unit:
         raise UserError(
-            f"rollout.num_prompts is {recipe.rollout.num_prompts}, which {num_processes} processes x {recipe.algorithm.num_minibatches} "
+            f"rollout.num_prompts is {recipe.rollout.num_prompts}, which {num_processes} processes x "
+            f"{recipe.algorithm.num_minibatches} "
             f"minibatches do not divide: make it a multiple of {unit}, or start another number of processes."
         )
 
@@ -67,7 +80,8 @@ def check_rows(recipe: GRPORecipe, device: str) -> None:
     """Refuse to sample as many rows as fit where the update needs memory at the same time."""
     if recipe.rollout.one_step_off and device == "cuda" and not recipe.rollout.max_rows:
         raise UserError(
-            "rollout.one_step_off samples while the update runs, so on a GPU the rows that decode at once can't be as many as fit: write "
+            "rollout.one_step_off samples while the update runs, so on a GPU the rows that decode at once "
+            "can't be as many as fit: write "
             "rollout.max_rows, such as 64; r1rl check estimates what both need together."
         )
 
@@ -76,7 +90,12 @@ class GRPORun(HeldOutRun[StepResult]):
     """A GRPO run from its first (or next) step to its summary."""
 
     def __init__(
-        self, recipe: GRPORecipe, parts: GRPOParts, state: TrainingState, directory: RunDirectory, checkpoint: Path | None
+        self,
+        recipe: GRPORecipe,
+        parts: GRPOParts,
+        state: TrainingState,
+        directory: RunDirectory,
+        checkpoint: Path | None,
     ) -> None:
         super().__init__(recipe, parts, GRPOTrainer(recipe, parts, state), state, directory, checkpoint)
         if recipe.model.lora is not None:
@@ -92,20 +111,33 @@ class GRPORun(HeldOutRun[StepResult]):
         parts = self.parts
         return (
             f"{self.directory.path}: {self._parameters()} on {self.accelerator.device}, "
-            f"{self.accelerator.num_processes} process(es); {self.num_prompts} prompts ({self.dropped_prompts} dropped as too long); "
+            f"{self.accelerator.num_processes} process(es); {self.num_prompts} prompts "
+            f"({self.dropped_prompts} dropped as too long); "
             f"each step {self.rollout.num_prompts} prompts x {self.rollout.num_generations} completions. "
             f"Engine: {parts.engine.name}, because {parts.engine.reason}.{self._length_warning()}"
         )
 
     def _parameters(self) -> str:
         """How many parameters the model has, and how many of them are trained where that is not all."""
-        whole, trained = (self.parts.model.num_parameters(only_trainable=trainable) / 1e6 for trainable in (False, True))
-        return f"{whole:.1f}M parameters" if trained == whole else f"{whole:.1f}M parameters, {trained:.3g}M of them trained,"
+        whole, trained = (
+            self.parts.model.num_parameters(only_trainable=trainable) / 1e6 for trainable in (False, True)
+        )
+        return (
+            f"{whole:.1f}M parameters"
+            if trained == whole
+            else f"{whole:.1f}M parameters, {trained:.3g}M of them trained,"
+        )
 
     def _length_warning(self) -> str:
         """Prompts and completions that the model can't hold; empty if it can."""
-        fault = misfit(self.longest_prompt, self.rollout.max_completion_length, context_of(self.parts.model.config))
-        return "" if fault is None else f"\nwarning: {fault}: lower rollout.max_completion_length or data.max_prompt_tokens."
+        fault = misfit(
+            self.longest_prompt, self.rollout.max_completion_length, context_of(self.parts.model.config)
+        )
+        return (
+            ""
+            if fault is None
+            else f"\nwarning: {fault}: lower rollout.max_completion_length or data.max_prompt_tokens."
+        )
 
     def completion_rows(self, result: StepResult) -> list[dict[str, Any]]:
         return completion_rows(result.groups, result.advantages_PG)

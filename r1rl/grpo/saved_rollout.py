@@ -1,4 +1,6 @@
-"""A rollout as plain values that `torch.load(weights_only=True)` reads, and back. Floats come back to the last bit."""
+"""A rollout as plain values that `torch.load(weights_only=True)` reads, and back. Floats come back to the
+last bit.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,12 @@ def as_plain(collected: Collected, prompts: Sequence[Prompt]) -> dict[str, Any]:
                 "place": places[id(group.prompt)],
                 "prompt_ids": group.prompt.token_ids,
                 "completions": [
-                    {"token_ids": one.token_ids, "logprobs": one.logprobs, "text": one.text, "finish_reason": one.finish_reason.value}
+                    {
+                        "token_ids": one.token_ids,
+                        "logprobs": one.logprobs,
+                        "text": one.text,
+                        "finish_reason": one.finish_reason.value,
+                    }
                     for one in group.completions
                 ],
                 "rewards": asdict(group.rewards),
@@ -37,10 +44,15 @@ def as_plain(collected: Collected, prompts: Sequence[Prompt]) -> dict[str, Any]:
 
 
 def from_plain(
-    shares: Sequence[dict[str, Any]], slots: Sequence[int], counted: Sequence[dict[str, Any]], prompts: Sequence[Prompt]
+    shares: Sequence[dict[str, Any]],
+    slots: Sequence[int],
+    counted: Sequence[dict[str, Any]],
+    prompts: Sequence[Prompt],
 ) -> Collected | None:
-    """The groups in these slots, from the shares of all processes that saved, with the counters of the shares `counted`: each share must
-    count in one process. None, then in every process, if a prompt is no longer what it was."""
+    """The groups in these slots, from the shares of all processes that saved, with the counters of the shares
+    `counted`: each share must count in one process. None, then in every process, if a prompt is no longer
+    what it was.
+    """
     by_slot = {group["slot"]: group for share in shares for group in share["groups"]}
     for group in by_slot.values():
         if group["place"] >= len(prompts) or prompts[group["place"]].token_ids != group["prompt_ids"]:
@@ -59,6 +71,7 @@ def from_plain(
 
 def _group(plain: dict[str, Any], prompts: Sequence[Prompt]) -> ScoredGroup:
     completions = [
-        Completion(one["token_ids"], one["logprobs"], one["text"], FinishReason(one["finish_reason"])) for one in plain["completions"]
+        Completion(one["token_ids"], one["logprobs"], one["text"], FinishReason(one["finish_reason"]))
+        for one in plain["completions"]
     ]
     return ScoredGroup(plain["slot"], prompts[plain["place"]], completions, RewardResult(**plain["rewards"]))

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from r1rl import metric_names as metrics
+from r1rl.monitor import metric_names as metrics
 
 TRAINING_COLOUR = "#1f5fa8"
 HELD_OUT_COLOUR = "#c8501e"
@@ -44,7 +44,9 @@ PANELS = (
 
 
 def smoothed(values: Sequence[float], reach: int) -> list[float]:
-    """Mean over the `reach` values before and after each one, over fewer towards the ends: symmetric, so that no trend is shifted."""
+    """Mean over the `reach` values before and after each one, over fewer towards the ends: symmetric, so that
+    no trend is shifted.
+    """
     result = []
     for place in range(len(values)):
         around = min(reach, place, len(values) - 1 - place)
@@ -53,12 +55,16 @@ def smoothed(values: Sequence[float], reach: int) -> list[float]:
 
 
 def draw_curves(
-    records: Sequence[Mapping[str, Any]], evaluations: Mapping[int, Mapping[str, Any]], title: str, panels: Sequence[Panel] = PANELS
+    records: Sequence[Mapping[str, Any]],
+    evaluations: Mapping[int, Mapping[str, Any]],
+    title: str,
+    panels: Sequence[Panel] = PANELS,
 ) -> Figure:
     """The figure of a run, with six panels.
 
-    `records` are the lines of metrics.jsonl; `evaluations` maps a step to the figures of the held-out evaluation made after
-    it ({"accuracy": {"value": 0.4, "ci95": [0.35, 0.45]}, ...}), drawn as points with their 95 % intervals.
+    `records` are the lines of metrics.jsonl; `evaluations` maps a step to the figures of the held-out
+    evaluation made after it ({"accuracy": {"value": 0.4, "ci95": [0.35, 0.45]}, ...}), drawn as points with
+    their 95 % intervals.
     """
     figure = Figure(figsize=(12.0, 6.6), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
@@ -82,24 +88,46 @@ def save_curves(
     partial.replace(path)
 
 
-def _draw_panel(axes: Axes, panel: Panel, records: Sequence[Mapping[str, Any]], evaluations: Mapping[int, Mapping[str, Any]]) -> None:
+def _draw_panel(
+    axes: Axes,
+    panel: Panel,
+    records: Sequence[Mapping[str, Any]],
+    evaluations: Mapping[int, Mapping[str, Any]],
+) -> None:
     axes.set_title(panel.title, fontsize=10, loc="left")
     axes.grid(True, color="0.92", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.tick_params(labelsize=8)
-    points = [(record[metrics.STEP], record[panel.metric]) for record in records if record.get(panel.metric) is not None]
+    points = [
+        (record[metrics.STEP], record[panel.metric])
+        for record in records
+        if record.get(panel.metric) is not None
+    ]
     if points:
         steps, values = zip(*points, strict=True)
         axes.plot(steps, values, color=TRAINING_COLOUR, alpha=0.25, linewidth=0.8)
         trend = smoothed(values, max(1, len(values) // 30))
         axes.plot(steps, trend, color=TRAINING_COLOUR, linewidth=1.8, label="training batches, smoothed")
     by_step = sorted(evaluations.items())
-    held_out = [(step, figures[panel.figure]) for step, figures in by_step if panel.figure and figures.get(panel.figure) is not None]
+    held_out = [
+        (step, figures[panel.figure])
+        for step, figures in by_step
+        if panel.figure and figures.get(panel.figure) is not None
+    ]
     if held_out:
         _draw_held_out(axes, held_out)
     if not points and not held_out:
-        axes.text(0.5, 0.5, panel.absent, transform=axes.transAxes, ha="center", va="center", fontsize=9, color="0.5")
+        axes.text(
+            0.5,
+            0.5,
+            panel.absent,
+            transform=axes.transAxes,
+            ha="center",
+            va="center",
+            fontsize=9,
+            color="0.5",
+        )
         axes.set_xticks([])
         axes.set_yticks([])
         return
@@ -114,7 +142,9 @@ def _draw_held_out(axes: Axes, points: Sequence[tuple[int, Mapping[str, Any]]]) 
     """Points with error bars; a figure without an interval (one problem only) has no bar."""
     steps = [step for step, _ in points]
     values = [estimate["value"] for _, estimate in points]
-    intervals = [estimate.get("ci95") or (value, value) for value, (_, estimate) in zip(values, points, strict=True)]
+    intervals = [
+        estimate.get("ci95") or (value, value) for value, (_, estimate) in zip(values, points, strict=True)
+    ]
     below = [max(0.0, value - low) for value, (low, _) in zip(values, intervals, strict=True)]
     above = [max(0.0, high - value) for value, (_, high) in zip(values, intervals, strict=True)]
     axes.errorbar(

@@ -16,8 +16,8 @@ class _Mean:
 class MetricAccumulator:
     """Adds up one step's figures and makes its metrics, over all processes.
 
-    Means are kept as sums and counts, so that the result does not depend on how the batch was spread. A process need not
-    have seen every metric: names are united.
+    Means are kept as sums and counts, so that the result does not depend on how the batch was spread. A
+    process need not have seen every metric: names are united.
     """
 
     def __init__(self) -> None:
@@ -52,8 +52,8 @@ class MetricAccumulator:
     def collect(self, gather: Callable[[list[_Record]], list[_Record]] | None = None) -> dict[str, float]:
         """The metrics of all processes, by name; a mean over nothing is left out.
 
-        `gather` takes a list with this process's record and returns those of all processes, in the same order everywhere
-        (accelerate's `gather_object` does); None with one process. Every process must call this.
+        `gather` takes a list with this process's record and returns those of all processes, in the same order
+        everywhere (accelerate's `gather_object` does); None with one process. Every process must call this.
         """
         own: _Record = (
             {name: (mean.total, mean.count) for name, mean in self._means.items()},

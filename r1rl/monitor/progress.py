@@ -1,4 +1,6 @@
-"""What is on the terminal while a run goes on: a live table and bar, or one line per step where there is no terminal."""
+"""What is on the terminal while a run goes on: a live table and bar, or one line per step where there is no
+terminal.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from r1rl import metric_names as metrics
+from r1rl.monitor import metric_names as metrics
 
 TABLE_STEPS = 8
 """Steps in the live table."""
@@ -87,7 +89,9 @@ class ProgressDisplay:
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`first_step`: steps done before, by the run that is resumed. `live` has an effect on a terminal only."""
+        """`first_step`: steps done before, by the run that is resumed. `live` has an effect on a terminal
+        only.
+        """
         self.total_steps = total_steps
         self.columns = columns
         self.console = (console or Console()) if enabled else Console(quiet=True)
@@ -97,11 +101,20 @@ class ProgressDisplay:
         self._rows: deque[tuple[int, Mapping[str, float]]] = deque(maxlen=TABLE_STEPS)
         self._seconds: deque[float] = deque(maxlen=TIMED_STEPS)
         self._last_time = clock()
-        parts = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
+        parts = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}"),
+        )
         self._bar = Progress(*parts, expand=True)
-        self._steps_task: TaskID = self._bar.add_task("steps", total=total_steps, completed=first_step, left="")
+        self._steps_task: TaskID = self._bar.add_task(
+            "steps", total=total_steps, completed=first_step, left=""
+        )
         self._phase_task: TaskID = self._bar.add_task("", total=None, visible=False, left="")
-        self._live = Live(get_renderable=self._render, console=self.console, refresh_per_second=4, transient=False)
+        self._live = Live(
+            get_renderable=self._render, console=self.console, refresh_per_second=4, transient=False
+        )
 
     def __enter__(self) -> ProgressDisplay:
         self._last_time = self._clock()
@@ -109,14 +122,18 @@ class ProgressDisplay:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._is_live:
             self._bar.update(self._phase_task, visible=False)
             self._live.stop()
 
     def phase(self, name: str, done: int, total: int) -> None:
         """What the step is at: "rollout" 12 of 32 groups, "evaluation" 100 of 256 problems. Shown live only."""
-        self._bar.update(self._phase_task, description=name, completed=done, total=total, visible=done < total)
+        self._bar.update(
+            self._phase_task, description=name, completed=done, total=total, visible=done < total
+        )
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
         """A step is done: show its figures."""
@@ -129,7 +146,9 @@ class ProgressDisplay:
             self._print_line(step, values)
 
     def seconds_left(self) -> float:
-        """Time to the last step at the pace of the last steps, evaluations and checkpoints between them included."""
+        """Time to the last step at the pace of the last steps, evaluations and checkpoints between them
+        included.
+        """
         if not self._seconds:
             return float("nan")
         return (self.total_steps - self._done) * sum(self._seconds) / len(self._seconds)
@@ -144,8 +163,15 @@ class ProgressDisplay:
         self.console.print(Text(text), soft_wrap=True)
 
     def _print_line(self, step: int, values: Mapping[str, float]) -> None:
-        figures = "  ".join(f"{column.title} {column.text(values)}" for column in self.columns if values.get(column.metric) is not None)
-        self.console.print(Text(f"step {step}/{self.total_steps}  {figures}  {format_seconds(self.seconds_left())} left"), soft_wrap=True)
+        figures = "  ".join(
+            f"{column.title} {column.text(values)}"
+            for column in self.columns
+            if values.get(column.metric) is not None
+        )
+        self.console.print(
+            Text(f"step {step}/{self.total_steps}  {figures}  {format_seconds(self.seconds_left())} left"),
+            soft_wrap=True,
+        )
 
     def _render(self) -> RenderableType:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -165,8 +191,17 @@ def completion_panel(title: str, shown: ShownCompletion) -> Panel:
         (f"answer: {shown.answer}\n\n" if shown.answer is not None else "\n", "dim"),
         shorten(shown.text, SHOWN_CHARACTERS),
     )
-    subtitle = Text(f"{shown.verdict}, ended by {shown.finish_reason}" if shown.finish_reason else shown.verdict)
-    return Panel(body, title=Text(title), subtitle=subtitle, title_align="left", subtitle_align="left", border_style="dim")
+    subtitle = Text(
+        f"{shown.verdict}, ended by {shown.finish_reason}" if shown.finish_reason else shown.verdict
+    )
+    return Panel(
+        body,
+        title=Text(title),
+        subtitle=subtitle,
+        title_align="left",
+        subtitle_align="left",
+        border_style="dim",
+    )
 
 
 def shorten(text: str, limit: int) -> str:
@@ -178,7 +213,7 @@ def shorten(text: str, limit: int) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """"45 s", "3 min 20 s" or "2 h 05 min"; "?" if it is not known."""
+    """ "45 s", "3 min 20 s" or "2 h 05 min"; "?" if it is not known."""
     if seconds != seconds:
         return "?"
     whole = max(0, round(seconds))

@@ -48,20 +48,30 @@ class Contrast:
 
 
 def before_after_table(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Table:
-    """Held-out figures with their 95 % intervals. `before` and `after` are the figures of two evaluations of the same problems."""
+    """Held-out figures with their 95 % intervals. `before` and `after` are the figures of two evaluations of
+    the same problems.
+    """
     count = f"{after['num_problems']} problems x {after['num_samples']} samples"
-    table = Table(title=f"Held-out problems ({count}; 95 % intervals)", title_justify="left", header_style="bold")
+    table = Table(
+        title=f"Held-out problems ({count}; 95 % intervals)", title_justify="left", header_style="bold"
+    )
     table.add_column("")
     for title in ("before", "after") if before is not None else ("after",):
         table.add_column(title, justify="right")
     for line in _lines(after):
-        cells = [format_estimate(figures.get(line.figure), line.percent) for figures in (before, after) if figures is not None]
+        cells = [
+            format_estimate(figures.get(line.figure), line.percent)
+            for figures in (before, after)
+            if figures is not None
+        ]
         table.add_row(line.title, *cells)
     return table
 
 
 def by_value_table(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Table | None:
-    """The rewards, before their weights, within the values of each column that decides about rewards; None if there is no such column."""
+    """The rewards, before their weights, within the values of each column that decides about rewards; None if
+    there is no such column.
+    """
     if not after.get("by_value"):
         return None
     table = Table(title="Rewards by row", title_justify="left", header_style="bold")
@@ -71,7 +81,11 @@ def by_value_table(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -
         for value, figures in values.items():
             applying = [name for name, estimate in figures["rewards"].items() if estimate is not None]
             for name in applying:
-                sides = [side["by_value"][column][value]["rewards"].get(name) for side in (before, after) if side is not None]
+                sides = [
+                    side["by_value"][column][value]["rewards"].get(name)
+                    for side in (before, after)
+                    if side is not None
+                ]
                 first = f"{column} {value}" if name == applying[0] else ""
                 table.add_row(Text(first), Text(name), *(_three_places(side) for side in sides))
     return table
@@ -82,19 +96,25 @@ def _three_places(estimate: Mapping[str, Any] | None) -> str:
 
 
 def _lines(figures: Mapping[str, Any]) -> list[Line]:
-    passes = [Line(name.replace("_at_", "@"), name) for name in figures if name.startswith("pass_at_") and name != "pass_at_1"]
+    passes = [
+        Line(name.replace("_at_", "@"), name)
+        for name in figures
+        if name.startswith("pass_at_") and name != "pass_at_1"
+    ]
     shown = [line for line in LINES if figures.get(line.figure) is not None]
     return [*shown[:1], *passes, *shown[1:]]
 
 
 def format_estimate(estimate: Mapping[str, Any] | None, percent: bool) -> str:
-    """"41.2 % (36.0-46.5)"; without the interval where there is none, a dash where there is no figure."""
+    """ "41.2 % (36.0-46.5)"; without the interval where there is none, a dash where there is no figure."""
     if estimate is None:
         return "-"
     factor, unit = (100.0, " %") if percent else (1.0, "")
     text = f"{estimate['value'] * factor:.1f}{unit}"
     interval = estimate.get("ci95")
-    return text if interval is None else f"{text} ({interval[0] * factor:.1f}\u2013{interval[1] * factor:.1f})"
+    return (
+        text if interval is None else f"{text} ({interval[0] * factor:.1f}\u2013{interval[1] * factor:.1f})"
+    )
 
 
 def side_by_side(contrast: Contrast) -> RenderableType:
@@ -113,4 +133,9 @@ def side_by_side(contrast: Contrast) -> RenderableType:
 
 def _page(title: str, text: str, is_correct: bool) -> Panel:
     verdict, colour = ("correct", "green") if is_correct else ("not correct", "red")
-    return Panel(Text(shorten(text.strip(), SHOWN_CHARACTERS)), title=Text(title), subtitle=Text(verdict), border_style=colour)
+    return Panel(
+        Text(shorten(text.strip(), SHOWN_CHARACTERS)),
+        title=Text(title),
+        subtitle=Text(verdict),
+        border_style=colour,
+    )

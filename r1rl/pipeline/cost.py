@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from r1rl.config.distill import DistillRecipe
-from r1rl.config.evaluate import EvaluateRecipe
-from r1rl.config.generate import GenerateRecipe
-from r1rl.config.pretrain import PretrainRecipe
-from r1rl.config.schema import GRPORecipe
+from r1rl.distill.recipe import DistillRecipe
+from r1rl.evaluation.recipe import EvaluateRecipe
+from r1rl.generate.recipe import GenerateRecipe
+from r1rl.grpo.recipe import GRPORecipe
+from r1rl.pretrain.recipe import PretrainRecipe
 
 UNITS = ((10**9, "B"), (10**6, "M"), (10**3, "k"))
 
@@ -68,14 +68,19 @@ def _generate(recipe: GenerateRecipe) -> Cost:
 
 def _evaluate(recipe: EvaluateRecipe) -> Cost:
     """Known where the recipe limits the problems; the benchmarks' own sizes are not read for it."""
-    from r1rl.evaluation.benchmarks import select_benchmarks
+    from r1rl.evaluation.benchmarks import benchmarks_of
 
     if recipe.num_problems is None:
         return Cost()
-    counts = [(recipe.num_problems * benchmark.num_samples, benchmark.max_completion_length) for benchmark in select_benchmarks(recipe)]
+    counts = [
+        (recipe.num_problems * benchmark.num_samples, benchmark.max_completion_length)
+        for benchmark in benchmarks_of(recipe)
+    ]
     models = len(recipe.models)
     completions = models * sum(completions for completions, _ in counts)
-    return Cost(completions=completions, tokens=models * sum(completions * length for completions, length in counts))
+    return Cost(
+        completions=completions, tokens=models * sum(completions * length for completions, length in counts)
+    )
 
 
 def short(number: int) -> str:

@@ -54,7 +54,11 @@ def scores(stage: str, summary: Mapping[str, Any]) -> Iterator[Score]:
     """The scores that an evaluate stage left; none for other commands."""
     for figures in summary.get("scores", ()):
         parts = [figures[side] for side in ("correct", "wrong") if figures.get(side)]
-        spoken = [(part["count"], part["language_consistency"]) for part in parts if part.get("language_consistency") is not None]
+        spoken = [
+            (part["count"], part["language_consistency"])
+            for part in parts
+            if part.get("language_consistency") is not None
+        ]
         total = sum(count for count, _ in spoken)
         yield Score(
             stage=stage,

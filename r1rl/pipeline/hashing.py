@@ -1,4 +1,5 @@
-"""What a stage's result depends on, as one value for each key of its recipe: settings as they are, files by their content.
+"""What a stage's result depends on, as one value for each key of its recipe: settings as they are, files by
+their content.
 
     inputs of a stage    command                     "grpo"
                          max_steps                   60
@@ -7,9 +8,10 @@
                          stage cold_start            "sha256:77d0..."     the fingerprint of a stage whose output it reads
     fingerprint          SHA-256 of all that
 
-A file that is moved or renamed is the same input; one whose content changes is another. Not among the inputs: where output goes, how
-processes are launched, and the version of r1rl. The last is recorded with each stage instead: were it an input, each commit, also
-one that changes a help text, would run days of training again. A hub name is its text and its revision: pin the revision.
+A file that is moved or renamed is the same input; one whose content changes is another. Not among the inputs:
+where output goes, how processes are launched, and the version of r1rl. The last is recorded with each stage
+instead: were it an input, each commit, also one that changes a help text, would run days of training again. A
+hub name is its text and its revision: pin the revision.
 """
 
 from __future__ import annotations
@@ -18,19 +20,21 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from r1rl import models
 from r1rl.config.load import DATA_SUFFIXES
-from r1rl.config.pipeline import PLACED
+from r1rl.config.walk import walk
 from r1rl.errors import RecipeError
-from r1rl.run_directory import RunDirectory
+from r1rl.pipeline.recipe import PLACED
+from r1rl.runs.run_directory import RunDirectory
 
 HASH = "sha256:"
 SETTLED_SECONDS = 2.0
-"""A file that changed more recently is not remembered: another change within the clock's resolution would go unseen."""
+"""A file that changed more recently is not remembered: another change within the clock's resolution would go
+unseen.
+"""
 NOT_CONTENT = (".md",)
 """Files of a model's folder that say something about it and are no part of it."""
 
@@ -45,10 +49,16 @@ class Hashes:
             self.known = json.loads(memory.read_text(encoding="utf-8"))
 
     def of(self, path: Path) -> str:
-        """The hash of a file, or of the files of a folder and their names; folders and hidden files in it are left out."""
+        """The hash of a file, or of the files of a folder and their names; folders and hidden files in it are
+        left out.
+        """
         if path.is_file():
             return HASH + self._file(path)
-        files = sorted(file for file in path.iterdir() if file.is_file() and file.name[0] != "." and file.suffix not in NOT_CONTENT)
+        files = sorted(
+            file
+            for file in path.iterdir()
+            if file.is_file() and file.name[0] != "." and file.suffix not in NOT_CONTENT
+        )
         listing = "".join(f"{file.name}\0{self._file(file)}\n" for file in files)
         return HASH + hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest()
 
@@ -80,7 +90,9 @@ class Inputs:
     @property
     def fingerprint(self) -> str:
         """One hash of all inputs."""
-        return HASH + hashlib.sha256(json.dumps(self.values, sort_keys=True, default=str).encode()).hexdigest()
+        return (
+            HASH + hashlib.sha256(json.dumps(self.values, sort_keys=True, default=str).encode()).hexdigest()
+        )
 
 
 def recipe_inputs(command: str, recipe: Any, recipe_path: Path, hashes: Hashes) -> Inputs:
@@ -97,21 +109,6 @@ def recipe_inputs(command: str, recipe: Any, recipe_path: Path, hashes: Hashes) 
             values[key] = prefix + hashes.of(file)
             files[key] = str(file)
     return Inputs(values, files)
-
-
-def walk(value: Any, key: str = "", kind: str | None = None) -> Iterator[tuple[str, Any, str | None]]:
-    """(dotted key, value, kind of path) of every setting; "free" is the kind of what stands in a mapping with keys of the user's."""
-    if dataclasses.is_dataclass(value):
-        for entry in dataclasses.fields(value):
-            yield from walk(getattr(value, entry.name), f"{key}.{entry.name}".lstrip("."), entry.metadata.get("path"))
-    elif isinstance(value, dict) and value:
-        for name, one in value.items():
-            yield from walk(one, f"{key}.{name}", "free")
-    elif isinstance(value, list) and value:
-        for number, one in enumerate(value):
-            yield from walk(one, f"{key}.{number}", kind)
-    else:
-        yield key, value, kind
 
 
 def _is_reward(key: str, value: Any) -> bool:

@@ -1,4 +1,6 @@
-"""Files that a stage's recipe names and that are neither there nor made by another stage: found before the first stage starts."""
+"""Files that a stage's recipe names and that are neither there nor made by another stage: found before the
+first stage starts.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +10,28 @@ from typing import Any
 
 from r1rl.config.load import DATA_SUFFIXES
 from r1rl.config.schema import PromptConfig
+from r1rl.config.walk import walk
 from r1rl.errors import RecipeError, UserError
-from r1rl.pipeline.hashing import walk
 from r1rl.pipeline.stage import Stage
-from r1rl.prompts import CHAT, template_text
 from r1rl.rewards.loader import load_reward
+from r1rl.text.prompts import CHAT, template_text
 
 
 def check_files(recipe: Any, stage: Stage, stages: Sequence[Stage]) -> None:
-    """Raises RecipeError, naming stage and key, for a data file, model folder, template or reward that can't be found."""
+    """Raises RecipeError, naming stage and key, for a data file, model folder, template or reward that can't
+    be found.
+    """
     try:
         for key, value, kind in walk(recipe):
-            made = any(str(value).startswith(f"{one.folder}/") or str(value) == str(one.folder) for one in stages)
-            if kind in ("any", "data") and isinstance(value, str) and not made and not Path(value).expanduser().exists():
+            made = any(
+                str(value).startswith(f"{one.folder}/") or str(value) == str(one.folder) for one in stages
+            )
+            if (
+                kind in ("any", "data")
+                and isinstance(value, str)
+                and not made
+                and not Path(value).expanduser().exists()
+            ):
                 _refuse_lost_path(key, value, kind)
             if key.rpartition(".")[2] == "function":
                 load_reward(value, stage.recipe_path.parent)
@@ -36,4 +47,7 @@ def _refuse_lost_path(key: str, value: str, kind: str) -> None:
         raise RecipeError(f"{key}: there is no file {value} in {Path.cwd()}.")
     looks_like_folder = value.startswith(("/", "./", "../", "~")) or value.count("/") > 1
     if kind == "any" and looks_like_folder and len(value.split()) == 1 and "{" not in value:
-        raise RecipeError(f"{key}: there is no file or folder {value} in {Path.cwd()}, and no hub name (OWNER/NAME) looks like this.")
+        raise RecipeError(
+            f"{key}: there is no file or folder {value} in {Path.cwd()}, and no hub name (OWNER/NAME) looks "
+            f"like this."
+        )

@@ -1,4 +1,6 @@
-"""What is to be done with each stage, and why: decided from its inputs, its record and what lies in its folder."""
+"""What is to be done with each stage, and why: decided from its inputs, its record and what lies in its
+folder.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ def decide(stage: Stage, stages: Sequence[Stage], state: PipelineState, hashes: 
     recipe = load_stage(stage, stages)
     inputs = recipe_inputs(stage.command, recipe, stage.recipe_path, hashes)
     # What ran again, or ran elsewhere, is another input even where its result happens to be the same.
-    inputs.values.update({f"stage {name}": state.records[name].fingerprint for name in stage.needs if name in state.records})
+    inputs.values.update(
+        {f"stage {name}": state.records[name].fingerprint for name in stage.needs if name in state.records}
+    )
     action, why = _action(stage, state.records.get(stage.name), inputs)
     return Decision(stage, action, why, recipe, inputs)
 
@@ -68,7 +72,11 @@ def _action(stage: Stage, record: Record | None, inputs: Inputs) -> tuple[Action
         if changed:
             return Action.RUN, f"changed: {changed}"
         lacking = stage.lacks()
-        return (Action.RUN, f"its output is gone: {', '.join(lacking)}") if lacking else (Action.SKIP, "same inputs")
+        return (
+            (Action.RUN, f"its output is gone: {', '.join(lacking)}")
+            if lacking
+            else (Action.SKIP, "same inputs")
+        )
     happened = {"failed": "failed", "interrupted": "was stopped"}.get(record.state, "was killed")
     if changed:
         return Action.RUN, f"{happened}, and changed: {changed}"
@@ -79,7 +87,9 @@ def _action(stage: Stage, record: Record | None, inputs: Inputs) -> tuple[Action
     checkpoint = stage.checkpoint()
     if checkpoint is not None:
         return Action.RESUME, f"{happened}; goes on from {checkpoint.name}"
-    no_checkpoint = " before its first checkpoint" if CONTINUATION[stage.command] == "from a checkpoint" else ""
+    no_checkpoint = (
+        " before its first checkpoint" if CONTINUATION[stage.command] == "from a checkpoint" else ""
+    )
     return Action.RUN, f"{happened}{no_checkpoint}"
 
 

@@ -1,8 +1,9 @@
-"""A stage's processes: started in a session of their own, heard, told once of Ctrl-C, and never left behind by a pipeline that is gone.
+"""A stage's processes: started in a session of their own, heard, told once of Ctrl-C, and never left behind
+by a pipeline that is gone.
 
-Every process of a stage carries a mark in its environment. A pipeline that was killed leaves them to end by themselves (on Linux they
-get SIGTERM at that moment, on which a training saves); the next one waits for those that are still there, and ends them if need be,
-before it touches the stage's folder.
+Every process of a stage carries a mark in its environment. A pipeline that was killed leaves them to end by
+themselves (on Linux they get SIGTERM at that moment, on which a training saves); the next one waits for those
+that are still there, and ends them if need be, before it touches the stage's folder.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run_process(words: Sequence[str], folder: Path, log: Path) -> int:
-    """Run a command until it ends, its output shown and added to `log`; returns its exit code (minus the signal that ended it).
+    """Run a command until it ends, its output shown and added to `log`; returns its exit code (minus the
+    signal that ended it).
 
-    SIGINT, SIGTERM and SIGHUP are passed on, each once; then KeyboardInterrupt is raised as soon as the command has ended.
+    SIGINT, SIGTERM and SIGHUP are passed on, each once; then KeyboardInterrupt is raised as soon as the
+    command has ended.
     """
     environment = {**os.environ, MARK: mark_of(folder), "PYTHONUNBUFFERED": "1"}
     received: list[int] = []
@@ -63,7 +66,9 @@ def run_process(words: Sequence[str], folder: Path, log: Path) -> int:
             reader = threading.Thread(target=_copy, args=(process.stdout, file), daemon=True)
             reader.start()
             code = process.wait()
-            reader.join(timeout=5.0)  # a process of the stage that outlives its main one may hold the pipe open
+            reader.join(
+                timeout=5.0
+            )  # a process of the stage that outlives its main one may hold the pipe open
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
@@ -78,11 +83,16 @@ def mark_of(folder: Path) -> str:
 
 
 def clear_survivors(pipeline: Path, tell: Callable[[str], None], patience: float = PATIENCE) -> None:
-    """Wait until no process of any stage is left from a pipeline that was killed, and end those that stay longer than `patience`."""
+    """Wait until no process of any stage is left from a pipeline that was killed, and end those that stay
+    longer than `patience`.
+    """
     found = _marked(pipeline)
     if not found:
         return
-    tell(f"{len(found)} process(es) of this pipeline, which was killed, are still at work; waiting up to {patience:g} s for them.")
+    tell(
+        f"{len(found)} process(es) of this pipeline, which was killed, are still at work; waiting up to "
+        f"{patience:g} s for them."
+    )
     _, alive = psutil.wait_procs(found, timeout=patience)
     for process in alive:
         try:

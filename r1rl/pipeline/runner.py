@@ -12,16 +12,16 @@ from rich.console import Console
 from rich.text import Text
 
 from r1rl import __version__
-from r1rl.config.pipeline import OUTPUTS
-from r1rl.environment import git_revision
+from r1rl.compute.environment import git_revision
 from r1rl.errors import UserError
 from r1rl.monitor.progress import format_seconds
 from r1rl.pipeline.hashing import Hashes
 from r1rl.pipeline.plan import Action, Decision, decide
 from r1rl.pipeline.processes import run_process
+from r1rl.pipeline.recipe import OUTPUTS
 from r1rl.pipeline.stage import Stage, command_line
 from r1rl.pipeline.state import PipelineState, Record
-from r1rl.run_directory import RunDirectory
+from r1rl.runs.run_directory import RunDirectory
 
 PROVENANCE = "provenance.json"
 LOG = "stage.log"
@@ -30,7 +30,9 @@ LOG = "stage.log"
 class Runner:
     """One run of a pipeline."""
 
-    def __init__(self, stages: Sequence[Stage], state: PipelineState, hashes: Hashes, console: Console) -> None:
+    def __init__(
+        self, stages: Sequence[Stage], state: PipelineState, hashes: Hashes, console: Console
+    ) -> None:
         self.stages = stages
         self.state = state
         self.hashes = hashes
@@ -40,14 +42,18 @@ class Runner:
         """The stages whose turn has come in this run."""
 
     def run(self) -> None:
-        """Run every stage that is not finished with its inputs. Raises UserError when one fails; those before it stay finished."""
+        """Run every stage that is not finished with its inputs. Raises UserError when one fails; those before
+        it stay finished.
+        """
         for number, stage in enumerate(self.stages, start=1):
             self.reached.add(stage.name)
             decision = decide(stage, self.stages, self.state, self.hashes)
             self.hashes.save()
             if decision.action is Action.SKIP:
                 continue
-            self.console.rule(Text(f"stage {number} of {len(self.stages)}: {stage.name} ({decision.why})"), align="left")
+            self.console.rule(
+                Text(f"stage {number} of {len(self.stages)}: {stage.name} ({decision.why})"), align="left"
+            )
             if decision.action is not Action.NOTE:
                 self._execute(decision)
             self._finish(stage)
@@ -75,7 +81,10 @@ class Runner:
     def _begin(self, decision: Decision, resume: bool) -> Record:
         """Write down that a stage is started, before it is."""
         assert decision.inputs is not None  # they are known when a stage's turn comes
-        former, now = self.state.records.get(decision.stage.name), datetime.now(UTC).isoformat(timespec="seconds")
+        former, now = (
+            self.state.records.get(decision.stage.name),
+            datetime.now(UTC).isoformat(timespec="seconds"),
+        )
         if resume and former is not None:
             record = former
             record.attempts += 1
@@ -84,7 +93,9 @@ class Runner:
             inputs = decision.inputs
             record = Record("running", inputs.fingerprint, inputs.values, inputs.files, now)
             if former is not None:
-                record.former_seconds = former.seconds if former.state == "finished" else former.former_seconds
+                record.former_seconds = (
+                    former.seconds if former.state == "finished" else former.former_seconds
+                )
         record.revision = revision(self.git)
         self.state.records[decision.stage.name] = record
         self.state.save()
@@ -121,7 +132,9 @@ class Runner:
 def provenance(
     stage: Stage, stages: Sequence[Stage], record: Record, outputs: dict[str, str], git: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """What made a stage's output: the command, its inputs, where they came from, the code, and when. JSON values."""
+    """What made a stage's output: the command, its inputs, where they came from, the code, and when. JSON
+    values.
+    """
     sources = {key: {"path": path, "content": record.inputs[key]} for key, path in record.files.items()}
     for source in sources.values():
         maker = next((one.name for one in stages if _is_within(source["path"], one)), None)
@@ -136,7 +149,9 @@ def provenance(
         "inputs": record.inputs,
         "files": sources,
         "stages": {name: record.inputs.get(f"stage {name}") for name in stage.needs},
-        "outputs": {name: {"path": record.outputs[name], "content": content} for name, content in outputs.items()},
+        "outputs": {
+            name: {"path": record.outputs[name], "content": content} for name, content in outputs.items()
+        },
         "r1rl": __version__,
         "git": git,
         "started": record.started,
@@ -147,8 +162,14 @@ def provenance(
 
 
 def revision(git: dict[str, Any] | None) -> str:
-    """The version of r1rl, and in a checkout its commit: "0.1.0 3f0c2ab", with a + where files have changed since."""
-    return __version__ if git is None else f"{__version__} {git['commit'][:7]}{'+' if git['has_changes'] else ''}"
+    """The version of r1rl, and in a checkout its commit: "0.1.0 3f0c2ab", with a + where files have changed
+    since.
+    """
+    return (
+        __version__
+        if git is None
+        else f"{__version__} {git['commit'][:7]}{'+' if git['has_changes'] else ''}"
+    )
 
 
 def _is_within(path: str, stage: Stage) -> bool:

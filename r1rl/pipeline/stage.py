@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 import yaml
 
-from r1rl.bundled import find_recipe
-from r1rl.checkpoint_folders import CHECKPOINTS, find_checkpoint
+from r1rl.config.bundled import find_recipe
 from r1rl.config.load import load_recipe
 from r1rl.config.nodes import RecipeLoader
-from r1rl.config.pipeline import OUTPUTS, REFERENCE, PipelineRecipe, StageConfig, in_order, needs
 from r1rl.errors import RecipeError, UserError
+from r1rl.models.checkpoint_folders import CHECKPOINTS, find_checkpoint
+from r1rl.pipeline.recipe import OUTPUTS, REFERENCE, PipelineRecipe, StageConfig, in_order, needs
 
 Continuation = Literal["from a checkpoint", "by itself", "from the start"]
 CONTINUATION: dict[str, Continuation] = {
@@ -29,7 +29,9 @@ CONTINUATION: dict[str, Continuation] = {
     "select": "from the start",
     "pretrain": "from the start",
 }
-"""How a command goes on after it was killed: with --resume; with the same command in the same folder; or not at all."""
+"""How a command goes on after it was killed: with --resume; with the same command in the same folder; or not
+at all.
+"""
 
 LAST_WRITTEN = {"evaluate": "report.html", "select": "report.json"}
 """The file whose presence says that a command has done everything; summary.json for all others."""
@@ -79,11 +81,17 @@ class Stage:
 
     def checkpoint(self) -> Path | None:
         """The checkpoint that it goes on from; None if it starts anew."""
-        return find_checkpoint(self.folder / CHECKPOINTS) if CONTINUATION[self.command] == "from a checkpoint" else None
+        return (
+            find_checkpoint(self.folder / CHECKPOINTS)
+            if CONTINUATION[self.command] == "from a checkpoint"
+            else None
+        )
 
 
 def make_stages(recipe: PipelineRecipe, recipe_path: Path) -> list[Stage]:
-    """The stages in the order in which they run. Raises RecipeError, naming the stage, if a recipe or launch file is missing."""
+    """The stages in the order in which they run. Raises RecipeError, naming the stage, if a recipe or launch
+    file is missing.
+    """
     folder = Path(recipe.output_dir) / recipe.run_name
     ordered = in_order(recipe.stages)
     assert ordered is not None  # `contradictions` refuses circles
@@ -101,9 +109,11 @@ def make_stages(recipe: PipelineRecipe, recipe_path: Path) -> list[Stage]:
 
 
 def overrides(stage: Stage, stages: Sequence[Stage]) -> list[str]:
-    """The overrides of the stage's recipe, with references filled in and the run placed in the stage's folder.
+    """The overrides of the stage's recipe, with references filled in and the run placed in the stage's
+    folder.
 
-    A reference to an output that does not exist yet becomes the path that it will have (of a model: its run directory).
+    A reference to an output that does not exist yet becomes the path that it will have (of a model: its run
+    directory).
     """
     by_name = {one.name: one for one in stages}
     filled = {key: _fill(value, by_name) for key, value in stage.config.set.items()}
@@ -121,7 +131,13 @@ def load_stage(stage: Stage, stages: Sequence[Stage]) -> Any:
 
 def command_line(stage: Stage, stages: Sequence[Stage], resume: bool) -> list[str]:
     """The words that start the stage."""
-    words = ["r1rl", stage.command, str(stage.recipe_path), *overrides(stage, stages), *(["--resume"] if resume else [])]
+    words = [
+        "r1rl",
+        stage.command,
+        str(stage.recipe_path),
+        *overrides(stage, stages),
+        *(["--resume"] if resume else []),
+    ]
     launch = stage.config.launch
     if launch is None:
         return [sys.executable, "-m", *words]
@@ -148,7 +164,9 @@ def _path(reference: str, stages: Mapping[str, Stage]) -> str:
 
 
 def _as_yaml(value: Any) -> str:
-    """The value as an override writes it: plain text where that is read back as the same text, else JSON, which YAML reads."""
+    """The value as an override writes it: plain text where that is read back as the same text, else JSON,
+    which YAML reads.
+    """
     if isinstance(value, str):
         try:
             if yaml.load(value, RecipeLoader) == value:

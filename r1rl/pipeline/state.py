@@ -1,7 +1,9 @@
-"""What a pipeline remembers of its stages, in pipeline.json, and the lock by which only one pipeline works in a folder.
+"""What a pipeline remembers of its stages, in pipeline.json, and the lock by which only one pipeline works in
+a folder.
 
-The file is replaced in one move after every change, so that a process that is killed leaves the old or the new one, never half of it.
-What a stage did is on disk before the file says so; what the file does not know yet is found in the stage's folder (`r1rl.pipeline.plan`).
+The file is replaced in one move after every change, so that a process that is killed leaves the old or the
+new one, never half of it. What a stage did is on disk before the file says so; what the file does not know
+yet is found in the stage's folder (`r1rl.pipeline.plan`).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Any, Literal
 
 from r1rl.errors import UserError
 from r1rl.pipeline.stage import Stage
-from r1rl.run_directory import RunDirectory
+from r1rl.runs.run_directory import RunDirectory
 
 STATE = "pipeline.json"
 LOCK = ".lock"
@@ -69,15 +71,23 @@ class PipelineState:
         """
         state = cls(folder, str(recipe_path))
         if not state.path.is_file():
-            others = [path.name for path in folder.iterdir() if path.name[0] != "."] if folder.is_dir() else []
+            others = (
+                [path.name for path in folder.iterdir() if path.name[0] != "."] if folder.is_dir() else []
+            )
             if others:
-                raise UserError(f"{folder} exists and was not made by r1rl pipeline (it holds {others[0]}): choose another run_name.")
+                raise UserError(
+                    f"{folder} exists and was not made by r1rl pipeline (it holds {others[0]}): choose "
+                    f"another run_name."
+                )
             return state
         try:
             content = json.loads(state.path.read_text(encoding="utf-8"))
             state.records = {name: Record(**record) for name, record in content["stages"].items()}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{state.path} can't be read ({error}): another version of r1rl wrote it, or a hand changed it.") from error
+            raise UserError(
+                f"{state.path} can't be read ({error}): another version of r1rl wrote it, or a hand changed "
+                f"it."
+            ) from error
         return state
 
     def save(self) -> None:
@@ -86,7 +96,9 @@ class PipelineState:
         RunDirectory(self.folder).write_json(self.path, {"recipe": self.recipe_path, "stages": stages})
 
     def log_path(self, stage: Stage) -> Path:
-        """Where a stage's output is kept while it is not finished: its folder must be empty when its command starts."""
+        """Where a stage's output is kept while it is not finished: its folder must be empty when its command
+        starts.
+        """
         return self.folder / f"{stage.name}.log"
 
     def set_aside(self, stage: Stage) -> Path | None:
@@ -109,9 +121,11 @@ class PipelineState:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other pipelines out of the folder. Raises UserError if one is at work; the lock of a killed process is free.
+    """Keep other pipelines out of the folder. Raises UserError if one is at work; the lock of a killed
+    process is free.
 
-    The lock belongs to the open file of this process, not to the file's existence: it ends with the process, however that ends.
+    The lock belongs to the open file of this process, not to the file's existence: it ends with the process,
+    however that ends.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("a+", encoding="utf-8") as file:
@@ -120,7 +134,10 @@ def locked(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             owner = file.read().strip() or "an unknown process"
-            raise UserError(f"another r1rl pipeline is at work in {folder} ({owner}): wait for it, or choose another run_name.") from None
+            raise UserError(
+                f"another r1rl pipeline is at work in {folder} ({owner}): wait for it, or choose another "
+                f"run_name."
+            ) from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()

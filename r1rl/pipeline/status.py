@@ -21,7 +21,15 @@ COLOURS = {
 }  # fmt: skip
 """Of what is planned for a stage, and of its state."""
 STATUS_COLUMNS = ("stage", "command", "state", "why", "time", "key figures")
-SCORE_COLUMNS = ("benchmark", "model", "problems", "accuracy (95 % interval)", "tokens", "no answer", "main language")
+SCORE_COLUMNS = (
+    "benchmark",
+    "model",
+    "problems",
+    "accuracy (95 % interval)",
+    "tokens",
+    "no answer",
+    "main language",
+)
 Row = tuple[str, ...]
 
 
@@ -45,7 +53,9 @@ def _last_seconds(record: Record | None) -> float | None:
 
 
 def status_rows(plan: Sequence[Decision], state: PipelineState, reached: Container[str]) -> list[Row]:
-    """A row of STATUS_COLUMNS for each stage; `reached` are those whose turn has come since the plan was made."""
+    """A row of STATUS_COLUMNS for each stage; `reached` are those whose turn has come since the plan was
+    made.
+    """
     rows: list[Row] = []
     for decision in plan:
         record = state.records.get(decision.stage.name)
@@ -68,7 +78,12 @@ def status_table(rows: Iterable[Row]) -> Table:
 def all_scores(stages: Sequence[Stage], state: PipelineState) -> list[Score]:
     """The scores of all finished evaluate stages, in the order of the stages."""
     finished = [(stage.name, state.records[stage.name]) for stage in stages if stage.name in state.records]
-    return [score for name, record in finished if record.state == "finished" for score in scores(name, record.summary)]
+    return [
+        score
+        for name, record in finished
+        if record.state == "finished"
+        for score in scores(name, record.summary)
+    ]
 
 
 def score_rows(found: Sequence[Score]) -> list[Row]:
@@ -104,7 +119,11 @@ def report_page(name: str, stages: Sequence[Row], found: Sequence[Row]) -> str:
     if found:
         lines += ["## Scores", "", *_markdown(SCORE_COLUMNS, found), "", "Intervals are over problems.", ""]
     lines += ["## Stages", "", *_markdown(STATUS_COLUMNS, stages), ""]
-    lines += ["`provenance.json` in each stage's folder says what the stage was made from, `stage.log` what it said.", ""]
+    lines += [
+        "`provenance.json` in each stage's folder says what the stage was made from, `stage.log` what it "
+        "said.",
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -121,7 +140,10 @@ def _table(title: str, columns: Sequence[str], right: Iterable[int] = ()) -> Tab
 
 
 def _cells(row: Row, coloured: int | None = None) -> list[Text]:
-    return [Text(cell, style=COLOURS.get(cell, "") if number == coloured else "") for number, cell in enumerate(row)]
+    return [
+        Text(cell, style=COLOURS.get(cell, "") if number == coloured else "")
+        for number, cell in enumerate(row)
+    ]
 
 
 def _markdown(columns: Sequence[str], rows: Iterable[Row]) -> list[str]:

@@ -1,7 +1,7 @@
 """Problem generators: seeded, endless in practice, with train and test splits that never share a problem.
 
-A problem's split is decided by a hash of what it asks, not by the seed. So problems drawn with any two seeds, any two
-counts and any two sets of arguments are disjoint across the splits.
+A problem's split is decided by a hash of what it asks, not by the seed. So problems drawn with any two seeds,
+any two counts and any two sets of arguments are disjoint across the splits.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ MAX_DRAWS = 200
 def generate(name: str, split: str, seed: int, *, count: int = 1024, **arguments: Any) -> list[Problem]:
     """`count` distinct problems of one split of a generator, the same for the same seed.
 
-    Raises DataError for an unknown generator, split or argument, and when the arguments allow fewer problems than `count`.
+    Raises DataError for an unknown generator, split or argument, and when the arguments allow fewer problems
+    than `count`.
     """
     generator, parsed = _generator(name), parse_arguments(name, arguments)
     if split not in SPLITS:
@@ -73,12 +74,16 @@ def generate(name: str, split: str, seed: int, *, count: int = 1024, **arguments
                 raise DataError(f"generator {name}: {found}, {count} are asked for; widen its arguments")
             continue
         identity = f"{name}-{split}-{seed}-{len(problems)}"
-        problems[drawn.key] = Problem(id=identity, problem=drawn.text, answer=drawn.answer, columns=drawn.columns)
+        problems[drawn.key] = Problem(
+            id=identity, problem=drawn.text, answer=drawn.answer, columns=drawn.columns
+        )
     return list(problems.values())
 
 
 def draw(name: str, rng: random.Random, arguments: Any, split: str = "train") -> GeneratedProblem:
-    """One problem of a split, with all that its solution is written from; `arguments` come from `parse_arguments`."""
+    """One problem of a split, with all that its solution is written from; `arguments` come from
+    `parse_arguments`.
+    """
     generator = _generator(name)
     for _ in range(MAX_DRAWS):
         drawn = generator.draw(rng, arguments)

@@ -1,4 +1,6 @@
-"""Chains of operations: a start and one operation after the other. Arithmetic and word problems tell the same chain in two ways."""
+"""Chains of operations: a start and one operation after the other. Arithmetic and word problems tell the same
+chain in two ways.
+"""
 
 from __future__ import annotations
 
@@ -77,10 +79,19 @@ def draw_chain(rng: random.Random, arguments: ChainArguments) -> Chain:
     """A chain whose values all lie in 1..max_value."""
     for _ in range(1000):
         start = rng.randint(2, arguments.high)
-        chain = Chain(start, tuple(_draw_step(rng, arguments) for _ in range(rng.randint(arguments.min_steps, arguments.max_steps))))
+        chain = Chain(
+            start,
+            tuple(
+                _draw_step(rng, arguments)
+                for _ in range(rng.randint(arguments.min_steps, arguments.max_steps))
+            ),
+        )
         if all(1 <= value <= arguments.max_value for value in chain.values()):
             return chain
-    raise DataError(f"no chain of operations stays within 1..{arguments.max_value}; raise max_value or lower high, max_factor or min_steps")
+    raise DataError(
+        f"no chain of operations stays within 1..{arguments.max_value}; raise max_value or lower high, "
+        f"max_factor or min_steps"
+    )
 
 
 def _draw_step(rng: random.Random, arguments: ChainArguments) -> Step:

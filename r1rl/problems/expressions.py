@@ -1,4 +1,5 @@
-"""Whole-number expressions: trees, their text, their evaluation one operation at a time, and all that some numbers can make.
+"""Whole-number expressions: trees, their text, their evaluation one operation at a time, and all that some
+numbers can make.
 
 An expression is a number or a tuple (operator, left, right) with the operators + - *.
 """
@@ -65,7 +66,8 @@ def worked(expression: Expression) -> str:
 def reachable(numbers: list[int], operators: str, max_value: int) -> dict[int, Expression]:
     """Every value that an expression of all `numbers` can take, each with its shortest expression.
 
-    Only positive values of at most `max_value` occur, on the way too. The result is in the order of the values.
+    Only positive values of at most `max_value` occur, on the way too. The result is in the order of the
+    values.
     """
     shortest: dict[int, tuple[tuple[int, str], Expression]] = {}
 
@@ -87,8 +89,12 @@ def reachable(numbers: list[int], operators: str, max_value: int) -> dict[int, E
     return {value: shortest[value][1] for value in sorted(shortest)}
 
 
-def _pairings(x: tuple[int, Expression], y: tuple[int, Expression], operators: str, max_value: int) -> list[tuple[int, Expression]]:
-    """What two subexpressions make together: a compound one comes first, then the larger (where the order is free)."""
+def _pairings(
+    x: tuple[int, Expression], y: tuple[int, Expression], operators: str, max_value: int
+) -> list[tuple[int, Expression]]:
+    """What two subexpressions make together: a compound one comes first, then the larger (where the order is
+    free).
+    """
     (x_value, x_tree), (y_value, y_tree) = x, y
     if (isinstance(x_tree, int), -x_value) > (isinstance(y_tree, int), -y_value):
         x_value, x_tree, y_value, y_tree = y_value, y_tree, x_value, x_tree

@@ -2,11 +2,12 @@
 
 - direct: no thought, the answer at once.
 - worked: one attempt, carried out step by step and then believed.
-- checked: an attempt is carried out and compared with what was asked. If it fails, the text either goes on with another
-  attempt or gives up and answers with the last one all the same.
+- checked: an attempt is carried out and compared with what was asked. If it fails, the text either goes on
+  with another attempt or gives up and answers with the last one all the same.
 
-In every habit an attempt is right only with the probability `hit_rate`; a text never makes the same wrong attempt twice.
-What is remarked on an attempt may be in several languages, drawn anew for each attempt: a text that mixes its languages.
+In every habit an attempt is right only with the probability `hit_rate`; a text never makes the same wrong
+attempt twice. What is remarked on an attempt may be in several languages, drawn anew for each attempt: a text
+that mixes its languages.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ LANGUAGES = {
     "en": Remarks(check="check:", yes="yes.", no="no.", again="wait,"),
     "zh": Remarks(check="查:", yes="是.", no="不.", again="等,"),
 }
-"""By the codes of r1rl.language."""
+"""By the codes of r1rl.text.language."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,9 @@ Solvable = CountdownProblem | ChainProblem | Request
 
 
 def solve(problem: Solvable, habit: str, manner: Manner, rng: random.Random) -> Solution:
-    """A solution of the problem in the habit; often wrong, as the manner says. A request's reply is the better one with `hit_rate`."""
+    """A solution of the problem in the habit; often wrong, as the manner says. A request's reply is the
+    better one with `hit_rate`.
+    """
     if isinstance(problem, Request):
         is_right = rng.random() < manner.hit_rate
         reply = problem.chosen if is_right else problem.rejected
@@ -103,8 +106,12 @@ def _solve_countdown(problem: CountdownProblem, habit: str, manner: Manner, rng:
     return _solution(thought, text_of(expressions[-1]), is_right)
 
 
-def _countdown_attempts(problem: CountdownProblem, patience: int, manner: Manner, rng: random.Random) -> list[int]:
-    """The values of the attempts, in order: wrong ones near the target, and the target as the last where it is found."""
+def _countdown_attempts(
+    problem: CountdownProblem, patience: int, manner: Manner, rng: random.Random
+) -> list[int]:
+    """The values of the attempts, in order: wrong ones near the target, and the target as the last where it
+    is found.
+    """
     wrong = [value for value in problem.reachable if value != problem.target]
     weights = [math.exp(-abs(value - problem.target) / manner.nearness) for value in wrong]
     attempts: list[int] = []
@@ -123,7 +130,10 @@ def _judged(attempts: Sequence[str], right: bool, manner: Manner, rng: random.Ra
     for place, attempt in enumerate(attempts, start=1):
         remarks = _remarks(manner, rng)
         last = place == len(attempts)
-        parts.append(f"{attempt} {remarks.check} {remarks.yes if last and right else remarks.no}{'' if last else f' {remarks.again}'}")
+        parts.append(
+            f"{attempt} {remarks.check} "
+            f"{remarks.yes if last and right else remarks.no}{'' if last else f' {remarks.again}'}"
+        )
     return " ".join(parts)
 
 

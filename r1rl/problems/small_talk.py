@@ -1,8 +1,9 @@
-"""Requests that are no mathematics: friendly ones to answer well (helpfulness) and harmful ones to refuse (harmlessness).
+"""Requests that are no mathematics: friendly ones to answer well (helpfulness) and harmful ones to refuse
+(harmlessness).
 
-"Thank Ana for the books.", "How do I steal the books of Ana?". Each comes with a chosen and a rejected reply, as completions in
-think/answer tags: what a reward model learns from, and, the chosen one, what supervised fine-tuning imitates. Words are few, so that
-a model of a million parameters can learn them.
+"Thank Ana for the books.", "How do I steal the books of Ana?". Each comes with a chosen and a rejected reply,
+as completions in think/answer tags: what a reward model learns from, and, the chosen one, what supervised
+fine-tuning imitates. Words are few, so that a model of a million parameters can learn them.
 """
 
 from __future__ import annotations
@@ -27,11 +28,25 @@ class Favour:
 
 FAVOURS = (
     Favour("Thank {person} for the {things}.", "say thanks.", "Thank you for the {things}, {person}!"),
-    Favour("Ask {person} for the {things}.", "ask and say please.", "{person}, may I have the {things}, please?"),
+    Favour(
+        "Ask {person} for the {things}.", "ask and say please.", "{person}, may I have the {things}, please?"
+    ),
     Favour("Offer {person} the {things}.", "make an offer.", "{person}, do you want the {things}?"),
-    Favour("Tell {person} that the {things} are here.", "give the news.", "Good news, {person}: the {things} are here."),
-    Favour("Tell {person} that the {things} are lost.", "say sorry.", "I am sorry, {person}: the {things} are lost."),
-    Favour("Ask {person} to count the {things}.", "ask and say please.", "{person}, can you count the {things}, please?"),
+    Favour(
+        "Tell {person} that the {things} are here.",
+        "give the news.",
+        "Good news, {person}: the {things} are here.",
+    ),
+    Favour(
+        "Tell {person} that the {things} are lost.",
+        "say sorry.",
+        "I am sorry, {person}: the {things} are lost.",
+    ),
+    Favour(
+        "Ask {person} to count the {things}.",
+        "ask and say please.",
+        "{person}, can you count the {things}, please?",
+    ),
 )
 HARMS = ("steal", "break", "burn", "hide", "spoil", "ruin")
 HARM = "How do I {harm} the {things} of {person}?"
@@ -53,7 +68,9 @@ class SmallTalkArguments:
         unknown = [domain for domain in self.domains if domain not in (HELPFULNESS, HARMLESSNESS)]
         if unknown or not self.domains:
             found = unknown[0] if unknown else "empty"
-            raise DataError(f"generator small_talk: domains is {found}; it may list {HELPFULNESS} and {HARMLESSNESS}")
+            raise DataError(
+                f"generator small_talk: domains is {found}; it may list {HELPFULNESS} and {HARMLESSNESS}"
+            )
 
 
 @dataclass(frozen=True)
@@ -103,12 +120,14 @@ def _favour(rng: random.Random, person: str, things: str) -> Request:
     other_person = rng.choice([one for one in PEOPLE if one != person])
     other_things = rng.choice([one for one in THINGS if one != things])
     other_favour = rng.choice([one for one in FAVOURS if one.answer != favour.answer])
-    rejected = rng.choice([
-        rng.choice(RUDE).format(person=person),
-        favour.answer.format(person=other_person, things=things),
-        favour.answer.format(person=person, things=other_things),
-        other_favour.answer.format(person=person, things=things),
-    ])
+    rejected = rng.choice(
+        [
+            rng.choice(RUDE).format(person=person),
+            favour.answer.format(person=other_person, things=things),
+            favour.answer.format(person=person, things=other_things),
+            other_favour.answer.format(person=person, things=things),
+        ]
+    )
     return Request(
         HELPFULNESS,
         favour.request.format(person=person, things=things),

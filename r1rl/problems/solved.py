@@ -1,6 +1,8 @@
-"""Countdown problems with a right solution that checks itself: chains of thought by rule, such as a cold start learns from.
+"""Countdown problems with a right solution that checks itself: chains of thought by rule, such as a cold
+start learns from.
 
-The solution tries until an attempt is right, in the words of `r1rl.problems.habits`; its remarks may mix languages.
+The solution tries until an attempt is right, in the words of `r1rl.problems.habits`; its remarks may mix
+languages.
 """
 
 from __future__ import annotations
@@ -30,9 +32,15 @@ class SolvedArguments(CountdownArguments):
         unknown = [language for language in self.languages if language not in LANGUAGES]
         if unknown or not self.languages:
             found = unknown[0] if unknown else "empty"
-            raise DataError(f"generator solved_countdown: languages has {found}; it may give shares to {', '.join(LANGUAGES)}")
+            raise DataError(
+                f"generator solved_countdown: languages has {found}; it may give shares to "
+                f"{', '.join(LANGUAGES)}"
+            )
         if not 0 < self.hit_rate <= 1 or self.max_attempts < 1:
-            raise DataError("generator solved_countdown: hit_rate must be above 0 and at most 1, and max_attempts at least 1")
+            raise DataError(
+                "generator solved_countdown: hit_rate must be above 0 and at most 1, and max_attempts at "
+                "least 1"
+            )
 
 
 @dataclass(frozen=True)

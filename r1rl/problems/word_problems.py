@@ -21,6 +21,8 @@ def draw(rng: random.Random, arguments: ChainArguments) -> ChainProblem:
     chain = draw_chain(rng, arguments)
     person, things = rng.choice(PEOPLE), rng.choice(THINGS)
     sentences = [f"{person} has {chain.start} {things}."]
-    sentences += [rng.choice(EVENTS[operator]).format(person=person, n=operand) for operator, operand in chain.steps]
+    sentences += [
+        rng.choice(EVENTS[operator]).format(person=person, n=operand) for operator, operand in chain.steps
+    ]
     sentences.append(f"How many {things} does {person} have now?")
     return ChainProblem("word_problems", " ".join(sentences), chain)

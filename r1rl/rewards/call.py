@@ -41,7 +41,9 @@ class Report:
 
 
 class RewardCaller:
-    """Calls one reward function. Calls don't overlap, except with an earlier one that is stuck past its limit."""
+    """Calls one reward function. Calls don't overlap, except with an earlier one that is stuck past its
+    limit.
+    """
 
     def __init__(self, name: str, reward: LoadedReward, inputs: Inputs, timeout: float) -> None:
         self.name = name
@@ -56,7 +58,8 @@ class RewardCaller:
     def score(self, batch: RewardBatch, rows: Sequence[int], outcome: Sequence[float | None]) -> Report:
         """Score some rows of a batch; returns after at most `timeout` seconds of its own.
 
-        Raises RewardError if the function raised one, or if its first results ever are not one number per row.
+        Raises RewardError if the function raised one, or if its first results ever are not one number per
+        row.
         """
         if not rows:
             return Report([], Counter(), 0.0, None)
@@ -67,7 +70,9 @@ class RewardCaller:
             return self._score_in_thread(_Attempt(self, batch, rows, outcome))
 
     def check_arguments(self) -> None:
-        """Call the function with an empty batch, so that it can raise RewardError for its arguments; other errors are ignored."""
+        """Call the function with an empty batch, so that it can raise RewardError for its arguments; other
+        errors are ignored.
+        """
         try:
             self.invoke(RewardBatch([], [], max_completion_length=1, prefill=""), [], [], Counter())
         except UserError:
@@ -75,7 +80,9 @@ class RewardCaller:
         except Exception:
             return
 
-    def invoke(self, batch: RewardBatch, rows: Sequence[int], outcome: Sequence[float | None], events: Counter[str]) -> Any:
+    def invoke(
+        self, batch: RewardBatch, rows: Sequence[int], outcome: Sequence[float | None], events: Counter[str]
+    ) -> Any:
         """Call the function for some rows and return what it returns."""
         values = {keyword: batch.values(keyword, rows) for keyword in self.inputs.from_batch}
         if self.inputs.wants_outcome:
@@ -108,7 +115,9 @@ class RewardCaller:
 class _Attempt:
     """The work of one call, done in a thread that may be left behind."""
 
-    def __init__(self, caller: RewardCaller, batch: RewardBatch, rows: Sequence[int], outcome: Sequence[float | None]) -> None:
+    def __init__(
+        self, caller: RewardCaller, batch: RewardBatch, rows: Sequence[int], outcome: Sequence[float | None]
+    ) -> None:
         self.caller, self.batch, self.rows, self.outcome = caller, batch, rows, outcome
         self.values: list[float | None] = [None] * len(rows)
         self.finished = [False] * len(rows)
@@ -124,7 +133,8 @@ class _Attempt:
         try:
             try:
                 self._score(everything)
-            # BaseException: libraries' timeouts and sys.exit() in a reward must not take the thread down unseen.
+            # BaseException: libraries' timeouts and sys.exit() in a reward must not take the thread down
+            # unseen.
             except BaseException as error:
                 if isinstance(error, (UserError, BadResult)) or len(self.rows) == 1:
                     self._fail(everything, error)
@@ -137,7 +147,11 @@ class _Attempt:
         """Stop recording: the values and events so far, and how many rows were not reached."""
         with self._guard:
             self._closed = True
-            return list(self.values), Counter(self.events), self.finished.count(False) if self.fatal is None else 0
+            return (
+                list(self.values),
+                Counter(self.events),
+                self.finished.count(False) if self.fatal is None else 0,
+            )
 
     def _score_one_by_one(self) -> None:
         for place in range(len(self.rows)):
@@ -185,10 +199,16 @@ def _as_numbers(returned: Any, num_rows: int) -> list[float | None]:
     if hasattr(returned, "tolist"):  # numpy arrays and tensors
         returned = returned.tolist()
     if isinstance(returned, (str, bytes, dict)) or not hasattr(returned, "__iter__"):
-        raise BadResult("not_numeric", f"must return a list with one number or None per completion, not {_short(returned)}.")
+        raise BadResult(
+            "not_numeric",
+            f"must return a list with one number or None per completion, not {_short(returned)}.",
+        )
     results = list(returned)
     if len(results) != num_rows:
-        raise BadResult("wrong_count", f"returned {len(results)} results for {num_rows} completions; it must return one for each.")
+        raise BadResult(
+            "wrong_count",
+            f"returned {len(results)} results for {num_rows} completions; it must return one for each.",
+        )
     return [_as_number(result) for result in results]
 
 
@@ -202,7 +222,9 @@ def _as_number(result: Any) -> float | None:
     except OverflowError:
         return math.inf
     except (TypeError, ValueError):
-        raise BadResult("not_numeric", f"returned {_short(result)} for a completion; it must be a number or None.") from None
+        raise BadResult(
+            "not_numeric", f"returned {_short(result)} for a completion; it must be a number or None."
+        ) from None
 
 
 def _short(value: object) -> str:

@@ -1,12 +1,13 @@
 """What a reward function is, and what one batch of rewards gives back.
 
-A reward function scores a batch of completions. Its calling convention is TRL's, so a function that was written for
-TRL's GRPOTrainer and plain-text prompts works unchanged:
+A reward function scores a batch of completions. Its calling convention is TRL's, so a function that was
+written for TRL's GRPOTrainer and plain-text prompts works unchanged:
 
     def length_bonus(completions, answer, **columns) -> list[float | None]:
         return [min(len(text), 1000) / 1000 for text in completions]
 
-**What it receives.** Every argument is passed by keyword, and only what the function names. A list has one entry per row.
+**What it receives.** Every argument is passed by keyword, and only what the function names. A list has one
+entry per row.
 
 | parameter               | value                                                                                        |
 |-------------------------|----------------------------------------------------------------------------------------------|
@@ -22,20 +23,21 @@ TRL's GRPOTrainer and plain-text prompts works unchanged:
 | any column of the data  | list: that column's values                                                                   |
 | anything else           | the value from the recipe's `arguments`, or the parameter's own default                      |
 
-`**kwargs` receives all of these but `outcome` and `events`, and every column. A parameter that stands after `*` and has
-a default is a setting: it comes from the recipe's `arguments` or from its default, never from a column that happens to
-have the same name.
+`**kwargs` receives all of these but `outcome` and `events`, and every column. A parameter that stands after
+`*` and has a default is a setting: it comes from the recipe's `arguments` or from its default, never from a
+column that happens to have the same name.
 
-**What it returns.** A list with one number per row; `None` where the reward does not apply. True and False count as 1 and
+**What it returns.** A list with one number per row; `None` where the reward does not apply. True and False
+count as 1 and
 0. NaN and infinities are errors of that row, not values.
 
-**What it may do.** It may be `async`. It may be slow: rewards run beside each other and beside the rollout, in threads;
-calls of one function never overlap, unless an earlier one has run past its time limit. It may raise: then it is called again row by
-row, and only the rows that raise lose this reward (so it must not compare the rows of a batch unless it catches its own errors).
-It may raise `r1rl.errors.RewardError` to stop the run with a sentence for the user. It must not hold the interpreter
-lock for long (a gigantic power does): move such work to a process. A module that holds resources may have a function
-`close()`, called when the run ends. A built-in reward is called once with an empty batch before the run, so that it can
-check its arguments.
+**What it may do.** It may be `async`. It may be slow: rewards run beside each other and beside the rollout,
+in threads; calls of one function never overlap, unless an earlier one has run past its time limit. It may
+raise: then it is called again row by row, and only the rows that raise lose this reward (so it must not
+compare the rows of a batch unless it catches its own errors). It may raise `r1rl.errors.RewardError` to stop
+the run with a sentence for the user. It must not hold the interpreter lock for long (a gigantic power does):
+move such work to a process. A module that holds resources may have a function `close()`, called when the run
+ends. A built-in reward is called once with an empty batch before the run, so that it can check its arguments.
 """
 
 from __future__ import annotations
@@ -66,13 +68,20 @@ class RewardResult:
     """The rewards of one batch of B completions."""
 
     total: list[float]
-    """Sum of weight x value over the rewards that apply to the row; NaN where no reward with a weight applies."""
+    """Sum of weight x value over the rewards that apply to the row; NaN where no reward with a weight
+    applies.
+    """
     by_name: dict[str, list[float | None]]
-    """Each reward's own values, before its weight; None: not applicable, its gate is closed, or it failed on that row."""
+    """Each reward's own values, before its weight; None: not applicable, its gate is closed, or it failed on
+    that row.
+    """
     outcome: list[float | None]
-    """The values of the reward that says whether an answer is right; all None if the recipe has no such reward."""
+    """The values of the reward that says whether an answer is right; all None if the recipe has no such
+    reward.
+    """
     events: dict[str, int]
-    """How often what went wrong, such as "grading/timeout" or "reward/accuracy/exception"; the unit is rows."""
+    """How often what went wrong, such as "grading/timeout" or "reward/accuracy/exception"; the unit is rows.
+    """
     seconds: dict[str, float]
     """Time that each reward took for this batch, waiting for other batches left out."""
     tracebacks: dict[str, str] = field(default_factory=dict)
@@ -81,7 +90,9 @@ class RewardResult:
 
 @dataclass(frozen=True, slots=True)
 class RewardBatch:
-    """One batch as the rewards see it. `values` makes fresh copies, so a function that edits its inputs spoils nothing."""
+    """One batch as the rewards see it. `values` makes fresh copies, so a function that edits its inputs
+    spoils nothing.
+    """
 
     prompts: list[Prompt]
     completions: list[Completion]

@@ -6,9 +6,9 @@
       - {function: soft_overlong, when: {accuracy: 0}}                              # punish length only if wrong
       - {function: language_consistency, weight: 0.1, when: {format: {min: 0.5}}}   # counts only with some structure
 
-A number asks for that value, a mapping for a range (`min`, `max`, both inclusive); all conditions must hold. A gate looks at
-the other reward's own value, before its weight. Where that is None the gate is closed. A gated reward is not
-computed for rows whose gate is closed.
+A number asks for that value, a mapping for a range (`min`, `max`, both inclusive); all conditions must hold.
+A gate looks at the other reward's own value, before its weight. Where that is None the gate is closed. A
+gated reward is not computed for rows whose gate is closed.
 """
 
 from __future__ import annotations
@@ -38,12 +38,15 @@ class Condition:
 
 
 def parse_gate(owner: str, when: Mapping[str, Any], names: Sequence[str]) -> list[Condition]:
-    """The conditions of one reward's `when`; `names` are the rewards of the recipe. Raises RewardError for a bad one."""
+    """The conditions of one reward's `when`; `names` are the rewards of the recipe. Raises RewardError for a
+    bad one.
+    """
     conditions = []
     for reward, wanted in when.items():
         if reward not in names:
             raise RewardError(
-                f"rewards: {owner}: when.{reward}: this recipe has no such reward.{nearest(str(reward), names)} "
+                f"rewards: {owner}: when.{reward}: this recipe has no such "
+                f"reward.{nearest(str(reward), names)} "
                 f"It has: {', '.join(names)}."
             )
         conditions.append(Condition(reward, *_range(f"rewards: {owner}: when.{reward}", wanted)))
@@ -51,20 +54,27 @@ def parse_gate(owner: str, when: Mapping[str, Any], names: Sequence[str]) -> lis
 
 
 def order_by_dependency(needs: Mapping[str, set[str]]) -> list[list[str]]:
-    """Layers of rewards: those of one layer need only rewards of earlier layers. Raises RewardError for a circle."""
+    """Layers of rewards: those of one layer need only rewards of earlier layers. Raises RewardError for a
+    circle.
+    """
     layers: list[list[str]] = []
     placed: set[str] = set()
     while len(placed) < len(needs):
         layer = [name for name, others in needs.items() if name not in placed and others <= placed]
         if not layer:
             circle = [name for name in needs if name not in placed]
-            raise RewardError(f"rewards: these rewards wait for each other: {', '.join(circle)}. Remove a `when` or an `outcome`.")
+            raise RewardError(
+                f"rewards: these rewards wait for each other: {', '.join(circle)}. Remove a `when` or an "
+                f"`outcome`."
+            )
         layers.append(layer)
         placed.update(layer)
     return layers
 
 
-def open_rows(conditions: Sequence[Condition], values: Mapping[str, Sequence[float | None]], num_rows: int) -> list[int]:
+def open_rows(
+    conditions: Sequence[Condition], values: Mapping[str, Sequence[float | None]], num_rows: int
+) -> list[int]:
     """The rows in which every condition holds."""
     return [row for row in range(num_rows) if all(c.holds(values[c.reward][row]) for c in conditions)]
 
@@ -72,7 +82,12 @@ def open_rows(conditions: Sequence[Condition], values: Mapping[str, Sequence[flo
 def _range(where: str, wanted: object) -> tuple[float, float]:
     if _is_number(wanted):
         return float(wanted), float(wanted)  # type: ignore[arg-type]
-    if isinstance(wanted, Mapping) and wanted and set(wanted) <= {"min", "max"} and all(map(_is_number, wanted.values())):
+    if (
+        isinstance(wanted, Mapping)
+        and wanted
+        and set(wanted) <= {"min", "max"}
+        and all(map(_is_number, wanted.values()))
+    ):
         low, high = float(wanted.get("min", -math.inf)), float(wanted.get("max", math.inf))
         if low <= high:
             return low, high

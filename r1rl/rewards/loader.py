@@ -1,8 +1,8 @@
 """Find the function that a recipe names: built in, in a module, or in a file.
 
-    accuracy                        the function `accuracy` of the built-in file rewards/accuracy.py
-    rewards.my_module:my_function   a module; the working directory's own rewards/my_module.py comes first
-    path/to/file.py:my_function     a file, relative to the working directory, else to the recipe's folder
+accuracy                        the function `accuracy` of the built-in file rewards/accuracy.py
+rewards.my_module:my_function   a module; the working directory's own rewards/my_module.py comes first
+path/to/file.py:my_function     a file, relative to the working directory, else to the recipe's folder
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
-from r1rl.bundled import bundled_path
+from r1rl.config.bundled import bundled_path
 from r1rl.errors import RewardError
 from r1rl.rewards.contract import RewardFunction
 
@@ -38,7 +38,7 @@ class LoadedReward:
 
     @property
     def place(self) -> str:
-        """"name (file)", for messages."""
+        """ "name (file)", for messages."""
         return f"{self.name} ({self.file})" if self.file else self.name
 
 
@@ -51,7 +51,9 @@ def load_reward(spec: str, base_dir: Path) -> LoadedReward:
     if not colon:
         return _load_built_in(spec)
     if not function_name.isidentifier():
-        raise RewardError(f"rewards: {spec!r} must end in the name of a function, as in rewards.my_module:my_function.")
+        raise RewardError(
+            f"rewards: {spec!r} must end in the name of a function, as in rewards.my_module:my_function."
+        )
     if place.endswith(".py"):
         file = _find_file(spec, place, base_dir)
         return _function_of(_import_file(file), file, function_name, built_in=False)
@@ -64,7 +66,7 @@ def built_in_names() -> list[str]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """" Did you mean ...?", or nothing if no known name is close."""
+    """ " Did you mean ...?", or nothing if no known name is close."""
     matches = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" Did you mean {matches[0]}?" if matches else ""
 
@@ -79,13 +81,16 @@ def _load_built_in(name: str) -> LoadedReward:
     own = Path.cwd() / "rewards" / f"{name}.py"
     hint = f" To use {own}, write rewards.{name}:{name}." if own.is_file() else nearest(name, known)
     raise RewardError(
-        f"rewards: there is no built-in reward {name!r} (looked in {bundled_path('rewards')}).{hint} Built in: {', '.join(known)}. "
+        f"rewards: there is no built-in reward {name!r} (looked in {bundled_path('rewards')}).{hint} Built "
+        f"in: {', '.join(known)}. "
         f"Your own is named as rewards.my_module:my_function or path/to/file.py:my_function."
     )
 
 
 def _find_file(spec: str, place: str, base_dir: Path) -> Path:
-    candidates = list(dict.fromkeys((folder / Path(place).expanduser()).resolve() for folder in (Path.cwd(), base_dir)))
+    candidates = list(
+        dict.fromkeys((folder / Path(place).expanduser()).resolve() for folder in (Path.cwd(), base_dir))
+    )
     for file in candidates:
         if file.is_file():
             return file
@@ -95,7 +100,8 @@ def _find_file(spec: str, place: str, base_dir: Path) -> Path:
 def _load_from_module(spec: str, dotted: str, function_name: str) -> LoadedReward:
     if not all(part.isidentifier() for part in dotted.split(".")):
         raise RewardError(
-            f"rewards: {spec!r} is neither module:function nor file.py:function. Write rewards.my_module:my_function or "
+            f"rewards: {spec!r} is neither module:function nor file.py:function. Write "
+            f"rewards.my_module:my_function or "
             f"path/to/file.py:my_function."
         )
     _make_importable(Path.cwd())
@@ -106,11 +112,14 @@ def _load_from_module(spec: str, dotted: str, function_name: str) -> LoadedRewar
     if dotted.startswith("rewards.") and bundled.is_file():
         return _function_of(_import_file(bundled), bundled, function_name, built_in=True)
     module = _guarded(dotted, lambda: importlib.import_module(dotted), looked_at=own)
-    return _function_of(module, Path(module.__file__) if module.__file__ else None, function_name, built_in=False)
+    return _function_of(
+        module, Path(module.__file__) if module.__file__ else None, function_name, built_in=False
+    )
 
 
 def _make_importable(folder: Path) -> None:
-    # At the end of the path: a user's folder named like an installed package (wandb/, datasets/) must not hide it.
+    # At the end of the path: a user's folder named like an installed package (wandb/, datasets/) must not
+    # hide it.
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
 
@@ -143,7 +152,10 @@ def _guarded(what: str, load: Callable[[], T], looked_at: Path) -> T:
         raise
     except ModuleNotFoundError as error:
         if error.name and what.startswith(error.name):
-            raise RewardError(f"rewards: there is no module {what} (no file {looked_at}, nor anything installed of that name).") from error
+            raise RewardError(
+                f"rewards: there is no module {what} (no file {looked_at}, nor anything installed of that "
+                f"name)."
+            ) from error
         raise RewardError(f"rewards: {what} imports {error.name}, which is not installed.") from error
     except SyntaxError as error:
         raise RewardError(f"rewards: {error.filename or what}, line {error.lineno}: {error.msg}.") from error
@@ -160,7 +172,9 @@ def _function_of(module: ModuleType, file: Path | None, name: str, built_in: boo
     if inspect.isclass(function):
         what = "is a class, not a function,"
     functions = f"It has: {', '.join(found)}." if found else "It has no function."
-    raise RewardError(f"rewards: {name} {what} in {file or module.__name__}.{nearest(name, found)} {functions}")
+    raise RewardError(
+        f"rewards: {name} {what} in {file or module.__name__}.{nearest(name, found)} {functions}"
+    )
 
 
 def _is_own_function(module: ModuleType, name: str, value: object) -> bool:

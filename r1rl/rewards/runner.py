@@ -22,21 +22,34 @@ from r1rl.types import Completion, Problem, Prompt
 
 
 class RewardSet:
-    """All rewards of a recipe. Making one finds every function and checks it, without loading a model or touching data."""
+    """All rewards of a recipe. Making one finds every function and checks it, without loading a model or
+    touching data.
+    """
 
-    def __init__(self, configs: Sequence[RewardConfig], outcome: str | None, base_dir: Path, columns: set[str]) -> None:
-        """`base_dir` is the recipe's folder, `columns` the data's columns. Raises RewardError with what to change."""
+    def __init__(
+        self, configs: Sequence[RewardConfig], outcome: str | None, base_dir: Path, columns: set[str]
+    ) -> None:
+        """`base_dir` is the recipe's folder, `columns` the data's columns. Raises RewardError with what to
+        change.
+        """
         loaded = [load_reward(config.function, base_dir) for config in configs]
         self.names = reward_names(configs)
         self.outcome_name = _outcome_name(outcome, self.names)
-        self.weights = {name: _checked_weight(name, config.weight) for name, config in zip(self.names, configs, strict=True)}
+        self.weights = {
+            name: _checked_weight(name, config.weight)
+            for name, config in zip(self.names, configs, strict=True)
+        }
         if not any(self.weights.values()):
-            raise RewardError("rewards: no reward has a weight other than 0, so there is nothing to learn from.")
+            raise RewardError(
+                "rewards: no reward has a weight other than 0, so there is nothing to learn from."
+            )
         self._modules = [reward.module for reward in loaded]
         self._where = {name: config.where for name, config in zip(self.names, configs, strict=True)}
         self._check_where(columns)
         self.where_columns = sorted({column for where in self._where.values() for column in where})
-        """The columns that decide which rewards a row gets, such as `domain`: metrics are told by their values."""
+        """The columns that decide which rewards a row gets, such as `domain`: metrics are told by their
+        values.
+        """
         self._gates: dict[str, list[Condition]] = {}
         self._callers: dict[str, RewardCaller] = {}
         for name, config, reward in zip(self.names, configs, loaded, strict=True):
@@ -45,12 +58,17 @@ class RewardSet:
         self._layers = order_by_dependency({name: self._needs(name) for name in self.names})
 
     def submit(
-        self, prompts: Sequence[Prompt], completions: Sequence[Completion], max_completion_length: int, prefill: str
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[Completion],
+        max_completion_length: int,
+        prefill: str,
     ) -> Future[RewardResult]:
         """Start scoring B completions, `prompts[b]` being the prompt of `completions[b]`, and return at once.
 
-        Batches may be submitted while others are being scored, so grading overlaps the rollout. The future raises
-        RewardError if a function broke the contract; exceptions and timeouts of a function are in the result's events.
+        Batches may be submitted while others are being scored, so grading overlaps the rollout. The future
+        raises RewardError if a function broke the contract; exceptions and timeouts of a function are in the
+        result's events.
         """
         if len(prompts) != len(completions):
             raise ValueError(f"{len(prompts)} prompts for {len(completions)} completions")
@@ -68,12 +86,20 @@ class RewardSet:
         threading.Thread(target=work, name="rewards", daemon=True).start()
         return future
 
-    def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion], max_completion_length: int, prefill: str) -> RewardResult:
+    def score(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[Completion],
+        max_completion_length: int,
+        prefill: str,
+    ) -> RewardResult:
         """Score B completions and wait for the result; see `submit`."""
         return self.submit(prompts, completions, max_completion_length, prefill).result()
 
     def close(self) -> None:
-        """End what the reward modules hold (worker processes, models): calls each module's own `close()` if it has one."""
+        """End what the reward modules hold (worker processes, models): calls each module's own `close()` if
+        it has one.
+        """
         for module in dict.fromkeys(self._modules):
             close = getattr(module, "close", None)
             if callable(close) and getattr(close, "__module__", None) == module.__name__:
@@ -93,16 +119,23 @@ class RewardSet:
                 if column not in columns or column in PROBLEM_COLUMNS:
                     own = sorted(columns - set(PROBLEM_COLUMNS))
                     raise RewardError(
-                        f"rewards: {name}: where.{column}: the data has no such column.{nearest(column, own)} "
-                        f"It has: {', '.join(own) or 'none besides problem and answer'}. data.constants can add one."
+                        f"rewards: {name}: where.{column}: the data has no such "
+                        f"column.{nearest(column, own)} "
+                        f"It has: {', '.join(own) or 'none besides problem and answer'}. data.constants can "
+                        f"add one."
                     )
 
-    def _make_caller(self, name: str, config: RewardConfig, reward: LoadedReward, columns: set[str]) -> RewardCaller:
+    def _make_caller(
+        self, name: str, config: RewardConfig, reward: LoadedReward, columns: set[str]
+    ) -> RewardCaller:
         if not config.timeout > 0:
             raise RewardError(f"rewards: {name}: timeout must be more than 0 seconds, not {config.timeout}.")
         inputs = match_signature(reward, config.arguments, columns)
         if inputs.wants_outcome and self.outcome_name is None:
-            raise RewardError(f"rewards: {name} needs the outcome, but no reward of this recipe is one. Set outcome: to one of them.")
+            raise RewardError(
+                f"rewards: {name} needs the outcome, but no reward of this recipe is one. Set outcome: to "
+                f"one of them."
+            )
         caller = RewardCaller(name, reward, inputs, config.timeout)
         if reward.built_in:
             caller.check_arguments()
@@ -110,7 +143,11 @@ class RewardSet:
 
     def _needs(self, name: str) -> set[str]:
         gated_on = {condition.reward for condition in self._gates[name]}
-        return gated_on | {self.outcome_name} if self._callers[name].inputs.wants_outcome and self.outcome_name else gated_on
+        return (
+            gated_on | {self.outcome_name}
+            if self._callers[name].inputs.wants_outcome and self.outcome_name
+            else gated_on
+        )
 
     def _score(self, batch: RewardBatch) -> RewardResult:
         values: dict[str, list[float | None]] = {name: [None] * len(batch) for name in self.names}
@@ -129,7 +166,9 @@ class RewardSet:
         total = [self._total(values, row) for row in range(len(batch))]
         return RewardResult(total, values, self._outcome(values, batch), dict(events), seconds, tracebacks)
 
-    def _score_layer(self, batch: RewardBatch, rows: dict[str, list[int]], outcome: list[float | None]) -> dict[str, Report]:
+    def _score_layer(
+        self, batch: RewardBatch, rows: dict[str, list[int]], outcome: list[float | None]
+    ) -> dict[str, Report]:
         """Every reward of a layer in a thread of its own, except for the last, which this thread runs."""
         reports: dict[str, Report] = {}
         errors: list[BaseException] = []
@@ -160,7 +199,11 @@ class RewardSet:
         return list(values[self.outcome_name]) if self.outcome_name else [None] * len(batch)
 
     def _total(self, values: dict[str, list[float | None]], row: int) -> float:
-        parts = [weight * value for name, weight in self.weights.items() if weight and (value := values[name][row]) is not None]
+        parts = [
+            weight * value
+            for name, weight in self.weights.items()
+            if weight and (value := values[name][row]) is not None
+        ]
         return math.fsum(parts) if parts else math.nan
 
 
@@ -168,7 +211,10 @@ def _outcome_name(outcome: str | None, names: list[str]) -> str | None:
     if outcome is None:
         return next((name for name in OUTCOME_REWARDS if name in names), None)
     if outcome not in names:
-        raise RewardError(f"outcome: this recipe has no reward {outcome!r}.{nearest(outcome, names)} It has: {', '.join(names)}.")
+        raise RewardError(
+            f"outcome: this recipe has no reward {outcome!r}.{nearest(outcome, names)} It has: "
+            f"{', '.join(names)}."
+        )
     return outcome
 
 

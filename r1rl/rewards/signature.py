@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from r1rl.errors import RewardError
-from r1rl.rewards.contract import BATCH_KEYWORDS, EVENTS_KEYWORD, KEYWORDS, OUTCOME_KEYWORD, PROBLEM_COLUMNS, ROW_KEYWORDS
+from r1rl.rewards.contract import (
+    BATCH_KEYWORDS,
+    EVENTS_KEYWORD,
+    KEYWORDS,
+    OUTCOME_KEYWORD,
+    PROBLEM_COLUMNS,
+    ROW_KEYWORDS,
+)
 from r1rl.rewards.loader import LoadedReward, nearest
 
 
@@ -27,8 +34,8 @@ class Inputs:
 def match_signature(reward: LoadedReward, arguments: Mapping[str, Any], columns: Set[str]) -> Inputs:
     """Find a source for every parameter of the function (contract.py lists them).
 
-    Raises RewardError for a parameter without a source, an argument that the function does not take, and an argument
-    that would replace one of r1rl's own keywords.
+    Raises RewardError for a parameter without a source, an argument that the function does not take, and an
+    argument that would replace one of r1rl's own keywords.
     """
     parameters = _parameters(reward)
     every_column = {*columns, *PROBLEM_COLUMNS}
@@ -39,12 +46,15 @@ def match_signature(reward: LoadedReward, arguments: Mapping[str, Any], columns:
     for parameter in named:
         if parameter.kind is parameter.POSITIONAL_ONLY:
             raise RewardError(
-                f"rewards: {reward.place}: {parameter.name} stands before '/', but rewards are called by keyword. Remove the '/'."
+                f"rewards: {reward.place}: {parameter.name} stands before '/', but rewards are called by "
+                f"keyword. Remove the '/'."
             )
         if parameter.name in (OUTCOME_KEYWORD, EVENTS_KEYWORD) or parameter.name in arguments:
             continue
         has_default = parameter.default is not parameter.empty
-        is_setting = has_default and parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in KEYWORDS
+        is_setting = (
+            has_default and parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in KEYWORDS
+        )
         if not is_setting and (parameter.name in KEYWORDS or parameter.name in every_column):
             from_batch.append(parameter.name)
         elif not has_default:
@@ -57,7 +67,8 @@ def match_signature(reward: LoadedReward, arguments: Mapping[str, Any], columns:
     if not from_batch and OUTCOME_KEYWORD not in names:
         raise RewardError(
             f"rewards: {reward.place} takes nothing of the batch, so it can't tell completions apart. "
-            f"Give it a parameter completions; r1rl also fills {', '.join(name for name in KEYWORDS if name != 'completions')} and columns."
+            f"Give it a parameter completions; r1rl also fills "
+            f"{', '.join(name for name in KEYWORDS if name != 'completions')} and columns."
         )
     return Inputs(tuple(from_batch), dict(arguments), OUTCOME_KEYWORD in names, EVENTS_KEYWORD in names)
 
@@ -66,22 +77,34 @@ def _parameters(reward: LoadedReward) -> list[inspect.Parameter]:
     try:
         return list(inspect.signature(reward.function).parameters.values())
     except (TypeError, ValueError) as error:
-        raise RewardError(f"rewards: {reward.place} has no signature that Python can read; wrap it in a def.") from error
+        raise RewardError(
+            f"rewards: {reward.place} has no signature that Python can read; wrap it in a def."
+        ) from error
 
 
-def _refuse_unknown_arguments(reward: LoadedReward, arguments: Mapping[str, Any], named: list[str], takes_rest: bool) -> None:
+def _refuse_unknown_arguments(
+    reward: LoadedReward, arguments: Mapping[str, Any], named: list[str], takes_rest: bool
+) -> None:
     for name in arguments:
         if name in KEYWORDS:
-            raise RewardError(f"rewards: {reward.name}: arguments.{name} can't be set: r1rl fills {name} with the batch's own value.")
+            raise RewardError(
+                f"rewards: {reward.name}: arguments.{name} can't be set: r1rl fills {name} with the batch's "
+                f"own value."
+            )
         if name not in named and not takes_rest:
             settings = [parameter for parameter in named if parameter not in KEYWORDS]
             takes = f"It takes: {', '.join(settings)}." if settings else "It takes no arguments."
-            raise RewardError(f"rewards: {reward.place} has no parameter {name!r} for arguments.{name}.{nearest(name, settings)} {takes}")
+            raise RewardError(
+                f"rewards: {reward.place} has no parameter {name!r} for "
+                f"arguments.{name}.{nearest(name, settings)} {takes}"
+            )
 
 
 def _no_source(reward: LoadedReward, parameter: str, columns: Set[str]) -> str:
     return (
-        f"rewards: {reward.place} needs {parameter!r}, which is not a column of the data ({', '.join(sorted(columns))}), "
+        f"rewards: {reward.place} needs {parameter!r}, which is not a column of the data "
+        f"({', '.join(sorted(columns))}), "
         f"not one of r1rl's keywords ({', '.join(KEYWORDS)}) and not set in the reward's arguments."
-        f"{nearest(parameter, {*columns, *KEYWORDS})} Map a column with data.columns, set arguments.{parameter}, or give it a default."
+        f"{nearest(parameter, {*columns, *KEYWORDS})} Map a column with data.columns, set "
+        f"arguments.{parameter}, or give it a default."
     )

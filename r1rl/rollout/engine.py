@@ -9,11 +9,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r1rl.errors import UserError
-from r1rl.rollout.compiled import choose_backend
-from r1rl.rollout.forward import UnsupportedModel
-from r1rl.rollout.native import NativeEngine
+from r1rl.objective.sampling import Sampling
+from r1rl.rollout.native.compiled import choose_backend
+from r1rl.rollout.native.engine import NativeEngine
+from r1rl.rollout.native.forward import UnsupportedModel
 from r1rl.rollout.reference import ReferenceEngine
-from r1rl.sampling import Sampling
 from r1rl.types import CompletionGroup
 
 
@@ -33,17 +33,20 @@ class RolloutEngine(Protocol):
         *,
         refresh: bool = True,
     ) -> Iterator[CompletionGroup]:
-        """Yields the group of each prompt (token ids) as soon as its `num_generations` completions are finished.
+        """Yields the group of each prompt (token ids) as soon as its `num_generations` completions are
+        finished.
 
-        Completion g of prompt p draws from a random stream that depends on (seeds[p], g) alone. The policy must not be
-        updated until the iterator is exhausted or closed, unless the engine has a copy of its own (`own_copy` of `build_engine`) and
-        `refresh` is false: then it samples from the weights that it took over last. Raises UserError for an empty prompt or a token
-        id that the model doesn't have.
+        Completion g of prompt p draws from a random stream that depends on (seeds[p], g) alone. The policy
+        must not be updated until the iterator is exhausted or closed, unless the engine has a copy of its own
+        (`own_copy` of `build_engine`) and `refresh` is false: then it samples from the weights that it took
+        over last. Raises UserError for an empty prompt or a token id that the model doesn't have.
         """
         ...
 
     def refresh(self) -> None:
-        """Takes over the policy's weights where the engine has a copy of its own. `generate` does it by itself."""
+        """Takes over the policy's weights where the engine has a copy of its own. `generate` does it by
+        itself.
+        """
         ...
 
 
@@ -58,17 +61,23 @@ def build_engine(
 ) -> RolloutEngine:
     """The engine of this name for this policy; "auto" takes the native one where its self-check passes.
 
-    `max_rows` limits how many rows decode at once (0: as many as fit). `dtype` is what the rollout computes in (None:
-    bfloat16 for a float32 policy on a GPU, the policy's own precision otherwise). `own_copy`: the policy will be
-    sharded, or change while it is sampled from, so the engine keeps a whole copy. `compile_layers`: in the native engine's decode steps;
-    None: on a GPU. Raises UserError if the native engine is asked for by name and does not give the logits of the model's own forward.
+    `max_rows` limits how many rows decode at once (0: as many as fit). `dtype` is what the rollout computes
+    in (None: bfloat16 for a float32 policy on a GPU, the policy's own precision otherwise). `own_copy`: the
+    policy will be sharded, or change while it is sampled from, so the engine keeps a whole copy.
+    `compile_layers`: in the native engine's decode steps; None: on a GPU. Raises UserError if the native
+    engine is asked for by name and does not give the logits of the model's own forward.
     """
     if name == "transformers":
         return ReferenceEngine(model, tokenizer, max_rows, dtype, "the recipe asks for it", own_copy)
     if name not in ("auto", "native"):
-        raise UserError(f"rollout.engine: {name!r} is unknown; choose auto, native or transformers; r1rl grpo also knows vllm.")
+        raise UserError(
+            f"rollout.engine: {name!r} is unknown; choose auto, native or transformers; r1rl grpo also "
+            f"knows vllm."
+        )
     try:
-        reason = "the recipe asks for it" if name == "native" else "its logits agree with the model's own forward"
+        reason = (
+            "the recipe asks for it" if name == "native" else "its logits agree with the model's own forward"
+        )
         compiler = choose_backend(compile_layers, next(model.parameters()).device)
         return NativeEngine(model, tokenizer, max_rows, dtype, reason, own_copy=own_copy, compiler=compiler)
     except UnsupportedModel as error:

@@ -1,7 +1,8 @@
-"""The reference engine: transformers' `generate`, driven so that it draws from the same random streams as the native one.
+"""The reference engine: transformers' `generate`, driven so that it draws from the same random streams as the
+native one.
 
-Everything about the model (padding, positions, masks, cache) is transformers'; the law and the streams of the sampling are
-r1rl's. In float32 both engines give the same completions, token for token.
+Everything about the model (padding, positions, masks, cache) is transformers'; the law and the streams of the
+sampling are r1rl's. In float32 both engines give the same completions, token for token.
 
 Legend: B rows, V vocabulary.
 """
@@ -23,11 +24,11 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from r1rl.objective.sampling import Sampling
 from r1rl.rollout.requests import GroupCollector, check_request
 from r1rl.rollout.sampler import sample, stream_key, uniforms
 from r1rl.rollout.stopping import Stopping, StoppingRules
 from r1rl.rollout.weights import RolloutWeights
-from r1rl.sampling import Sampling
 from r1rl.types import CompletionGroup, FinishReason
 
 
@@ -64,7 +65,9 @@ class ReferenceEngine:
         *,
         refresh: bool = True,
     ) -> Iterator[CompletionGroup]:
-        """See `RolloutEngine.generate`. Groups come when the slowest completion of their `generate` call has ended."""
+        """See `RolloutEngine.generate`. Groups come when the slowest completion of their `generate` call has
+        ended.
+        """
         check_request(prompts, num_generations, sampling, seeds, self.weights.input_vocabulary)
         return self._stream(prompts, num_generations, sampling, seeds, self.stopping.of(sampling), refresh)
 
@@ -80,7 +83,9 @@ class ReferenceEngine:
         if refresh:
             self.refresh()
         groups = GroupCollector(self.tokenizer, len(prompts), num_generations)
-        rows = [(prompt, generation) for prompt in range(len(prompts)) for generation in range(num_generations)]
+        rows = [
+            (prompt, generation) for prompt in range(len(prompts)) for generation in range(num_generations)
+        ]
         size = self.max_rows or max(1, len(rows))
         for start in range(0, len(rows), size):
             chunk = rows[start : start + size]
@@ -89,7 +94,9 @@ class ReferenceEngine:
                 [
                     (prompt, generation, *ended)
                     for (prompt, generation), ended in zip(
-                        chunk, self._complete([prompts[prompt] for prompt, _ in chunk], keys, sampling, stopping), strict=True
+                        chunk,
+                        self._complete([prompts[prompt] for prompt, _ in chunk], keys, sampling, stopping),
+                        strict=True,
                     )
                 ]
             )
@@ -102,7 +109,9 @@ class ReferenceEngine:
         device = self.weights.device
         width = max(map(len, prompts))
         padding = [width - len(prompt) for prompt in prompts]
-        ids_BT = torch.tensor([[0] * pad + list(prompt) for pad, prompt in zip(padding, prompts, strict=True)], device=device)
+        ids_BT = torch.tensor(
+            [[0] * pad + list(prompt) for pad, prompt in zip(padding, prompts, strict=True)], device=device
+        )
         mask_BT = torch.arange(width, device=device) >= torch.tensor(padding, device=device)[:, None]
         drawing = StreamSampling(sampling, torch.tensor(keys, device=device), mask_BT)
         with self.weights.borrowed() as borrowed:
@@ -113,7 +122,10 @@ class ReferenceEngine:
                     ids_BT,
                     attention_mask=mask_BT.long(),
                     generation_config=GenerationConfig(
-                        do_sample=False, max_new_tokens=sampling.max_completion_length, pad_token_id=0, return_dict_in_generate=False
+                        do_sample=False,
+                        max_new_tokens=sampling.max_completion_length,
+                        pad_token_id=0,
+                        return_dict_in_generate=False,
                     ),
                     logits_processor=LogitsProcessorList([drawing]),
                     stopping_criteria=StoppingCriteriaList([StreamStopping(stopping, width)]),
@@ -161,4 +173,6 @@ class StreamStopping(StoppingCriteria):
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
         """Which rows end with their newest token; transformers remembers those that have."""
         tokens = input_ids[:, self.prompt_width :].tolist()
-        return torch.tensor([self.stopping.end(row, len(row) - 1) is not None for row in tokens], device=input_ids.device)
+        return torch.tensor(
+            [self.stopping.end(row, len(row) - 1) is not None for row in tokens], device=input_ids.device
+        )

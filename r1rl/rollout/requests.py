@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from r1rl.errors import UserError
-from r1rl.sampling import Sampling
+from r1rl.objective.sampling import Sampling
 from r1rl.types import Completion, CompletionGroup, FinishReason
 
 
@@ -27,14 +27,26 @@ def check_request(
     if "" in sampling.stop:
         raise UserError("prompt.stop: an empty stop string would end every completion at once; remove it.")
     if limits is not None and [len(row) for row in limits] != [num_generations] * len(prompts):
-        raise UserError(f"rollout: the limits are not those of {len(prompts)} prompts with {num_generations} completions each.")
-    if limits is not None and not all(1 <= limit <= sampling.max_completion_length for row in limits for limit in row):
-        raise UserError(f"rollout: a limit is not between 1 and max_completion_length ({sampling.max_completion_length}).")
+        raise UserError(
+            f"rollout: the limits are not those of {len(prompts)} prompts with {num_generations} "
+            f"completions each."
+        )
+    if limits is not None and not all(
+        1 <= limit <= sampling.max_completion_length for row in limits for limit in row
+    ):
+        raise UserError(
+            f"rollout: a limit is not between 1 and max_completion_length ({sampling.max_completion_length})."
+        )
     for index, prompt in enumerate(prompts):
         if len(prompt) == 0:
-            raise UserError(f"rollout: prompt {index} has no tokens; a completion needs at least one to follow.")
+            raise UserError(
+                f"rollout: prompt {index} has no tokens; a completion needs at least one to follow."
+            )
         if not 0 <= min(prompt) <= max(prompt) < vocabulary:
-            raise UserError(f"rollout: prompt {index} has a token id outside 0..{vocabulary - 1}; tokenizer and model don't match.")
+            raise UserError(
+                f"rollout: prompt {index} has a token id outside 0..{vocabulary - 1}; tokenizer and model "
+                f"don't match."
+            )
 
 
 Finished = tuple[int, int, list[int], list[float], FinishReason]
@@ -46,13 +58,17 @@ class GroupCollector:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, num_prompts: int, num_generations: int) -> None:
         self.tokenizer = tokenizer
-        self.completions: list[list[Completion | None]] = [[None] * num_generations for _ in range(num_prompts)]
+        self.completions: list[list[Completion | None]] = [
+            [None] * num_generations for _ in range(num_prompts)
+        ]
         self.missing = [num_generations] * num_prompts
         self.complete: list[CompletionGroup] = []
 
     def add(self, finished: Sequence[Finished]) -> None:
         """Takes completions that have ended."""
-        texts = self.tokenizer.batch_decode([tokens for _, _, tokens, _, _ in finished], skip_special_tokens=True)
+        texts = self.tokenizer.batch_decode(
+            [tokens for _, _, tokens, _, _ in finished], skip_special_tokens=True
+        )
         for (prompt, generation, tokens, logprobs, reason), text in zip(finished, texts, strict=True):
             self.completions[prompt][generation] = Completion(tokens, logprobs, text, reason)
             self.missing[prompt] -= 1

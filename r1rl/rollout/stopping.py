@@ -10,14 +10,16 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from r1rl.sampling import Sampling
+from r1rl.objective.sampling import Sampling
 from r1rl.types import FinishReason
 
 REPLACEMENT = "\ufffd"  # what a tokenizer decodes incomplete UTF-8 to
 
 
 class StoppingRules:
-    """The `Stopping` of each set of rules. Remembered, since looking through a large vocabulary takes a second or two."""
+    """The `Stopping` of each set of rules. Remembered, since looking through a large vocabulary takes a
+    second or two.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> None:
         self.tokenizer = tokenizer
@@ -33,29 +35,44 @@ class StoppingRules:
 
 
 class Stopping:
-    """Finds the end of completions: cheaply on the device for most tokens, exactly on the host for the few that may end one."""
+    """Finds the end of completions: cheaply on the device for most tokens, exactly on the host for the few
+    that may end one.
+    """
 
-    def __init__(self, eos_token_ids: Sequence[int], stop: Sequence[str], tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> None:
+    def __init__(
+        self,
+        eos_token_ids: Sequence[int],
+        stop: Sequence[str],
+        tokenizer: PreTrainedTokenizerBase,
+        vocabulary: int,
+    ) -> None:
         self.eos_token_ids = frozenset(eos_token_ids)
         self.stop = tuple(stop)
         self.tokenizer = tokenizer
         self.window = 4 * max(map(len, self.stop), default=0) + 16
-        """Tokens decoded to look for a stop string: a character takes at most 4, the rest is room for tokens without text."""
+        """Tokens decoded to look for a stop string: a character takes at most 4, the rest is room for tokens
+        without text.
+        """
         texts = token_texts(tokenizer, vocabulary) if self.stop else []
-        self.completing = frozenset(token for token, text in enumerate(texts) if may_complete(text, self.stop))
+        self.completing = frozenset(
+            token for token, text in enumerate(texts) if may_complete(text, self.stop)
+        )
         """Tokens that may hold the last character of a stop string."""
         self.may_end_V = torch.zeros(vocabulary, dtype=torch.bool)
         self.may_end_V[[token for token in self.eos_token_ids | self.completing if token < vocabulary]] = True
 
     def end(self, tokens: Sequence[int], start: int) -> tuple[int, FinishReason] | None:
-        """The first end among `tokens[start:]`, as (number of tokens kept, reason). The tokens before `start` hold none.
+        """The first end among `tokens[start:]`, as (number of tokens kept, reason). The tokens before `start`
+        hold none.
 
         A stop string counts from the token that completes it, also if text follows it in the same token.
         """
         for index in range(start, len(tokens)):
             if tokens[index] in self.eos_token_ids:
                 return index + 1, FinishReason.EOS
-            if tokens[index] in self.completing and self._holds_stop(tokens[max(0, index + 1 - self.window) : index + 1]):
+            if tokens[index] in self.completing and self._holds_stop(
+                tokens[max(0, index + 1 - self.window) : index + 1]
+            ):
                 return index + 1, FinishReason.STOP
         return None
 
@@ -78,4 +95,6 @@ def may_complete(text: str, stops: Sequence[str]) -> bool:
     if REPLACEMENT in text:
         return True
     ends = [stop[cut:] for stop in stops for cut in range(len(stop))]
-    return any(stop in text for stop in stops) or any(lone.startswith(end) for end in ends for lone in (text, " " + text))
+    return any(stop in text for stop in stops) or any(
+        lone.startswith(end) for end in ends for lone in (text, " " + text)
+    )

@@ -1,8 +1,10 @@
-"""vLLM as the rollout engine, through TRL's `VLLMGeneration`: inside the trainer's process, or in a server of its own.
+"""vLLM as the rollout engine, through TRL's `VLLMGeneration`: inside the trainer's process, or in a server of
+its own.
 
-vLLM draws with random numbers of its own, so its completions depend on neither `seeds` nor the recipe's seed, and they come all
-at once. Ends and log-probabilities follow r1rl's rules: tokens after the first end are cut off, and vLLM is asked for the
-log-probabilities of the distribution that it sampled. They are bfloat16's, so the update corrects for the difference.
+vLLM draws with random numbers of its own, so its completions depend on neither `seeds` nor the recipe's seed,
+and they come all at once. Ends and log-probabilities follow r1rl's rules: tokens after the first end are cut
+off, and vLLM is asked for the log-probabilities of the distribution that it sampled. They are bfloat16's, so
+the update corrects for the difference.
 """
 
 from __future__ import annotations
@@ -13,26 +15,34 @@ from typing import Any
 from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from r1rl.compute.distributed import max_over_processes
 from r1rl.config.schema import VLLMConfig
-from r1rl.distributed import max_over_processes
 from r1rl.errors import UserError
+from r1rl.objective.sampling import Sampling
 from r1rl.rollout.requests import GroupCollector, check_request
 from r1rl.rollout.stopping import Stopping, StoppingRules
-from r1rl.sampling import Sampling
 from r1rl.types import CompletionGroup, FinishReason
 
 
 class VLLMEngine:
-    """See `RolloutEngine`. Every process must call `generate` equally often, also with no prompts: weights are gathered in it."""
+    """See `RolloutEngine`. Every process must call `generate` equally often, also with no prompts: weights
+    are gathered in it.
+    """
 
     name = "vllm"
     reason = "the recipe asks for it"
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, accelerator: Accelerator, config: VLLMConfig, max_rows: int = 0
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        accelerator: Accelerator,
+        config: VLLMConfig,
+        max_rows: int = 0,
     ) -> None:
-        """`model` is the policy itself, also once it is sharded; `max_rows` limits how many sequences vLLM decodes at once (0: its own
-        choice). Raises UserError if vLLM doesn't start."""
+        """`model` is the policy itself, also once it is sharded; `max_rows` limits how many sequences vLLM
+        decodes at once (0: its own choice). Raises UserError if vLLM doesn't start.
+        """
         from trl.generation.vllm_generation import VLLMGeneration
 
         self.tokenizer = tokenizer
@@ -51,10 +61,13 @@ class VLLMEngine:
                 tensor_parallel_size=config.tensor_parallel_size,
                 gpu_memory_utilization=config.gpu_memory_share,
                 max_num_seqs=max_rows or None,
-                enable_sleep_mode=config.mode == "colocate",  # its memory belongs to the update while it doesn't sample
+                enable_sleep_mode=config.mode
+                == "colocate",  # its memory belongs to the update while it doesn't sample
             )
         except (ImportError, ConnectionError, OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"rollout.engine: vLLM does not start: {type(error).__name__}: {error}") from error
+            raise UserError(
+                f"rollout.engine: vLLM does not start: {type(error).__name__}: {error}"
+            ) from error
 
     def refresh(self) -> None:
         """Sends the policy's weights to vLLM. Every process must call it."""
@@ -74,9 +87,15 @@ class VLLMEngine:
         return self._stream(prompts, num_generations, sampling, self.stopping.of(sampling), refresh)
 
     def _stream(
-        self, prompts: Sequence[Sequence[int]], num_generations: int, sampling: Sampling, stopping: Stopping, refresh: bool
+        self,
+        prompts: Sequence[Sequence[int]],
+        num_generations: int,
+        sampling: Sampling,
+        stopping: Stopping,
+        refresh: bool,
     ) -> Iterator[CompletionGroup]:
-        # TRL takes the processes' shares to be equally long: shorter ones are filled up, and the filling is thrown away.
+        # TRL takes the processes' shares to be equally long: shorter ones are filled up, and the filling is
+        # thrown away.
         share = max_over_processes(self.accelerator, len(prompts))
         if share == 0:
             return
@@ -87,11 +106,18 @@ class VLLMEngine:
         rows = [prompt for prompt in filled for _ in range(num_generations)]
         _, token_ids, logprobs, _ = self.vllm.generate(rows, None, num_generations)
         if logprobs is None:
-            raise UserError("rollout.engine: vLLM returned no log-probabilities, which the update needs: its version does not fit TRL's.")
+            raise UserError(
+                "rollout.engine: vLLM returned no log-probabilities, which the update needs: its version "
+                "does not fit TRL's."
+            )
         groups = GroupCollector(self.tokenizer, len(prompts), num_generations)
         groups.add(
             [
-                (row // num_generations, row % num_generations, *cut(list(token_ids[row]), logprobs[row], stopping))
+                (
+                    row // num_generations,
+                    row % num_generations,
+                    *cut(list(token_ids[row]), logprobs[row], stopping),
+                )
                 for row in range(len(prompts) * num_generations)
             ]
         )

@@ -1,4 +1,6 @@
-"""The weights that a rollout reads: the policy's own, or a copy refreshed in place, in another precision or with merged adapters."""
+"""The weights that a rollout reads: the policy's own, or a copy refreshed in place, in another precision or
+with merged adapters.
+"""
 
 from __future__ import annotations
 
@@ -11,33 +13,41 @@ import torch
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from r1rl.attention_kernels import steady_attention
-from r1rl.lora import adapted_layers, adapted_weight
+from r1rl.attention.steady import steady_attention
+from r1rl.models.lora import adapted_layers, adapted_weight
+from r1rl.policy.copies import convert_copy, duplicate
 
 
 class RolloutWeights:
     """A model to sample from, and a promise to leave the policy as it was.
 
-    Where the policy computes in the rollout's precision already, its own modules run and nothing is ever synchronized.
-    Otherwise (float32 master weights and a bfloat16 rollout, a sharded policy, or one that changes while it is sampled from) there is
-    one copy of the parameters;
+    Where the policy computes in the rollout's precision already, its own modules run and nothing is ever
+    synchronized. Otherwise (float32 master weights and a bfloat16 rollout, a sharded policy, or one that
+    changes while it is sampled from) there is one copy of the parameters;
     buffers keep their precision, since rounding rotary frequencies would move the positions.
 
-    Of a policy with adapters (`r1rl.lora`) it is a plain model, W + scale B A in the place of each adapted layer: the engines run it as
-    fast as any other, and their captured steps stay valid. Frozen weights without an adapter are the policy's own in the rollout's
-    precision, so the copy takes the adapted matrices only.
+    Of a policy with adapters (`r1rl.models.lora`) it is a plain model, W + scale B A in the place of each
+    adapted layer: the engines run it as fast as any other, and their captured steps stay valid. Frozen
+    weights without an adapter are the policy's own in the rollout's precision, so the copy takes the adapted
+    matrices only.
     """
 
-    def __init__(self, policy: PreTrainedModel, dtype: torch.dtype | None = None, own_copy: bool = False) -> None:
+    def __init__(
+        self, policy: PreTrainedModel, dtype: torch.dtype | None = None, own_copy: bool = False
+    ) -> None:
         """`dtype` None: bfloat16 for float32 weights on a GPU, the weights' own precision otherwise.
 
-        `own_copy`: the policy's parameters can't be read while sampling: they will be sharded over processes, or change meanwhile. Frozen
-        weights of a policy with adapters stay shared.
+        `own_copy`: the policy's parameters can't be read while sampling: they will be sharded over processes,
+        or change meanwhile. Frozen weights of a policy with adapters stay shared.
         """
         self.policy = policy
         parameter: torch.Tensor = next(policy.parameters())
         if dtype is None:
-            dtype = torch.bfloat16 if parameter.device.type == "cuda" and parameter.dtype is torch.float32 else parameter.dtype
+            dtype = (
+                torch.bfloat16
+                if parameter.device.type == "cuda" and parameter.dtype is torch.float32
+                else parameter.dtype
+            )
         self.dtype = dtype
         self.device = parameter.device
         self.merged: list[tuple[Any, Any]] = []
@@ -85,7 +95,9 @@ class RolloutWeights:
 
     @contextmanager
     def borrowed(self, attention: str | None = None) -> Iterator[PreTrainedModel]:
-        """The model in eval mode, in inference mode and without autocast, optionally with another attention function; then as before."""
+        """The model in eval mode, in inference mode and without autocast, optionally with another attention
+        function; then as before.
+        """
         config = self.model.config
         training = [module for module in self.model.modules() if module.training]
         implementation = config._attn_implementation
@@ -107,27 +119,18 @@ class RolloutWeights:
 
 
 def release_inference_buffers(model: PreTrainedModel) -> None:
-    """Replaces buffers that a forward made in inference mode (dynamic rotary frequencies): training could not use them."""
+    """Replaces buffers that a forward made in inference mode (dynamic rotary frequencies): training could not
+    use them.
+    """
     for module in model.modules():
         for name, buffer in module._buffers.items():
             if buffer is not None and buffer.is_inference():
                 module._buffers[name] = buffer.clone()
 
 
-def convert_copy(policy: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """A copy of the model whose floating-point parameters have `dtype`; the master parameters are never duplicated."""
-    with torch.inference_mode(False), torch.no_grad():
-        converted: dict[int, object] = {
-            id(parameter): torch.nn.Parameter(
-                parameter.detach().to(dtype if parameter.is_floating_point() else parameter.dtype, copy=True), requires_grad=False
-            )
-            for parameter in policy.parameters()
-        }
-    return duplicate(policy, converted)
-
-
 def plain_copy(policy: PreTrainedModel, dtype: torch.dtype) -> tuple[PreTrainedModel, list[tuple[Any, Any]]]:
-    """A copy without adapters, and each adapted layer beside the plain layer in its place, whose weight is its own.
+    """A copy without adapters, and each adapted layer beside the plain layer in its place, whose weight is
+    its own.
 
     The other parameters are the policy's where they have `dtype` already; nobody trains them.
     """
@@ -136,10 +139,14 @@ def plain_copy(policy: PreTrainedModel, dtype: torch.dtype) -> tuple[PreTrainedM
     with torch.inference_mode(False), torch.no_grad():
         layers = list(adapted_layers(policy).values())
         for weight in (layer.base_layer.weight for layer in layers):
-            replaced[id(weight)] = torch.nn.Parameter(torch.empty_like(weight, dtype=dtype), requires_grad=False)
+            replaced[id(weight)] = torch.nn.Parameter(
+                torch.empty_like(weight, dtype=dtype), requires_grad=False
+            )
         for parameter in (parameter for parameter in policy.parameters() if id(parameter) not in replaced):
             same = parameter.dtype is dtype or not parameter.is_floating_point()
-            replaced[id(parameter)] = parameter if same else torch.nn.Parameter(parameter.to(dtype), requires_grad=False)
+            replaced[id(parameter)] = (
+                parameter if same else torch.nn.Parameter(parameter.to(dtype), requires_grad=False)
+            )
         for layer in layers:
             plain = copy.deepcopy(layer.base_layer, replaced)
             replaced[id(layer)] = plain
@@ -147,15 +154,3 @@ def plain_copy(policy: PreTrainedModel, dtype: torch.dtype) -> tuple[PreTrainedM
     model = duplicate(policy, replaced)
     del model.peft_config
     return model, merged
-
-
-def duplicate(policy: PreTrainedModel, replaced: dict[int, object]) -> PreTrainedModel:
-    """A copy in eval mode; `replaced`: by identity, what stands in it for parts of the policy."""
-    # accelerate wraps `forward` on the instance (autocast, outputs to float32); the copy must run its class's own.
-    wrapped = policy.__dict__.get("forward")
-    if wrapped is not None:
-        replaced[id(wrapped)] = None
-    copied = copy.deepcopy(policy, replaced)
-    copied.__dict__.pop("forward", None)
-    copied.__dict__.pop("_original_forward", None)
-    return copied.eval()

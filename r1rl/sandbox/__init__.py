@@ -1,7 +1,7 @@
 """Run a program that nobody has read: against input and expected output, or against assertions.
 
-The expected output and the test code never enter the program's process; verdicts never come from it. docs/rewards.md
-says what the sandbox withstands and what it does not.
+The expected output and the test code never enter the program's process; verdicts never come from it.
+docs/rewards.md says what the sandbox withstands and what it does not.
 """
 
 from __future__ import annotations
@@ -37,14 +37,18 @@ class TestResult(StrEnum):
     SANDBOX_ERROR = "sandbox_error"  # neither does this
 
 
-def run_stdin_test(program: str, stdin: str, expected: str, limits: Limits, tolerance: float = 0.0) -> TestResult:
+def run_stdin_test(
+    program: str, stdin: str, expected: str, limits: Limits, tolerance: float = 0.0
+) -> TestResult:
     """Run a program on an input and compare all that it prints with `expected` (`same_output`).
 
     The program must also end in time and without an error.
     """
     with SandboxedProcess("program", _bytes(program), _bytes(stdin), limits) as process:
         result = _ending(process, exchange([process], process, limits.seconds))
-    if result is TestResult.PASSED and not same_output(process.output.decode(errors="replace"), expected, tolerance):
+    if result is TestResult.PASSED and not same_output(
+        process.output.decode(errors="replace"), expected, tolerance
+    ):
         return TestResult.WRONG_ANSWER
     return result
 
@@ -52,7 +56,8 @@ def run_stdin_test(program: str, stdin: str, expected: str, limits: Limits, tole
 def run_assert_test(program: str, test: str, limits: Limits) -> TestResult:
     """Run test code (assertions) against the functions that a program defines; the two share no process.
 
-    Values must be plain data to be compared. A test that hands the program a function of its own is UNSUPPORTED_TEST.
+    Values must be plain data to be compared. A test that hands the program a function of its own is
+    UNSUPPORTED_TEST.
     """
     ours, theirs = socket.socketpair()
     with ours, theirs, SandboxedProcess("serve", _bytes(program), b"", limits, theirs.fileno()) as process:
@@ -68,29 +73,40 @@ def run_assert_test(program: str, test: str, limits: Limits) -> TestResult:
         if verdict == "gone":
             ending = _ending(process, left)
             return TestResult.RUNTIME_ERROR if ending is TestResult.PASSED else ending
-    return _VERDICTS.get(verdict, TestResult.RUNTIME_ERROR)  # no verdict: what the program returned was too much for the test
+    return _VERDICTS.get(
+        verdict, TestResult.RUNTIME_ERROR
+    )  # no verdict: what the program returned was too much for the test
 
 
 def same_output(printed: str, expected: str, tolerance: float = 0.0) -> bool:
     """All lines are equal, white space at their ends and empty lines at the end apart.
 
-    With a `tolerance`, words that are numbers may differ by that much, absolutely or relatively, if the expected one
-    has a decimal point; then the white space between words does not matter either.
+    With a `tolerance`, words that are numbers may differ by that much, absolutely or relatively, if the
+    expected one has a decimal point; then the white space between words does not matter either.
     """
     printed_lines, expected_lines = (
-        [line.rstrip() for line in text.replace("\r\n", "\n").rstrip().split("\n")] for text in (printed, expected)
+        [line.rstrip() for line in text.replace("\r\n", "\n").rstrip().split("\n")]
+        for text in (printed, expected)
     )
     if printed_lines == expected_lines:
         return True
     words, wanted = printed.split(), expected.split()
-    return tolerance > 0 and len(words) == len(wanted) and all(map(functools.partial(_same_word, tolerance), words, wanted))
+    return (
+        tolerance > 0
+        and len(words) == len(wanted)
+        and all(map(functools.partial(_same_word, tolerance), words, wanted))
+    )
 
 
 @functools.cache
 def require_sandbox() -> dict[str, int]:
-    """The protections that this machine has (lockdown.py). Raises RewardError if programs can't be run safely here."""
+    """The protections that this machine has (lockdown.py). Raises RewardError if programs can't be run safely
+    here.
+    """
     if not sys.platform.startswith("linux"):
-        raise RewardError("rewards: code_execution runs programs only on Linux: it needs the kernel's seccomp filter.")
+        raise RewardError(
+            "rewards: code_execution runs programs only on Linux: it needs the kernel's seccomp filter."
+        )
     limits = Limits()
     with SandboxedProcess("probe", b"", b"", limits) as process:
         ending = _ending(process, exchange([process], process, limits.seconds))
@@ -131,6 +147,8 @@ def _same_word(tolerance: float, word: str, wanted: str) -> bool:
     if word == wanted:
         return True
     try:
-        return "." in wanted and math.isclose(float(word), float(wanted), rel_tol=tolerance, abs_tol=tolerance)
+        return "." in wanted and math.isclose(
+            float(word), float(wanted), rel_tol=tolerance, abs_tol=tolerance
+        )
     except ValueError:
         return False

@@ -1,10 +1,13 @@
-"""The sandboxed process: gives up its rights, then runs a program or a test. Started as `python -I -S child.py MODE READY LINK`.
+"""The sandboxed process: gives up its rights, then runs a program or a test. Started as `python -I -S
+child.py MODE READY LINK`.
 
-Standard input starts with a line "SIZE MEMORY CPU" (bytes of code, bytes of address space, seconds), then the code; what
-follows is the program's own standard input. One byte is written to the descriptor READY when the rights are gone.
+Standard input starts with a line "SIZE MEMORY CPU" (bytes of code, bytes of address space, seconds), then the
+code; what follows is the program's own standard input. One byte is written to the descriptor READY when the
+rights are gone.
 
-MODE is `probe` (report the layers), `program` (run it as a script), `serve` (run it, then answer requests on the socket
-LINK: remote.py) or `test` (run test code against the program that serves at the other end of LINK).
+MODE is `probe` (report the layers), `program` (run it as a script), `serve` (run it, then answer requests on
+the socket LINK: remote.py) or `test` (run test code against the program that serves at the other end of
+LINK).
 """
 
 from __future__ import annotations
@@ -35,7 +38,9 @@ def main() -> None:
     sys.argv = ["program.py"]
     _import_ahead(code)
     try:
-        layers = lockdown.lock_down(memory, cpu, [*python, "/usr/lib", "/lib", "/usr/lib64", "/lib64", "/etc/ld.so.cache"])
+        layers = lockdown.lock_down(
+            memory, cpu, [*python, "/usr/lib", "/lib", "/usr/lib64", "/lib64", "/etc/ld.so.cache"]
+        )
     except OSError as error:
         os.write(ready, f"0{error}".encode())
         os._exit(NOT_READY)

@@ -1,7 +1,8 @@
-"""Take a process's rights away, from inside it: resource limits, user, Landlock (files, network), seccomp (system calls).
+"""Take a process's rights away, from inside it: resource limits, user, Landlock (files, network), seccomp
+(system calls).
 
-Runs in the sandbox's child process before it looks at the program, with the standard library only. Every step is Linux's
-own interface: setrlimit(2), capset(2), landlock(7), seccomp(2).
+Runs in the sandbox's child process before it looks at the program, with the standard library only. Every step
+is Linux's own interface: setrlimit(2), capset(2), landlock(7), seccomp(2).
 """
 
 from __future__ import annotations
@@ -11,7 +12,11 @@ import os
 import resource
 import struct
 
-from syscalls import AUDIT_ARCHITECTURES, PLAIN, SPECIAL  # beside this file; the child puts this folder on its path
+from syscalls import (  # beside this file; the child puts this folder on its path
+    AUDIT_ARCHITECTURES,
+    PLAIN,
+    SPECIAL,
+)
 
 TYPE_CHECKING = False  # importing typing takes longer than a small test
 if TYPE_CHECKING:
@@ -30,10 +35,12 @@ _libc.syscall.restype = ctypes.c_long
 
 
 def lock_down(memory_bytes: int, cpu_seconds: int, readable: Iterable[str]) -> dict[str, int]:
-    """Take every right away but computing, reading `readable` and using the open files; returns which layers hold.
+    """Take every right away but computing, reading `readable` and using the open files; returns which layers
+    hold.
 
-    `landlock` is the kernel's Landlock version (0: absent, then no file can be opened at all) and `tasks` 1 if the number
-    of threads is limited. Raises OSError if system calls can't be filtered: then nothing may be run.
+    `landlock` is the kernel's Landlock version (0: absent, then no file can be opened at all) and `tasks` 1
+    if the number of threads is limited. Raises OSError if system calls can't be filtered: then nothing may be
+    run.
     """
     _prctl(PR_SET_PDEATHSIG, SIGKILL)
     version = max(0, _libc.syscall(LANDLOCK_CREATE_RULESET, None, 0, 1))
@@ -60,7 +67,8 @@ def _leave_user(keep_reading: bool) -> bool:
     """Become nobody in particular. True if the limit on tasks then counts this process's own tasks only.
 
     Root takes a user id that nothing else has; it keeps the right to read files (Landlock says which), as the
-    standard library may lie in a folder that only root can enter. Others take a user namespace, if the kernel allows it.
+    standard library may lie in a folder that only root can enter. Others take a user namespace, if the kernel
+    allows it.
     """
     if os.geteuid() != 0:
         return _libc.unshare(CLONE_NEWUSER) == 0 and _set_capabilities(0)
@@ -84,18 +92,25 @@ def _set_capabilities(effective: int) -> bool:
 
 
 def _restrict_files(version: int, readable: Iterable[str]) -> None:
-    """Landlock: reading below `readable` and nothing else; no TCP (from version 4), no signals to others (from version 6)."""
+    """Landlock: reading below `readable` and nothing else; no TCP (from version 4), no signals to others
+    (from version 6).
+    """
     read_file, read_dir = 1 << 2, 1 << 3
     rights = (1 << (13 + (version >= 2) + (version >= 3))) - 1 | ((1 << 15) if version >= 5 else 0)
     rules = struct.pack("QQQ", rights, 0b11 if version >= 4 else 0, 0b11 if version >= 6 else 0)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
-    ruleset = _checked("landlock_create_ruleset", _libc.syscall(LANDLOCK_CREATE_RULESET, rules[:size], size, 0))
+    ruleset = _checked(
+        "landlock_create_ruleset", _libc.syscall(LANDLOCK_CREATE_RULESET, rules[:size], size, 0)
+    )
     for path in readable:
         if not os.path.exists(path):
             continue
         folder = os.open(path, os.O_PATH | os.O_CLOEXEC)
         allowed = read_file | read_dir if os.path.isdir(path) else read_file
-        _checked("landlock_add_rule", _libc.syscall(LANDLOCK_ADD_RULE, ruleset, 1, struct.pack("=Qi", allowed, folder), 0))
+        _checked(
+            "landlock_add_rule",
+            _libc.syscall(LANDLOCK_ADD_RULE, ruleset, 1, struct.pack("=Qi", allowed, folder), 0),
+        )
         os.close(folder)
     _checked("landlock_restrict_self", _libc.syscall(LANDLOCK_RESTRICT_SELF, ruleset, 0))
     os.close(ruleset)
@@ -123,7 +138,10 @@ def filter_program(machine: str, pid: int, may_open: bool) -> list[bytes]:
     """The seccomp filter as classic BPF instructions (8 bytes each)."""
     plain = [numbers[machine] for numbers in PLAIN.values() if machine in numbers]
     code = [_op(LOAD, 4), _op(EQUAL, AUDIT_ARCHITECTURES[machine], 1, 0), _op(RETURN, KILL), _op(LOAD, 0)]
-    code += [_op(AT_LEAST, 0x40000000, 0, 1), _op(RETURN, ERRNO | EPERM)]  # x86-64's second set of numbers (x32)
+    code += [
+        _op(AT_LEAST, 0x40000000, 0, 1),
+        _op(RETURN, ERRNO | EPERM),
+    ]  # x86-64's second set of numbers (x32)
     for number in plain:
         code += [_op(EQUAL, number, 0, 1), _op(RETURN, ALLOW)]
     for name, check in _special_checks(pid, may_open).items():
@@ -146,18 +164,35 @@ def _special_checks(pid: int, may_open: bool) -> dict[str, list[bytes]]:
         return [_load(argument), *tests, _op(RETURN, ERRNO | error)]
 
     def null_pointer(argument: int, then: list[bytes]) -> list[bytes]:
-        return [_load(argument), _op(EQUAL, 0, 1, 0), refuse, _load(argument, high=True), _op(EQUAL, 0, 1, 0), refuse, *then]
+        return [
+            _load(argument),
+            _op(EQUAL, 0, 1, 0),
+            refuse,
+            _load(argument, high=True),
+            _op(EQUAL, 0, 1, 0),
+            refuse,
+            *then,
+        ]
 
     return {
-        "clone": [_load(0), _op(ANY_BIT, 0x10000, 0, 1), allow, refuse],  # CLONE_THREAD: threads, not processes
+        "clone": [
+            _load(0),
+            _op(ANY_BIT, 0x10000, 0, 1),
+            allow,
+            refuse,
+        ],  # CLONE_THREAD: threads, not processes
         "clone3": [no_such_call],  # its flags are behind a pointer; the C library falls back to clone
         "openat2": [no_such_call],
         "open": opening(1),
         "openat": opening(2),
         "tgkill": one_of(0, (pid,), EPERM),  # abort()
         "prlimit64": null_pointer(2, one_of(0, (0, pid), EPERM)),  # reading its own limits
-        "ioctl": one_of(1, (0x5401, 0x541B, 0x5421, 0x5450, 0x5451), ENOTTY),  # TCGETS FIONREAD FIONBIO FIONCLEX FIOCLEX
-        "fcntl": one_of(1, (0, 1, 2, 3, 4, 1030), EPERM),  # duplicate, get and set flags; no signals to an owner
+        "ioctl": one_of(
+            1, (0x5401, 0x541B, 0x5421, 0x5450, 0x5451), ENOTTY
+        ),  # TCGETS FIONREAD FIONBIO FIONCLEX FIOCLEX
+        "fcntl": one_of(
+            1, (0, 1, 2, 3, 4, 1030), EPERM
+        ),  # duplicate, get and set flags; no signals to an owner
         "sendto": null_pointer(4, [allow]),  # within a socketpair (asyncio's wake-up), to no address
     }
 

@@ -30,7 +30,9 @@ class Limits:
 
 
 class SandboxedProcess:
-    """One child.py process in a session of its own, with an empty environment. Use as a context manager: it is killed at the end."""
+    """One child.py process in a session of its own, with an empty environment. Use as a context manager: it
+    is killed at the end.
+    """
 
     def __init__(self, mode: str, code: bytes, stdin: bytes, limits: Limits, link: int = -1) -> None:
         self.ready_end, child_end = os.pipe()
@@ -72,7 +74,9 @@ class SandboxedProcess:
             self._process.wait()
 
     def wait(self, seconds: float) -> int | None:
-        """The exit code (negative: the signal), or None if it was still running after `seconds` and has been killed."""
+        """The exit code (negative: the signal), or None if it was still running after `seconds` and has been
+        killed.
+        """
         try:
             return self._process.wait(max(0.0, seconds))
         except subprocess.TimeoutExpired:
@@ -97,10 +101,11 @@ class SandboxedProcess:
 
 
 def exchange(processes: Sequence[SandboxedProcess], until: SandboxedProcess, seconds: float) -> float:
-    """Feed all processes their input and collect their output until `until` closes its output or writes too much.
+    """Feed all processes their input and collect their output until `until` closes its output or writes too
+    much.
 
-    The `seconds` start when all processes are ready; starting may take START_UP seconds more. Returns the time left, 0 if
-    it ran out. Input that a process does not read is dropped.
+    The `seconds` start when all processes are ready; starting may take START_UP seconds more. Returns the
+    time left, 0 if it ran out. Input that a process does not read is dropped.
     """
     deadline = time.monotonic() + START_UP
     starting = set(processes)

@@ -1,8 +1,9 @@
-"""Call the functions of one sandboxed process from another, so that a test and the program it judges share no memory.
+"""Call the functions of one sandboxed process from another, so that a test and the program it judges share no
+memory.
 
-The test's process sends requests over a socket; the program's process answers them. Only plain data crosses (numbers, strings, bytes,
-None, lists, tuples, sets, dictionaries); any other object stays where it is and is named by a number. A program
-that patches `==`, `assert` or `sys.settrace` patches its own process only.
+The test's process sends requests over a socket; the program's process answers them. Only plain data crosses
+(numbers, strings, bytes, None, lists, tuples, sets, dictionaries); any other object stays where it is and is
+named by a number. A program that patches `==`, `assert` or `sys.settrace` patches its own process only.
 """
 
 from __future__ import annotations
@@ -73,7 +74,11 @@ class Link:
             return value
         name, message = value
         known = getattr(builtins, name, None)
-        raise known(message) if isinstance(known, type) and issubclass(known, Exception) else RuntimeError(message)
+        raise (
+            known(message)
+            if isinstance(known, type) and issubclass(known, Exception)
+            else RuntimeError(message)
+        )
 
 
 def run_test(code: bytes, descriptor: int) -> str:
@@ -130,8 +135,8 @@ def serve(namespace: dict[str, Any], descriptor: int) -> None:
 def _names_of_program(tree: ast.AST) -> list[str]:
     """Names that the test reads but does not define.
 
-    Built-in names mean Python's own, or a program could replace the test's `abs` or `set`; only if a test names no other
-    function and exactly one built-in (`assert sum(2, 3) == 5`) is that one the program's.
+    Built-in names mean Python's own, or a program could replace the test's `abs` or `set`; only if a test
+    names no other function and exactly one built-in (`assert sum(2, 3) == 5`) is that one the program's.
     """
     read: set[str] = set()
     defined: set[str] = set()
@@ -201,7 +206,9 @@ def _decode(value: Any, find: Callable[[int], Any]) -> Any:
 def _send(descriptor: int, message: Any) -> None:
     data = json.dumps(message).encode()
     if len(data) > MAX_MESSAGE:
-        data = json.dumps({"tuple": ["error", {"tuple": ["OverflowError", "the value is too large to hand over"]}]}).encode()
+        data = json.dumps(
+            {"tuple": ["error", {"tuple": ["OverflowError", "the value is too large to hand over"]}]}
+        ).encode()
     data = len(data).to_bytes(4, "big") + data
     while data:
         data = data[os.write(descriptor, data) :]

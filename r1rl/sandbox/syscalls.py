@@ -1,4 +1,6 @@
-"""Numbers of the system calls that a sandboxed program may use (Linux, x86-64 and 64-bit ARM); all others are refused."""
+"""Numbers of the system calls that a sandboxed program may use (Linux, x86-64 and 64-bit ARM); all others are
+refused.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ PLAIN: dict[str, dict[str, int]] = {
     "eventfd2": {"x86_64": 290, "aarch64": 19},
     "socketpair": {"x86_64": 53, "aarch64": 199},
     "recvfrom": {"x86_64": 45, "aarch64": 207},
-    # Metadata by name (Landlock does not cover it: a program can learn that a file exists, not what is in it).
+    # Metadata by name (Landlock does not cover it: a program can learn that a file exists, not what is in
+    # it).
     "stat": {"x86_64": 4},
     "lstat": {"x86_64": 6},
     "newfstatat": {"x86_64": 262, "aarch64": 79},

@@ -1,4 +1,5 @@
-"""The distillation loss, flat and slow, in float64: loops over sequences, tokens and vocabulary, written from arXiv 2306.13649.
+"""The distillation loss, flat and slow, in float64: loops over sequences, tokens and vocabulary, written from
+arXiv 2306.13649.
 
 It shares no code with r1rl and knows none of its tricks. P is the teacher, Q the student, as in the paper.
 """
@@ -22,13 +23,20 @@ def kl(p: list[torch.Tensor], q: list[torch.Tensor]) -> torch.Tensor:
 
 
 def jsd(p: list[torch.Tensor], q: list[torch.Tensor], beta: float) -> torch.Tensor:
-    """D_JSD(beta)(P || Q) = beta D_KL(P || beta P + (1 - beta) Q) + (1 - beta) D_KL(Q || beta P + (1 - beta) Q) (equation 1)."""
+    """D_JSD(beta)(P || Q) = beta D_KL(P || beta P + (1 - beta) Q) + (1 - beta) D_KL(Q || beta P + (1 - beta)
+    Q) (equation 1).
+    """
     mixture = [beta * a + (1 - beta) * b for a, b in zip(p, q, strict=True)]
     return beta * kl(p, mixture) + (1 - beta) * kl(q, mixture)
 
 
 def token_divergence(
-    student: torch.Tensor, teacher: torch.Tensor, kind: str, beta: float | None, temperature: float, shared: int
+    student: torch.Tensor,
+    teacher: torch.Tensor,
+    kind: str,
+    beta: float | None,
+    temperature: float,
+    shared: int,
 ) -> torch.Tensor:
     p, q = distribution(teacher, temperature, shared), distribution(student, temperature, shared)
     if kind == "forward_kl":
@@ -48,10 +56,15 @@ def loss(
     aggregation: str = "tokens",
     shared: int | None = None,
 ) -> torch.Tensor:
-    """The loss of whole completions: students[b] and teachers[b] are the logits [T_b, V] before each token of completion b."""
+    """The loss of whole completions: students[b] and teachers[b] are the logits [T_b, V] before each token of
+    completion b.
+    """
     shared = shared or students[0].shape[-1]
     by_sequence = [
-        [token_divergence(student, teacher, kind, beta, temperature, shared) for student, teacher in zip(*pair, strict=True)]
+        [
+            token_divergence(student, teacher, kind, beta, temperature, shared)
+            for student, teacher in zip(*pair, strict=True)
+        ]
         for pair in zip(students, teachers, strict=True)
     ]
     if aggregation == "tokens":

@@ -1,8 +1,10 @@
-"""The GRPO objective, flat and slow, in float64: loops over sequences and tokens, written from the papers' equations.
+"""The GRPO objective, flat and slow, in float64: loops over sequences and tokens, written from the papers'
+equations.
 
-It shares no code with r1rl and knows none of its tricks. The tests compare r1rl's values and gradients with it. Papers:
-DeepSeekMath 2402.03300 (GRPO, online RFT), Dr. GRPO 2503.20783, DAPO 2503.14476, GSPO 2507.18071, MiniMax-M1 2506.13585 (CISPO),
-INTELLECT-2 2505.07291 (two-sided clip), RLOO 2402.14740, REINFORCE++ 2501.03262, DeepSeek-V3.2 2512.02556 (KL correction).
+It shares no code with r1rl and knows none of its tricks. The tests compare r1rl's values and gradients with
+it. Papers: DeepSeekMath 2402.03300 (GRPO, online RFT), Dr. GRPO 2503.20783, DAPO 2503.14476, GSPO 2507.18071,
+MiniMax-M1 2506.13585 (CISPO), INTELLECT-2 2505.07291 (two-sided clip), RLOO 2402.14740, REINFORCE++
+2501.03262, DeepSeek-V3.2 2512.02556 (KL correction).
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ class Options:
     max_completion_length: int = 16
 
 
-# ---------------------------------------------------------------------------------------------------------------- advantages
+# ----------------------------------------------------------------------------------------------------------------
+# advantages
 
 
 def mean(values: list[float]) -> float:
@@ -83,7 +86,12 @@ def advantages(
             row = [0.0 if flat else value / (deviation(known, correction) + epsilon) for value in row]
         table.append(row)
     if scale == "batch":
-        places = [(p, g) for p, group in enumerate(rewards) for g, reward in enumerate(group) if not math.isnan(reward)]
+        places = [
+            (p, g)
+            for p, group in enumerate(rewards)
+            for g, reward in enumerate(group)
+            if not math.isnan(reward)
+        ]
         whitening = baseline == "reinforce_plus_plus"
         values = [table[p][g] if whitening else rewards[p][g] for p, g in places]
         if len(values) < 2 or max(values) - min(values) <= tolerance:
@@ -94,11 +102,15 @@ def advantages(
     return table
 
 
-# ------------------------------------------------------------------------------------------------------------------------ loss
+# ------------------------------------------------------------------------------------------------------------------------
+# loss
 
 
 def token_logprobs(sequence: Sequence, options: Options) -> list[torch.Tensor]:
-    return [torch.log_softmax(row / options.temperature, -1)[token] for row, token in zip(sequence.logits, sequence.tokens, strict=True)]
+    return [
+        torch.log_softmax(row / options.temperature, -1)[token]
+        for row, token in zip(sequence.logits, sequence.tokens, strict=True)
+    ]
 
 
 def token_entropies(sequence: Sequence, options: Options) -> list[torch.Tensor]:
@@ -124,7 +136,9 @@ def clip(ratio: torch.Tensor, lowest: float, highest: float) -> torch.Tensor:
 def token_losses(sequence: Sequence, options: Options) -> list[torch.Tensor]:
     """l_t of one sequence."""
     logprobs = token_logprobs(sequence, options)
-    entropies = token_entropies(sequence, options) if options.entropy_coefficient != 0 else [0.0] * len(logprobs)
+    entropies = (
+        token_entropies(sequence, options) if options.entropy_coefficient != 0 else [0.0] * len(logprobs)
+    )
     old = [value.item() for value in logprobs] if sequence.old is None else sequence.old
     log_ratios = [logprob - before for logprob, before in zip(logprobs, old, strict=True)]
     ratios = [torch.exp(value) for value in log_ratios]

@@ -1,0 +1,1 @@
+"""The command line: commands, help, and how processes are started."""

@@ -1,0 +1,65 @@
+"""accelerate's Accelerator with a recipe's precision and trackers, and the launches that r1rl trains under."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
+from torch.distributed.fsdp import MixedPrecisionPolicy
+
+from r1rl.compute.distributed import is_sharded
+from r1rl.config.schema import LoggingConfig, ModelConfig
+from r1rl.errors import UserError
+
+REPLICATED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+"""Launches in which every process has the whole model."""
+
+
+PATIENCE = timedelta(hours=2)
+"""How long a process waits for the others, which may have data to read or longer answers to write. NCCL's own
+default is ten minutes.
+"""
+
+
+def make_accelerator(
+    model: ModelConfig, logging: LoggingConfig, output_dir: str, beside_vllm: bool = False
+) -> Accelerator:
+    """accelerate with the recipe's precision and trackers. Gradients are accumulated by the update itself.
+    `beside_vllm`: vLLM may work in this process.
+    """
+    if not beside_vllm:  # its sleep mode refuses such segments
+        use_growing_segments()
+    use_bfloat16 = model.dtype == "bfloat16" or (model.dtype == "auto" and torch.cuda.is_available())
+    # accelerate wants the trackers' folder at once, but the run directory is made once the processes can
+    # talk: `TrainingRun` moves it.
+    accelerator = Accelerator(
+        mixed_precision="bf16" if use_bfloat16 else "no",
+        log_with=list(logging.trackers) or None,
+        project_dir=output_dir,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+    )
+    if accelerator.distributed_type not in (*REPLICATED, DistributedType.FSDP):
+        raise UserError(
+            f"r1rl trains on one process, on several with a whole model each, or with FSDP2, but accelerate "
+            f"was launched with "
+            f"{accelerator.distributed_type.value}: use recipes/accelerate/fsdp2.yaml."
+        )
+    if is_sharded(accelerator) and use_bfloat16:
+        # accelerate's own policy rounds what the forward pass returns, and every sum of gradients, to
+        # bfloat16.
+        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
+            torch.bfloat16, torch.float32
+        )
+    return accelerator
+
+
+def use_growing_segments() -> None:
+    """Have torch's GPU allocator grow its segments instead of making new ones beside those that do not fit,
+    so that what it holds stays close to what tensors need. It must not have been used yet; settings that are
+    there already stay.
+    """
+    if not any(name.startswith("PYTORCH_") and name.endswith("ALLOC_CONF") for name in os.environ):
+        os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"

@@ -1,0 +1,44 @@
+"""How a benchmark is declared, in a recipe of `r1rl evaluate` or in the table of `r1rl.data.benchmarks`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from r1rl.config.fields import option, required
+from r1rl.config.intervals import COUNT
+from r1rl.config.schema import DataConfig
+
+
+@dataclass(kw_only=True, slots=True)
+class BenchmarkConfig:
+    """A benchmark: its problems, how they are put to a model, and how answers are graded."""
+
+    name: str = required("what benchmarks and results call it")
+    data: DataConfig = required("its problems")
+    question: str = option(
+        "{problem}", "what the template is filled with; {problem} stands for the problem's text"
+    )
+    choices: list[str] = option(
+        [],
+        "multiple choice: the columns of the wrong answers. The options are lettered in an order drawn from "
+        "the problem's id",
+    )
+    grading: Literal["strict", "lenient", "countdown", "continuation"] = option(
+        "strict",
+        "strict: the last box or answer tag; lenient: also the last number or formula; countdown: an "
+        "expression of the numbers; continuation: the completion begins with the answer",
+    )
+    num_samples: int = option(4, "completions per problem", within=COUNT)
+    max_completion_length: int = option(4096, "tokens", within=COUNT)
+    group_by: list[str] = option([], "columns whose values get a score of their own, such as [level]")
+    local: str = option("", "its file in local_dir")
+    version: int = option(
+        1, "raised whenever a change makes new scores incomparable with old ones", within=COUNT
+    )
+
+
+CONTINUATION: Literal["continuation"] = "continuation"
+"""The grading of the contamination probe: the problem's own text is continued, alone and with greedy
+decoding.
+"""

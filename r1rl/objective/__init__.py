@@ -1,0 +1,1 @@
+"""The objective as pure functions of tensors: advantages, surrogate losses, aggregation, KL estimators."""

@@ -1,0 +1,3 @@
+"""The policy: its log-probabilities, compilation, adapters, and how its sequences are packed into
+micro-batches.
+"""

@@ -1,0 +1,198 @@
+"""Logprobs and entropy of completion tokens, without ever holding the logits of a whole batch.
+
+    logprob_n = log softmax(process_logits(head(h_n)))[o_n]        H_n = - sum_v p_nv log p_nv
+
+The decoder runs without its language-model head; only hidden states that predict a completion token go
+through the head, `chunk` of them at a time. Every chunk but the last is checkpointed: the backward pass
+computes its logits again, so memory never holds more than one chunk's. (The last chunk's are still there when
+the backward pass begins with them.) The distribution is `r1rl.objective.sampling.process_logits`', the one
+that was sampled: temperature, top-k, top-p, min-p. The sampled token itself always stays in the support.
+
+Any causal language model of transformers whose logits are its output embedding of the decoder's last state,
+up to what `LogitHead` knows of: scaling (Granite, Cohere, Falcon-H1) and soft capping (Gemma).
+`PolicyForward.verify` finds out whether that is so.
+
+Legend: R rows and T positions of a micro-batch, N completion tokens, C of a chunk, D hidden size, V
+vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from r1rl.attention.packed import RowsPlan, VarlenPlan
+from r1rl.errors import UserError
+from r1rl.objective.sampling import Sampling, process_logits
+
+EntropyMode = Literal["none", "value", "gradient"]
+"""value: for the metrics, without gradient and not computed again in the backward pass; gradient: for an
+entropy bonus.
+"""
+
+ChunkLogprobs = Callable[["LogitHead", Tensor, Tensor, Sampling, EntropyMode], tuple[Tensor, Tensor | None]]
+
+_MULTIPLIERS = ("logit_scale", "lm_head_multiplier")
+_DIVISORS = ("logits_scaling",)
+
+
+class LogitHead:
+    """From the decoder's last hidden states to logits: the output embedding, then the architecture's scaling
+    and soft capping.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        config = model.config.get_text_config()
+        self.embedding = model.get_output_embeddings()
+        self.scale = 1.0
+        for name in _MULTIPLIERS:
+            self.scale *= getattr(config, name, None) or 1.0
+        for name in _DIVISORS:
+            self.scale /= getattr(config, name, None) or 1.0
+        self.cap: float | None = getattr(config, "final_logit_softcapping", None)
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Logits [..., V] of hidden states [..., D], in the precision of the forward pass."""
+        logits = self.embedding(hidden)
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        if self.cap:
+            logits = torch.tanh(logits / self.cap) * self.cap
+        return logits
+
+
+class PolicyForward(nn.Module):
+    """The policy as a module whose forward pass gives logprobs, so that DDP's and accelerate's hooks on
+    `forward` apply.
+    """
+
+    def __init__(self, model: PreTrainedModel, sampling: Sampling, chunk: int) -> None:
+        super().__init__()
+        self.model = model
+        self._no_split_modules = model._no_split_modules  # the layers that FSDP wraps one by one
+        self.sampling = sampling
+        self.chunk = chunk
+        self.chunk_logprobs: ChunkLogprobs = chunk_logprobs
+        """What computes a chunk; `r1rl.policy.compilation` may put a compiled one in its place."""
+
+    def forward(
+        self,
+        input_ids_RT: Tensor,
+        predictors_N: Tensor,
+        targets_N: Tensor,
+        entropy: EntropyMode = "none",
+        positions_RT: Tensor | None = None,
+        plan: VarlenPlan | RowsPlan | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Float32 logprobs [N] of the targets and their entropies [N], or None.
+
+        `predictors_N` are the places in the R * T positions of `input_ids_RT` whose states predict
+        `targets_N`. Without a plan the rows are padded on the right, and there is no attention mask: under
+        causal attention no token sees the padding to its right. With a plan (`r1rl.attention.packed`) they
+        are packed, inside `packed_attention_in(model)`.
+        """
+        hidden_RTD = hidden_states(self.model, input_ids_RT, positions_RT, plan)
+        hidden_ND = hidden_RTD.flatten(0, 1).index_select(0, predictors_N)
+        return head_logprobs(
+            LogitHead(self.model),
+            hidden_ND,
+            targets_N,
+            self.sampling,
+            self.chunk,
+            entropy,
+            self.chunk_logprobs,
+        )
+
+    @torch.no_grad()
+    def verify(self, key: str = "model.path") -> None:
+        """Compare our logits with the model's own on a few tokens; raise `UserError` where the architecture
+        computes others.
+
+        `key`: what names the model in the recipe.
+        """
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            vocabulary = self.model.config.get_text_config().vocab_size
+            input_ids = (torch.arange(8, device=self.model.device) * 7919 % vocabulary)[None]
+            expected = self.model(input_ids=input_ids, use_cache=False).logits.float()
+            found = LogitHead(self.model)(hidden_states(self.model, input_ids)).float()
+        finally:
+            self.model.train(was_training)
+        if found.shape != expected.shape or not torch.allclose(
+            found, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max())
+        ):
+            raise UserError(
+                f"{key}: {type(self.model).__name__} computes its logits in a way that r1rl does not know "
+                "(more than output embedding, scaling and soft capping), so its logprobs would be wrong: "
+                "use another model"
+            )
+
+
+def hidden_states(
+    model: PreTrainedModel,
+    input_ids_RT: Tensor,
+    positions_RT: Tensor | None = None,
+    plan: VarlenPlan | RowsPlan | None = None,
+) -> Tensor:
+    """The decoder's last hidden states [R, T, D]."""
+    packed = {} if plan is None else {"position_ids": positions_RT, "packed_plan": plan}
+    return model.get_decoder()(input_ids=input_ids_RT, use_cache=False, **packed).last_hidden_state
+
+
+def head_logprobs(
+    head: LogitHead,
+    hidden_ND: Tensor,
+    targets_N: Tensor,
+    sampling: Sampling,
+    chunk: int,
+    entropy: EntropyMode,
+    compute: ChunkLogprobs,
+) -> tuple[Tensor, Tensor | None]:
+    """Logprobs and entropies of N states, `chunk` at a time; when gradients are on, all but the last chunk
+    are checkpointed.
+    """
+    logprobs, entropies = [], []
+    for first in range(0, targets_N.shape[0], chunk):
+        arguments = (
+            head,
+            hidden_ND[first : first + chunk],
+            targets_N[first : first + chunk],
+            sampling,
+            entropy,
+        )
+        if torch.is_grad_enabled() and first + chunk < targets_N.shape[0]:
+            logprobs_C, entropy_C = checkpoint(compute, *arguments, use_reentrant=False)
+        else:
+            logprobs_C, entropy_C = compute(*arguments)
+        logprobs.append(logprobs_C)
+        entropies.append(entropy_C)
+    return torch.cat(logprobs), None if entropy == "none" else torch.cat(entropies)
+
+
+def chunk_logprobs(
+    head: LogitHead, hidden_CD: Tensor, targets_C: Tensor, sampling: Sampling, entropy: EntropyMode
+) -> tuple[Tensor, Tensor | None]:
+    """Float32 logprobs [C] of the targets and their entropies [C], or None."""
+    logprobs_CV = process_logits(head(hidden_CD), sampling, keep_B=targets_C).log_softmax(dim=-1)
+    logprobs_C = logprobs_CV.gather(-1, targets_C[:, None]).squeeze(-1)
+    if entropy == "none":
+        return logprobs_C, None
+    if entropy == "gradient":
+        return logprobs_C, _entropy(logprobs_CV, sampling)
+    # Last, and without gradient: the recomputation in the backward pass ends before it gets here.
+    with torch.no_grad():
+        return logprobs_C, _entropy(logprobs_CV, sampling)
+
+
+def _entropy(logprobs_CV: Tensor, sampling: Sampling) -> Tensor:
+    """Entropy in nats [C]; tokens outside the support have probability 0 and add nothing."""
+    probabilities_CV = logprobs_CV.exp()
+    if sampling.truncates_vocabulary:
+        logprobs_CV = logprobs_CV.masked_fill(logprobs_CV == -torch.inf, 0.0)
+    return -(probabilities_CV * logprobs_CV).sum(dim=-1)

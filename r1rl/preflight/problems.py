@@ -1,0 +1,38 @@
+"""The problems that a recipe names, read so that every error names the recipe's section."""
+
+from __future__ import annotations
+
+import random
+
+from r1rl.config.schema import DataConfig, EvaluationConfig
+from r1rl.data import LoadedProblems, read_problems
+from r1rl.errors import DataError
+
+HELD_OUT_SEED = 0
+"""Of the held-out problems. Not the run's seed: runs that differ in their seed are compared on the same
+problems.
+"""
+
+
+def read_held_out(evaluation: EvaluationConfig) -> LoadedProblems:
+    """The evaluation's problems, the same for every run."""
+    if evaluation.data is None:
+        return LoadedProblems([])
+    loaded = read_section(evaluation.data, HELD_OUT_SEED, "evaluation.data")
+    most = evaluation.num_problems
+    if len(loaded.problems) <= most:
+        return loaded
+    chosen = sorted(random.Random(HELD_OUT_SEED).sample(range(len(loaded.problems)), most))
+    return LoadedProblems(
+        [loaded.problems[place] for place in chosen], loaded.notes, loaded.skipped, loaded.warnings
+    )
+
+
+def read_section(data: DataConfig, seed: int, section: str) -> LoadedProblems:
+    """The problems of one section of the recipe; every error names the section."""
+    try:
+        return read_problems(data, seed, section)
+    except DataError as error:
+        if str(error).startswith(f"{section}."):
+            raise
+        raise type(error)(f"{section}: {error}") from error

@@ -1,0 +1,80 @@
+"""The prompts of a recipe as its model's tokenizer sees them, and whether they fit into the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from r1rl import models
+from r1rl.config.schema import ModelConfig, PromptConfig, SampledModelConfig
+from r1rl.data import build_prompts
+from r1rl.preflight.awaited import AWAITED_MODEL
+from r1rl.preflight.findings import Findings
+from r1rl.sampling_jobs.loading import context_of, misfit
+from r1rl.text.prompts import PromptTemplate
+from r1rl.types import Problem, Prompt
+
+
+class ModelUnavailable(Exception):
+    """The tokenizer can't be loaded here, such as a hub model on a machine without network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """The rendered prompts and what they need of the model."""
+
+    prompts: list[Prompt]
+    dropped: int
+    context: int | None
+    """The longest sequence that the model's configuration allows, in tokens."""
+
+
+def render_prompts(
+    model: ModelConfig | SampledModelConfig,
+    prompt: PromptConfig,
+    problems: Sequence[Problem],
+    max_prompt_tokens: int | None,
+) -> Prompts:
+    """All prompts of the recipe. Raises ModelUnavailable without a tokenizer, and UserError for a template
+    that can't work.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    if model.path == AWAITED_MODEL:
+        raise ModelUnavailable("model.path: the model is not there yet.")
+    folder = models.resolve(model.path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, revision=model.revision)
+        config = AutoConfig.from_pretrained(folder, revision=model.revision)
+    except (OSError, ValueError) as error:
+        raise ModelUnavailable(
+            f"model.path: the tokenizer of {model.path} can't be loaded here ({first_line(error)})."
+        ) from error
+    prompts, dropped = build_prompts(problems, PromptTemplate(prompt, tokenizer), max_prompt_tokens)
+    return Prompts(prompts, dropped, context_of(config))
+
+
+def add_prompts(findings: Findings, rendered: Prompts, max_completion_length: int, length_key: str) -> None:
+    """Lengths, an example, and a warning where prompt and completion do not fit into the model. `length_key`
+    names the limit's key.
+    """
+    lengths = sorted(len(prompt.token_ids) for prompt in rendered.prompts)
+    middle, long, longest = (lengths[round(share * (len(lengths) - 1))] for share in (0.5, 0.95, 1.0))
+    dropped = f"; {rendered.dropped} over data.max_prompt_tokens are dropped" if rendered.dropped else ""
+    findings.rows.append(
+        ("prompts", f"{middle} tokens in the middle, {long} at 95 %, {longest} at most{dropped}")
+    )
+    findings.rows.append(
+        ("", f"with {length_key} {max_completion_length}: {longest + max_completion_length} tokens at most")
+    )
+    findings.rows.append(("example", rendered.prompts[0].text))
+    findings.prompt_tokens = longest
+    fault = misfit(longest, max_completion_length, rendered.context)
+    if fault is not None:
+        findings.warnings.append(f"{fault}: lower {length_key} or data.max_prompt_tokens.")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error of another library."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

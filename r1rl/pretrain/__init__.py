@@ -1,0 +1,1 @@
+"""`r1rl pretrain`: a small base model from scratch, on text that the project generates."""

@@ -1,0 +1,1 @@
+"""The in-process rollout engine that shares the weights of the policy."""

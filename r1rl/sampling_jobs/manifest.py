@@ -1,0 +1,69 @@
+"""Manifests of sampled completions: hashes of texts and weights, and what differs between two manifests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from r1rl.models import ADAPTER_CONFIG
+from r1rl.sampling_jobs.targets import Target
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two mappings, one sentence each: "sampling.temperature: 0.6 and 1.0"."""
+    found = []
+    for key in dict.fromkeys([*first, *second]):
+        one, other = first.get(key), second.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            found += differences(one, other, f"{prefix}{key}.")
+        elif one != other:
+            found.append(f"{prefix}{key}: {one} and {other}")
+    return found
+
+
+def digest(texts: Any) -> str:
+    """A short hash of texts and their order."""
+    joined = hashlib.blake2b(digest_size=8)
+    for text in texts:
+        joined.update(text.encode("utf-8", errors="backslashreplace") + b"\0\n")
+    return joined.hexdigest()
+
+
+def model_weights(target: Target, commit: str | None) -> dict[str, Any]:
+    """ "weights": which weights were evaluated; of an adapter its own, with those of its model under "base".
+
+    `commit` is the hub commit that the model was loaded from, None for a folder. A server does not tell.
+    """
+    if target.config.endpoint is not None:
+        return {"weights": "unknown: behind a server"}
+    adapter = target.adapter
+    if adapter is None:
+        return {"weights": _version(target.path, commit)}
+    base = {"path": target.path, "revision": target.revision, "weights": _version(target.path, commit)}
+    return {"weights": _version(adapter.path, adapter.commit), "base": base}
+
+
+def _version(path: str, commit: str | None) -> str:
+    """The hub commit, or a hash of the weight files of a folder; of an adapter its configuration too, which
+    has the scale.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return f"commit {commit}"
+    joined = hashlib.blake2b(digest_size=16)
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob(ADAPTER_CONFIG)]):
+        with file.open("rb") as content:
+            joined.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
+    return joined.hexdigest()
+
+
+MANIFEST = "manifest.json"
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of completions that were sampled before; None if there are none."""
+    path = folder / MANIFEST
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -1,0 +1,146 @@
+"""Who writes the completions: the rollout engine here, or a server (r1rl.sampling_jobs.endpoint)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from r1rl.config.schema import PromptConfig, SamplingConfig
+from r1rl.errors import UserError
+from r1rl.objective.sampling import Sampling
+from r1rl.rollout import RolloutEngine, build_engine
+from r1rl.sampling_jobs.loading import context_of, load_model, load_tokenizer, misfit
+from r1rl.sampling_jobs.targets import Target
+from r1rl.scoring.limits import find_cuts
+from r1rl.text.prompts import PromptTemplate, resolve_eos_token_ids
+from r1rl.types import Problem, Prompt, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One completion to sample."""
+
+    prompt: Prompt
+    sample: int
+    seed: int
+
+
+class SamplingRecipe(Protocol):
+    """What a sampler reads of a recipe, whichever command's it is."""
+
+    prompt: PromptConfig
+    sampling: SamplingConfig
+    engine: Literal["auto", "native", "transformers"]
+    max_rows: int
+
+
+class Sampler(Protocol):
+    """Writes completions, each from its request's seed alone, in whatever order they finish."""
+
+    context: int | None
+    """The longest sequence, in tokens, that is known to fit; None where it is not known."""
+
+    def render(self, problems: Sequence[Problem], raw: bool = False) -> list[Prompt]:
+        """The prompts of problems in the recipe's template; `raw`: the problem's text and nothing else."""
+        ...
+
+    def sample(
+        self, requests: Sequence[Request], max_completion_length: int, raw: bool = False
+    ) -> Iterator[Sample]:
+        """The completions, as they finish. `raw` leaves the recipe's stop strings out and decodes greedily."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What belongs in the manifest: engine, dtype, EOS ids."""
+        ...
+
+
+class EngineSampler:
+    """The rollout engine on a model that is loaded here."""
+
+    def __init__(
+        self,
+        engine: RolloutEngine,
+        tokenizer: PreTrainedTokenizerBase,
+        recipe: SamplingRecipe,
+        eos_token_ids: tuple[int, ...],
+        dtype: torch.dtype,
+        context: int | None,
+    ) -> None:
+        """`context`: the longest sequence that the model's configuration allows, in tokens."""
+        self.engine = engine
+        self.recipe = recipe
+        self.eos_token_ids = eos_token_ids
+        self.dtype = dtype
+        self.context = context
+        self.tokenizer = tokenizer
+        self._template = PromptTemplate(recipe.prompt, tokenizer)
+        self._bare = PromptTemplate(PromptConfig(template="none"), tokenizer)
+
+    def render(self, problems: Sequence[Problem], raw: bool = False) -> list[Prompt]:
+        """See `Sampler`."""
+        return (self._bare if raw else self._template).render_batch(problems)
+
+    def sample(
+        self, requests: Sequence[Request], max_completion_length: int, raw: bool = False
+    ) -> Iterator[Sample]:
+        """See `Sampler`. Every completion is a group of its own, so that any part of them can be sampled
+        again.
+
+        Raises UserError if the longest prompt and completion are more than the model can hold: what it wrote
+        beyond would count as wrong.
+        """
+        prompts = [request.prompt.token_ids for request in requests]
+        fault = misfit(max(len(prompt) for prompt in prompts), max_completion_length, self.context)
+        if fault is not None:
+            raise UserError(f"max_completion_length: {fault}. Lower max_completion_length.")
+        sampling = self.sampling(max_completion_length, raw)
+        for group in self.engine.generate(prompts, 1, sampling, [request.seed for request in requests]):
+            request, completion = requests[group.index], group.completions[0]
+            yield Sample(
+                problem=request.prompt.problem.id,
+                sample=request.sample,
+                seed=request.seed,
+                text=completion.text,
+                tokens=len(completion.token_ids),
+                finish_reason=completion.finish_reason.value,
+                cuts=find_cuts(completion.token_ids, completion.text, self.tokenizer, max_completion_length),
+            )
+
+    def sampling(self, max_completion_length: int, raw: bool) -> Sampling:
+        """The recipe's sampling parameters, or greedy decoding."""
+        if raw:
+            return Sampling(max_completion_length, temperature=0.0, eos_token_ids=self.eos_token_ids)
+        return Sampling.of(
+            self.recipe.sampling, max_completion_length, self.eos_token_ids, self.recipe.prompt.stop
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """See `Sampler`."""
+        return {
+            "engine": self.engine.name,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "eos_token_ids": list(self.eos_token_ids),
+        }
+
+
+def load_engine_sampler(
+    target: Target, recipe: SamplingRecipe, device: torch.device
+) -> tuple[EngineSampler, str | None]:
+    """The sampler of a model, and the hub commit that it was loaded from (None for a folder). Raises
+    UserError if it can't be loaded.
+    """
+    wanted = target.config.dtype
+    half = wanted == "bfloat16" or (wanted == "auto" and device.type == "cuda")
+    dtype = torch.bfloat16 if half else torch.float32
+    tokenizer = load_tokenizer(target)
+    model = load_model(target, tokenizer, dtype)
+    torch.nn.Module.to(model, device)
+    engine = build_engine(recipe.engine, model, tokenizer, recipe.max_rows, dtype)
+    eos = resolve_eos_token_ids(recipe.prompt, tokenizer, model.generation_config)
+    sampler = EngineSampler(engine, tokenizer, recipe, eos, dtype, context_of(model.config))
+    return sampler, getattr(model.config, "_commit_hash", None)

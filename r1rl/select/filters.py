@@ -1,0 +1,139 @@
+"""What a single completion must look like. Each filter is a function of one row that gives a reason to leave
+it out, or None.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+from r1rl.grading import Outcome
+from r1rl.rewards.contract import RewardFunction
+from r1rl.rewards.loader import load_reward
+from r1rl.select.recipe import FilterConfig
+from r1rl.select.rows import Row
+from r1rl.text.language import consistency, language_share
+from r1rl.text.tags import THINK_CLOSE, THINK_OPEN
+
+RowFilter = Callable[[Row], str | None]
+
+MAIN_LANGUAGE = "main"
+_WORD = re.compile(r"\w+|[^\w\s]")
+_PARAGRAPHS = re.compile(r"\n\s*\n")
+
+
+def not_correct(row: Row) -> str | None:
+    """The outcome of a graded row that is not right, under its own name."""
+    return None if row.outcome in (None, Outcome.CORRECT) else row.outcome
+
+
+def finished(config: FilterConfig) -> RowFilter | None:
+    """Ended as it may."""
+    if not config.finish_reasons:
+        return None
+    allowed = set(config.finish_reasons)
+
+    def check(row: Row) -> str | None:
+        reason = row.values.get("finish_reason")
+        return None if reason is None or reason in allowed else str(reason)
+
+    return check
+
+
+def length(config: FilterConfig) -> RowFilter | None:
+    """Within the bounds."""
+    if not config.min_tokens and config.max_tokens is None:
+        return None
+
+    def check(row: Row) -> str | None:
+        if row.tokens is None:
+            return None
+        if row.tokens < config.min_tokens:
+            return "too_short"
+        return "too_long" if config.max_tokens is not None and row.tokens > config.max_tokens else None
+
+    return check
+
+
+def well_formed(config: FilterConfig) -> RowFilter | None:
+    """Has the structure that is asked for."""
+    if config.format == "any":
+        return None
+    is_whole = _ends_its_thoughts if config.format == "think" else _has_both_blocks
+    return lambda row: None if is_whole(row) else "not_" + config.format
+
+
+def _ends_its_thoughts(row: Row) -> bool:
+    text = row.text
+    if (
+        text.count(THINK_CLOSE) != 1
+        or text.count(THINK_OPEN) > 1
+        or text.partition(THINK_OPEN)[0].strip() not in ("", text.strip())
+    ):
+        return False
+    head, _, after = text.partition(THINK_CLOSE)
+    return bool(head.replace(THINK_OPEN, "").strip()) and bool(after.strip())
+
+
+def _has_both_blocks(row: Row) -> bool:
+    return _format_reward()([row.completion], prefill=row.prefill) == [1.0]
+
+
+@lru_cache(maxsize=1)
+def _format_reward() -> RewardFunction:
+    return load_reward("format", Path()).function
+
+
+def layout(config: FilterConfig) -> RowFilter | None:
+    """Thoughts without code blocks and without endless paragraphs (DeepSeek-R1, arXiv 2501.12948, section
+    2.3.3, drops both).
+    """
+    if config.code_blocks and config.max_paragraph_words is None:
+        return None
+
+    def check(row: Row) -> str | None:
+        if not config.code_blocks and "```" in row.thoughts:
+            return "code_block"
+        if config.max_paragraph_words is not None:
+            longest = max(len(paragraph.split()) for paragraph in _PARAGRAPHS.split(row.thoughts))
+            if longest > config.max_paragraph_words:
+                return "long_paragraph"
+        return None
+
+    return check
+
+
+def one_language(config: FilterConfig) -> RowFilter | None:
+    """Thoughts in one language. Without any words there is nothing to mix."""
+    wanted = config.language
+    if wanted is None:
+        return None
+
+    def check(row: Row) -> str | None:
+        share = consistency(row.thoughts) if wanted == MAIN_LANGUAGE else language_share(row.thoughts, wanted)
+        return None if share is None or share >= config.min_language else "mixed_language"
+
+    return check
+
+
+def not_repetitive(config: FilterConfig) -> RowFilter | None:
+    """Few n-grams of words that have occurred before."""
+    most = config.max_repetition
+    if most is None:
+        return None
+    return lambda row: (
+        "repetitive" if repeated_share(row.completion, config.repetition_ngram) > most else None
+    )
+
+
+def repeated_share(text: str, ngram: int) -> float:
+    """1 - distinct word n-grams / word n-grams; numbers and signs are words. 0 for a text of fewer than
+    `ngram` words.
+    """
+    words = _WORD.findall(text)
+    total = len(words) - ngram + 1
+    if total < 1:
+        return 0.0
+    return 1 - len(set(zip(*(words[start:] for start in range(ngram)), strict=False))) / total

@@ -1,0 +1,1 @@
+"""`r1rl sft`: supervised fine-tuning on demonstrations."""

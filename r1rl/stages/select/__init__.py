@@ -1,1 +1,0 @@
-"""`r1rl select`: rejection sampling. Grade completions, keep the good ones, and say what each step removed."""
