@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from r1rl.cli.main import main as cli
+from r1rl.cli import main as cli
 
 Reply = Callable[[str, dict[str, Any]], str | int | dict[str, Any]]
 """From a path and a request to the text of the completion, an error status, or the whole answer."""

@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config
 
-from r1rl.cli.main import main as cli
+from r1rl.cli import main as cli
 from r1rl.config.bundled import bundled_path
 
 RECIPE = """\

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from r1rl.cli.main import main as cli
+from r1rl.cli import main as cli
 from r1rl.config.bundled import PACKAGE
 from r1rl.config.describe import recipe_keys
 from r1rl.config.load import RECIPES

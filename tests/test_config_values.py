@@ -11,8 +11,8 @@ import pytest
 from r1rl.config.describe import recipe_keys, section_class
 from r1rl.config.intervals import Interval
 from r1rl.config.load import RECIPES
+from r1rl.config.reward_names import reward_names
 from r1rl.config.schema import RewardConfig
-from r1rl.config.validate import reward_names
 from tests.config_helpers import MINIMAL, load, message
 
 NUMBERS = (int, float, int | None, float | None)

@@ -11,7 +11,7 @@ import yaml
 from contamination_corpus import SHARED, make_corpus, read_paraphrases
 from evaluate_helpers import write_jsonl
 
-from r1rl.cli.main import main as cli
+from r1rl.cli import main as cli
 from r1rl.data.decontaminate import BenchmarkProblem, find_contaminated
 from r1rl.data.problem_features import NUMBER, WORD, _classify, read_tokens, shared_text, stem, tokenize
 from r1rl.select.recipe import DecontaminationConfig

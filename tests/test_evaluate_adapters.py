@@ -19,7 +19,7 @@ from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from tiny_policy import save_tiny_policy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from r1rl.cli.main import main as cli
+from r1rl.cli import main as cli
 from r1rl.config.bundled import PACKAGE
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

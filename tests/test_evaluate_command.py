@@ -21,7 +21,7 @@ import pytest
 from evaluate_helpers import completion, evaluate_scripted, serving, write_jsonl, write_recipe
 from tiny_policy import save_tiny_policy
 
-from r1rl.cli.main import main as cli
+from r1rl.cli import main as cli
 from r1rl.config.bundled import PACKAGE
 from r1rl.sampling_jobs.loading import load_model
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from evaluate_helpers import evaluate_scripted, serving, write_jsonl, write_recipe
 
-from r1rl.cli.main import main as cli
+from r1rl.cli import main as cli
 from r1rl.evaluation.answering import sample_seed
 from r1rl.grading import default_grader
 

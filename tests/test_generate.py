@@ -18,7 +18,7 @@ import pytest
 from evaluate_helpers import serving, write_jsonl
 from tiny_policy import save_tiny_policy
 
-from r1rl.cli.main import main as cli
+from r1rl.cli import main as cli
 from r1rl.config.bundled import PACKAGE
 from r1rl.generate.rounds import sample_seed
 

@@ -14,7 +14,7 @@ from typing import Any
 import pipeline_stage
 import pytest
 
-from r1rl.cli.main import main as cli
+from r1rl.cli import main as cli
 from r1rl.pipeline import runner
 from r1rl.pipeline.state import locked
 

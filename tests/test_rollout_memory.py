@@ -15,9 +15,9 @@ from rollout_helpers import PROMPTS, SEEDS, VOCABULARY, configs, flat, native, r
 
 from r1rl.errors import UserError
 from r1rl.objective.sampling import Sampling
-from r1rl.rollout.native import allocation, rows, workspace
+from r1rl.rollout.native import allocation, decoding, rows, workspace
 from r1rl.rollout.native.allocation import Allocator
-from r1rl.rollout.native.engine import NativeEngine, decoding
+from r1rl.rollout.native.engine import NativeEngine
 from r1rl.rollout.native.forward import prefill
 from r1rl.rollout.native.memory import Cost, PeakMeter, free_bytes, measure_cost, total_bytes
 from r1rl.rollout.stopping import Stopping

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from evaluate_helpers import write_jsonl
 
-from r1rl.cli.main import main as cli
+from r1rl.cli import main as cli
 
 
 def row(number: int, right: bool = True, sample: int = 0, **values: Any) -> dict[str, Any]:

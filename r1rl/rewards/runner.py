@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
+from r1rl.config.reward_names import OUTCOME_REWARDS, reward_names
 from r1rl.config.schema import RewardConfig
-from r1rl.config.validate import OUTCOME_REWARDS, reward_names
 from r1rl.data.columns import keeps
 from r1rl.errors import RewardError
 from r1rl.rewards.call import Report, RewardCaller
