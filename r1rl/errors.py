@@ -26,3 +26,9 @@ class HubUnreachable(DataError):
 
 class RewardError(UserError):
     """A reward function that can't be used: not found, a wrong signature, a wrong number of results."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error of another library, or the error's type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -318,3 +318,78 @@ def test_what_the_hub_does_not_give_is_named(
 def test_a_configuration_file_that_is_none(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", "recipe.yaml", "--model-config", "train.jsonl"]) == 2
     assert "--model-config: train.jsonl is no model's config.json" in capsys.readouterr().err
+
+
+# what a check knows of the launch, a run knows too, and the other way around
+
+
+@pytest.mark.parametrize(
+    ("command", "lines", "sentence"),
+    [
+        (
+            "sft",
+            "data: {source: train.jsonl}\nbatch_size: 4\nmicro_batch_size: 1\n",
+            "batch_size is 4, which 3 processes x micro_batch_size 1 do not divide",
+        ),
+        (
+            "reward-model",
+            "data: {source: train.jsonl}\nbatch_size: 4\nmicro_batch_size: 1\n",
+            "batch_size is 4, which 3 processes x micro_batch_size 1 do not divide",
+        ),
+        (
+            "distill",
+            "teacher: {path: model}\ndata: {source: train.jsonl}\nrollout: {num_prompts: 4}\n",
+            "a step has 4 prompts that the student answers",
+        ),
+    ],
+)
+def test_a_batch_that_the_processes_do_not_divide(
+    folder: Path, capsys: pytest.CaptureFixture[str], command: str, lines: str, sentence: str
+) -> None:
+    (folder / "r.yaml").write_text(f"# Command  r1rl {command}\nrun_name: r\nmodel: {{path: model}}\n{lines}")
+    assert cli.main(["check", "r.yaml", "--gpus", "3"]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_rows_beside_the_update_need_a_limit_on_a_gpu(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["check", "recipe.yaml", "rollout.one_step_off=true", "rollout.max_completion_length=8"]
+    assert cli.main(words) == 2
+    assert "rollout.max_rows, such as 64" in capsys.readouterr().err
+    assert "Ready" in checked(capsys, *words[1:], "rollout.max_rows=8")
+
+
+@pytest.mark.parametrize("command", ["check", "generate"])
+def test_a_template_and_a_question_are_looked_at_before_the_model_is_loaded(
+    folder: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """The model's folder holds no weights: loading it would be another error."""
+    write_rows(
+        folder / "train.jsonl",
+        [{"problem": "1?", "answer": "1", "completion": "one"}, {"problem": "2?", "answer": "2"}],
+    )
+    (folder / "g.yaml").write_text(
+        "run_name: g\nmodel: {path: model}\ndata: {source: train.jsonl}\nprompt: {template: plain}\n"
+        "max_completion_length: 8\n"
+    )
+    assert cli.main([command, "g.yaml", "prompt.template=train.jsonl"]) == 2
+    assert "does not contain {problem}" in capsys.readouterr().err
+    assert cli.main([command, "g.yaml", "question='{problem} {completion}'"]) == 2
+    assert "question has {completion}, but the problem" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["check", "select"])
+def test_the_function_that_grades_is_looked_for_before_rows_are_read(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def read(*_: object) -> None:
+        raise AssertionError("rows were read")
+
+    monkeypatch.setattr("r1rl.select.run.read_sources", read)
+    monkeypatch.setattr("r1rl.select.check.read_sources", read)
+    (folder / "s.yaml").write_text(
+        "run_name: s\nsources: [{path: train.jsonl}]\ngrade: {function: lost.py:f}\n"
+    )
+    assert cli.main([command, "s.yaml"]) == 2
+    assert "lost.py" in capsys.readouterr().err

@@ -13,8 +13,8 @@ import pytest
 
 from r1rl.cli import main as cli
 from r1rl.config.bundled import PACKAGE
+from r1rl.config.commands import find_commands
 from r1rl.config.describe import recipe_keys
-from r1rl.config.load import RECIPES
 from r1rl.errors import UserError
 
 RECIPE = "run_name: test\ndata: {source: countdown}\nrewards: [{function: countdown}]\n"
@@ -68,7 +68,7 @@ def test_a_command_gets_recipe_path_and_flags(recipe_file: Path, calls: list[Any
     ],
 )
 def test_flags_and_overrides_mix(words: list[str], resume: str | None, overrides: list[str]) -> None:
-    invocation = cli.parse_arguments(cli.COMMANDS["grpo"], words)
+    invocation = cli.parse_arguments(find_commands()["grpo"], words)
     assert (invocation.recipe, invocation.flags, invocation.overrides) == (
         "r.yaml",
         {"resume": resume},
@@ -79,7 +79,7 @@ def test_flags_and_overrides_mix(words: list[str], resume: str | None, overrides
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["xyz", "recipe.yaml"], f"there is no command xyz; the commands are {', '.join(cli.COMMANDS)}."),
+        (["xyz", "recipe.yaml"], f"there is no command xyz; the commands are {', '.join(find_commands())}."),
         (["grp", "recipe.yaml"], "there is no command grp; did you mean grpo?"),
         (["grpo"], "r1rl grpo needs a recipe, such as: r1rl grpo recipes/zero_rl/tiny.yaml."),
         (["grpo", "recipe.yaml", "--resum"], "r1rl grpo has no flag --resum; did you mean --resume?"),
@@ -175,16 +175,17 @@ def test_the_working_directory_comes_before_the_bundle(recipe_file: Path) -> Non
     assert cli.find_recipe(str(own)) == own
 
 
-@pytest.mark.parametrize("command", sorted(cli.COMMANDS))
+@pytest.mark.parametrize("command", sorted(find_commands()))
 def test_help_explains_every_key(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     assert cli.main([command, "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    for example in cli.COMMANDS[command].examples:
+    for example in find_commands()[command].examples:
         assert example in text
-    for key in recipe_keys(RECIPES[command]) if command in RECIPES else ():
+    recipe = find_commands()[command].recipe
+    for key in recipe_keys(recipe) if recipe is not None else ():
         if not key.name.startswith("evaluation.data."):
             assert key.name in text
             assert key.help
@@ -217,7 +218,7 @@ def test_help_shows_types_and_defaults(
 def test_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([]) == 0
     text = capsys.readouterr().out
-    for name, command in cli.COMMANDS.items():
+    for name, command in find_commands().items():
         assert name in text
         assert command.summary.split()[0] in text
 

@@ -8,9 +8,9 @@ from typing import get_type_hints
 
 import pytest
 
+from r1rl.config.commands import find_commands
 from r1rl.config.describe import recipe_keys, section_class
 from r1rl.config.intervals import Interval
-from r1rl.config.load import RECIPES
 from r1rl.config.reward_names import reward_names
 from r1rl.config.schema import RewardConfig
 from tests.config_helpers import MINIMAL, load, message
@@ -138,8 +138,9 @@ def test_every_number_has_an_interval() -> None:
 
 def sections() -> set[type]:
     """Every dataclass that a recipe is made of."""
-    found = set(RECIPES.values())
-    for recipe in RECIPES.values():
+    recipes = [command.recipe for command in find_commands().values() if command.recipe is not None]
+    found = set(recipes)
+    for recipe in recipes:
         found |= {inner for key in recipe_keys(recipe) if (inner := section_class(key.hint)) is not None}
     return found
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from r1rl.cli.commands import COMMANDS
 from r1rl.cli.main import find_recipe, parse_arguments
+from r1rl.config.commands import find_commands
 from r1rl.config.describe import recipe_keys
-from r1rl.config.load import RECIPES, load_recipe
+from r1rl.config.load import load_recipe
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -80,7 +80,7 @@ def test_yaml_blocks_are_parts_of_valid_recipes(block: str, page: str, tmp_path:
 @pytest.mark.parametrize("words", commands())
 def test_commands_name_recipes_and_keys_that_exist(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    command = COMMANDS[words[1]]
+    command = find_commands()[words[1]]
     invocation = parse_arguments(command, words[2:])
     if any(flag.places and invocation.flags[flag.name] for flag in command.flags):
         assert invocation.recipe is None
@@ -92,7 +92,8 @@ def test_commands_name_recipes_and_keys_that_exist(words: list[str], monkeypatch
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_dotted_keys_links_and_files_exist(page: Path) -> None:
     text = text_of(page)
-    known = {key.name for recipe in RECIPES.values() for key in recipe_keys(recipe)}
+    recipes = [command.recipe for command in find_commands().values() if command.recipe is not None]
+    known = {key.name for recipe in recipes for key in recipe_keys(recipe)}
     sections = {name.partition(".")[0] for name in known if "." in name} - {
         "model"
     }  # model.generate is transformers' method

@@ -22,7 +22,7 @@ from r1rl.config.load import load_recipe
 from r1rl.config.schema import ModelConfig
 from r1rl.errors import RecipeError, UserError
 from r1rl.grpo import setup
-from r1rl.grpo.run import check_processes
+from r1rl.grpo.preflight import check_processes
 from r1rl.runs.run_directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("on_the_cpu")

@@ -26,8 +26,8 @@ from r1rl.memory.plan import (
     activation_bytes,
     key_value_bytes,
     plan_memory,
-    remedy,
 )
+from r1rl.memory.remedy import remedy
 from r1rl.models.lora import add_adapters
 from r1rl.rollout.native import memory as rollout_memory
 from r1rl.rollout.native.cache import PackedPrompts, RowCache

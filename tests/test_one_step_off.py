@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM
 from r1rl.config.load import load_recipe
 from r1rl.errors import RewardError, UserError
 from r1rl.grpo.one_step_off import Background
-from r1rl.grpo.run import check_rows
+from r1rl.grpo.preflight import check_rows
 from r1rl.grpo.trainer import GRPOTrainer, StepResult
 from r1rl.grpo.update import PolicyUpdate
 from r1rl.monitor import metric_names as names

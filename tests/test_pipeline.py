@@ -329,7 +329,7 @@ def test_a_command_that_leaves_nothing_has_failed(
         ("name: apart", "name: a/b", 'stages.3.name is "a/b"; it names a folder'),
         ("command: "
          "evaluate", "command: "
-                     "evaluation", "stages.0.command is the text \"evaluation\"; expected pretrain, grpo"),
+                     "evaluation", "stages.0.command is the text \"evaluation\"; expected grpo, distill"),
         ("set: {max_steps: "
          "2}", "set: {max_step: 2}", "stage first: grpo.yaml, override max_step=2: max_step is unknown"),
         ("recipe: "

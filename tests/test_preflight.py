@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from r1rl.cli import main as cli
 from r1rl.config.load import load_recipe
 from r1rl.errors import DataError, RecipeError, RewardError, UserError
+from r1rl.grading import Grader
 from r1rl.grpo.preflight import Preflight, preflight
 
 RECIPE = """\
@@ -198,3 +200,82 @@ def test_reward_for_a_column_that_only_the_training_data_has(folder: Path) -> No
         RewardError, match=r"evaluation.data lacks a column that data has: rewards: accuracy: where.level"
     ):
         check("rewards.0.where={level: 1}", "evaluation.data={source: test.jsonl}")
+
+
+# gold answers
+
+
+BAD = [{"problem": f"bad {n}?", "answer": "\\frac{1}{"} for n in range(2)]
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("command", ["check", "grpo"])
+def test_a_run_without_a_gradable_answer_ends_before_its_model_is_loaded(
+    folder: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """Without a word it would learn from the format reward alone."""
+    write_rows(
+        folder / "train.jsonl", [{"problem": row["problem"], "solution": row["answer"]} for row in BAD]
+    )
+    words = [
+        command,
+        "recipe.yaml",
+        "data.columns={answer: solution}",
+        "rewards.1={function: format}",
+        "rollout.num_prompts=2",
+    ]
+    assert cli.main(words) == 2
+    error = capsys.readouterr().err
+    assert "data: no gold answer can be graded" in error
+    assert "the first is '\\\\frac{1}{' (train.jsonl, line 1): its braces don't match" in error
+    assert "(answers are read from the column solution) and data.answer_format" in error
+
+
+def test_some_answers_that_cannot_be_graded_are_a_warning(folder: Path) -> None:
+    good = rows_of(folder / "train.jsonl")
+    long = {"problem": "text?", "answer": "9" * 5000, "level": 0}
+    write_rows(folder / "train.jsonl", [*good, long, *({**row, "level": 1} for row in BAD)])
+    found = check()
+    assert [defect.found.fatal for defect in found.gold_defects] == [False, True, True]
+    (warning,) = found.warnings
+    assert warning.startswith(
+        "2 gold answers can't be graded and 1 only by their text; the first is '\\\\frac{1}{' "
+        "(train.jsonl, line 6): its braces don't match"
+    )
+    assert warning.endswith(" Remove or mend them.")
+
+
+def test_held_out_answers_that_cannot_be_graded_are_a_warning(folder: Path) -> None:
+    write_rows(folder / "test.jsonl", [{**row, "level": 1} for row in BAD])
+    found = check("evaluation.data={source: test.jsonl}", "evaluation.num_problems=2")
+    (warning,) = found.warnings
+    assert warning.startswith("2 gold answers can't be graded and 0 only by their text; the first is ")
+    assert "test.jsonl, line 1" in warning
+
+
+def test_other_outcomes_than_accuracy_are_not_audited(folder: Path) -> None:
+    write_rows(folder / "train.jsonl", [{**row, "level": 1} for row in BAD])
+    with pytest.raises(DataError, match="no gold answer can be graded"):
+        check()
+    found = check("rewards=[{function: format}]")
+    assert (found.rewards.outcome_name, found.gold_defects) == (None, [])
+
+
+def test_each_distinct_answer_is_graded_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data set of grade-school problems has thousands of rows and a few hundred answers."""
+    write_rows(
+        folder / "train.jsonl", [{"problem": f"{n}?", "answer": str(n % 3), "level": 0} for n in range(600)]
+    )
+    graded: list[str] = []
+    grade = Grader.grade
+
+    def count(self: Grader, completion: str, gold: Any, *rest: Any, **settings: Any) -> Any:
+        graded.append(str(gold))
+        return grade(self, completion, gold, *rest, **settings)
+
+    monkeypatch.setattr(Grader, "grade", count)
+    check()
+    assert sorted(graded) == ["0", "1", "2"]

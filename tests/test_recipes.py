@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from r1rl.cli.commands import COMMANDS
 from r1rl.cli.main import main
 from r1rl.config.bundled import bundled_path
+from r1rl.config.commands import find_commands
 from r1rl.config.load import dump_recipe, load_recipe
 
 RECIPES = bundled_path("recipes")
@@ -42,12 +42,12 @@ def named(files: list[Path]) -> list[str]:
 
 def command_of(file: Path) -> str:
     """By the end of the file's name (math_select.yaml), or by its folder."""
-    named = [command for command in COMMANDS if file.stem.endswith(f"_{command}")]
+    named = [command for command in find_commands() if file.stem.endswith(f"_{command}")]
     return named[0] if named else COMMAND_OF_FOLDER[file.parent.name]
 
 
 def test_every_recipe_has_a_command() -> None:
-    assert all(command_of(file) in COMMANDS for file in FILES)
+    assert all(command_of(file) in find_commands() for file in FILES)
     assert len(GRPO) >= 5
 
 

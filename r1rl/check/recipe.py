@@ -2,80 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
-from r1rl.check.others import (
-    check_any,
-    check_distill,
-    check_evaluate,
-    check_generate,
-    check_pretrain,
-    check_reward_model,
-    check_select,
-    check_sft,
-)
-from r1rl.distill.recipe import DistillRecipe
-from r1rl.evaluation.recipe import EvaluateRecipe
-from r1rl.generate.recipe import GenerateRecipe
-from r1rl.grpo.check import check_grpo
-from r1rl.grpo.recipe import GRPORecipe
-from r1rl.grpo.run import check_processes
+from r1rl.config.awaited import of_earlier_runs, without_models
+from r1rl.config.commands import command_of, resolve
 from r1rl.memory.estimate import NotEstimated, estimate
-from r1rl.memory.plan import Launch
 from r1rl.memory.report import memory_table, verdict
-from r1rl.preflight.awaited import Awaited, of_earlier_runs, without_models
+from r1rl.preflight.context import CheckContext
 from r1rl.preflight.findings import Findings
-from r1rl.pretrain.recipe import PretrainRecipe
-from r1rl.reward_model.recipe import RewardModelRecipe
-from r1rl.select.recipe import SelectRecipe
-from r1rl.sft.recipe import SFTRecipe
-
-CHECKS: dict[type, Callable[[Any, Path, Awaited], Findings]] = {
-    GRPORecipe: check_grpo,
-    DistillRecipe: check_distill,
-    EvaluateRecipe: check_evaluate,
-    GenerateRecipe: check_generate,
-    PretrainRecipe: check_pretrain,
-    RewardModelRecipe: check_reward_model,
-    SelectRecipe: check_select,
-    SFTRecipe: check_sft,
-}
+from r1rl.preflight.settings import check_model_folder
+from r1rl.runs.run_directory import check_writable
 
 
-def check_one(
-    console: Console,
-    recipe: Any,
-    recipe_path: Path,
-    awaited: Awaited,
-    launch: Launch,
-    source: str,
-    model_config: str | None,
-) -> None:
-    """One recipe: what its command looks at before it starts, and the memory. `awaited`: keys whose files do
-    not exist yet, and why.
+def check_one(console: Console, recipe: Any, context: CheckContext) -> None:
+    """Print the findings of the recipe's command, and the memory that the recipe needs.
+
+    Raises a UserError for what would keep the command from starting.
     """
-    if isinstance(recipe, GRPORecipe):
-        check_processes(recipe, launch.processes, launch.sharded)
-    awaited = {**of_earlier_runs(recipe), **awaited}
-    recipe = without_models(recipe, awaited)
-    findings = CHECKS.get(type(recipe), check_any)(recipe, recipe_path, awaited)
+    context = replace(context, awaited={**of_earlier_runs(recipe), **context.awaited})
+    recipe = without_models(recipe, context.awaited)
+    named = command_of(recipe).check
+    findings = check_folders(recipe) if named is None else resolve(named)(recipe, context)
     findings.print(console)
+    print_memory(console, recipe, context, findings.prompt_tokens)
+
+
+def check_folders(recipe: Any) -> Findings:
+    """Check the output folder and the model's folder: all that is known of a command without a check of its
+    own.
+    """
+    check_writable(recipe.output_dir)
+    model = getattr(recipe, "model", None)
+    if model is not None:
+        check_model_folder(model.path)
+    return Findings([("model", model.path)] if model is not None else [], unchecked=["the data."])
+
+
+def print_memory(console: Console, recipe: Any, context: CheckContext, prompt_tokens: int | None) -> None:
+    """Print the estimate of the recipe's memory, or why there is none. `prompt_tokens`: of the longest
+    prompt, if they were counted.
+    """
     try:
-        found = estimate(recipe, launch, findings.prompt_tokens, model_config)
+        found = estimate(recipe, context.launch, prompt_tokens, context.model_config)
     except NotEstimated as error:
-        reason = awaited.get("model.path")
-        console.print(f"[yellow]not checked:[/] the memory: {escape(reason or str(error))}.")
+        reason = context.awaited.get("model.path") or str(error)
+        console.print(f"[yellow]not checked:[/] the memory: {escape(reason)}.")
         return
-    if found is not None:
-        context = found.shape.context
-        if findings.prompt_tokens is None and context is not None and found.work.length > context:
-            needed = f"prompt and completion may take {found.work.length} tokens together, but the model's configuration allows {context}"
-            console.print(f"[yellow]warning:[/] {escape(needed)}")
-        console.print(memory_table(found, source))
-        for sentence in verdict(found):
-            console.print(escape(sentence))
+    if found is None:
+        return
+    room = found.shape.context
+    if prompt_tokens is None and room is not None and found.work.length > room:
+        needed = (
+            f"prompt and completion may take {found.work.length} tokens together, but the model's "
+            f"configuration allows {room}"
+        )
+        console.print(f"[yellow]warning:[/] {escape(needed)}")
+    console.print(memory_table(found, context.launch_source))
+    for sentence in verdict(found):
+        console.print(escape(sentence))

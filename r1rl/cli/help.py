@@ -1,4 +1,6 @@
-"""`--help`: the commands, and every key of a command's recipe with its type, default and meaning."""
+"""The texts of `--help`: the commands, and every key of a command's recipe with its type, default and
+meaning.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from r1rl.cli.commands import Command
+from r1rl.config.commands import Command
 from r1rl.config.describe import NO_DEFAULT, Key, is_list, recipe_keys, section_class, type_words
 
 OVERRIDES = "key=value changes a recipe for this run: dotted keys, YAML values, list items by number (rewards.0.weight=0.5)."
 
 
 def print_overview(commands: Iterable[Command]) -> None:
-    """What `r1rl --help` shows."""
+    """Print the text of `r1rl --help`."""
     console = Console(highlight=False)
     console.print("[bold]r1rl[/] replicates DeepSeek-R1-Zero and the DeepSeek-R1 recipe on one machine.\n")
     console.print("  r1rl COMMAND RECIPE.yaml \\[key=value ...] \\[flags]")
@@ -32,7 +34,7 @@ def print_overview(commands: Iterable[Command]) -> None:
 
 
 def print_command(command: Command) -> None:
-    """What `r1rl COMMAND --help` shows."""
+    """Print the text of `r1rl COMMAND --help`."""
     console = Console(highlight=False)
     console.print(f"[bold]r1rl {command.name}[/]: {escape(command.summary)}\n")
     console.print(escape(command.explanation) + "\n")
@@ -81,7 +83,9 @@ def print_command(command: Command) -> None:
 
 
 def _key_table(keys: list[Key], described: dict[type, str]) -> Table:
-    """One line per key; `described` names the section whose keys another one of the same kind has."""
+    """Return a table with one line per key; `described` names the section whose keys another one of the same
+    kind has.
+    """
     table = _grid()
     for key in keys:
         inner = section_class(key.hint)
@@ -98,7 +102,7 @@ def _required(key: Key) -> str:
 
 
 def _shown(default: Any) -> str:
-    """A default as one would write it in YAML."""
+    """Return a default as one would write it in YAML."""
     if default is None:
         return "null"
     if isinstance(default, bool):

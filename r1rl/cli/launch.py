@@ -1,4 +1,4 @@
-"""Several processes on a CPU, as `accelerate launch --cpu --num_processes N` asks for.
+"""The start of several processes on a CPU, as `accelerate launch --cpu --num_processes N` asks for.
 
 accelerate leaves the starting of CPU processes to MPI: without a host file its launcher starts one process
 only, and a run that was meant for N would quietly use one. This module notices that and starts the N
@@ -16,22 +16,23 @@ from types import FrameType
 import psutil
 
 SECONDS_TO_SAVE = 3600
-"""How long the launcher waits after Ctrl-C before it kills: a run ends its step and saves first. Its own
-default is 30 seconds.
+"""Seconds that the launcher waits after Ctrl-C before it kills: a run ends its step and saves first. The
+launcher's own default is 30.
 """
 
 
 def missing_cpu_processes() -> int:
-    """How many processes accelerate's launcher was asked for but did not start; 0 when nothing is missing."""
+    """Return the number of processes that accelerate's launcher was asked for but did not start; 0 when
+    nothing is missing.
+    """
     if os.environ.get("ACCELERATE_USE_CPU", "").lower() not in ("true", "1") or "WORLD_SIZE" in os.environ:
         return 0
     try:
         arguments = psutil.Process(os.getppid()).cmdline()
     except psutil.Error:
         return 0
-    if not any(
-        "accelerate" in argument for argument in arguments[:4]
-    ):  # `accelerate launch`, `python -m accelerate.commands.launch`
+    # `accelerate launch`, `python -m accelerate.commands.launch`
+    if not any("accelerate" in argument for argument in arguments[:4]):
         return 0
     for position, argument in enumerate(arguments):
         name, _, value = argument.partition("=")
@@ -42,7 +43,7 @@ def missing_cpu_processes() -> int:
 
 
 def start_processes(count: int, arguments: list[str]) -> int:
-    """Run `python -m r1rl ARGUMENTS` in `count` processes that find each other; returns the exit code.
+    """Run `python -m r1rl ARGUMENTS` in `count` processes that find each other, and return the exit code.
 
     Each process gets its share of the cores: without that, the processes' threads would wait for each other.
     They are a session of their own and get each Ctrl-C or SIGTERM once, from here; this process waits until

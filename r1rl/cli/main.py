@@ -1,11 +1,11 @@
 """The command line: `r1rl COMMAND RECIPE.yaml [key=value ...] [flags]`.
 
-The recipe is read and checked before torch is imported; a command's module is imported only when it runs.
+The recipe is read and checked before torch is imported; the function of a command is imported only when it
+runs. The commands are found by their records (`r1rl.config.commands`).
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import sys
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from r1rl import __version__
-from r1rl.cli.commands import COMMANDS, Command, Flag
 from r1rl.config.bundled import find_recipe
+from r1rl.config.commands import Command, Flag, find_commands, resolve
 from r1rl.config.load import load_recipe
 from r1rl.errors import UserError
 
@@ -57,7 +57,7 @@ def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         from r1rl.cli.help import print_overview
 
-        print_overview(COMMANDS.values())
+        print_overview(find_commands().values())
         return 0
     if arguments[0] == "--version":
         print(__version__)
@@ -89,17 +89,18 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _run(command: Command, recipe: Any, path: Path | None, flags: dict[str, Any]) -> None:
-    module, function = command.target.split(":")
-    getattr(importlib.import_module(module), function)(
-        recipe, path, **{name.replace("-", "_"): value for name, value in flags.items()}
-    )
+    """Import the command's function and call it."""
+    arguments = {name.replace("-", "_"): value for name, value in flags.items()}
+    resolve(command.run)(recipe, path, **arguments)
 
 
 def _command(name: str) -> Command:
-    if name in COMMANDS:
-        return COMMANDS[name]
-    near = get_close_matches(name, COMMANDS, n=1)
-    advice = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}."
+    """Return a command by its name. Raises UserError for a name that is none."""
+    commands = find_commands()
+    if name in commands:
+        return commands[name]
+    near = get_close_matches(name, commands, n=1)
+    advice = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(commands)}."
     raise UserError(f"there is no command {name}; {advice}")
 
 

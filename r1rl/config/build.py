@@ -9,7 +9,14 @@ import math
 import typing
 from typing import Any, Literal
 
-from r1rl.config.describe import NO_DEFAULT, default_of, explain_unknown, optional_inner, type_words
+from r1rl.config.describe import (
+    NO_DEFAULT,
+    default_of,
+    explain_unknown,
+    hints_of,
+    optional_inner,
+    type_words,
+)
 from r1rl.config.intervals import Interval
 from r1rl.config.issues import Issues
 from r1rl.config.nodes import Node, plain
@@ -40,7 +47,7 @@ class _Builder:
     def section(self, cls: type, node: Node, path: str) -> Any:
         """A dataclass from a mapping; an empty section (null) sets nothing."""
         children: dict[str, Node] = node.value or {}
-        hints = typing.get_type_hints(cls)
+        hints = hints_of(cls)
         fields = {entry.name: entry for entry in dataclasses.fields(cls)}
         for key, child in children.items():
             if key not in fields:
@@ -64,7 +71,7 @@ class _Builder:
         if default is not NO_DEFAULT:
             return default
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            inner_hints = typing.get_type_hints(hint)
+            inner_hints = hints_of(hint)
             return hint(
                 **{
                     inner.name: self.fallback(inner, inner_hints[inner.name])

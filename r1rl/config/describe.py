@@ -39,7 +39,7 @@ class Key:
 
 def recipe_keys(cls: type, section: str = "") -> list[Key]:
     """All keys of a recipe in the order of the dataclasses; a section comes before its own keys."""
-    hints = typing.get_type_hints(cls)
+    hints = hints_of(cls)
     keys = []
     for entry in dataclasses.fields(cls):
         name = f"{section}.{entry.name}" if section else entry.name
@@ -48,6 +48,18 @@ def recipe_keys(cls: type, section: str = "") -> list[Key]:
         if inner is not None:
             keys += recipe_keys(inner, f"{name}.0" if is_list(hints[entry.name]) else name)
     return keys
+
+
+def hints_of(cls: type) -> dict[str, Any]:
+    """Return the types of a section's fields by name; a text of which only some are allowed is a Literal of
+    them.
+    """
+    hints = typing.get_type_hints(cls)
+    for entry in dataclasses.fields(cls):
+        choices = entry.metadata.get("choices")
+        if choices is not None:
+            hints[entry.name] = Literal.__getitem__(tuple(choices()))
+    return hints
 
 
 def default_of(entry: dataclasses.Field[Any]) -> Any:

@@ -7,7 +7,7 @@ files) is read off its field.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import field
 from typing import Any, Literal
 
@@ -27,9 +27,18 @@ def option(default: Any, help: str, within: Interval | None = None, path: PathKi
     return field(default=default, metadata=metadata)
 
 
-def required(help: str, within: Interval | None = None, path: PathKind | None = None) -> Any:
-    """A setting that every recipe must write."""
-    return field(metadata={"help": help, "within": within, "path": path})
+def required(
+    help: str,
+    within: Interval | None = None,
+    path: PathKind | None = None,
+    choices: Callable[[], Iterable[str]] | None = None,
+) -> Any:
+    """Return a setting that every recipe must write.
+
+    `choices` gives the only texts that it may have, for names that are not known before all of r1rl can be
+    imported.
+    """
+    return field(metadata={"help": help, "within": within, "path": path, "choices": choices})
 
 
 def section(make: Callable[[], Any], help: str) -> Any:

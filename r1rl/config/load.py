@@ -1,5 +1,5 @@
 """Read a recipe: YAML and `key=value` overrides onto typed dataclasses, every error of the recipe in one
-message.
+message. The record of the command says which dataclass (`r1rl.config.commands`).
 
 Nothing here imports torch: a mistake is reported in a fraction of a second.
 """
@@ -14,47 +14,23 @@ from typing import Any
 
 import yaml
 
-from r1rl.bench.recipe import BenchRecipe
 from r1rl.config.build import build_recipe
+from r1rl.config.commands import Command, find_commands
 from r1rl.config.describe import NO_DEFAULT, default_of
 from r1rl.config.fields import PathKind
 from r1rl.config.issues import Issues
 from r1rl.config.nodes import Node, RecipeDumper, apply_override, find, parse
 from r1rl.config.validate import contradictions
-from r1rl.distill.recipe import DistillRecipe
 from r1rl.errors import RecipeError
-from r1rl.evaluation.recipe import EvaluateRecipe
-from r1rl.generate.recipe import GenerateRecipe
-from r1rl.grpo.recipe import GRPORecipe
-from r1rl.pipeline.recipe import PipelineRecipe, apply_stage_override
-from r1rl.pretrain.recipe import PretrainRecipe
-from r1rl.reward_model.recipe import RewardModelRecipe
-from r1rl.select.recipe import SelectRecipe
-from r1rl.sft.recipe import SFTRecipe
 
-RECIPES: dict[str, type] = {
-    "grpo": GRPORecipe,
-    "bench": BenchRecipe,
-    "distill": DistillRecipe,
-    "evaluate": EvaluateRecipe,
-    "generate": GenerateRecipe,
-    "pretrain": PretrainRecipe,
-    "pipeline": PipelineRecipe,
-    "select": SelectRecipe,
-    "sft": SFTRecipe,
-    "reward-model": RewardModelRecipe,
-}
-"""The recipe that each command reads. `r1rl check` reads all of them."""
-
-CHECK = "check"
 HEADER_COMMAND = re.compile(r"^# Command\b.*\br1rl ([a-z-]+)", re.MULTILINE)
 """The command that the remarks at the top of a recipe name."""
 DATA_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
 
 
 def load_recipe(command: str, path: str | Path, overrides: Sequence[str] = ()) -> Any:
-    """The recipe of a command from a YAML file, with `key=value` overrides applied in order; of `check` that
-    of the command that reads it.
+    """Return the recipe of a command from a YAML file, with `key=value` overrides applied in order. For a
+    command without a recipe of its own, such as check, it is that of the command that the file is for.
 
     Paths in the recipe (data files, templates, model folders) are relative to the working directory; one that
     is not there but in the recipe's folder becomes a path to that. Raises `RecipeError` with all errors of
@@ -64,15 +40,17 @@ def load_recipe(command: str, path: str | Path, overrides: Sequence[str] = ()) -
     issues = Issues(str(path))
     text = _read(path)
     root = parse(text, str(path), issues)
-    if command == CHECK:
-        command = _command_of(root, text, path)
-    _refuse_recipe_of_another_command(command, root, path)
+    record = find_commands()[command]
+    if record.recipe is None:
+        record = _likeliest_command(root, text, path)
+    _refuse_recipe_of_another_command(record, root, path)
     if overrides and root.value is None:
         root = Node({}, root.where)
     for override in overrides:
-        if command != "pipeline" or not apply_stage_override(root, override, issues):
+        if record.apply_override is None or not record.apply_override(root, override, issues):
             apply_override(root, override, issues)
-    recipe = build_recipe(RECIPES[command], root, issues)
+    assert record.recipe is not None
+    recipe = build_recipe(record.recipe, root, issues)
     _note_contradictions(recipe, root, issues)
     issues.raise_if_any()
     _anchor_paths(recipe, path.parent)
@@ -80,7 +58,9 @@ def load_recipe(command: str, path: str | Path, overrides: Sequence[str] = ()) -
 
 
 def dump_recipe(recipe: Any) -> str:
-    """The resolved recipe as YAML with every key written out; `load_recipe` reads it back to an equal recipe."""
+    """Return the resolved recipe as YAML with every key written out; `load_recipe` reads it back to an equal
+    recipe.
+    """
     return yaml.dump(
         dataclasses.asdict(recipe), Dumper=RecipeDumper, sort_keys=False, allow_unicode=True, width=120
     )
@@ -95,53 +75,59 @@ def _read(path: Path) -> str:
         raise RecipeError(f"{path}: the recipe can't be read ({error.strerror}).") from None
 
 
-def _refuse_recipe_of_another_command(command: str, root: Node, path: Path) -> None:
-    """One sentence for a recipe that another command reads, instead of an error for each of its keys."""
+def _refuse_recipe_of_another_command(command: Command, root: Node, path: Path) -> None:
+    """Raise one sentence for a recipe that another command reads, instead of an error for each of its keys."""
     if not isinstance(root.value, dict) or root.value.keys() <= _sections(command):
         return
-    for other in RECIPES:
-        if other != command and root.value.keys() <= _sections(other):
+    for other in _commands_with_recipes():
+        if other.name != command.name and root.value.keys() <= _sections(other):
             raise RecipeError(
-                f"{path} is a recipe of r1rl {other}, and r1rl {command} reads another kind: run r1rl "
-                f"{other} {path}."
+                f"{path} is a recipe of r1rl {other.name}, and r1rl {command.name} reads another kind: run "
+                f"r1rl "
+                f"{other.name} {path}."
             )
 
 
-def _command_of(root: Node, text: str, path: Path) -> str:
-    """The command that a recipe is for: the one that knows most of its keys and lacks fewest; among several,
-    the one that its header names.
+def _likeliest_command(root: Node, text: str, path: Path) -> Command:
+    """Return the command that a recipe is for: the one that knows most of its keys and lacks fewest; among
+    several, the one that its header names.
 
     A misspelt key does not hide the kind: it is told as an error of that command's recipe. Raises RecipeError
     if several are as likely.
     """
     keys = set(root.value) if isinstance(root.value, dict) else set()
     misfits = {
-        command: (len(keys - _sections(command)), len(_required(command) - keys)) for command in RECIPES
+        command.name: (len(keys - _sections(command)), len(_required(command) - keys))
+        for command in _commands_with_recipes()
     }
-    likely = [command for command, misfit in misfits.items() if misfit == min(misfits.values())]
+    likely = [name for name, misfit in misfits.items() if misfit == min(misfits.values())]
     named = HEADER_COMMAND.search(text)
     if named is not None and named[1] in likely:
-        return named[1]
+        return find_commands()[named[1]]
     if len(likely) > 1:
-        listed = " or ".join(f"r1rl {command}" for command in likely)
+        listed = " or ".join(f"r1rl {name}" for name in likely)
         raise RecipeError(
             f"{path} could be a recipe of {listed}: say which in a line at its top, such as: # Command  "
             f"r1rl {likely[0]}"
         )
-    return likely[0]
+    return find_commands()[likely[0]]
 
 
-def _sections(command: str) -> set[str]:
-    return {entry.name for entry in dataclasses.fields(RECIPES[command])}
+def _commands_with_recipes() -> list[Command]:
+    return [command for command in find_commands().values() if command.recipe is not None]
 
 
-def _required(command: str) -> set[str]:
-    return {entry.name for entry in dataclasses.fields(RECIPES[command]) if default_of(entry) is NO_DEFAULT}
+def _sections(command: Command) -> set[str]:
+    return {entry.name for entry in _settings(command)}
 
 
-def command_of(recipe: Any) -> str:
-    """The command that reads a recipe."""
-    return next(command for command, kind in RECIPES.items() if type(recipe) is kind)
+def _required(command: Command) -> set[str]:
+    return {entry.name for entry in _settings(command) if default_of(entry) is NO_DEFAULT}
+
+
+def _settings(command: Command) -> tuple[dataclasses.Field[Any], ...]:
+    assert command.recipe is not None
+    return dataclasses.fields(command.recipe)
 
 
 def _note_contradictions(recipe: Any, root: Node, issues: Issues) -> None:
@@ -156,7 +142,7 @@ def _note_contradictions(recipe: Any, root: Node, issues: Issues) -> None:
 
 
 def _overlap(key: str, other: str) -> bool:
-    """True when one key is the other or lies within it."""
+    """Return True when one key is the other or lies within it."""
     return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
 
 

@@ -5,36 +5,19 @@ message can point at them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
-from r1rl.bench import recipe as bench
-from r1rl.bench.recipe import BenchRecipe
+from r1rl.config.commands import command_of
 from r1rl.config.issues import Contradiction
 from r1rl.config.schema import EvaluationConfig, OptimizerConfig, PromptConfig
-from r1rl.distill import recipe as distill
-from r1rl.distill.recipe import DistillRecipe
-from r1rl.evaluation import recipe as evaluate
-from r1rl.evaluation.recipe import EvaluateRecipe
-from r1rl.generate import recipe as generate
-from r1rl.generate.recipe import GenerateRecipe
-from r1rl.grpo.contradictions import contradictions as _grpo
-from r1rl.grpo.recipe import GRPORecipe
-from r1rl.pipeline import recipe as pipeline
-from r1rl.pipeline.recipe import PipelineRecipe
-from r1rl.pretrain import recipe as pretrain
-from r1rl.pretrain.recipe import PretrainRecipe
-from r1rl.reward_model import recipe as reward_model
-from r1rl.reward_model.recipe import RewardModelRecipe
-from r1rl.select import recipe as select
-from r1rl.select.recipe import SelectRecipe
-from r1rl.sft import recipe as sft
-from r1rl.sft.recipe import SFTRecipe
 
 
 def contradictions(recipe: Any) -> Iterator[Contradiction]:
-    """All contradictions within a recipe of any command; nothing here reads files or imports rewards."""
+    """Yield all contradictions within a recipe of any command: those of the sections that several recipes
+    have, and the command's own. Nothing here reads files or imports rewards.
+    """
     run_path = PurePath(recipe.run_name)
     if not run_path.parts or run_path.is_absolute() or ".." in run_path.parts:
         yield (
@@ -48,7 +31,7 @@ def contradictions(recipe: Any) -> Iterator[Contradiction]:
             yield from _optimizer(section)
         if isinstance(section, EvaluationConfig):
             yield from _evaluation(section)
-    yield from OF_RECIPE[type(recipe)](recipe)
+    yield from command_of(recipe).contradictions(recipe)
 
 
 def _prompt(prompt: PromptConfig) -> Iterator[Contradiction]:
@@ -83,18 +66,3 @@ def _optimizer(optimizer: OptimizerConfig) -> Iterator[Contradiction]:
             f"optimizer.betas is {optimizer.betas}; it must be two numbers from 0 to below 1, such as [0.9, "
             f"0.999]",
         )
-
-
-OF_RECIPE: dict[type, Callable[[Any], Iterator[Contradiction]]] = {
-    GRPORecipe: _grpo,
-    BenchRecipe: bench.contradictions,
-    DistillRecipe: distill.contradictions,
-    EvaluateRecipe: evaluate.contradictions,
-    GenerateRecipe: generate.contradictions,
-    PretrainRecipe: pretrain.contradictions,
-    PipelineRecipe: pipeline.contradictions,
-    SelectRecipe: select.contradictions,
-    SFTRecipe: sft.contradictions,
-    RewardModelRecipe: reward_model.contradictions,
-}
-"""What each kind of recipe checks besides the sections that several have."""

@@ -1,6 +1,4 @@
-"""What can be known about a distill recipe before a model is loaded: its problems, its completions, its
-rewards.
-"""
+"""The checks of a distill recipe before a model is loaded: its problems, its completions, its rewards."""
 
 from __future__ import annotations
 
@@ -12,21 +10,22 @@ from r1rl.data.demonstrations import LoadedDemonstrations, read_demonstrations
 from r1rl.distill.recipe import DistillRecipe
 from r1rl.errors import UserError
 from r1rl.preflight.problems import read_held_out, read_section
-from r1rl.preflight.settings import check_model_folder, check_trackers, check_vllm
+from r1rl.preflight.settings import check_model_folder, check_template, check_trackers, check_vllm
 from r1rl.rewards import RewardSet
 from r1rl.runs.run_directory import check_writable
-from r1rl.text.prompts import CHAT, template_text
 from r1rl.types import Problem
 
 
 @dataclass(frozen=True, slots=True)
 class DistillPreflight:
-    """What a run starts from. The rewards hold worker processes: call `close()` when done."""
+    """The data and rewards that a run starts from. The rewards hold worker processes: call `close()` when
+    done.
+    """
 
     problems: list[Problem]
-    """For the student to answer."""
+    """The problems that the student answers."""
     completions: LoadedDemonstrations
-    """From the file."""
+    """The completions from the recipe's file."""
     evaluation_problems: list[Problem]
     rewards: RewardSet | None
     messages: list[str] = field(default_factory=list)
@@ -47,8 +46,7 @@ def preflight(recipe: DistillRecipe, recipe_path: Path) -> DistillPreflight:
     check_model_folder(recipe.model.path)
     check_model_folder(recipe.teacher.path, "teacher.path")
     check_trackers(recipe.logging)
-    if recipe.prompt.template != CHAT:
-        template_text(recipe.prompt.template)
+    check_template(recipe.prompt.template)
     if recipe.rollout.engine == "vllm":
         check_vllm()
     asked = LoadedProblems([]) if recipe.data is None else read_section(recipe.data, recipe.seed, "data")

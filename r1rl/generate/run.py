@@ -32,16 +32,15 @@ from transformers.utils.logging import disable_progress_bar
 
 from r1rl.compute.distributed import own_share, reduce_sum
 from r1rl.compute.environment import describe_environment
-from r1rl.data import read_problems
 from r1rl.errors import DataError, UserError
 from r1rl.generate.output import output_rows, print_summary, summarize
-from r1rl.generate.recipe import COMPLETION, PROBLEM, GenerateRecipe
+from r1rl.generate.preflight import check_settings, read_asked
+from r1rl.generate.recipe import GenerateRecipe
 from r1rl.generate.rounds import (
     Question,
     Round,
     Tally,
     first_round,
-    read_question,
     sample_missing,
     second_round,
 )
@@ -80,10 +79,9 @@ def run(recipe: GenerateRecipe, recipe_path: Path) -> None:
     target = find_target(recipe.model, "model")
     if target.config.endpoint is None:
         load_config(target)
-    questions = read_questions(recipe)
+    questions = check_settings(recipe)
     folder = open_folder(recipe)
-    loaded = read_problems(recipe.data, recipe.seed)
-    questions[0].ask(loaded.problems[0])
+    loaded, _ = read_asked(recipe, questions[0])
     accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=PROCESS_WAIT)])
     console = Console(highlight=False, soft_wrap=True)
     job = Job(recipe, RunDirectory(folder), accelerator, console)
@@ -132,15 +130,6 @@ def _generate(
         summary = summarize(job.recipe, name, len(problems), rounds, tallies, seconds, path)
         job.directory.write_summary(summary)
         print_summary(job.console, summary, path)
-
-
-def read_questions(recipe: GenerateRecipe) -> tuple[Question, Question | None]:
-    """The texts of both rounds."""
-    wanted = PROBLEM if COMPLETION not in recipe.question else COMPLETION
-    first = Question(read_question(recipe.question, "question", wanted), "question")
-    if recipe.verification is None:
-        return first, None
-    return first, Question(read_question(recipe.verification, "verification", COMPLETION), "verification")
 
 
 def open_folder(recipe: GenerateRecipe) -> Path:

@@ -1,4 +1,4 @@
-"""What `r1rl check` finds in a recipe of `r1rl grpo`: data, prompts, rewards and gold answers."""
+"""The check of a recipe of `r1rl grpo`: what `r1rl check` shows of data, prompts, rewards and gold answers."""
 
 from __future__ import annotations
 
@@ -10,40 +10,39 @@ from rich.markup import escape
 from rich.table import Table
 
 from r1rl.data import column_names
-from r1rl.errors import DataError, HubUnreachable
-from r1rl.grading import AnswerProblem, audit_answers
-from r1rl.grpo.preflight import Preflight, check_settings, preflight
+from r1rl.errors import HubUnreachable
+from r1rl.grpo.preflight import Preflight, check_processes, check_rows, check_settings, preflight
 from r1rl.grpo.recipe import GRPORecipe
-from r1rl.preflight.awaited import Awaited
+from r1rl.preflight.answers import SHOWN_CHARACTERS, GoldDefect
+from r1rl.preflight.context import CheckContext
 from r1rl.preflight.findings import Findings
 from r1rl.preflight.prompts import ModelUnavailable, add_prompts, render_prompts
 from r1rl.rewards.loader import load_reward
-from r1rl.types import Problem
 
 SHOWN_ANSWERS = 20
 """Gold answers with a defect that are listed; the rest is counted."""
-SHOWN_CHARACTERS = 60
 SHOWN_VALUES = 8
 """Values of a column that decides about rewards, with their counts."""
 WITHOUT_DATA = "So columns, gold answers and the lengths of prompts were not looked at."
 
 
-def check_grpo(recipe: GRPORecipe, recipe_path: Path, awaited: Awaited) -> Findings:
-    """Everything that needs no weights. `awaited`: keys whose files do not exist yet, and why.
-
-    Raises a UserError for what would keep the run from starting.
-    """
-    findings = Findings()
+def check(recipe: GRPORecipe, context: CheckContext) -> Findings:
+    """Check everything that needs no weights. Raises a UserError for what would keep the run from starting."""
+    launch, awaited, findings = context.launch, context.awaited, Findings()
+    check_processes(recipe, launch.processes, launch.sharded)
+    check_rows(recipe, "cuda" if launch.on_gpu else "cpu")
     if "evaluation.data.source" in awaited:
         findings.unchecked.append(f"evaluation.data: {awaited['evaluation.data.source']}.")
-        recipe = replace(recipe, evaluation=replace(recipe.evaluation, data=None, every_steps=0))
-    found = None if "data.source" in awaited else _tolerant_preflight(recipe, recipe_path, findings)
+        recipe = _without_evaluation(recipe)
+    if "data.source" in awaited:
+        findings.unchecked.append(f"data: {awaited['data.source']}. {WITHOUT_DATA}")
+        found = None
+    else:
+        found = _tolerant_preflight(recipe, context.recipe_path, findings)
     if found is None:
-        if "data.source" in awaited:
-            findings.unchecked.append(f"data: {awaited['data.source']}. {WITHOUT_DATA}")
         check_settings(recipe)
         for reward in recipe.rewards:
-            load_reward(reward.function, recipe_path.parent)
+            load_reward(reward.function, context.recipe_path.parent)
         _add_sizes(findings, recipe)
         return findings
     try:
@@ -61,14 +60,16 @@ def check_grpo(recipe: GRPORecipe, recipe_path: Path, awaited: Awaited) -> Findi
             add_prompts(
                 findings, rendered, recipe.rollout.max_completion_length, "rollout.max_completion_length"
             )
-        _add_gold_answers(findings, audit_gold(found))
+        _add_gold_answers(findings, found.gold_defects)
     finally:
         found.rewards.close()
     return findings
 
 
 def _tolerant_preflight(recipe: GRPORecipe, recipe_path: Path, findings: Findings) -> Preflight | None:
-    """The preflight, without the data that the hub does not give here; None if that is the training data."""
+    """Return the preflight, without the data that the hub does not give here; None if that is the training
+    data.
+    """
     try:
         return preflight(recipe, recipe_path)
     except HubUnreachable as error:
@@ -76,31 +77,11 @@ def _tolerant_preflight(recipe: GRPORecipe, recipe_path: Path, findings: Finding
             findings.unchecked.append(f"{error} {WITHOUT_DATA}")
             return None
         findings.unchecked.append(str(error))
-        return preflight(
-            replace(recipe, evaluation=replace(recipe.evaluation, data=None, every_steps=0)), recipe_path
-        )
+        return preflight(_without_evaluation(recipe), recipe_path)
 
 
-def audit_gold(found: Preflight) -> list[tuple[Problem, AnswerProblem]]:
-    """Gold answers, training and held-out, that the grader can't use or can only compare as text.
-
-    Only where the outcome reward is `accuracy`: other rewards have rules of their own. Raises DataError if no
-    gold answer of the training data can be graded.
-    """
-    if found.rewards.outcome_name != "accuracy":
-        return []
-    problems = [
-        problem for problem in (*found.problems, *found.evaluation_problems) if problem.answer is not None
-    ]
-    defects = audit_answers([problem.answer for problem in problems if problem.answer is not None])
-    fatal = {defect.index for defect in defects if defect.fatal}
-    if fatal >= set(range(len(found.problems))):
-        raise DataError(
-            f"data: no gold answer can be graded; the first is {defects[0].answer[:SHOWN_CHARACTERS]!r}: "
-            f"{defects[0].reason}. "
-            "Check data.columns and data.answer_format."
-        )
-    return [(problems[defect.index], defect) for defect in defects]
+def _without_evaluation(recipe: GRPORecipe) -> GRPORecipe:
+    return replace(recipe, evaluation=replace(recipe.evaluation, data=None, every_steps=0))
 
 
 def _add_data(findings: Findings, recipe: GRPORecipe, found: Preflight) -> None:
@@ -146,7 +127,9 @@ def _add_sizes(findings: Findings, recipe: GRPORecipe) -> None:
 
 
 def _where_counts(found: Preflight) -> list[tuple[str, str, int]]:
-    """For each column that decides about rewards, its commonest values and how many problems have them."""
+    """Return (column, value, number of problems) for the commonest values of each column that decides about
+    rewards.
+    """
     return [
         (column, str(value), count)
         for column in found.rewards.where_columns
@@ -156,14 +139,10 @@ def _where_counts(found: Preflight) -> list[tuple[str, str, int]]:
     ]
 
 
-def _add_gold_answers(findings: Findings, defects: list[tuple[Problem, AnswerProblem]]) -> None:
+def _add_gold_answers(findings: Findings, defects: list[GoldDefect]) -> None:
+    """Add a table of gold answers that can't be graded, or only by their text, the worst first."""
     if not defects:
         return
-    fatal = sum(defect.fatal for _, defect in defects)
-    findings.warnings.append(
-        f"{fatal} gold answers can't be graded and {len(defects) - fatal} only by their text; remove or "
-        f"mend them."
-    )
     more = len(defects) - SHOWN_ANSWERS
     table = Table(
         "where",
@@ -175,11 +154,11 @@ def _add_gold_answers(findings: Findings, defects: list[tuple[Problem, AnswerPro
         caption=f"and {more} more" if more > 0 else None,
     )
     table.caption_justify = "left"
-    for problem, defect in sorted(defects, key=lambda pair: not pair[1].fatal)[:SHOWN_ANSWERS]:
+    for defect in sorted(defects, key=lambda one: not one.found.fatal)[:SHOWN_ANSWERS]:
         table.add_row(
-            escape(problem.place),
-            escape(problem.id),
-            escape(defect.answer[:SHOWN_CHARACTERS]),
-            escape(defect.reason),
+            escape(defect.problem.place),
+            escape(defect.problem.id),
+            escape(defect.found.answer[:SHOWN_CHARACTERS]),
+            escape(defect.found.reason),
         )
     findings.tables.append(table)

@@ -1,8 +1,7 @@
-"""What can be known about a GRPO recipe before its model is loaded: the problems, the rewards, and what is
-odd about them.
+"""The checks of a GRPO recipe before its model is loaded: settings, problems, rewards and gold answers.
 
-`r1rl grpo` calls `preflight` first, so that a mistake ends the run in seconds; `r1rl check` shows what it
-found.
+`r1rl grpo` calls `preflight` first, so that a mistake ends the run in seconds; `r1rl check` calls the same
+function and shows what it found.
 """
 
 from __future__ import annotations
@@ -12,28 +11,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from r1rl.data import column_names
-from r1rl.errors import RecipeError, RewardError
+from r1rl.errors import RecipeError, RewardError, UserError
 from r1rl.grpo.recipe import GRPORecipe
+from r1rl.preflight.answers import GoldDefect, audit_gold, gold_warnings
 from r1rl.preflight.problems import read_held_out, read_section
-from r1rl.preflight.settings import check_model_folder, check_trackers, check_vllm
+from r1rl.preflight.settings import check_model_folder, check_template, check_trackers, check_vllm
 from r1rl.rewards import RewardSet
 from r1rl.runs.run_directory import check_writable
-from r1rl.text.prompts import CHAT, template_text
 from r1rl.types import Problem
 
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What a run starts from. The rewards hold worker processes: call `rewards.close()` when done."""
+    """The data and rewards that a run starts from. The rewards hold worker processes: call `rewards.close()`
+    when done.
+    """
 
     problems: list[Problem]
     evaluation_problems: list[Problem]
-    """At most `evaluation.num_problems`; empty without `evaluation.data`."""
+    """The held-out problems, at most `evaluation.num_problems`; empty without `evaluation.data`."""
     rewards: RewardSet
     notes: list[str] = field(default_factory=list)
     """Sentences about what was assumed."""
     warnings: list[str] = field(default_factory=list)
     """Sentences about what may be a mistake."""
+    gold_defects: list[GoldDefect] = field(default_factory=list)
+    """The gold answers of both sets that the grader can't use or can only compare as text."""
 
 
 def preflight(recipe: GRPORecipe, recipe_path: Path) -> Preflight:
@@ -45,24 +48,30 @@ def preflight(recipe: GRPORecipe, recipe_path: Path) -> Preflight:
     loaded = read_section(recipe.data, recipe.seed, "data")
     held_out = read_held_out(recipe.evaluation)
     rewards = _resolve_rewards(recipe, recipe_path.parent, loaded.problems, held_out.problems)
+    try:
+        defects = audit_gold(recipe.data, loaded.problems, held_out.problems, rewards.outcome_name)
+    except UserError:
+        rewards.close()
+        raise
     warnings = [
         *loaded.warnings,
         *held_out.warnings,
         *_suspicions(recipe, loaded.problems, held_out.problems),
+        *_unrewarded(rewards, loaded.problems),
+        *gold_warnings(defects),
     ]
-    warnings += _unrewarded(rewards, loaded.problems)
-    return Preflight(loaded.problems, held_out.problems, rewards, [*loaded.notes, *held_out.notes], warnings)
+    notes = [*loaded.notes, *held_out.notes]
+    return Preflight(loaded.problems, held_out.problems, rewards, notes, warnings, defects)
 
 
 def check_settings(recipe: GRPORecipe) -> None:
-    """What can be checked without the problems: folders, template and packages. Raises a UserError at the
-    first thing that can't work.
+    """Check what needs no problems: folders, template and packages. Raises a UserError at the first thing
+    that can't work.
     """
     check_writable(recipe.output_dir)
     check_model_folder(recipe.model.path)
     check_trackers(recipe.logging)
-    if recipe.prompt.template != CHAT:
-        template_text(recipe.prompt.template)
+    check_template(recipe.prompt.template)
     if recipe.rollout.engine == "vllm":
         check_vllm()
     if recipe.model.lora is not None and importlib.util.find_spec("peft") is None:
@@ -72,10 +81,39 @@ def check_settings(recipe: GRPORecipe) -> None:
         )
 
 
+def check_processes(recipe: GRPORecipe, num_processes: int, sharded: bool) -> None:
+    """Refuse a batch that can't be shared out evenly among the processes, and adapters of a model that is
+    sharded among them.
+    """
+    if sharded and recipe.model.lora is not None:
+        raise UserError(
+            "model.lora trains adapters of a whole model in each process, but this launch shards it "
+            "(FSDP2): use "
+            "recipes/accelerate/ddp.yaml, or train all weights."
+        )
+    unit = num_processes * recipe.algorithm.num_minibatches
+    if recipe.rollout.num_prompts % unit:
+        raise UserError(
+            f"rollout.num_prompts is {recipe.rollout.num_prompts}, which {num_processes} processes x "
+            f"{recipe.algorithm.num_minibatches} "
+            f"minibatches do not divide: make it a multiple of {unit}, or start another number of processes."
+        )
+
+
+def check_rows(recipe: GRPORecipe, device: str) -> None:
+    """Refuse to sample as many rows as fit where the update needs memory at the same time."""
+    if recipe.rollout.one_step_off and device == "cuda" and not recipe.rollout.max_rows:
+        raise UserError(
+            "rollout.one_step_off samples while the update runs, so on a GPU the rows that decode at once "
+            "can't be as many as fit: write "
+            "rollout.max_rows, such as 64; r1rl check estimates what both need together."
+        )
+
+
 def _resolve_rewards(
     recipe: GRPORecipe, base_dir: Path, problems: list[Problem], held_out: list[Problem]
 ) -> RewardSet:
-    """The recipe's rewards, checked against the columns of both sets of problems."""
+    """Return the recipe's rewards, checked against the columns of both sets of problems."""
     columns = column_names(problems)
     rewards = RewardSet(recipe.rewards, recipe.outcome, base_dir, columns)
     if held_out and not columns <= column_names(held_out):
@@ -88,6 +126,7 @@ def _resolve_rewards(
 
 
 def _suspicions(recipe: GRPORecipe, problems: list[Problem], held_out: list[Problem]) -> list[str]:
+    """Return sentences about sizes, settings and problems that may be a mistake."""
     warnings = []
     if len(problems) < recipe.rollout.num_prompts:
         warnings.append(
@@ -120,7 +159,9 @@ def _suspicions(recipe: GRPORecipe, problems: list[Problem], held_out: list[Prob
 
 
 def _unrewarded(rewards: RewardSet, problems: list[Problem]) -> list[str]:
-    """Rewards whose `where` fits no row, and rows that no reward with a weight applies to."""
+    """Return sentences about rewards whose `where` fits no row, and about rows that no reward with a weight
+    applies to.
+    """
     applying = [rewards.apply_to(problem) for problem in problems]
     idle = set(rewards.names) - {name for names in applying for name in names}
     warnings = [

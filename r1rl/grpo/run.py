@@ -13,8 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 from r1rl import models
 from r1rl.compute.accelerator import make_accelerator
 from r1rl.compute.distributed import is_sharded
-from r1rl.errors import UserError
-from r1rl.grpo.preflight import preflight
+from r1rl.grpo.preflight import check_processes, check_rows, preflight
 from r1rl.grpo.recipe import GRPORecipe
 from r1rl.grpo.report import completion_rows, shown_completions
 from r1rl.grpo.setup import GRPOParts, build_parts
@@ -55,35 +54,6 @@ def run(recipe: GRPORecipe, recipe_path: Path, resume: str | None = None) -> Non
         GRPORun(recipe, parts, state, directory, checkpoint).train()
     finally:
         checked.rewards.close()
-
-
-def check_processes(recipe: GRPORecipe, num_processes: int, sharded: bool) -> None:
-    """Refuse a batch that can't be shared out evenly among the processes, and adapters of a model that is
-    sharded among them.
-    """
-    if sharded and recipe.model.lora is not None:
-        raise UserError(
-            "model.lora trains adapters of a whole model in each process, but this launch shards it "
-            "(FSDP2): use "
-            "recipes/accelerate/ddp.yaml, or train all weights."
-        )
-    unit = num_processes * recipe.algorithm.num_minibatches
-    if recipe.rollout.num_prompts % unit:
-        raise UserError(
-            f"rollout.num_prompts is {recipe.rollout.num_prompts}, which {num_processes} processes x "
-            f"{recipe.algorithm.num_minibatches} "
-            f"minibatches do not divide: make it a multiple of {unit}, or start another number of processes."
-        )
-
-
-def check_rows(recipe: GRPORecipe, device: str) -> None:
-    """Refuse to sample as many rows as fit where the update needs memory at the same time."""
-    if recipe.rollout.one_step_off and device == "cuda" and not recipe.rollout.max_rows:
-        raise UserError(
-            "rollout.one_step_off samples while the update runs, so on a GPU the rows that decode at once "
-            "can't be as many as fit: write "
-            "rollout.max_rows, such as 64; r1rl check estimates what both need together."
-        )
 
 
 class GRPORun(HeldOutRun[StepResult]):

@@ -7,7 +7,8 @@ from rich.text import Text
 
 from r1rl.memory.estimate import Estimate
 from r1rl.memory.launch import describe
-from r1rl.memory.plan import GB, remedy
+from r1rl.memory.plan import GB
+from r1rl.memory.remedy import remedy
 
 WHEN = {"always": "always", "rollout": "while sampling", "update": "while training"}
 

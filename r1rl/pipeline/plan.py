@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from r1rl.pipeline.hashing import HASH, Hashes, Inputs, recipe_inputs
-from r1rl.pipeline.stage import CONTINUATION, Stage, load_stage
+from r1rl.pipeline.stage import Stage, load_stage
 from r1rl.pipeline.state import PipelineState, Record
 
 SHOWN_DIFFERENCES = 2
@@ -82,14 +82,12 @@ def _action(stage: Stage, record: Record | None, inputs: Inputs) -> tuple[Action
         return Action.RUN, f"{happened}, and changed: {changed}"
     if stage.has_everything():
         return Action.NOTE, "had finished when the pipeline was killed"
-    if CONTINUATION[stage.command] == "by itself":
+    if stage.record.continuation == "by itself":
         return Action.RESUME, f"{happened}; goes on with what is missing"
     checkpoint = stage.checkpoint()
     if checkpoint is not None:
         return Action.RESUME, f"{happened}; goes on from {checkpoint.name}"
-    no_checkpoint = (
-        " before its first checkpoint" if CONTINUATION[stage.command] == "from a checkpoint" else ""
-    )
+    no_checkpoint = " before its first checkpoint" if stage.record.continuation == "from a checkpoint" else ""
     return Action.RUN, f"{happened}{no_checkpoint}"
 
 

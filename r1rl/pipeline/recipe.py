@@ -8,8 +8,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from r1rl.config.commands import stage_commands
 from r1rl.config.fields import option, required
 from r1rl.config.intervals import COUNT
 from r1rl.config.issues import Contradiction, Issues
@@ -20,20 +21,6 @@ SET_OVERRIDE = re.compile(r"stages\.(\d+)\.set\.(.+)")
 STAGE_NAME = re.compile(r"[A-Za-z_][\w-]*")
 PLACED = ("run_name", "output_dir")
 """Keys of a stage's recipe that are the pipeline's own: they say where the stage's output lies."""
-
-MODEL, RUN = {"model": "checkpoints"}, {"run": ""}
-OUTPUTS: dict[str, dict[str, str]] = {
-    "pretrain": MODEL | RUN,
-    "grpo": MODEL | RUN,
-    "sft": MODEL | RUN,
-    "reward-model": MODEL | RUN,
-    "distill": MODEL | RUN,
-    "generate": {"data": "completions.jsonl"} | RUN,
-    "select": {"data": "selected.jsonl", "problems": "problems.jsonl"} | RUN,
-    "evaluate": RUN,
-}
-"""What a reference ${stage.output} may name, by the stage's command, and where it lies in the stage's folder.
-"""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -54,9 +41,7 @@ class StageConfig:
     """One stage: a command of r1rl with its recipe."""
 
     name: str = required("names the stage, its folder and references to it")
-    command: Literal[
-        "pretrain", "grpo", "sft", "generate", "select", "reward-model", "distill", "evaluate"
-    ] = required("what it runs")
+    command: str = required("what it runs", choices=stage_commands)
     recipe: str = required(
         "the command's recipe; a bundled one goes by its name, such as recipes/zero_rl/tiny.yaml", path="any"
     )
@@ -175,8 +160,11 @@ def _wrong_reference(reference: str, stages: dict[str, StageConfig]) -> str:
     name, _, output = reference.partition(".")
     if name not in stages:
         return f"there is no stage {name}; the stages are {', '.join(stages)}"
-    outputs = OUTPUTS.get(stages[name].command, {})  # a command that there is not has an error of its own
-    if outputs and output not in outputs:
+    record = stage_commands().get(stages[name].command)
+    if record is None:  # the command has an error of its own
+        return ""
+    outputs = record.references
+    if output not in outputs:
         listed = ", ".join(f"${{{name}.{known}}}" for known in outputs)
         return (
             f"a stage of r1rl {stages[name].command} has the output{'s' if len(outputs) > 1 else ''} {listed}"

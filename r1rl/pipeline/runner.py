@@ -18,7 +18,6 @@ from r1rl.monitor.progress import format_seconds
 from r1rl.pipeline.hashing import Hashes
 from r1rl.pipeline.plan import Action, Decision, decide
 from r1rl.pipeline.processes import run_process
-from r1rl.pipeline.recipe import OUTPUTS
 from r1rl.pipeline.stage import Stage, command_line
 from r1rl.pipeline.state import PipelineState, Record
 from r1rl.runs.run_directory import RunDirectory
@@ -105,7 +104,7 @@ class Runner:
         """Write down that a stage is finished: first in its folder, then in pipeline.json."""
         record = self.state.records[stage.name]
         record.finished = datetime.now(UTC).isoformat(timespec="seconds")
-        found = {name: stage.output(name) for name in OUTPUTS[stage.command] if name != "run"}
+        found = {name: stage.output(name) for name in stage.record.outputs}
         outputs = {name: path for name, path in found.items() if path is not None}
         record.outputs = {name: str(path.relative_to(stage.folder)) for name, path in outputs.items()}
         record.summary = stage.summary()

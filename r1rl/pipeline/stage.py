@@ -7,36 +7,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from r1rl.config.bundled import find_recipe
+from r1rl.config.commands import StageRecord, stage_commands
 from r1rl.config.load import load_recipe
 from r1rl.config.nodes import RecipeLoader
 from r1rl.errors import RecipeError, UserError
 from r1rl.models.checkpoint_folders import CHECKPOINTS, find_checkpoint
-from r1rl.pipeline.recipe import OUTPUTS, REFERENCE, PipelineRecipe, StageConfig, in_order, needs
-
-Continuation = Literal["from a checkpoint", "by itself", "from the start"]
-CONTINUATION: dict[str, Continuation] = {
-    "grpo": "from a checkpoint",
-    "sft": "from a checkpoint",
-    "reward-model": "from a checkpoint",
-    "distill": "from a checkpoint",
-    "generate": "by itself",
-    "evaluate": "by itself",
-    "select": "from the start",
-    "pretrain": "from the start",
-}
-"""How a command goes on after it was killed: with --resume; with the same command in the same folder; or not
-at all.
-"""
-
-LAST_WRITTEN = {"evaluate": "report.html", "select": "report.json"}
-"""The file whose presence says that a command has done everything; summary.json for all others."""
-SUMMARIES = {"select": "report.json"}
-"""The file with a command's figures; summary.json for all others."""
+from r1rl.pipeline.recipe import REFERENCE, PipelineRecipe, StageConfig, in_order, needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,36 +37,39 @@ class Stage:
 
     @property
     def command(self) -> str:
-        """The command that it runs."""
+        """The name of the command that it runs."""
         return self.config.command
+
+    @property
+    def record(self) -> StageRecord:
+        """The properties of its command."""
+        return stage_commands()[self.command]
 
     def output(self, name: str) -> Path | None:
         """Where an output lies now; None if it is not there (yet)."""
-        path = self.folder / OUTPUTS[self.command][name]
+        path = self.folder / self.record.references[name]
         if name == "model":
             return find_checkpoint(path)
         return path if path.exists() else None
 
     def lacks(self) -> list[str]:
         """The outputs that it does not have (yet)."""
-        return [name for name in OUTPUTS[self.command] if self.output(name) is None]
+        return [name for name in self.record.references if self.output(name) is None]
 
     def has_everything(self) -> bool:
         """True when its command has written all that it writes, whether or not the pipeline came to note it."""
-        return not self.lacks() and (self.folder / LAST_WRITTEN.get(self.command, "summary.json")).is_file()
+        return not self.lacks() and (self.folder / self.record.last_written).is_file()
 
     def summary(self) -> dict[str, Any]:
         """The figures that its command left; empty if there are none."""
-        path = self.folder / SUMMARIES.get(self.command, "summary.json")
+        path = self.folder / self.record.summary
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     def checkpoint(self) -> Path | None:
         """The checkpoint that it goes on from; None if it starts anew."""
-        return (
-            find_checkpoint(self.folder / CHECKPOINTS)
-            if CONTINUATION[self.command] == "from a checkpoint"
-            else None
-        )
+        if self.record.continuation != "from a checkpoint":
+            return None
+        return find_checkpoint(self.folder / CHECKPOINTS)
 
 
 def make_stages(recipe: PipelineRecipe, recipe_path: Path) -> list[Stage]:
@@ -159,7 +143,7 @@ def _fill(value: Any, stages: Mapping[str, Stage]) -> Any:
 def _path(reference: str, stages: Mapping[str, Stage]) -> str:
     name, _, output = reference.partition(".")
     stage = stages[name]
-    planned = stage.folder if output == "model" else stage.folder / OUTPUTS[stage.command][output]
+    planned = stage.folder if output == "model" else stage.folder / stage.record.references[output]
     return str(stage.output(output) or planned)
 
 

@@ -9,7 +9,6 @@ from rich.text import Text
 
 from r1rl.monitor.progress import format_seconds
 from r1rl.monitor.summary import format_estimate
-from r1rl.pipeline.cost import expected_cost
 from r1rl.pipeline.figures import Score, key_figures, scores
 from r1rl.pipeline.plan import Action, Decision
 from r1rl.pipeline.stage import Stage
@@ -38,7 +37,8 @@ def plan_table(plan: Sequence[Decision], state: PipelineState) -> Table:
     table = _table("Plan", ("stage", "command", "plan", "why", "expected cost", "last time"))
     for decision in plan:
         record = state.records.get(decision.stage.name)
-        cost = "" if decision.action in (Action.SKIP, Action.NOTE) else str(expected_cost(decision.recipe))
+        is_done = decision.action in (Action.SKIP, Action.NOTE)
+        cost = "" if is_done else str(decision.stage.record.cost(decision.recipe))
         last = _last_seconds(record)
         cells = (decision.stage.name, decision.stage.command, decision.action.value, decision.why, cost)
         table.add_row(*_cells((*cells, "" if last is None else format_seconds(last)), coloured=2))

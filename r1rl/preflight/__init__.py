@@ -1,1 +1,1 @@
-"""Checks that need no weights, and how their findings are shown; commands and `r1rl check` share them."""
+"""Checks that need no weights, shared by the commands that run a recipe and by `r1rl check`."""

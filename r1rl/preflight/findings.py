@@ -1,4 +1,4 @@
-"""What a check found, and how it is shown."""
+"""The findings of a check, and how they are shown."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from r1rl.preflight.awaited import AWAITED_MODEL
+from r1rl.config.awaited import AWAITED_MODEL
 
 
 @dataclass(slots=True)
 class Findings:
-    """Of one recipe."""
+    """The findings about one recipe."""
 
     rows: list[tuple[str, str]] = field(default_factory=list)
-    """What the recipe does: (name, words); a row without a name belongs to the one above."""
+    """Pairs (name, words) that tell what the recipe does; a row without a name belongs to the one above."""
     tables: list[RenderableType] = field(default_factory=list)
-    """Shown below the rows."""
+    """Tables below the rows."""
     notes: list[str] = field(default_factory=list)
-    """What was assumed."""
+    """Sentences about what was assumed."""
     warnings: list[str] = field(default_factory=list)
-    """What may be a mistake."""
+    """Sentences about what may be a mistake."""
     unchecked: list[str] = field(default_factory=list)
-    """What could not be looked at from here, and why."""
+    """Sentences about what could not be looked at from here, and why."""
     prompt_tokens: int | None = None
-    """Of the longest prompt; None if the prompts could not be rendered here."""
+    """Tokens of the longest prompt; None if the prompts could not be rendered here."""
 
     def print(self, console: Console) -> None:
-        """All of it."""
+        """Print all of it."""
         table = Table.grid(padding=(0, 2))
         table.add_column(no_wrap=True)
         table.add_column()

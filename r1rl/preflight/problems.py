@@ -9,13 +9,13 @@ from r1rl.data import LoadedProblems, read_problems
 from r1rl.errors import DataError
 
 HELD_OUT_SEED = 0
-"""Of the held-out problems. Not the run's seed: runs that differ in their seed are compared on the same
-problems.
+"""The seed that held-out problems are drawn with. It is not the run's: runs that differ in their seed are
+compared on the same problems.
 """
 
 
 def read_held_out(evaluation: EvaluationConfig) -> LoadedProblems:
-    """The evaluation's problems, the same for every run."""
+    """Return the evaluation's problems, the same for every run."""
     if evaluation.data is None:
         return LoadedProblems([])
     loaded = read_section(evaluation.data, HELD_OUT_SEED, "evaluation.data")
@@ -29,7 +29,7 @@ def read_held_out(evaluation: EvaluationConfig) -> LoadedProblems:
 
 
 def read_section(data: DataConfig, seed: int, section: str) -> LoadedProblems:
-    """The problems of one section of the recipe; every error names the section."""
+    """Return the problems of one section of the recipe; every error names the section."""
     try:
         return read_problems(data, seed, section)
     except DataError as error:

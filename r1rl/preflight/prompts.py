@@ -1,4 +1,4 @@
-"""The prompts of a recipe as its model's tokenizer sees them, and whether they fit into the model."""
+"""The prompts of a recipe as its model's tokenizer sees them, and the check that they fit into the model."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from r1rl import models
+from r1rl.config.awaited import AWAITED_MODEL
 from r1rl.config.schema import ModelConfig, PromptConfig, SampledModelConfig
 from r1rl.data import build_prompts
-from r1rl.preflight.awaited import AWAITED_MODEL
+from r1rl.errors import first_line
 from r1rl.preflight.findings import Findings
 from r1rl.sampling_jobs.loading import context_of, misfit
 from r1rl.text.prompts import PromptTemplate
@@ -16,15 +17,16 @@ from r1rl.types import Problem, Prompt
 
 
 class ModelUnavailable(Exception):
-    """The tokenizer can't be loaded here, such as a hub model on a machine without network."""
+    """The error of a tokenizer that can't be loaded here, such as that of a hub model without a network."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """The rendered prompts and what they need of the model."""
+    """The rendered prompts and the room that the model has for them."""
 
     prompts: list[Prompt]
     dropped: int
+    """The number of prompts that are longer than the recipe allows."""
     context: int | None
     """The longest sequence that the model's configuration allows, in tokens."""
 
@@ -35,8 +37,8 @@ def render_prompts(
     problems: Sequence[Problem],
     max_prompt_tokens: int | None,
 ) -> Prompts:
-    """All prompts of the recipe. Raises ModelUnavailable without a tokenizer, and UserError for a template
-    that can't work.
+    """Return all prompts of the recipe. Raises ModelUnavailable without a tokenizer, and UserError for a
+    template that can't work.
     """
     from transformers import AutoConfig, AutoTokenizer
 
@@ -55,8 +57,8 @@ def render_prompts(
 
 
 def add_prompts(findings: Findings, rendered: Prompts, max_completion_length: int, length_key: str) -> None:
-    """Lengths, an example, and a warning where prompt and completion do not fit into the model. `length_key`
-    names the limit's key.
+    """Add the lengths, an example, and a warning where prompt and completion do not fit into the model.
+    `length_key` names the limit's key.
     """
     lengths = sorted(len(prompt.token_ids) for prompt in rendered.prompts)
     middle, long, longest = (lengths[round(share * (len(lengths) - 1))] for share in (0.5, 0.95, 1.0))
@@ -72,9 +74,3 @@ def add_prompts(findings: Findings, rendered: Prompts, max_completion_length: in
     fault = misfit(longest, max_completion_length, rendered.context)
     if fault is not None:
         findings.warnings.append(f"{fault}: lower {length_key} or data.max_prompt_tokens.")
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error of another library."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

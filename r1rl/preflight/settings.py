@@ -1,4 +1,6 @@
-"""Checks of settings that need neither data nor weights: the model's folder and the packages that a recipe needs."""
+"""Checks of settings that need neither data nor weights: the model's folder and the packages that a recipe
+needs.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,12 @@ from pathlib import Path
 from r1rl import models
 from r1rl.config.schema import LoggingConfig
 from r1rl.errors import RecipeError
+from r1rl.text.prompts import CHAT, template_text
 
 
 def check_model_folder(path: str, key: str = "model.path") -> None:
-    """A path that can't be a hub name (OWNER/NAME) must be a model's folder. Whether the hub has a model
-    shows when it is loaded.
+    """Refuse a path that is neither a model's folder nor a possible hub name (OWNER/NAME). Nobody asks the
+    hub for the name before the model is loaded.
     """
     folder = Path(models.resolve(path))
     can_be_hub_name = (
@@ -49,8 +52,14 @@ def check_model_folder(path: str, key: str = "model.path") -> None:
         )
 
 
+def check_template(template: str) -> None:
+    """Refuse a template of `prompt.template` that is neither built in nor a file with {problem} in it."""
+    if template != CHAT:
+        template_text(template)
+
+
 def check_vllm() -> None:
-    """The engine vllm needs its package and a GPU."""
+    """Refuse the engine vllm where its package is not installed."""
     if importlib.util.find_spec("vllm") is None:
         raise RecipeError(
             "rollout.engine is vllm, which is not installed: pip install 'r1rl[vllm]', or write engine: "
@@ -59,7 +68,7 @@ def check_vllm() -> None:
 
 
 def check_trackers(logging: LoggingConfig) -> None:
-    """Every tracker that the recipe names must be installed."""
+    """Refuse trackers that are not installed."""
     for tracker in logging.trackers:
         if importlib.util.find_spec(tracker) is None:
             raise RecipeError(

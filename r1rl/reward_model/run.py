@@ -37,7 +37,6 @@ from r1rl.monitor.curves import Panel
 from r1rl.monitor.progress import Column, ProgressDisplay, ShownCompletion
 from r1rl.monitor.summary import format_estimate
 from r1rl.policy.loading import load_tokenizer, load_trained
-from r1rl.preflight.settings import check_model_folder, check_trackers
 from r1rl.reward_model.pairs import (
     TokenizedPair,
     as_rows,
@@ -47,9 +46,10 @@ from r1rl.reward_model.pairs import (
     split,
     tokenize_pairs,
 )
+from r1rl.reward_model.preflight import check_settings
 from r1rl.reward_model.recipe import PairEvaluationConfig, RewardModelRecipe
 from r1rl.runs.checkpoint import TrainingState
-from r1rl.runs.run_directory import RunDirectory, check_writable
+from r1rl.runs.run_directory import RunDirectory
 from r1rl.runs.training_run import TrainingRun, open_run, starting_state
 from r1rl.runs.trl_steps import TRLStep, TRLSteps, check_batch, share_rows, steps_of, trl_arguments
 from r1rl.seeds import derive_seed
@@ -94,9 +94,7 @@ def run(recipe: RewardModelRecipe, recipe_path: Path, resume: str | None = None)
     model is loaded.
     """
     transformers_logging.disable_progress_bar()  # of loading and saving models: the run has a bar of its own
-    check_writable(recipe.output_dir)
-    check_model_folder(recipe.model.path)
-    check_trackers(recipe.logging)
+    check_settings(recipe)
     recipe = replace(recipe, model=replace(recipe.model, path=models.pinned(recipe.model.path)))
     accelerator = make_accelerator(recipe.model, recipe.logging, recipe.output_dir)
     check_batch(recipe.batch_size, recipe.micro_batch_size, accelerator.num_processes)

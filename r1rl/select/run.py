@@ -21,17 +21,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from r1rl.compute.environment import describe_environment
-from r1rl.errors import DataError, RecipeError, UserError
+from r1rl.errors import DataError, UserError
 from r1rl.runs.run_directory import RunDirectory, check_writable
 from r1rl.sampling_jobs.sample_log import OWN_COLUMNS
-from r1rl.select import filters, sets
+from r1rl.select import sets
 from r1rl.select.contamination import Contamination, read_benchmarks
 from r1rl.select.grading import PassRate, RowGrader, pass_rates
+from r1rl.select.preflight import check_settings
 from r1rl.select.recipe import SelectRecipe
 from r1rl.select.report import build_report, markdown_report, print_report
 from r1rl.select.rows import LoadedRows, Row, read_sources
 from r1rl.select.steps import Step, run_step, steps_of
-from r1rl.text.language import LANGUAGES
 
 SELECTED, PROBLEMS, REPORT, PAGE = "selected.jsonl", "problems.jsonl", "report.json", "report.md"
 FILE_WIDTH = 140
@@ -43,7 +43,7 @@ def run(recipe: SelectRecipe, recipe_path: Path) -> None:
     console = (
         console if console.is_terminal else Console(highlight=False, width=max(console.width, FILE_WIDTH))
     )
-    check_language(recipe.filters.language)
+    check_settings(recipe, recipe_path)
     directory = open_directory(recipe)
     benchmarks = read_benchmarks(recipe.decontamination) if recipe.decontamination.benchmarks else []
     loaded = read_sources(recipe.sources)
@@ -99,13 +99,6 @@ def is_selection(config: Path) -> bool:
     except (OSError, ValueError, yaml.YAMLError):
         return False
     return isinstance(content, dict) and {"sources", "duplicates"} <= content.keys()
-
-
-def check_language(language: str | None) -> None:
-    """Raises RecipeError for a language that can't be told."""
-    known = (filters.MAIN_LANGUAGE, *LANGUAGES)
-    if language is not None and language not in known:
-        raise RecipeError(f"filters.language is {language}; it may be {', '.join(known)}, or null.")
 
 
 def grade_rows(recipe: SelectRecipe, base_dir: Path, rows: Sequence[Row], console: Console) -> None:

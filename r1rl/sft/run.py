@@ -26,7 +26,7 @@ from r1rl.compute.accelerator import make_accelerator
 from r1rl.compute.distributed import from_main_process, is_sharded
 from r1rl.compute.optimization import make_optimizer, make_schedule
 from r1rl.config.schema import UpdateConfig
-from r1rl.data import PromptOrder, build_prompts, column_names
+from r1rl.data import PromptOrder, build_prompts
 from r1rl.data.demonstration_tokens import trained_end
 from r1rl.data.demonstrations import read_demonstrations
 from r1rl.memory.activation_checkpointing import settle_checkpointing
@@ -36,19 +36,18 @@ from r1rl.monitor.progress import Column, ProgressDisplay, ShownCompletion
 from r1rl.objective.sampling import Sampling
 from r1rl.policy.layout import agreed_layout, choose_layout
 from r1rl.policy.loading import load_policy, load_tokenizer
-from r1rl.preflight.problems import read_held_out
-from r1rl.preflight.settings import check_model_folder, check_trackers
 from r1rl.rewards import RewardSet
 from r1rl.rollout import RolloutEngine, build_engine
 from r1rl.runs.checkpoint import TrainingState
 from r1rl.runs.held_out_run import HeldOutRun
-from r1rl.runs.run_directory import RunDirectory, check_writable
+from r1rl.runs.run_directory import RunDirectory
 from r1rl.runs.training_run import open_run, starting_state
 from r1rl.runs.trl_steps import TRLStep, TRLSteps, check_batch, share_rows, steps_of, trl_arguments
 from r1rl.sft.batches import RowBatches
+from r1rl.sft.preflight import preflight
 from r1rl.sft.recipe import SFTRecipe
 from r1rl.sft.rows import make_rows, parts_of
-from r1rl.text.prompts import CHAT, PromptTemplate, resolve_eos_token_ids, template_text
+from r1rl.text.prompts import PromptTemplate, resolve_eos_token_ids
 from r1rl.types import Problem, Prompt
 
 COLUMNS = (
@@ -132,21 +131,6 @@ def run(recipe: SFTRecipe, recipe_path: Path, resume: str | None = None) -> None
     finally:
         if rewards is not None:
             rewards.close()
-
-
-def preflight(recipe: SFTRecipe, recipe_path: Path) -> tuple[list[Problem], RewardSet | None]:
-    """Check what needs neither tokenizer nor demonstrations; the held-out problems and what scores them
-    (None: there are none).
-    """
-    check_writable(recipe.output_dir)
-    check_model_folder(recipe.model.path)
-    check_trackers(recipe.logging)
-    if recipe.prompt.template != CHAT:
-        template_text(recipe.prompt.template)
-    held_out = read_held_out(recipe.evaluation).problems
-    if not held_out:
-        return [], None
-    return held_out, RewardSet(recipe.rewards, recipe.outcome, recipe_path.parent, column_names(held_out))
 
 
 def build_parts(

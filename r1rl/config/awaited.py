@@ -1,5 +1,5 @@
-"""Files that a recipe reads and an earlier run makes: what can be checked is checked without them, and they
-are named.
+"""Files that a recipe reads and that an earlier run has yet to make: the rest is checked without them, and
+they are named.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from typing import Any
 from r1rl.config.walk import walk
 
 Awaited = Mapping[str, str]
-"""Keys whose files do not exist yet, and why."""
+"""The keys whose files do not exist yet, and for each the reason."""
 
 MODEL_KEY = re.compile(r"(model|teacher|models\.\d+)\.path")
 AWAITED_MODEL = "awaited/model"
-"""Stands for the path of a model that does not exist yet: it looks like a hub's name and is never looked for.
+"""The path that stands for a model that does not exist yet. It looks like a hub's name and is never looked
+for.
 """
 
 
 def of_earlier_runs(recipe: Any) -> dict[str, str]:
-    """The keys that name something in the recipe's own output_dir which is not there yet."""
+    """Return the keys that name something in the recipe's own output_dir which is not there yet."""
     folder = f"{recipe.output_dir}/"
     paths = ((key, value) for key, value, kind in walk(recipe) if kind is not None and isinstance(value, str))
     return {
@@ -34,7 +35,7 @@ def of_earlier_runs(recipe: Any) -> dict[str, str]:
 
 
 def without_models(recipe: Any, awaited: Awaited) -> Any:
-    """The recipe with AWAITED_MODEL for every model that does not exist yet."""
+    """Return the recipe with AWAITED_MODEL for every model that does not exist yet."""
     changed = copy.deepcopy(recipe)
     for key in awaited:
         if MODEL_KEY.fullmatch(key):
