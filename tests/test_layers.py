@@ -42,6 +42,7 @@ HEAVY = (
     "sympy",
     "math_verify",
     "pyarrow",
+    "pandas",
 )
 QUICK = (
     "r1rl",

@@ -157,6 +157,8 @@ def test_rewards_and_recipes_away_from_the_checkout(installed: Path, tmp_path: P
         "names = built_in_names()\n"
         "assert {'accuracy', 'countdown', 'format'} <= set(names), names\n"
         "for name in names: assert callable(load_reward(name, Path.cwd()).function)\n"
+        "from r1rl.rewards import accuracy, format\n"
+        "assert format(completions=['<think> a </think> <answer> 4 </answer>']) == [1.0]\n"
         "print(load_recipe('grpo', find_recipe('recipes/zero_rl/tiny.yaml')).run_name)\n"
         "print(Path(load_recipe('grpo', "
         "find_recipe('zero_rl/qwen2.5-3b_countdown')).prompt.template).is_file())\n"

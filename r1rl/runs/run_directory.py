@@ -145,7 +145,7 @@ class RunDirectory:
         if not self.metrics_path.exists():
             return []
         records = []
-        for line in self.metrics_path.read_text(encoding="utf-8").split("\n"):
+        for line in self.metrics_path.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
                 records.append(json.loads(line))
             except ValueError:  # the line that a killed process was writing
