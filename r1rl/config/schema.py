@@ -175,7 +175,7 @@ class VLLMConfig:
     tensor_parallel_size: int = option(
         1, "colocate: GPUs that share one copy of the model; divides the number of processes", within=COUNT
     )
-    gpu_memory_share: float = option(
+    gpu_memory_utilization: float = option(
         0.3,
         "colocate: share of a GPU's memory for vLLM's weights and cache",
         within=Interval(above=0, below=1),
