@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from r1rl import __version__
 from r1rl.cli.commands import COMMANDS, Command, Flag
@@ -104,9 +104,16 @@ def _told_once() -> Iterator[None]:
         warnings.simplefilter("once", RecipeWarning)
         shown = warnings.showwarning
 
-        def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
             if not issubclass(category, RecipeWarning):
-                shown(message, category, *rest)
+                shown(message, category, filename, lineno, file, line)
             elif int(os.environ.get("RANK", "0")) == 0:
                 print(f"r1rl: {message}", file=sys.stderr)
 

@@ -75,7 +75,7 @@ def take_over(section: type, children: dict[str, Node], path: str, issues: Issue
 
 
 def _entries(table: dict[str, dict[str, T]], section: type) -> list[tuple[str, T]]:
-    """Return the old keys of a section's class and of the classes that it is made from, but for present ones."""
+    """Return the old keys of a section's class and its bases, without those that the class has today."""
     fields = getattr(section, "__dataclass_fields__", {})
     return [
         (old, entry)
