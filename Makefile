@@ -4,10 +4,15 @@
 #   make quickstart ARGS="seed=1"   the same with overrides
 #   make install                    only set up
 #   make test                       lint, types and tests
+#   make lint                       style and types only
+#   make format                     write the style that lint asks for
+#   make hooks                      let git run the lint before each commit
+#   make lock                       write the installed versions to requirements-dev.lock
 #   make check-wheel                build a wheel and use it outside the checkout
 #   make clean                      remove the environment and build outputs
 #
-# Without an NVIDIA GPU, PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" fetches the much smaller CPU build of torch.
+# PIP_ARGS goes to pip. Without an NVIDIA GPU, PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+# fetches the much smaller CPU build of torch; PIP_ARGS="-c requirements-dev.lock" takes the locked versions.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -20,20 +25,33 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DELETE_ON_ERROR:
-.PHONY: help install quickstart test check-wheel clean
+.PHONY: help install quickstart test lint format hooks lock check-wheel clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -15
 
 install: $(INSTALLED)
 
 quickstart: $(INSTALLED)
 	$(PY) -m r1rl grpo $(RECIPE) $(ARGS)
 
-test: $(INSTALLED_DEV)
-	$(PY) -m ruff check .
-	$(PY) -m mypy
+test: lint
 	$(PY) -m pytest -q $(ARGS)
+
+lint: $(INSTALLED_DEV)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: $(INSTALLED_DEV)
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+hooks: $(INSTALLED_DEV)
+	$(PY) -m pre_commit install
+
+lock: $(INSTALLED_DEV)
+	$(PY) scripts/write_lock.py
 
 check-wheel: $(INSTALLED_DEV)
 	$(PY) -m pytest -q -m "slow or not slow" tests/test_packaging.py $(ARGS)

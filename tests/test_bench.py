@@ -282,7 +282,7 @@ def test_trl_trains_the_same_tokens(llms: list[StandInLLM], peer: str, monkeypat
 
 
 def test_vllm_gets_the_model_and_a_length_per_row(llms: list[StandInLLM]):
-    recipe = small(trl_vllm_memory_share=0.45, dtype="bfloat16")
+    recipe = small(trl_vllm_gpu_memory_utilization=0.45, dtype="bfloat16")
     workload = their_steps(TRL_VLLM, recipe)
     (llm,) = llms
     assert llm.settings["gpu_memory_utilization"] == 0.45

@@ -312,6 +312,23 @@ def test_fast_path_and_reference_path_have_the_same_curves(folder: Path) -> None
         assert one == pytest.approx(other, rel=1e-3, abs=1e-4)
 
 
+def test_warm_up_counts_the_steps_that_max_steps_counts(folder: Path) -> None:
+    """Each step makes 2 x 2 optimizer steps, and the metrics have the rate of the last of them."""
+    directory = train(
+        folder,
+        "run_name=warm_up",
+        "max_steps=3",
+        "optimizer.learning_rate=1e-3",
+        "optimizer.warmup_steps=2",
+        "algorithm.num_iterations=2",
+        "algorithm.num_minibatches=2",
+        "evaluation.data=null",
+    )
+    # 2 steps of 4 optimizer steps are 8: (3 + 1) / 8 and (7 + 1) / 8 of the peak, which then stays.
+    rates = [record["learning_rate"] for record in directory.read_metrics()]
+    assert rates == pytest.approx([0.5e-3, 1e-3, 1e-3])
+
+
 OBJECTIVES = {
     "several optimizer steps": ["algorithm.num_iterations=2", "algorithm.num_minibatches=2"],
     "reference": ["algorithm.beta=0.1"],

@@ -53,7 +53,7 @@ QUICK = (
     "r1rl.cli.help",
     "r1rl.__main__",
 )
-OPTIONAL = ("vllm", "peft", "deepspeed", "wandb", "trackio", "tensorboard")
+OPTIONAL = ("vllm", "peft", "wandb", "trackio", "tensorboard")
 FOR_REWARDS = (
     "r1rl.types",
     "r1rl.errors",

@@ -41,6 +41,23 @@ def test_schedule_starts_with_the_first_step_of_the_warm_up() -> None:
     assert rates == pytest.approx([0.05, 0.1, 0.1])
 
 
+@pytest.mark.parametrize(
+    ("schedule", "step", "factor"),
+    [
+        ("constant", 0, 1 / 6),  # a warm-up of 2 steps with 3 optimizer steps each: (0 + 1) / 6
+        ("constant", 5, 1.0),  # (5 + 1) / 6
+        ("linear", 6, 1.0),  # 0 of the 24 optimizer steps after the warm-up: 10 steps are 30, less 6
+        ("linear", 12, 0.75),  # 6 of 24
+        ("linear", 29, 1 / 24),  # 23 of 24: the last optimizer step
+        ("cosine", 18, 0.5),  # 12 of 24: (1 + cos(pi / 2)) / 2
+    ],
+)
+def test_warm_up_and_decay_count_the_steps_of_max_steps(schedule: str, step: int, factor: float) -> None:
+    """A step may make several optimizer steps; all keys that end in _steps count the same steps."""
+    config = OptimizerConfig(schedule=schedule, warmup_steps=2)  # type: ignore[arg-type]
+    assert learning_rate_factor(step, 10, config, 3) == pytest.approx(factor, abs=1e-12)
+
+
 def test_only_matrices_decay() -> None:
     model = torch.nn.Linear(3, 2)
     model.weight.data.fill_(1.0)

@@ -118,7 +118,7 @@ def test_metadata(wheel: Path) -> None:
     assert "Requires-Python: >=3.11" in metadata
     assert "License-Expression: Apache-2.0" in metadata
     assert "Requires-Dist: torch<2.14,>=2.11" in metadata
-    assert {f"Provides-Extra: {name}" for name in ("vllm", "deepspeed", "tracking", "dev")} <= set(
+    assert {f"Provides-Extra: {name}" for name in ("vllm", "tracking", "peft", "dev")} <= set(
         metadata.splitlines()
     )
     (entry_points,) = (

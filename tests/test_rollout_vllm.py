@@ -48,7 +48,7 @@ logging: {{live: false, completions_every: 0}}
 def engine(monkeypatch: pytest.MonkeyPatch) -> VLLMEngine:
     use_stand_in(monkeypatch)
     return VLLMEngine(
-        tiny_model(), tokenizer(), Accelerator(cpu=True), VLLMConfig(gpu_memory_share=0.4), max_rows=64
+        tiny_model(), tokenizer(), Accelerator(cpu=True), VLLMConfig(gpu_memory_utilization=0.4), max_rows=64
     )
 
 

@@ -58,8 +58,8 @@ def vllm_settings(
         "vllm_mode": "colocate",
         "vllm_max_model_length": recipe.prompt_length_max + recipe.completion_length_max,
     }
-    if recipe.trl_vllm_memory_share is not None:
-        settings["vllm_gpu_memory_utilization"] = recipe.trl_vllm_memory_share
+    if recipe.trl_vllm_gpu_memory_utilization is not None:
+        settings["vllm_gpu_memory_utilization"] = recipe.trl_vllm_gpu_memory_utilization
     return settings
 
 

@@ -57,7 +57,7 @@ class BenchRecipe:
     trl_micro_batch: int = option(
         32, "completions per forward pass of TRL, which pads all of them to the longest", within=COUNT
     )
-    trl_vllm_memory_share: float | None = option(
+    trl_vllm_gpu_memory_utilization: float | None = option(
         None,
         "share of the GPU's memory for vLLM with --against trl-vllm; null: TRL's own choice",
         within=Interval(above=0, below=1),

@@ -9,16 +9,19 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from r1rl import __version__
 from r1rl.config.bundled import find_recipe
 from r1rl.config.commands import Command, Flag, find_commands, resolve
 from r1rl.config.load import load_recipe
+from r1rl.config.renamed import RecipeWarning
 from r1rl.errors import UserError
 
 EXIT_USER_ERROR = 2
@@ -42,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _dispatch(arguments)
+        with _told_once():
+            return _dispatch(arguments)
     except UserError as error:
         if int(os.environ.get("RANK", "0")) == 0:
             print(f"r1rl: {error}", file=sys.stderr)
@@ -78,14 +82,43 @@ def _dispatch(arguments: list[str]) -> int:
             f"--help lists its keys."
         )
     path = find_recipe(invocation.recipe)
-    recipe = load_recipe(command.name, path, invocation.overrides)
+    count = 0
     if command.many_processes:
         from r1rl.cli.launch import missing_cpu_processes, start_processes
 
-        if count := missing_cpu_processes():
-            return start_processes(count, arguments)
+        count = missing_cpu_processes()
+    with warnings.catch_warnings():
+        if count:
+            warnings.simplefilter("ignore", RecipeWarning)  # the processes that are started say it
+        recipe = load_recipe(command.name, path, invocation.overrides)
+    if count:
+        return start_processes(count, arguments)
     _run(command, recipe, path, invocation.flags)
     return 0
+
+
+@contextmanager
+def _told_once() -> Iterator[None]:
+    """Print each `RecipeWarning` once, as a sentence, from the first process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("once", RecipeWarning)
+        shown = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if not issubclass(category, RecipeWarning):
+                shown(message, category, filename, lineno, file, line)
+            elif int(os.environ.get("RANK", "0")) == 0:
+                print(f"r1rl: {message}", file=sys.stderr)
+
+        warnings.showwarning = show
+        yield
 
 
 def _run(command: Command, recipe: Any, path: Path | None, flags: dict[str, Any]) -> None:

@@ -22,7 +22,6 @@ PACKAGES = (
     "math-verify",
     "peft",
     "vllm",
-    "deepspeed",
 )
 
 

@@ -1,5 +1,5 @@
 """AdamW and its learning-rate schedule, as a recipe's `optimizer` section describes them, and an optimizer
-step of many passes.
+step over many micro-batches.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from r1rl.config.schema import OptimizerConfig
 
 
 def make_optimizer(policy: torch.nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW with decoupled weight decay on matrices only: norms and biases have no scale to decay."""
+    """Return AdamW with decoupled weight decay on matrices only: norms and biases have no scale to decay."""
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
@@ -26,27 +26,35 @@ def make_optimizer(policy: torch.nn.Module, config: OptimizerConfig) -> torch.op
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, fused=True)
 
 
-def learning_rate_factor(step: int, total_steps: int, config: OptimizerConfig) -> float:
-    """The learning rate of optimizer step `step` (from 0) as a share of its peak.
+def learning_rate_factor(
+    optimizer_step: int, max_steps: int, config: OptimizerConfig, optimizer_steps_per_step: int = 1
+) -> float:
+    """Return the learning rate of an optimizer step (counted from 0) as a share of its peak.
 
-    Warm-up is linear and never zero: step s of w has (s + 1) / w. After it, `linear` and `cosine` fall to
-    `final_share` at `total_steps`.
+    `max_steps` and `config.warmup_steps` count the same steps, each of which makes
+    `optimizer_steps_per_step` optimizer steps; for GRPO these are the iterations times the minibatches of a
+    rollout. The rate changes with every optimizer step. The warm-up is linear and never zero: optimizer
+    step s of w has the share (s + 1) / w. After it, `linear` and `cosine` fall to `final_share` at the end.
     """
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
+    warmup, total = (steps * optimizer_steps_per_step for steps in (config.warmup_steps, max_steps))
+    if optimizer_step < warmup:
+        return (optimizer_step + 1) / warmup
     if config.schedule == "constant":
         return 1.0
-    progress = min(1.0, (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps))
+    progress = min(1.0, (optimizer_step - warmup) / max(1, total - warmup))
     shape = 1.0 - progress if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
     return config.final_share + (1.0 - config.final_share) * shape
 
 
 def make_schedule(
-    optimizer: torch.optim.Optimizer, total_steps: int, config: OptimizerConfig
+    optimizer: torch.optim.Optimizer,
+    max_steps: int,
+    config: OptimizerConfig,
+    optimizer_steps_per_step: int = 1,
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """The recipe's schedule over optimizer steps."""
+    """Return the recipe's schedule, which advances with every optimizer step (see `learning_rate_factor`)."""
     return torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_factor(step, total_steps, config)
+        optimizer, lambda step: learning_rate_factor(step, max_steps, config, optimizer_steps_per_step)
     )
 
 
@@ -68,8 +76,9 @@ def restore_schedule(
 def exchange_gradients(
     accelerator: Accelerator, policy: torch.nn.Module, last: bool
 ) -> AbstractContextManager[None]:
-    """Around one of several passes: replicated models exchange gradients in the `last` only; sharded ones in
-    each, to keep them sharded.
+    """Return the context of one of several micro-batches, which says when processes exchange gradients.
+
+    Replicated models exchange them in the `last` micro-batch only; sharded ones do in each, to stay sharded.
     """
     return nullcontext() if last or is_sharded(accelerator) else accelerator.no_sync(policy)
 
@@ -81,8 +90,9 @@ def clip_and_step(
     schedule: torch.optim.lr_scheduler.LRScheduler,
     max_norm: float,
 ) -> float:
-    """Clip and step; returns the gradient norm before clipping. A gradient that is not finite is thrown away.
-    `max_norm` 0: no clipping.
+    """Clip the gradient, step, and return the gradient's norm before clipping.
+
+    A gradient that is not finite is thrown away. `max_norm` 0 means no clipping.
     """
     norm = float(accelerator.clip_grad_norm_(policy.parameters(), max_norm if max_norm > 0 else math.inf))
     if math.isfinite(norm):

@@ -20,6 +20,7 @@ from r1rl.config.describe import (
 from r1rl.config.intervals import Interval
 from r1rl.config.issues import Issues
 from r1rl.config.nodes import Node, plain
+from r1rl.config.renamed import take_over
 
 BAD = object()
 """Stands for a value that could not be read; its issue is noted and the field keeps its default."""
@@ -47,6 +48,7 @@ class _Builder:
     def section(self, cls: type, node: Node, path: str) -> Any:
         """A dataclass from a mapping; an empty section (null) sets nothing."""
         children: dict[str, Node] = node.value or {}
+        take_over(cls, children, path, self.issues)
         hints = hints_of(cls)
         fields = {entry.name: entry for entry in dataclasses.fields(cls)}
         for key, child in children.items():

@@ -26,13 +26,15 @@ class Issue:
 
 @dataclass(slots=True)
 class Issues:
-    """The issues of one recipe. `suspect` holds the keys whose values are not the user's, because they could
-    not be read.
+    """The issues of one recipe, and notes about what works but should be written otherwise.
+
+    `suspect` holds the keys whose values are not the user's, because they could not be read.
     """
 
     source: str
     found: list[Issue] = field(default_factory=list)
     suspect: set[str] = field(default_factory=set)
+    notes: list[Issue] = field(default_factory=list)
 
     def add(self, where: str, sentence: str, suspect: Iterable[str] = ()) -> None:
         """Note one issue, and the dotted keys that no further check should trust."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from r1rl.config.describe import NO_DEFAULT, default_of
 from r1rl.config.fields import PathKind
 from r1rl.config.issues import Issues
 from r1rl.config.nodes import Node, RecipeDumper, apply_override, find, parse
+from r1rl.config.renamed import RecipeWarning
 from r1rl.config.validate import contradictions
 from r1rl.errors import RecipeError
 
@@ -53,6 +55,8 @@ def load_recipe(command: str, path: str | Path, overrides: Sequence[str] = ()) -
     recipe = build_recipe(record.recipe, root, issues)
     _note_contradictions(recipe, root, issues)
     issues.raise_if_any()
+    for note in issues.notes:
+        warnings.warn(f"{path}, {note}", RecipeWarning, stacklevel=2)
     _anchor_paths(recipe, path.parent)
     return recipe
 

@@ -1,36 +1,64 @@
 """Keys of other frameworks' recipes (TRL, open-r1, transformers' TrainingArguments, verl) and what to write
 in r1rl instead.
+
+A hint is a sentence that says what to write. tests/test_retired_keys.py tries every key and every
+`key: value` that a hint names on a recipe, so a hint can't outlive what it speaks of.
 """
 
 from __future__ import annotations
 
 _DATASET = "write data: {source: NAME, subset: CONFIG, split: train}."
+_MIXTURE = "write data.source for the first data set and list the others under data.mix: [{source: NAME}]."
 _COLUMNS = "map the columns with data.columns, such as {problem: question, answer: solution}."
-_BATCH = "write rollout.num_prompts, the prompts of a step over all processes; update.micro_batch_tokens bounds the micro-batches."
-_REWARDS = "list the rewards, each with its weight, under rewards: [{function: accuracy, weight: 1.0}, {function: format, weight: 0.1}]."
+_BATCH = (
+    "write rollout.num_prompts, the prompts of a step over all processes; update.micro_batch_tokens bounds "
+    "the micro-batches."
+)
+_REWARDS = (
+    "list the rewards, each with its weight, under rewards: [{function: accuracy, weight: 1.0}, "
+    "{function: format, weight: 0.1}]."
+)
 _REWARD_MODEL = (
-    "a reward model is one of the rewards: rewards: [{function: reward_model, arguments: {path: NAME}}]."
+    "a reward model is a reward; write rewards: [{function: reward_model, arguments: {path: NAME}}]."
 )
 _REWARD_ARGUMENT = (
     "it is an argument of one reward: write it under rewards, as {function: NAME, arguments: {...}}."
 )
-_ENGINE = "r1rl samples in its own process with the policy's weights; choose with rollout.engine (auto, native, transformers)."
-_PRECISION = "write model.dtype: bfloat16 or float32; master weights are float32 in both cases."
-_STEPS = "training is counted in rollouts: write max_steps; max_steps x rollout.num_prompts / rows of the data is the number of epochs."
-_HUB = "r1rl uploads nothing; each folder in checkpoints/ of the run loads with from_pretrained, and hf upload can upload it."
+_ENGINE = "write rollout.engine: transformers, or leave it out for r1rl's own engine."
+_VLLM = "rollout.vllm has the settings of rollout.engine: vllm that r1rl knows; leave the others out."
+_PRECISION = "write model.dtype: auto, float32 or bfloat16; weights that are trained stay float32."
+_STEPS = "training is counted in steps: write max_steps; a step takes rollout.num_prompts rows of the data."
+_HUB = (
+    "r1rl uploads nothing; each folder in checkpoints/ of the run loads with from_pretrained, and hf upload "
+    "can upload it."
+)
 _LOG = "every step is written to metrics.jsonl; the logging section sets what is shown."
 _EVALUATION = "write evaluation.data and, to evaluate during training, evaluation.every_steps."
 _CHECKPOINT = "write checkpoint.every_steps and checkpoint.keep."
+_BEST = (
+    "no checkpoint is chosen during training; checkpoint.keep: 0 keeps all of them, and r1rl evaluate scores "
+    "each one."
+)
 _RESUME = "resume from the command line: r1rl grpo RECIPE --resume [PATH]."
-_LAUNCH = "it belongs to the launcher: accelerate launch --config_file recipes/accelerate/fsdp2.yaml -m r1rl grpo RECIPE."
+_LAUNCH = (
+    "it belongs to the launcher: accelerate launch --config_file recipes/accelerate/fsdp2.yaml -m r1rl grpo "
+    "RECIPE."
+)
+_DEEPSPEED = "models are sharded by PyTorch's FSDP2 instead; " + _LAUNCH
 _CHECKPOINTING = "write model.gradient_checkpointing: true."
 _LORA = "write model.lora: {rank: 32, alpha: 32}, which trains adapters of the decoder's linear layers."
 _TRUST = "r1rl never runs code that comes with a model or a data set."
 _ENTROPY = "write algorithm.entropy_coefficient; it stays constant."
 _DATALOADER = "data needs no loader settings here; leave it out."
 _ATTENTION = "the attention kernel is chosen for the hardware; leave it out."
-_COMPILE = "the native engine compiles what pays on the hardware; leave it out."
-_CORRECTION = "write algorithm.importance_cap, the cap of the truncated importance weight; null turns the correction off."
+_COMPILE = (
+    "write update.compile for the policy and rollout.compile_layers for the rollout; both are chosen for the "
+    "hardware if they are left out."
+)
+_CORRECTION = (
+    "write algorithm.importance_cap, the cap of the truncated importance weight; null turns the correction "
+    "off."
+)
 _REFERENCE = "the reference of the KL term is the model that training starts from; leave it out."
 _UNUSED_LOSS = (
     "this loss is not part of r1rl; algorithm.surrogate and algorithm.aggregation name those that are."
@@ -52,8 +80,8 @@ RETIRED: dict[str, str] = {
     "attn_implementation": _ATTENTION,
     "trust_remote_code": _TRUST,
     "tokenizer_name_or_path": "the tokenizer is the model's: write model.path.",
-    "chat_template": "write prompt.template: chat for the model's own chat template, or the path of a text "
-    "file with {problem}.",
+    "chat_template": "write prompt.template: chat, which is the model's own chat template, or the path of a "
+    "text file with {problem}.",
     "chat_template_kwargs": "write prompt.template and prompt.system.",
     "gradient_checkpointing_kwargs": _CHECKPOINTING,
     "activation_checkpointing": _CHECKPOINTING,
@@ -62,10 +90,10 @@ RETIRED: dict[str, str] = {
     "lora_r": "write model.lora.rank.",
     "lora_rank": "write model.lora.rank.",
     "lora_alpha": "write model.lora.alpha.",
-    "lora_target_modules": "write model.lora.target_modules, a list of names; empty: all linear layers of "
-    "the decoder.",
-    "target_modules": "write model.lora.target_modules, a list of names; empty: all linear layers of the "
-    "decoder.",
+    "lora_target_modules": "write model.lora.target_modules, a list of names; an empty one means all linear "
+    "layers of the decoder.",
+    "target_modules": "write model.lora.target_modules, a list of names; an empty one means all linear "
+    "layers of the decoder.",
     "lora_dropout": "policies run without dropout, adapters too; leave it out.",
     "load_in_4bit": "quantized training is not part of r1rl; write model.dtype.",
     "load_in_8bit": "quantized training is not part of r1rl; write model.dtype.",
@@ -79,7 +107,7 @@ RETIRED: dict[str, str] = {
     "dataset_name": _DATASET,
     "dataset_config": "write data.subset.",
     "dataset_configs": "write data.subset.",
-    "dataset_mixture": "one recipe reads one data set: " + _DATASET,
+    "dataset_mixture": _MIXTURE,
     "dataset_train_split": "write data.split.",
     "eval_dataset": "write evaluation.data: {source: NAME, split: test}.",
     "dataset_test_split": "write evaluation.data.split.",
@@ -93,8 +121,8 @@ RETIRED: dict[str, str] = {
     "dataset_shuffle": "write data.shuffle.",
     "shuffle_dataset": "write data.shuffle.",
     "data_seed": "write seed; it fixes the order of the data too.",
-    "system_prompt": "write prompt.template: chat and prompt.system, or prompt.template: r1_zero for a base "
-    "model.",
+    "system_prompt": "write prompt.template: chat and prompt.system, or for a base model prompt.template: "
+    "r1_zero.",
     "max_prompt_length": "write data.max_prompt_tokens; longer prompts are dropped and counted, never cut.",
     "max_seq_length": "write data.max_prompt_tokens and rollout.max_completion_length.",
     "max_length": "write data.max_prompt_tokens and rollout.max_completion_length.",
@@ -109,7 +137,7 @@ RETIRED: dict[str, str] = {
     "reward_weights": _REWARDS,
     "reward_model_path": _REWARD_MODEL,
     "reward_model_name_or_path": _REWARD_MODEL,
-    "multi_objective_aggregation": "the total is the weighted sum of the rewards: set each reward's weight.",
+    "multi_objective_aggregation": "the total is the sum of the rewards, each times its weight.",
     "repetition_n_grams": _REWARD_ARGUMENT,
     "repetition_max_penalty": _REWARD_ARGUMENT,
     "max_completion_len": _REWARD_ARGUMENT,
@@ -134,18 +162,24 @@ RETIRED: dict[str, str] = {
     "num_return_sequences": "write rollout.num_generations.",
     "group_size": "write rollout.num_generations.",
     "num_generations_eval": "write evaluation.num_samples.",
-    "use_vllm": _ENGINE,
+    "use_vllm": "write rollout.engine: vllm.",
+    "vllm_mode": "write rollout.vllm.mode: colocate or server.",
+    "vllm_gpu_memory_utilization": "write rollout.vllm.gpu_memory_utilization.",
+    "vllm_tensor_parallel_size": "write rollout.vllm.tensor_parallel_size.",
+    "vllm_server_base_url": "write rollout.vllm.server_url.",
+    "vllm_server_host": "write rollout.vllm.server_url, such as http://localhost:8000.",
+    "vllm_server_port": "write rollout.vllm.server_url, such as http://localhost:8000.",
+    "vllm_server_timeout": "write rollout.vllm.server_timeout.",
     "use_transformers_paged": _ENGINE,
     "use_transformers_continuous_batching": _ENGINE,
     "transformers_continuous_batching_config": _ENGINE,
     "cache_implementation": _ENGINE,
     "ds3_gather_for_generation": _ENGINE,
-    "generation_kwargs": "write the sampling settings in the rollout section.",
+    "generation_kwargs": "the section rollout has the sampling settings.",
     # objective
     "loss_type": (
-        "it is two keys here: algorithm.aggregation (grpo, dr_grpo, dapo, bnpo) and algorithm.surrogate "
-        "(clip, cispo, online_rft); "
-        "dr_grpo also wants algorithm.scale: none."
+        "it is two keys here, algorithm.aggregation and algorithm.surrogate; dr_grpo is "
+        "algorithm.aggregation: dr_grpo with algorithm.scale: none."
     ),
     "epsilon": "write algorithm.epsilon_low and algorithm.epsilon_high; optimizer.epsilon is AdamW's.",
     "cliprange": "write algorithm.epsilon_low and algorithm.epsilon_high.",
@@ -184,11 +218,11 @@ RETIRED: dict[str, str] = {
     "lr": "write optimizer.learning_rate.",
     "lr_scheduler_type": "write optimizer.schedule: constant, linear or cosine.",
     "lr_scheduler_kwargs": "write optimizer.schedule and optimizer.warmup_steps.",
-    "warmup_ratio": "write optimizer.warmup_steps, a number of optimizer steps.",
+    "warmup_ratio": "write optimizer.warmup_steps, a number of the steps that max_steps counts.",
     "optim": "the optimizer is AdamW; its settings are in the optimizer section.",
     "optim_args": "the optimizer is AdamW; its settings are in the optimizer section.",
-    "adam_beta1": "write optimizer.betas: [beta1, beta2].",
-    "adam_beta2": "write optimizer.betas: [beta1, beta2].",
+    "adam_beta1": "write optimizer.betas: [0.9, 0.999], the decays of both moments.",
+    "adam_beta2": "write optimizer.betas: [0.9, 0.999], the decays of both moments.",
     "adam_epsilon": "write optimizer.epsilon.",
     "num_train_epochs": _STEPS,
     "total_epochs": _STEPS,
@@ -206,10 +240,10 @@ RETIRED: dict[str, str] = {
     "save_strategy": _CHECKPOINT,
     "save_total_limit": "write checkpoint.keep.",
     "save_only_model": "checkpoints hold the model and the state to resume from; leave it out.",
-    "load_best_model_at_end": _CHECKPOINT,
+    "load_best_model_at_end": _BEST,
     "resume_from_checkpoint": _RESUME,
-    "overwrite_output_dir": "nothing is overwritten: a second run of the same run_name is run_name-2; "
-    "--resume goes on with a run.",
+    "overwrite_output_dir": "nothing is overwritten; the second run of one run_name gets the folder "
+    "run_name-2, and --resume goes on with a run.",
     "report_to": "write logging.trackers: [wandb].",
     "logging_steps": _LOG,
     "logging_strategy": _LOG,
@@ -228,7 +262,7 @@ RETIRED: dict[str, str] = {
     "benchmarks": _EVALUATION,
     "callbacks": "r1rl has no callbacks; metrics.jsonl and completions/ hold what a run produced.",
     # launching
-    "deepspeed": _LAUNCH,
+    "deepspeed": _DEEPSPEED,
     "fsdp": _LAUNCH,
     "num_processes": _LAUNCH,
     "use_cpu": "accelerate launch --cpu, or a machine without a GPU, runs on the CPU; leave it out.",
@@ -239,11 +273,11 @@ RETIRED: dict[str, str] = {
 }
 
 RETIRED_PREFIXES: dict[str, str] = {
-    "vllm_": _ENGINE,
+    "vllm_": _VLLM,
     "cosine_": _REWARD_ARGUMENT,
     "hub_": _HUB,
     "fsdp_": _LAUNCH,
-    "deepspeed_": _LAUNCH,
+    "deepspeed_": _DEEPSPEED,
     "dataloader_": _DATALOADER,
     "lora_": _LORA,
     "wandb_": "write logging.trackers: [wandb]; wandb reads its own settings from WANDB_* variables of the "
@@ -251,7 +285,7 @@ RETIRED_PREFIXES: dict[str, str] = {
     "trackio_": "write logging.trackers: [trackio]; trackio reads its own settings from TRACKIO_* variables "
     "of the environment.",
 }
-"""What to say about every other key with this beginning."""
+"""The hint for every other key with this beginning."""
 
 _MODELS = "list what is evaluated: models: [{path: NAME}]."
 _BENCHMARKS = "write benchmarks, a list of names from docs/benchmarks.md, data files and hub names."
@@ -291,7 +325,7 @@ RETIRED_ELSEWHERE: dict[str, dict[str, str]] = {
             ("max_length", "max_seq_length", "seq_length", "block_size", "context_length"), _ROW_LENGTH
         ),
         **dict.fromkeys(
-            ("num_train_epochs", "num_epochs"), "training is counted in optimizer steps: write max_steps."
+            ("num_train_epochs", "num_epochs"), "training is counted in optimizer steps; write max_steps."
         ),
         **dict.fromkeys(("n_layer", "num_hidden_layers"), "write architecture.num_layers."),
         **dict.fromkeys(("n_head", "num_attention_heads"), "write architecture.num_heads."),
@@ -303,11 +337,11 @@ RETIRED_ELSEWHERE: dict[str, dict[str, str]] = {
         "dataset_name": "the text is generated: write corpus.tasks and corpus.habits.",
     },
 }
-"""By the recipe's class: the same for recipes other than GRPORecipe, whose keys the sentences above name."""
+"""The hints for other recipes than `GRPORecipe`, whose keys those above name, by the class of the recipe."""
 
 
 def replacement(key: str, recipe: str = "GRPORecipe") -> str | None:
-    """The sentence for a key of another framework in a recipe of the class `recipe`, or None."""
+    """Return the hint for a key of another framework in a recipe of the class `recipe`, or None."""
     if recipe != "GRPORecipe":
         return RETIRED_ELSEWHERE.get(recipe, {}).get(key)
     if key in RETIRED:

@@ -175,7 +175,7 @@ class VLLMConfig:
     tensor_parallel_size: int = option(
         1, "colocate: GPUs that share one copy of the model; divides the number of processes", within=COUNT
     )
-    gpu_memory_share: float = option(
+    gpu_memory_utilization: float = option(
         0.3,
         "colocate: share of a GPU's memory for vLLM's weights and cache",
         within=Interval(above=0, below=1),
@@ -294,7 +294,9 @@ class OptimizerConfig:
 
     learning_rate: float = option(1e-6, "peak learning rate", within=POSITIVE)
     schedule: Literal["constant", "linear", "cosine"] = option("constant", "after the warm-up")
-    warmup_steps: int = option(0, "optimizer steps from 0 to the peak", within=COUNT_OR_OFF)
+    warmup_steps: int = option(
+        0, "steps, counted as max_steps counts them, in which the rate rises to its peak", within=COUNT_OR_OFF
+    )
     final_share: float = option(0.0, "linear and cosine end at this share of the peak", within=SHARE)
     weight_decay: float = option(0.0, "decoupled, on matrices only", within=NOT_NEGATIVE)
     betas: list[float] = option([0.9, 0.999], "AdamW's moment decays")

@@ -93,7 +93,7 @@ class DistillRecipe:
     run_name: str = required("names the run directory")
     output_dir: str = option("runs", "run directories are made in here")
     seed: int = option(0, "of everything: data order, sampling", within=NOT_NEGATIVE)
-    max_steps: int = option(100, "optimizer steps", within=COUNT)
+    max_steps: int = option(100, "steps; each makes one optimizer step", within=COUNT)
     model: ModelConfig = section(ModelConfig, "the student")
     teacher: TeacherConfig = required("the model that is imitated")
     on_policy: float = option(

@@ -29,7 +29,9 @@ class GRPORecipe:
     output_dir: str = option("runs", "run directories are made in here")
     seed: int = option(0, "of everything: data order, sampling, initialisation", within=NOT_NEGATIVE)
     max_steps: int = option(
-        100, "rollouts; each is followed by num_iterations x num_minibatches optimizer steps", within=COUNT
+        100,
+        "steps; a step is one rollout and its num_iterations x num_minibatches optimizer steps",
+        within=COUNT,
     )
     model: PolicyConfig = section(PolicyConfig, "the policy")
     data: DataConfig = required("training problems")

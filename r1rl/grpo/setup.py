@@ -101,8 +101,8 @@ def build_parts(
         recipe, engine, checked.rewards, sampling, refreshes=not recipe.rollout.one_step_off
     )
     kind = OneStepOff if recipe.rollout.one_step_off else Rollouts
-    steps = recipe.max_steps * recipe.algorithm.num_iterations * recipe.algorithm.num_minibatches
-    schedule = make_schedule(optimizer, steps, recipe.optimizer)
+    updates = recipe.algorithm.num_iterations * recipe.algorithm.num_minibatches
+    schedule = make_schedule(optimizer, recipe.max_steps, recipe.optimizer, updates)
     return GRPOParts(
         accelerator=accelerator,
         display=display,

@@ -59,7 +59,7 @@ class VLLMEngine:
                 server_base_url=config.server_url,
                 server_timeout=config.server_timeout,
                 tensor_parallel_size=config.tensor_parallel_size,
-                gpu_memory_utilization=config.gpu_memory_share,
+                gpu_memory_utilization=config.gpu_memory_utilization,
                 max_num_seqs=max_rows or None,
                 enable_sleep_mode=config.mode
                 == "colocate",  # its memory belongs to the update while it doesn't sample
