@@ -20,7 +20,8 @@ from run_helpers import newest, prepare, train
 from transformers import AutoModelForSequenceClassification
 
 import r1rl
-from r1rl.config.load import RECIPES, dump_recipe, load_recipe
+from r1rl.config.commands import find_commands
+from r1rl.config.load import dump_recipe, load_recipe
 from r1rl.errors import UserError
 from r1rl.grpo.recipe import GRPORecipe
 from r1rl.runs.run_directory import RunDirectory
@@ -77,7 +78,7 @@ def test_recipe_of_every_command_that_trains(command: str, tmp_path: Path) -> No
     recipe = load_recipe(command, tmp_path / "recipe.yaml")
     (tmp_path / "config.yaml").write_text(dump_recipe(recipe))
     opened = r1rl.open_run(tmp_path)
-    assert type(opened.recipe) is RECIPES[command]
+    assert type(opened.recipe) is find_commands()[command].recipe
     assert opened.recipe == recipe
     titles = [axes.get_title(loc="left") for axes in opened.curves().axes]
     assert len(set(titles)) == 6

@@ -14,10 +14,10 @@ from packaging.version import Version
 from r1rl import __version__
 from r1rl.cli.main import main
 from r1rl.config import renamed
+from r1rl.config.commands import find_commands
 from r1rl.config.describe import section_class
 from r1rl.config.fields import option, required
 from r1rl.config.issues import Issues
-from r1rl.config.load import RECIPES
 from r1rl.config.nodes import parse
 from r1rl.config.renamed import REMOVED, RENAMED, UNTIL, RecipeWarning, Removed, take_over
 from tests.config_helpers import MINIMAL, load, message
@@ -37,7 +37,7 @@ def recipe_file(tmp_path: Path) -> Path:
 def sections() -> set[type]:
     """Return the classes of all sections of all recipes."""
     found: set[type] = set()
-    waiting = list(RECIPES.values())
+    waiting = [command.recipe for command in find_commands().values() if command.recipe is not None]
     while waiting:
         section = waiting.pop()
         found.add(section)

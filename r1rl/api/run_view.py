@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from r1rl.config.load import CHECK, command_of, load_recipe
+from r1rl.config.commands import command_of
+from r1rl.config.load import load_recipe
 from r1rl.config.schema import SampledModelConfig
 from r1rl.errors import UserError
 from r1rl.models.checkpoint_folders import find_checkpoint, whole_checkpoints
@@ -72,7 +73,7 @@ class Run:
         """The resolved recipe: the dataclass of the command that trained, such as GRPORecipe, with every
         default filled in. Raises RecipeError if this version of r1rl can't read it.
         """
-        return load_recipe(CHECK, self._files.config_path)
+        return load_recipe("check", self._files.config_path)
 
     @property
     def metrics(self) -> pd.DataFrame:
@@ -147,7 +148,7 @@ class Run:
             for name, record in self.evaluations.items()
         }
         title = f"{recipe.run_name} (seed {recipe.seed})"
-        return draw_curves(records, figures, title, _panels(command_of(recipe)))
+        return draw_curves(records, figures, title, _panels(command_of(recipe).name))
 
     def model(
         self, step: int | None = None, dtype: Literal["float32", "bfloat16"] = "float32"
