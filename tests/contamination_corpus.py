@@ -9,8 +9,6 @@ sentences in another order, and a new frame around it. How much is left is measu
 that both have.
 """
 
-# ruff: noqa: SIM905 (lists of words)
-
 from __future__ import annotations
 
 import json

@@ -9,9 +9,9 @@ from itertools import product
 import pytest
 import torch
 
-from r1rl.config.schema import AlgorithmConfig
 from r1rl.errors import RecipeError
 from r1rl.objective.advantages import group_advantages, zero_variance_groups
+from r1rl.objective.config import AlgorithmConfig
 from tests.reference import grpo as reference
 
 NAN = math.nan

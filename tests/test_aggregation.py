@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from r1rl.config.schema import AlgorithmConfig
 from r1rl.objective.aggregation import count_trained, loss_weights, sequences_needed, trained_sequences
+from r1rl.objective.config import AlgorithmConfig
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import pytest
 import torch
 import yaml
 
-from r1rl.config.schema import AlgorithmConfig
 from r1rl.objective.advantages import group_advantages
+from r1rl.objective.config import AlgorithmConfig
 
 PAGE = (Path(__file__).parent.parent / "docs" / "algorithms.md").read_text(encoding="utf-8")
 SNIPPETS = re.split(r"\n\n+", re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL).group(1).strip())

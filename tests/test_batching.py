@@ -13,8 +13,9 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from r1rl.config.schema import AlgorithmConfig, UpdateConfig
+from r1rl.config.schema import UpdateConfig
 from r1rl.objective.aggregation import count_trained, loss_weights, sequences_needed, trained_sequences
+from r1rl.objective.config import AlgorithmConfig
 from r1rl.objective.losses import policy_loss
 from r1rl.objective.sampling import Sampling
 from r1rl.policy.batching import TrainBatch, build_train_batch, collect_token_values, loss_inputs, move

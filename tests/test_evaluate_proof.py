@@ -96,7 +96,7 @@ def test_a_mixture_scores_its_shares(tmp_path: Path, name: str) -> None:
         for row, identity in zip(rows, identities(tmp_path, name), strict=True)
         for index, ending in enumerate(endings)
     }
-    reply = lambda path, body: words[body["prompt"], body["seed"]]  # noqa: E731
+    reply = lambda path, body: words[body["prompt"], body["seed"]]
     figures = evaluate_scripted(
         tmp_path, name, reply, "num_samples=4", f"local_dir={STAND_INS}", "run_name=proof"
     )

@@ -2,7 +2,6 @@
 hang.
 """
 
-# ruff: noqa: RUF001 - characters that look like ASCII are part of the cases
 from __future__ import annotations
 
 import random

@@ -30,7 +30,7 @@ from r1rl.policy.compilation import compile_policy
 from r1rl.policy.costs import PassCosts
 from r1rl.policy.layout import choose_layout
 from r1rl.policy.logprobs import PolicyForward
-from r1rl.rollout import build_engine
+from r1rl.rollout import EngineSetup, make_engine
 from r1rl.rollout.weights import RolloutWeights
 
 RANK, ALPHA = 3, 12
@@ -168,7 +168,7 @@ def test_a_frozen_weight_costs_four_operations_a_token() -> None:
 def test_engines_sample_from_the_adapted_policy(name: str, engine: str) -> None:
     model = adapted(build(name)).eval()
     prompts = [[5, 6, 7], [8, 9]]
-    samples = run(build_engine(engine, model, tokenizer()), prompts, 3, Sampling(10), [1, 2])
+    samples = run(make_engine(engine, EngineSetup(model, tokenizer())), prompts, 3, Sampling(10), [1, 2])
     policy = PolicyForward(model, Sampling(10), 64)
     for prompt, group in zip(prompts, samples, strict=True):
         for completion in group:

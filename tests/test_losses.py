@@ -13,8 +13,8 @@ from itertools import product
 import pytest
 import torch
 
-from r1rl.config.schema import AlgorithmConfig
 from r1rl.objective.aggregation import count_trained, loss_weights, sequences_needed, trained_sequences
+from r1rl.objective.config import AlgorithmConfig
 from r1rl.objective.losses import LossInputs, policy_loss
 from tests.reference import grpo as reference
 

@@ -296,7 +296,7 @@ def test_curves_are_drawn_to_a_file(tmp_path: Path) -> None:
     for row in range(2):  # every panel has ink of the training colour that the blank one lacks
         for column in range(3):
             place = (slice(row * 396 + 20, row * 396 + 376), slice(column * 480 + 20, column * 480 + 460))
-            blue = lambda pixels: ((pixels[..., 2] - pixels[..., 0]) > 0.3).sum()  # noqa: E731
+            blue = lambda pixels: ((pixels[..., 2] - pixels[..., 0]) > 0.3).sum()
             assert blue(image[place]) > 300 > blue(blank[place])
     orange = (image[..., 0] - image[..., 2]) > 0.4
     assert orange.sum() > 200

@@ -18,7 +18,8 @@ from update_helpers import LAYOUTS, assert_same_gradients, build, gradients, ran
 
 from r1rl.attention import packed as module
 from r1rl.attention.packed import RowsPlan, Segment, SumCopies, VarlenPlan, packed_attention
-from r1rl.config.schema import AlgorithmConfig, UpdateConfig
+from r1rl.config.schema import UpdateConfig
+from r1rl.objective.config import AlgorithmConfig
 from r1rl.policy.layout import varlen_kernel
 
 # A prompt of 3 with completions of 5, 1 and 9; a sequence of 7; a prompt of 9 with completions of 2 and 2.

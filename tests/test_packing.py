@@ -12,10 +12,11 @@ import torch
 from update_helpers import COSTS, LAYOUTS, build, random_rollout
 
 from r1rl.attention.packed import RowsPlan
-from r1rl.config.schema import AlgorithmConfig, UpdateConfig
+from r1rl.config.schema import UpdateConfig
 from r1rl.grpo import balance
 from r1rl.grpo.balance import concatenate, divide, select, share_out
 from r1rl.objective.aggregation import sequences_needed, trained_sequences
+from r1rl.objective.config import AlgorithmConfig
 from r1rl.policy.batching import TrainBatch, build_train_batch
 from r1rl.policy.costs import PassCosts
 from r1rl.policy.packing import Unit, fill_passes, filler, make_micro_batches, make_units, spread

@@ -27,7 +27,7 @@ stages:
   - {name: second, command: grpo, recipe: grpo.yaml, set: {model.path: "${first.model}"}}
   - {name: scores, command: evaluate, recipe: evaluate.yaml, set: {models: [{name: a, path: "${first.model}"}, {name: b, path: "${second.model}"}]}}
   - {name: third, command: grpo, recipe: grpo.yaml, set: {model.path: "${second.model}"}}
-"""  # noqa: E501
+"""
 GRPO = "run_name: x\nmax_steps: 6\ndata: {source: countdown}\nrewards: [{function: countdown}]\n"
 EVALUATE = "run_name: x\nmodels: [{path: embedded}]\nbenchmarks: [countdown]\nnum_problems: 5\n"
 

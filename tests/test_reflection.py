@@ -1,7 +1,5 @@
 """What counts as reflection and what does not."""
 
-# ruff: noqa: RUF001 (other scripts and typography are the matter of this file)
-
 from __future__ import annotations
 
 import time

@@ -1,7 +1,5 @@
 """The rewards that look at form, not at truth: golden values with their arithmetic, and what must not score."""
 
-# ruff: noqa: RUF001 (other scripts and typography are the matter of this file)
-
 from __future__ import annotations
 
 import json

@@ -15,7 +15,7 @@ from rollout_helpers import PROMPTS, SEEDS, configs, flat, native, run, tiny_mod
 
 from r1rl.compute.graphs import RunAgain
 from r1rl.objective.sampling import Sampling
-from r1rl.rollout import build_engine
+from r1rl.rollout import EngineSetup, make_engine
 from r1rl.rollout.native.compiled import CompiledStep, LayerCall, find_runs
 from r1rl.rollout.native.engine import NativeEngine
 from r1rl.rollout.native.method import StepMethod
@@ -129,7 +129,7 @@ def test_the_engine_by_name_takes_the_switch(monkeypatch: pytest.MonkeyPatch) ->
         NativeEngine, "__init__", lambda self, *args, compiler=None, **rest: compilers.append(compiler)
     )
     for switch in (False, True):
-        build_engine("native", tiny_model(), None, compile_layers=switch)
+        make_engine("native", EngineSetup(tiny_model(), None, compile_layers=switch))
     assert compilers == [None, "inductor"]
 
 

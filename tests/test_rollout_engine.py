@@ -25,7 +25,7 @@ from transformers import GenerationConfig, LlamaConfig
 
 from r1rl.errors import UserError
 from r1rl.objective.sampling import Sampling, process_logits
-from r1rl.rollout import build_engine
+from r1rl.rollout import EngineSetup, make_engine
 from r1rl.rollout.native.forward import UnsupportedModel, deviation, tolerance
 from r1rl.rollout.sampler import penalize_repetition
 from r1rl.types import FinishReason
@@ -49,8 +49,8 @@ def test_greedy_equals_generate(name: str) -> None:
 def test_native_and_reference_draw_the_same_completions(name: str) -> None:
     model = tiny_model(configs()[name])
     sampling = Sampling(20, temperature=0.9, top_k=30, eos_token_ids=(4, 50))
-    ours = run(build_engine("native", model, tokenizer()), PROMPTS, 3, sampling, SEEDS)
-    theirs = run(build_engine("transformers", model, tokenizer()), PROMPTS, 3, sampling, SEEDS)
+    ours = run(make_engine("native", EngineSetup(model, tokenizer())), PROMPTS, 3, sampling, SEEDS)
+    theirs = run(make_engine("transformers", EngineSetup(model, tokenizer())), PROMPTS, 3, sampling, SEEDS)
     for mine, reference in zip(flat(ours), flat(theirs), strict=True):
         assert (mine.token_ids, mine.finish_reason, mine.text) == (
             reference.token_ids,
@@ -73,7 +73,7 @@ def test_native_and_reference_draw_the_same_completions(name: str) -> None:
 )
 def test_logprobs_are_those_of_the_plain_forward(engine: str, sampling: Sampling) -> None:
     model = tiny_model()
-    groups = run(build_engine(engine, model, tokenizer()), PROMPTS, 2, sampling, SEEDS)
+    groups = run(make_engine(engine, EngineSetup(model, tokenizer())), PROMPTS, 2, sampling, SEEDS)
     for prompt, group in zip(PROMPTS, groups, strict=True):
         for completion in group:
             sequence = prompt + completion.token_ids
@@ -179,7 +179,9 @@ def test_cache_growth_changes_nothing() -> None:
     model = tiny_model()
     sampling = Sampling(100, temperature=0.8)
     ours = run(native(model), [[5, 6], [7]], 1, sampling, [1, 2])
-    theirs = run(build_engine("transformers", model, tokenizer()), [[5, 6], [7]], 1, sampling, [1, 2])
+    theirs = run(
+        make_engine("transformers", EngineSetup(model, tokenizer())), [[5, 6], [7]], 1, sampling, [1, 2]
+    )
     assert tokens(ours) == tokens(theirs)
 
 
@@ -191,7 +193,7 @@ def test_every_eos_token_ends_and_is_kept(engine: str) -> None:
     eos = (4, 50, 60)
     completions = flat(
         run(
-            build_engine(engine, tiny_model(), tokenizer()),
+            make_engine(engine, EngineSetup(tiny_model(), tokenizer())),
             PROMPTS,
             8,
             Sampling(40, eos_token_ids=eos),
@@ -212,7 +214,7 @@ def test_every_eos_token_ends_and_is_kept(engine: str) -> None:
 
 @pytest.mark.parametrize("engine", ["native", "transformers"])
 def test_stop_string_cuts_the_same_completion_short(engine: str) -> None:
-    engine = build_engine(engine, tiny_model(), tokenizer())
+    engine = make_engine(engine, EngineSetup(tiny_model(), tokenizer()))
     unstopped = flat(run(engine, PROMPTS, 2, Sampling(30), SEEDS))
     # Pairs of tokens from the middle of two completions.
     pairs = unstopped[0].token_ids[14:16], unstopped[3].token_ids[8:10]
@@ -288,13 +290,13 @@ def test_first_group_comes_before_the_last_is_decoded() -> None:
 
 
 def test_auto_takes_native_and_says_why() -> None:
-    engine = build_engine("auto", tiny_model(), tokenizer())
+    engine = make_engine("auto", EngineSetup(tiny_model(), tokenizer()))
     assert engine.name == "native"
     assert engine.reason == "its logits agree with the model's own forward"
 
 
 def test_auto_falls_back_to_transformers_and_says_why() -> None:
-    engine = build_engine("auto", bloom_model(), tokenizer())
+    engine = make_engine("auto", EngineSetup(bloom_model(), tokenizer()))
     assert engine.name == "transformers"
     assert "can't run BloomForCausalLM" in engine.reason
     [[completion]] = run(engine, [[1, 2]], 1, Sampling(3), [0])
@@ -303,7 +305,7 @@ def test_auto_falls_back_to_transformers_and_says_why() -> None:
 
 def test_native_by_name_refuses_what_it_cannot_run() -> None:
     with pytest.raises(UserError, match="native engine can't run BloomForCausalLM"):
-        build_engine("native", bloom_model(), tokenizer())
+        make_engine("native", EngineSetup(bloom_model(), tokenizer()))
 
 
 def test_wrong_logits_are_found() -> None:
@@ -334,8 +336,8 @@ def test_deviation_is_that_of_the_worst_position() -> None:
 
 
 def test_unknown_engine() -> None:
-    with pytest.raises(UserError, match="choose auto, native or transformers"):
-        build_engine("vlm", tiny_model(), tokenizer())
+    with pytest.raises(UserError, match="choose auto, native, transformers, vllm or"):
+        make_engine("vlm", EngineSetup(tiny_model(), tokenizer()))
 
 
 # What can't be sampled
@@ -356,7 +358,7 @@ def test_bad_requests_fail_at_once(
     engine: str, prompts: list[list[int]], seeds: list[int], sampling: Sampling, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        build_engine(engine, tiny_model(), tokenizer()).generate(prompts, 1, sampling, seeds)
+        make_engine(engine, EngineSetup(tiny_model(), tokenizer())).generate(prompts, 1, sampling, seeds)
 
 
 def test_each_completion_may_have_its_own_limit() -> None:

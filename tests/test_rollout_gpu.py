@@ -8,7 +8,7 @@ from rollout_helpers import configs, tiny_model, tokenizer
 
 from r1rl.compute.graphs import CudaCapture, RunAgain
 from r1rl.objective.sampling import Sampling
-from r1rl.rollout import build_engine
+from r1rl.rollout import EngineSetup, make_engine
 from r1rl.rollout.native.allocation import Allocator
 from r1rl.rollout.native.engine import NativeEngine
 from r1rl.rollout.native.forward import prefill
@@ -37,7 +37,7 @@ def test_float32_is_the_same_on_both_devices_and_engines(name: str) -> None:
         NativeEngine(model, tokenizer(), dtype=torch.float32),
         NativeEngine(model, tokenizer(), dtype=torch.float32, max_rows=5, look_every=3),
         NativeEngine(model, tokenizer(), dtype=torch.float32, capture=RunAgain()),
-        build_engine("transformers", model, tokenizer(), dtype=torch.float32),
+        make_engine("transformers", EngineSetup(model, tokenizer(), dtype=torch.float32)),
     ):
         found = completions(engine, sampling)
         assert [tokens for tokens, _ in found] == [tokens for tokens, _ in expected]
@@ -48,7 +48,7 @@ def test_float32_is_the_same_on_both_devices_and_engines(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(configs()))
 def test_bfloat16_copy_of_float32_masters(name: str) -> None:
     model = tiny_model(configs()[name]).cuda()
-    engine = build_engine("native", model, tokenizer(), compile_layers=name == "qwen2")
+    engine = make_engine("native", EngineSetup(model, tokenizer(), compile_layers=name == "qwen2"))
     assert engine.weights.dtype is torch.bfloat16
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     found = completions(engine, Sampling(20))

@@ -15,9 +15,9 @@ from trl.generation import vllm_generation
 from vllm_stand_in import StandInLLM, use_stand_in
 
 from r1rl.cli.main import main
+from r1rl.config import engines
 from r1rl.config.schema import VLLMConfig
 from r1rl.errors import UserError
-from r1rl.grpo import preflight
 from r1rl.objective.sampling import Sampling
 from r1rl.rollout import vllm
 from r1rl.rollout.vllm import VLLMEngine
@@ -151,7 +151,7 @@ def test_run_on_vllm(engine: VLLMEngine, tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
     made = use_stand_in(monkeypatch, Recorded)
-    monkeypatch.setattr(preflight, "check_vllm", lambda: None)
+    monkeypatch.setattr(engines, "is_installed", lambda package: True)
     save_tiny_policy(tmp_path / "policy")
     (tmp_path / "reward.py").write_text(
         "def shortness(completion_ids, **columns):\n    return [1 / len(ids) for ids in completion_ids]\n"
@@ -170,4 +170,4 @@ def test_run_on_vllm(engine: VLLMEngine, tmp_path: Path, monkeypatch: pytest.Mon
 def test_without_the_package_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"vllm, which is not installed: pip install 'r1rl\[vllm\]'"):
-        preflight.check_vllm()
+        engines.find_engine("vllm", Path())

@@ -10,7 +10,7 @@ from rollout_helpers import PROMPTS, SEEDS, SHAPE, native, run, tiny_model, toke
 from transformers import LlamaConfig
 
 from r1rl.objective.sampling import Sampling
-from r1rl.rollout import build_engine
+from r1rl.rollout import EngineSetup, make_engine
 from r1rl.rollout.weights import RolloutWeights
 
 
@@ -29,7 +29,7 @@ def test_copy_stays_as_it_is_until_it_is_refreshed(engine: str) -> None:
     in what is sampled.
     """
     model = tiny_model().train()
-    built = build_engine(engine, model, tokenizer(), own_copy=True)
+    built = make_engine(engine, EngineSetup(model, tokenizer(), own_copy=True))
     own = {parameter.data_ptr() for parameter in model.parameters()}
 
     def sample(refresh: bool) -> list[list[int]]:
@@ -77,7 +77,9 @@ def test_policy_is_untouched(engine: str, dtype: torch.dtype | None) -> None:
     gradients = [
         None if parameter.grad is None else parameter.grad.clone() for parameter in model.parameters()
     ]
-    for _ in build_engine(engine, model, tokenizer(), dtype=dtype).generate(prompts, 2, Sampling(8), SEEDS):
+    for _ in make_engine(engine, EngineSetup(model, tokenizer(), dtype=dtype)).generate(
+        prompts, 2, Sampling(8), SEEDS
+    ):
         assert state() == before  # between two groups, too
     assert state() == before
     assert prompts == PROMPTS
@@ -96,7 +98,7 @@ def test_buffers_made_while_sampling_can_be_trained_with(engine: str) -> None:
     """
     rope = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0}
     model = tiny_model(LlamaConfig(**{**SHAPE, "max_position_embeddings": 8}, rope_parameters=rope)).train()
-    run(build_engine(engine, model, tokenizer()), [[5, 6, 7]], 2, Sampling(20), [1])
+    run(make_engine(engine, EngineSetup(model, tokenizer())), [[5, 6, 7]], 2, Sampling(20), [1])
     assert not any(buffer.is_inference() for buffer in model.buffers())
     model(input_ids=torch.tensor([list(range(12))])).logits.sum().backward()
     for buffer in model.buffers():

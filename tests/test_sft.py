@@ -27,7 +27,7 @@ from r1rl.objective.sampling import Sampling
 from r1rl.policy.layout import choose_layout
 from r1rl.policy.loading import load_policy
 from r1rl.policy.packing import Layout
-from r1rl.rollout import build_engine
+from r1rl.rollout import EngineSetup, make_engine
 from r1rl.runs.run_directory import RunDirectory
 from r1rl.runs.training_run import starting_state
 from r1rl.runs.trl_steps import TRLSteps, check_batch
@@ -251,7 +251,7 @@ def test_learns_the_text_and_where_it_ends(folder: Path, tmp_path: Path) -> None
         64, temperature=0.0, eos_token_ids=resolve_eos_token_ids(prompt, tokenizer, model.generation_config)
     )
     ids = PromptTemplate(prompt, tokenizer).render(Problem("", "7+1", None)).token_ids
-    (group,) = build_engine("native", model.eval(), tokenizer).generate([ids], 1, sampling, [0])
+    (group,) = make_engine("native", EngineSetup(model.eval(), tokenizer)).generate([ids], 1, sampling, [0])
     assert group.completions[0].text == text and group.completions[0].finish_reason is FinishReason.EOS
 
 

@@ -168,7 +168,7 @@ def test_packing_keeps_every_demonstration_once_and_whole(tokenizer: Any, tmp_pa
     single, _ = make_rows(recipe(packing=False), loaded, tokenizer)
     assert len(single) == 60 and len(packed) < 30
     assert all(sum(row["seq_lengths"]) == len(row["input_ids"]) <= 96 for row in packed)
-    split = lambda rows: sorted(part for row in rows for part in parts_of(row))  # noqa: E731
+    split = lambda rows: sorted(part for row in rows for part in parts_of(row))
     assert split(packed) == split(single)
 
 

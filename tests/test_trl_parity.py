@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from r1rl.config.schema import AlgorithmConfig
 from r1rl.objective.advantages import group_advantages
 from r1rl.objective.aggregation import count_trained, loss_weights, trained_sequences
+from r1rl.objective.config import AlgorithmConfig
 from r1rl.objective.losses import LossInputs, policy_loss
 
 pytest.importorskip("trl")

@@ -20,17 +20,11 @@ from torch import nn
 from transformers import PreTrainedModel
 from update_helpers import LAYOUTS, build, random_rollout
 
-from r1rl.config.schema import (
-    AlgorithmConfig,
-    DataConfig,
-    OptimizerConfig,
-    RewardConfig,
-    RolloutConfig,
-    UpdateConfig,
-)
+from r1rl.config.schema import DataConfig, OptimizerConfig, RewardConfig, RolloutConfig, UpdateConfig
 from r1rl.grpo.recipe import GRPORecipe
 from r1rl.grpo.update import PolicyUpdate
 from r1rl.monitor import metric_names as names
+from r1rl.objective.config import AlgorithmConfig
 from r1rl.objective.sampling import Sampling
 from r1rl.policy.batching import TrainBatch
 from r1rl.policy.logprobs import PolicyForward

@@ -24,8 +24,9 @@ from transformers import (
 )
 
 from r1rl.attention.packed import register_packed_attention
-from r1rl.config.schema import AlgorithmConfig, UpdateConfig
+from r1rl.config.schema import UpdateConfig
 from r1rl.objective.aggregation import count_trained, loss_weights, trained_sequences
+from r1rl.objective.config import AlgorithmConfig
 from r1rl.objective.losses import policy_loss
 from r1rl.objective.sampling import Sampling
 from r1rl.policy.batching import TrainBatch, build_train_batch, loss_inputs, move

@@ -11,11 +11,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from r1rl.bench.recipe import BenchRecipe
 from r1rl.bench.workload import Workload, compute_dtype, reward
 from r1rl.compute.optimization import make_optimizer, make_schedule
-from r1rl.config.schema import AlgorithmConfig, DataConfig, OptimizerConfig, RewardConfig, RolloutConfig
+from r1rl.config.schema import DataConfig, OptimizerConfig, RewardConfig, RolloutConfig
 from r1rl.grpo.recipe import GRPORecipe
 from r1rl.grpo.update import PolicyUpdate
 from r1rl.models.lora import add_adapters
 from r1rl.objective.advantages import group_advantages
+from r1rl.objective.config import AlgorithmConfig
 from r1rl.objective.sampling import Sampling
 from r1rl.policy.batching import build_train_batch
 from r1rl.policy.compilation import compile_policy, fuse_logprobs, wants_compiling

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from r1rl.config.commands import Command
-from r1rl.config.describe import NO_DEFAULT, Key, is_list, recipe_keys, section_class, type_words
+from r1rl.config.describe import NO_DEFAULT, Key, is_list, recipe_keys, section_class
 
 OVERRIDES = "key=value changes a recipe for this run: dotted keys, YAML values, list items by number (rewards.0.weight=0.5)."
 
@@ -90,7 +90,7 @@ def _key_table(keys: list[Key], described: dict[type, str]) -> Table:
     for key in keys:
         inner = section_class(key.hint)
         shared = f"; the same keys as {described[inner]}" if inner in described else ""
-        facts = f"{type_words(key.hint)}; {_required(key) or 'default ' + _shown(key.default)}"
+        facts = f"{key.kind}; {_required(key) or 'default ' + _shown(key.default)}"
         table.add_row(
             Text(key.name, style="bold"), Text.assemble(key.help + shared + "  ", (f"[{facts}]", "dim"))
         )

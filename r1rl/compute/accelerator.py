@@ -25,12 +25,12 @@ default is ten minutes.
 
 
 def make_accelerator(
-    model: ModelConfig, logging: LoggingConfig, output_dir: str, beside_vllm: bool = False
+    model: ModelConfig, logging: LoggingConfig, output_dir: str, growing_segments: bool = True
 ) -> Accelerator:
     """accelerate with the recipe's precision and trackers. Gradients are accumulated by the update itself.
-    `beside_vllm`: vLLM may work in this process.
+    `growing_segments`: torch's GPU allocator may grow its segments.
     """
-    if not beside_vllm:  # its sleep mode refuses such segments
+    if growing_segments:
         use_growing_segments()
     use_bfloat16 = model.dtype == "bfloat16" or (model.dtype == "auto" and torch.cuda.is_available())
     # accelerate wants the trackers' folder at once, but the run directory is made once the processes can

@@ -7,16 +7,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
+from difflib import get_close_matches
 from typing import Any, Literal
 
-from r1rl.config.describe import (
-    NO_DEFAULT,
-    default_of,
-    explain_unknown,
-    hints_of,
-    optional_inner,
-    type_words,
-)
+from r1rl.config.describe import NO_DEFAULT, default_of, explain_unknown, optional_inner, type_words
+from r1rl.config.fields import Choices
 from r1rl.config.intervals import Interval
 from r1rl.config.issues import Issues
 from r1rl.config.nodes import Node, plain
@@ -49,7 +44,7 @@ class _Builder:
         """A dataclass from a mapping; an empty section (null) sets nothing."""
         children: dict[str, Node] = node.value or {}
         take_over(cls, children, path, self.issues)
-        hints = hints_of(cls)
+        hints = typing.get_type_hints(cls)
         fields = {entry.name: entry for entry in dataclasses.fields(cls)}
         for key, child in children.items():
             if key not in fields:
@@ -60,7 +55,12 @@ class _Builder:
             key = f"{path}.{name}" if path else name
             value = BAD
             if name in children:
-                value = self.value(hints[name], children[name], key, entry.metadata.get("within"))
+                choices, within = entry.metadata.get("choices"), entry.metadata.get("within")
+                value = (
+                    self.value(hints[name], children[name], key, within)
+                    if choices is None
+                    else self.named(choices, children[name], key)
+                )
             elif default_of(entry) is NO_DEFAULT:
                 where = node.where if path else ""
                 self.issues.add(where, f"{key} is missing: {entry.metadata['help']}", suspect=[key])
@@ -73,7 +73,7 @@ class _Builder:
         if default is not NO_DEFAULT:
             return default
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            inner_hints = hints_of(hint)
+            inner_hints = typing.get_type_hints(hint)
             return hint(
                 **{
                     inner.name: self.fallback(inner, inner_hints[inner.name])
@@ -140,6 +140,15 @@ class _Builder:
             return node.value
         advice = ": write the word none" if node.value is None and "none" in typing.get_args(hint) else ""
         return self.bad(node, key, f"expected {type_words(hint)}{advice}")
+
+    def named(self, choices: Choices, node: Node, key: str) -> Any:
+        """One of the names of a table, or the name of code of the user's own."""
+        if choices.allows(node.value):
+            return node.value
+        advice = ": write the word none" if node.value is None and "none" in choices.names else ""
+        near = get_close_matches(node.text, choices.names, n=1)
+        advice = f"; did you mean {near[0]}?" if isinstance(node.value, str) and near else advice
+        return self.bad(node, key, f"expected {choices}{advice}")
 
     def scalar(self, hint: Any, node: Node, key: str, within: Interval | None) -> Any:
         """Text, a whole number, a number, or true/false."""

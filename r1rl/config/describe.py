@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal
 
+from r1rl.config.fields import Choices
 from r1rl.config.retired import replacement
 
 NO_DEFAULT = object()
@@ -25,6 +26,13 @@ class Key:
     hint: Any
     default: Any
     help: str
+    choices: Choices | None = None
+    """The names that a text may be, where it is not free."""
+
+    @property
+    def kind(self) -> str:
+        """The type in words, or the names that the text may be."""
+        return type_words(self.hint) if self.choices is None else str(self.choices)
 
     @property
     def leaf(self) -> str:
@@ -39,27 +47,16 @@ class Key:
 
 def recipe_keys(cls: type, section: str = "") -> list[Key]:
     """All keys of a recipe in the order of the dataclasses; a section comes before its own keys."""
-    hints = hints_of(cls)
+    hints = typing.get_type_hints(cls)
     keys = []
     for entry in dataclasses.fields(cls):
         name = f"{section}.{entry.name}" if section else entry.name
-        keys.append(Key(name, hints[entry.name], default_of(entry), entry.metadata.get("help", "")))
+        help, choices = entry.metadata.get("help", ""), entry.metadata.get("choices")
+        keys.append(Key(name, hints[entry.name], default_of(entry), help, choices))
         inner = section_class(hints[entry.name])
         if inner is not None:
             keys += recipe_keys(inner, f"{name}.0" if is_list(hints[entry.name]) else name)
     return keys
-
-
-def hints_of(cls: type) -> dict[str, Any]:
-    """Return the types of a section's fields by name; a text of which only some are allowed is a Literal of
-    them.
-    """
-    hints = typing.get_type_hints(cls)
-    for entry in dataclasses.fields(cls):
-        choices = entry.metadata.get("choices")
-        if choices is not None:
-            hints[entry.name] = Literal.__getitem__(tuple(choices()))
-    return hints
 
 
 def default_of(entry: dataclasses.Field[Any]) -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from r1rl.config.engines import sampling_engine
 from r1rl.config.fields import option, section
 from r1rl.config.intervals import COUNT, COUNT_OR_OFF
 from r1rl.config.issues import Contradiction
@@ -19,9 +19,7 @@ class SampledEvaluationConfig(EvaluationConfig):
     num_samples: int = option(4, "completions per problem, drawn as sampling says", within=COUNT)
     sampling: SamplingConfig = section(SamplingConfig, "how the answers are drawn")
     max_completion_length: int = option(1024, "tokens", within=COUNT)
-    engine: Literal["auto", "native", "transformers"] = option(
-        "auto", "native: r1rl's rollout engine; transformers: model.generate, the reference"
-    )
+    engine: str = sampling_engine()
     max_rows: int = option(0, "answers that are decoded at once; 0: as many as fit", within=COUNT_OR_OFF)
 
 

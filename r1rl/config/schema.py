@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from r1rl.config.engines import training_engine
 from r1rl.config.fields import option, required, section
 from r1rl.config.intervals import COUNT, COUNT_OR_OFF, NOT_NEGATIVE, POSITIVE, SHARE, Interval
 
@@ -139,7 +140,8 @@ class RewardConfig:
 
     function: str = required(
         "a built-in name (accuracy), a module (rewards.my_module:function) or a file "
-        "(path/to/file.py:function)"
+        "(path/to/file.py:function)",
+        path="code",
     )
     name: str | None = option(None, "what metrics, gates and outcome call it; null: the function's name")
     weight: float = option(1.0, "its factor in the total reward; 0 only measures it")
@@ -186,11 +188,7 @@ class VLLMConfig:
 class RolloutConfig:
     """How completions are sampled."""
 
-    engine: Literal["auto", "native", "transformers", "vllm"] = option(
-        "auto",
-        "native: r1rl's engine on the policy's own weights; transformers: model.generate, the reference; "
-        "vllm: needs the extra vllm and a GPU",
-    )
+    engine: str = training_engine()
     vllm: VLLMConfig = section(VLLMConfig, "engine: vllm only")
     num_prompts: int = option(32, "P: prompts per optimizer batch, over all processes", within=COUNT)
     num_generations: int = option(8, "G: completions per prompt", within=COUNT)
@@ -203,9 +201,6 @@ class RolloutConfig:
     min_p: float = option(
         0.0, "drop tokens below this share of the likeliest; 0 is off", within=Interval(least=0, below=1)
     )
-    repetition_penalty: float = option(
-        1.0, "evaluation and generation only: it can't be part of a trained distribution", within=POSITIVE
-    )
     max_rows: int = option(0, "rows that decode at once; 0: as many as fit", within=COUNT_OR_OFF)
     compile_layers: bool | None = option(
         None,
@@ -216,75 +211,6 @@ class RolloutConfig:
         False,
         "grpo: sample each step's completions from a copy of the policy while the update before it runs; "
         "the loss corrects for the lag of one step (docs/algorithms.md)",
-    )
-
-
-@dataclass(kw_only=True, slots=True)
-class AlgorithmConfig:
-    """The objective. docs/algorithms.md gives the equation and the paper of each choice."""
-
-    surrogate: Literal["clip", "cispo", "online_rft"] = option(
-        "clip",
-        "clip: PPO's clipped ratio; cispo: clipped weight on the log-likelihood; online_rft: likelihood of "
-        "the completions with positive advantage",
-    )
-    aggregation: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = option(
-        "dapo",
-        "grpo: mean over tokens, then sequences; dr_grpo: sum over a constant; dapo: mean over all tokens "
-        "of the batch; bnpo: over those of the minibatch",
-    )
-    importance_level: Literal["token", "sequence"] = option(
-        "token", "sequence: one length-normalised ratio per completion (GSPO)"
-    )
-    baseline: Literal["group", "leave_one_out", "reinforce_plus_plus", "none"] = option(
-        "group",
-        "what is subtracted from the reward: the group's mean, the mean of the others (RLOO), the group's "
-        "mean followed by whitening over the batch (REINFORCE++ with baseline), or nothing",
-    )
-    scale: Literal["group", "batch", "none"] = option(
-        "group", "what the advantage is divided by: the group's or the batch's standard deviation, or nothing"
-    )
-    std_correction: Literal["population", "sample"] = option(
-        "sample", "divide by G (DeepSeekMath) or by G - 1 (TRL)"
-    )
-    advantage_epsilon: float = option(1e-4, "added to the standard deviation", within=NOT_NEGATIVE)
-    epsilon_low: float = option(0.2, "the ratio is clipped below 1 - epsilon_low", within=POSITIVE)
-    epsilon_high: float = option(
-        0.2, "the ratio is clipped above 1 + epsilon_high; DAPO uses 0.28", within=POSITIVE
-    )
-    delta: float | None = option(
-        None,
-        "upper bound on the ratio when the advantage is negative (two-sided clip); above 1 + epsilon_high",
-        within=POSITIVE,
-    )
-    beta: float = option(
-        0.0, "weight of the KL divergence to the frozen reference; 0 loads no reference", within=NOT_NEGATIVE
-    )
-    kl_estimator: Literal["k1", "k2", "k3"] = option(
-        "k3", "k1: log ratio; k2: half its square; k3: unbiased and non-negative (Schulman)"
-    )
-    kl_bias_correction: bool = option(
-        False,
-        "multiply the KL estimate by the ratio to the sampling policy (DeepSeek-V3.2): k1 and k3 then have "
-        "the gradient of the KL divergence",
-    )
-    entropy_coefficient: float = option(0.0, "weight of the entropy bonus")
-    num_iterations: int = option(1, "mu: passes over each rollout", within=COUNT)
-    num_minibatches: int = option(1, "optimizer steps per pass", within=COUNT)
-    importance_cap: float | None = option(
-        2.0,
-        "truncated importance sampling: cap on trainer/sampler probability; null turns the correction off. "
-        "Used only where the sampler's logprobs differ from the trainer's",
-        within=POSITIVE,
-    )
-    mask_truncated: bool = option(False, "leave completions that hit the length limit out of the loss")
-    dynamic_sampling: bool = option(False, "replace groups whose outcome has no variance by fresh prompts")
-    max_refills: int = option(4, "dynamic sampling: at most so many extra rollouts per step", within=COUNT)
-    variance_tolerance: float = option(
-        1e-6,
-        "a group whose rewards (advantages) or outcomes (dynamic sampling) spread by no more than this "
-        "counts as having no variance",
-        within=NOT_NEGATIVE,
     )
 
 

@@ -14,8 +14,6 @@ nothing.
 Legend: D texts, N tokens of all texts together, V entries of the vocabulary, F distinct features.
 """
 
-# ruff: noqa: RUF001 (typography is the matter of this file)
-
 from __future__ import annotations
 
 import re

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from r1rl.config.engines import FoundEngine, find_engine
 from r1rl.data import LoadedProblems, column_names
 from r1rl.data.demonstrations import LoadedDemonstrations, read_demonstrations
 from r1rl.distill.recipe import DistillRecipe
 from r1rl.errors import UserError
 from r1rl.preflight.problems import read_held_out, read_section
-from r1rl.preflight.settings import check_model_folder, check_template, check_trackers, check_vllm
+from r1rl.preflight.settings import check_model_folder, check_template, check_trackers
 from r1rl.rewards import RewardSet
 from r1rl.runs.run_directory import check_writable
 from r1rl.types import Problem
@@ -28,6 +29,7 @@ class DistillPreflight:
     """The completions from the recipe's file."""
     evaluation_problems: list[Problem]
     rewards: RewardSet | None
+    engine: FoundEngine
     messages: list[str] = field(default_factory=list)
     """Sentences about what was assumed and what may be a mistake."""
 
@@ -47,8 +49,7 @@ def preflight(recipe: DistillRecipe, recipe_path: Path) -> DistillPreflight:
     check_model_folder(recipe.teacher.path, "teacher.path")
     check_trackers(recipe.logging)
     check_template(recipe.prompt.template)
-    if recipe.rollout.engine == "vllm":
-        check_vllm()
+    engine = find_engine(recipe.rollout.engine, recipe_path.parent)
     asked = LoadedProblems([]) if recipe.data is None else read_section(recipe.data, recipe.seed, "data")
     written = (
         LoadedDemonstrations("", [])
@@ -62,7 +63,7 @@ def preflight(recipe: DistillRecipe, recipe_path: Path) -> DistillPreflight:
             recipe.rewards, recipe.outcome, recipe_path.parent, column_names(held_out.problems)
         )
     messages = [message for part in (asked, held_out) for message in (*part.notes, *part.warnings)]
-    return DistillPreflight(asked.problems, written, held_out.problems, rewards, messages)
+    return DistillPreflight(asked.problems, written, held_out.problems, rewards, engine, messages)
 
 
 def check_processes(recipe: DistillRecipe, num_processes: int) -> None:

@@ -87,6 +87,15 @@ class PassesConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class StudentRolloutConfig(RolloutConfig):
+    """The size of a step, and how the student's own completions are sampled."""
+
+    repetition_penalty: float = option(
+        1.0, "1 is off; the student is compared with its teacher without it", within=POSITIVE
+    )
+
+
+@dataclass(kw_only=True, slots=True)
 class DistillRecipe:
     """`r1rl distill`: a student learns a teacher's token distribution."""
 
@@ -113,7 +122,9 @@ class DistillRecipe:
     prompt: PromptConfig = section(
         PromptConfig, "template, prefill and stop strings, for the problems and for the rows of completions"
     )
-    rollout: RolloutConfig = section(RolloutConfig, "the step's size, and how the student samples")
+    rollout: StudentRolloutConfig = section(
+        StudentRolloutConfig, "the step's size, and how the student samples"
+    )
     divergence: DivergenceConfig = section(DivergenceConfig, "what is minimised")
     rewards: list[RewardConfig] = option([], "what scores the held-out answers; nothing is trained on it")
     outcome: str | None = option(

@@ -38,7 +38,8 @@ def run(recipe: DistillRecipe, recipe_path: Path, resume: str | None = None) -> 
     )
     try:
         tokenizers = load_tokenizers(recipe)
-        accelerator = make_accelerator(recipe.model, recipe.logging, recipe.output_dir)
+        growing = checked.engine.properties.growing_segments
+        accelerator = make_accelerator(recipe.model, recipe.logging, recipe.output_dir, growing)
         check_processes(recipe, accelerator.num_processes)
         recipe, decided = settle_checkpointing(recipe, accelerator)
         directory, checkpoint = open_run(recipe, resume, accelerator)

@@ -27,8 +27,8 @@ from r1rl.objective.sampling import Sampling
 from r1rl.policy.loading import first_sentence, load_policy, load_tokenizer
 from r1rl.policy.logprobs import PolicyForward
 from r1rl.rewards import RewardSet
-from r1rl.rollout import RolloutEngine
-from r1rl.rollout.setup import make_engine, make_sampling
+from r1rl.rollout import EngineSetup, RolloutEngine, make_engine
+from r1rl.rollout.setup import make_sampling
 from r1rl.text.prompts import PromptTemplate
 from r1rl.types import Problem, Prompt
 
@@ -88,7 +88,9 @@ def build_parts(
     model = load_policy(recipe.model, checkpoint)
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     teacher = Teacher(load_teacher(recipe.teacher, accelerator.device))
-    sampling = make_sampling(recipe.rollout, recipe.prompt, tokenizer, model)
+    sampling = make_sampling(
+        recipe.rollout, recipe.prompt, tokenizer, model, recipe.rollout.repetition_penalty
+    )
     PolicyForward(model, sampling, recipe.update.logit_chunk).verify()
     PolicyForward(teacher.model, sampling, recipe.update.logit_chunk).verify("teacher.path")
     size = shared.size(logit_width(model), logit_width(teacher.model))
@@ -98,7 +100,9 @@ def build_parts(
     if recipe.completions is not None:
         rows = prepare_completions(recipe, checked.completions, tokenizer, size)
     nn.Module.to(model, accelerator.device)
-    engine = make_engine(recipe.rollout, model, tokenizer, accelerator, dtype)
+    engine = make_engine(
+        checked.engine, EngineSetup.of_run(recipe.rollout, model, tokenizer, accelerator, dtype)
+    )
     forward = StudentForward(model, recipe.divergence, size, recipe.update.logit_chunk)
     optimizer = make_optimizer(forward, recipe.optimizer)
     policy, optimizer = accelerator.prepare(forward, optimizer)

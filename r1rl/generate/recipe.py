@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
+from r1rl.config.engines import sampling_engine
 from r1rl.config.fields import option, required, section
 from r1rl.config.intervals import COUNT, COUNT_OR_OFF, NOT_NEGATIVE
 from r1rl.config.issues import Contradiction
@@ -45,9 +45,7 @@ class GenerateRecipe:
     )
     max_completion_length: int = option(4096, "tokens", within=COUNT)
     sampling: SamplingConfig = section(SamplingConfig, "how completions are drawn")
-    engine: Literal["auto", "native", "transformers"] = option(
-        "auto", "native: r1rl's rollout engine; transformers: model.generate, the reference"
-    )
+    engine: str = sampling_engine()
     max_rows: int = option(0, "completions that are decoded at once; 0: as many as fit", within=COUNT_OR_OFF)
 
 

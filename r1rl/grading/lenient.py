@@ -5,7 +5,6 @@ In this order: what stands behind "####", behind the last "the answer is" (also 
 formula, the last bold text, the last number; for a choice letter the last capital letter on its own.
 """
 
-# ruff: noqa: RUF001 - answers are announced in many scripts
 from __future__ import annotations
 
 import re

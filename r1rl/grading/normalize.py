@@ -5,7 +5,6 @@ No step changes a value: layout commands go, synonyms become one command, Unicod
 is LaTeX that the tokenizer reads.
 """
 
-# ruff: noqa: RUF001 - the Unicode characters that look like ASCII are what this module replaces
 from __future__ import annotations
 
 import re

@@ -247,7 +247,7 @@ class WorkerPool:
         ours, theirs = socket.socketpair()
         paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
         environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join(filter(None, paths)))
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process lives
+        self._errors = tempfile.TemporaryFile()
         with theirs:
             self._process = subprocess.Popen(
                 [

@@ -19,19 +19,24 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from r1rl.config.schema import AlgorithmConfig
 from r1rl.objective.aggregation import sequences_needed, trained_sequences
+from r1rl.objective.config import AlgorithmConfig
+from r1rl.objective.surrogates import Surrogate
 from r1rl.policy.batching import TrainBatch
 from r1rl.policy.packing import Layout, Unit, spread
 
 
 def share_out(
-    accelerator: Accelerator, batch: TrainBatch, algorithm: AlgorithmConfig, layout: Layout
+    accelerator: Accelerator,
+    batch: TrainBatch,
+    algorithm: AlgorithmConfig,
+    layout: Layout,
+    surrogate: Surrogate | None = None,
 ) -> tuple[TrainBatch, list[Tensor]]:
     """This process's sequences and which of them are in each of `num_minibatches` minibatches.
 
     The minibatches of a process's rollout are contiguous, each a whole number of groups; those of all
-    processes together are one optimizer step.
+    processes together are one optimizer step. `surrogate`: see `sequences_needed`.
     """
     rows_of = list(torch.arange(batch.num_sequences).chunk(algorithm.num_minibatches))
     if accelerator.num_processes == 1:
@@ -40,7 +45,7 @@ def share_out(
     first = torch.tensor([0] + [other.num_sequences for other in batches]).cumsum(0)
     whole = concatenate(batches)
     trained_B = trained_sequences(whole.lengths_B, whole.truncated_B, algorithm)
-    needed_B = sequences_needed(whole.advantages_B, trained_B, algorithm)
+    needed_B = sequences_needed(whole.advantages_B, trained_B, algorithm, surrogate)
     own: list[list[int]] = []
     for number in range(algorithm.num_minibatches):
         shares = [

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from r1rl.data import column_names
 from r1rl.errors import HubUnreachable
+from r1rl.grpo.components import find_components
 from r1rl.grpo.preflight import Preflight, check_processes, check_rows, check_settings, preflight
 from r1rl.grpo.recipe import GRPORecipe
 from r1rl.preflight.answers import SHOWN_CHARACTERS, GoldDefect
@@ -41,6 +42,7 @@ def check(recipe: GRPORecipe, context: CheckContext) -> Findings:
         found = _tolerant_preflight(recipe, context.recipe_path, findings)
     if found is None:
         check_settings(recipe)
+        find_components(recipe, context.recipe_path.parent)
         for reward in recipe.rewards:
             load_reward(reward.function, context.recipe_path.parent)
         _add_sizes(findings, recipe)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from r1rl.config.engines import ENGINES, EngineProperties
 from r1rl.config.issues import Contradiction
 from r1rl.config.reward_names import OUTCOME_REWARDS, reward_names
 from r1rl.grpo.recipe import GRPORecipe
-
-GROUP_BASELINES = ("group", "leave_one_out", "reinforce_plus_plus")
+from r1rl.objective.advantages import BASELINES, SCALES
+from r1rl.objective.config import AlgorithmConfig
+from r1rl.objective.surrogates import SURROGATES, Surrogate
 
 
 def contradictions(recipe: GRPORecipe) -> Iterator[Contradiction]:
+    """Yield the values of the recipe that contradict each other. Properties of the user's own code are not
+    known yet: `r1rl.grpo.components` checks them.
+    """
     yield from _rewards(recipe)
     yield from _rollout(recipe)
     yield from _algorithm(recipe)
@@ -21,11 +26,43 @@ def contradictions(recipe: GRPORecipe) -> Iterator[Contradiction]:
             "update.compile and model.gradient_checkpointing are both true, and a compiled layer can't be "
             "recomputed: write one of them",
         )
-    if recipe.model.lora is not None and recipe.rollout.engine == "vllm":
+    if recipe.algorithm.surrogate in SURROGATES:
+        yield from surrogate_contradictions(recipe.algorithm, SURROGATES[recipe.algorithm.surrogate])
+    if recipe.rollout.engine in ENGINES:
+        yield from engine_contradictions(recipe, ENGINES[recipe.rollout.engine].properties)
+
+
+def surrogate_contradictions(algorithm: AlgorithmConfig, surrogate: Surrogate) -> Iterator[Contradiction]:
+    """Yield the values of the section that contradict the properties of its surrogate."""
+    if algorithm.delta is not None and not surrogate.takes_delta:
+        takers = " or ".join(name for name, one in SURROGATES.items() if one.takes_delta)
+        yield (
+            ("algorithm.delta", "algorithm.surrogate"),
+            f"algorithm.delta belongs to the {takers} surrogate; with algorithm.surrogate: "
+            f"{algorithm.surrogate} write delta: null",
+        )
+    if algorithm.importance_level == "sequence" and not surrogate.uses_ratio:
+        yield (
+            ("algorithm.importance_level", "algorithm.surrogate"),
+            f"algorithm.importance_level: sequence has no effect with algorithm.surrogate: "
+            f"{algorithm.surrogate}, which uses no ratio: write token",
+        )
+
+
+def engine_contradictions(recipe: GRPORecipe, properties: EngineProperties) -> Iterator[Contradiction]:
+    """Yield the values of the recipe that contradict the properties of its engine."""
+    engine = recipe.rollout.engine
+    if recipe.model.lora is not None and not properties.takes_adapters:
         yield (
             ("rollout.engine", "model.lora"),
-            "rollout.engine is vllm, which is sent whole weights and would not see the adapters of "
-            "model.lora: write engine: auto",
+            f"rollout.engine is {engine}, which is sent whole weights and would not see the adapters of "
+            f"model.lora: write engine: auto",
+        )
+    if recipe.rollout.one_step_off and not properties.background:
+        yield (
+            ("rollout.one_step_off", "rollout.engine"),
+            f"rollout.one_step_off samples while the update runs, but rollout.engine is {engine}, which can't "
+            f"work then: write engine: auto, or one_step_off: false",
         )
 
 
@@ -65,40 +102,23 @@ def _rollout(recipe: GRPORecipe) -> Iterator[Contradiction]:
             f"algorithm.num_minibatches is {algorithm.num_minibatches}, which does not divide "
             f"rollout.num_prompts ({rollout.num_prompts})",
         )
-    if rollout.repetition_penalty != 1.0:
-        yield (
-            ("rollout.repetition_penalty",),
-            f"rollout.repetition_penalty is {rollout.repetition_penalty:g}; grpo trains the distribution "
-            f"that it samples, and a repetition "
-            "penalty depends on the text so far, which the trained distribution can't follow: write 1, or "
-            "use a repetition reward",
-        )
     yield from _one_step_off(recipe)
-    needs_group = algorithm.baseline in GROUP_BASELINES or algorithm.scale == "group"
-    if rollout.num_generations < 2 and needs_group:
-        key, value = (
-            ("baseline", algorithm.baseline)
-            if algorithm.baseline in GROUP_BASELINES
-            else ("scale", algorithm.scale)
-        )
-        yield (
-            ("rollout.num_generations", f"algorithm.{key}"),
-            f"rollout.num_generations is 1, but algorithm.{key}: {value} compares the completions of a "
-            f"group: write 2 or more",
-        )
+    if rollout.num_generations < 2 and algorithm.advantage is None:
+        for key, value, table in (
+            ("baseline", algorithm.baseline, BASELINES),
+            ("scale", algorithm.scale, SCALES),
+        ):
+            if table[value].needs_group:
+                yield (
+                    ("rollout.num_generations", f"algorithm.{key}"),
+                    f"rollout.num_generations is 1, but algorithm.{key}: {value} compares the completions of a "
+                    f"group: write 2 or more",
+                )
+                return
 
 
 def _one_step_off(recipe: GRPORecipe) -> Iterator[Contradiction]:
-    if not recipe.rollout.one_step_off:
-        return
-    if recipe.rollout.engine == "vllm":
-        yield (
-            ("rollout.one_step_off", "rollout.engine"),
-            "rollout.one_step_off samples while the update runs, but rollout.engine is vllm, which sleeps "
-            "or takes over weights then: "
-            "write engine: auto, or one_step_off: false",
-        )
-    if recipe.algorithm.importance_cap is None:
+    if recipe.rollout.one_step_off and recipe.algorithm.importance_cap is None:
         yield (
             ("rollout.one_step_off", "algorithm.importance_cap"),
             "rollout.one_step_off is true, but algorithm.importance_cap is null: in bfloat16, and with "
@@ -109,24 +129,12 @@ def _one_step_off(recipe: GRPORecipe) -> Iterator[Contradiction]:
 
 def _algorithm(recipe: GRPORecipe) -> Iterator[Contradiction]:
     algorithm = recipe.algorithm
-    if algorithm.delta is not None:
-        if algorithm.surrogate != "clip":
-            yield (
-                ("algorithm.delta", "algorithm.surrogate"),
-                f"algorithm.delta belongs to the clip surrogate; with algorithm.surrogate: "
-                f"{algorithm.surrogate} write delta: null",
-            )
-        elif algorithm.delta <= 1 + algorithm.epsilon_high:
-            yield (
-                ("algorithm.delta", "algorithm.epsilon_high"),
-                f"algorithm.delta is {algorithm.delta:g}; it must be above 1 + algorithm.epsilon_high = "
-                f"{1 + algorithm.epsilon_high:g}",
-            )
-    if algorithm.importance_level == "sequence" and algorithm.surrogate == "online_rft":
+    takes_delta = algorithm.surrogate not in SURROGATES or SURROGATES[algorithm.surrogate].takes_delta
+    if algorithm.delta is not None and takes_delta and algorithm.delta <= 1 + algorithm.epsilon_high:
         yield (
-            ("algorithm.importance_level", "algorithm.surrogate"),
-            "algorithm.importance_level: sequence has no effect with algorithm.surrogate: online_rft, which "
-            "uses no ratio: write token",
+            ("algorithm.delta", "algorithm.epsilon_high"),
+            f"algorithm.delta is {algorithm.delta:g}; it must be above 1 + algorithm.epsilon_high = "
+            f"{1 + algorithm.epsilon_high:g}",
         )
     if algorithm.kl_bias_correction and algorithm.beta == 0:
         yield (
@@ -134,10 +142,10 @@ def _algorithm(recipe: GRPORecipe) -> Iterator[Contradiction]:
             "algorithm.kl_bias_correction is set, but algorithm.beta is 0, so there is no KL term: set "
             "beta, or write false",
         )
-    if algorithm.baseline == "reinforce_plus_plus" and algorithm.scale != "batch":
+    whitens = BASELINES[algorithm.baseline].whitens and algorithm.advantage is None
+    if whitens and not SCALES[algorithm.scale].of_batch:
         yield (
             ("algorithm.scale", "algorithm.baseline"),
-            f"algorithm.scale is {algorithm.scale}, but algorithm.baseline: reinforce_plus_plus divides by "
-            f"the batch's standard deviation: "
-            "write scale: batch",
+            f"algorithm.scale is {algorithm.scale}, but algorithm.baseline: {algorithm.baseline} divides by "
+            f"the batch's standard deviation: write scale: batch",
         )

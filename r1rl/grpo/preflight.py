@@ -12,10 +12,12 @@ from pathlib import Path
 
 from r1rl.data import column_names
 from r1rl.errors import RecipeError, RewardError, UserError
+from r1rl.grpo.components import Components, find_components
 from r1rl.grpo.recipe import GRPORecipe
+from r1rl.objective.kl import KL_ESTIMATORS
 from r1rl.preflight.answers import GoldDefect, audit_gold, gold_warnings
 from r1rl.preflight.problems import read_held_out, read_section
-from r1rl.preflight.settings import check_model_folder, check_template, check_trackers, check_vllm
+from r1rl.preflight.settings import check_model_folder, check_template, check_trackers
 from r1rl.rewards import RewardSet
 from r1rl.runs.run_directory import check_writable
 from r1rl.types import Problem
@@ -31,6 +33,7 @@ class Preflight:
     evaluation_problems: list[Problem]
     """The held-out problems, at most `evaluation.num_problems`; empty without `evaluation.data`."""
     rewards: RewardSet
+    components: Components
     notes: list[str] = field(default_factory=list)
     """Sentences about what was assumed."""
     warnings: list[str] = field(default_factory=list)
@@ -45,6 +48,7 @@ def preflight(recipe: GRPORecipe, recipe_path: Path) -> Preflight:
     Raises a UserError with the file, the key and the remedy at the first thing that can't work.
     """
     check_settings(recipe)
+    components = find_components(recipe, recipe_path.parent)
     loaded = read_section(recipe.data, recipe.seed, "data")
     held_out = read_held_out(recipe.evaluation)
     rewards = _resolve_rewards(recipe, recipe_path.parent, loaded.problems, held_out.problems)
@@ -61,7 +65,7 @@ def preflight(recipe: GRPORecipe, recipe_path: Path) -> Preflight:
         *gold_warnings(defects),
     ]
     notes = [*loaded.notes, *held_out.notes]
-    return Preflight(loaded.problems, held_out.problems, rewards, notes, warnings, defects)
+    return Preflight(loaded.problems, held_out.problems, rewards, components, notes, warnings, defects)
 
 
 def check_settings(recipe: GRPORecipe) -> None:
@@ -72,8 +76,6 @@ def check_settings(recipe: GRPORecipe) -> None:
     check_model_folder(recipe.model.path)
     check_trackers(recipe.logging)
     check_template(recipe.prompt.template)
-    if recipe.rollout.engine == "vllm":
-        check_vllm()
     if recipe.model.lora is not None and importlib.util.find_spec("peft") is None:
         raise RecipeError(
             "model.lora trains adapters through peft, which is not installed: pip install 'r1rl[peft]', or "
@@ -140,11 +142,11 @@ def _suspicions(recipe: GRPORecipe, problems: list[Problem], held_out: list[Prob
         )
     if (
         recipe.algorithm.beta != 0
-        and recipe.algorithm.kl_estimator == "k1"
+        and not KL_ESTIMATORS[recipe.algorithm.kl_estimator].pulls
         and not recipe.algorithm.kl_bias_correction
     ):
         warnings.append(
-            "algorithm.kl_estimator: k1 has an expected gradient of zero as a term of the loss, so beta has "
+            f"algorithm.kl_estimator: {recipe.algorithm.kl_estimator} has an expected gradient of zero as a term of the loss, so beta has "
             "no effect on average: "
             "write kl_bias_correction: true, or k2 or k3."
         )

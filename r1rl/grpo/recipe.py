@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from r1rl.config.fields import option, required, section
 from r1rl.config.intervals import COUNT, NOT_NEGATIVE
 from r1rl.config.schema import (
-    AlgorithmConfig,
     CheckpointConfig,
     DataConfig,
     EvaluationConfig,
@@ -19,6 +18,7 @@ from r1rl.config.schema import (
     RolloutConfig,
     UpdateConfig,
 )
+from r1rl.objective.config import AlgorithmConfig
 
 
 @dataclass(kw_only=True, slots=True)

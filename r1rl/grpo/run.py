@@ -35,9 +35,8 @@ def run(recipe: GRPORecipe, recipe_path: Path, resume: str | None = None) -> Non
     checked = preflight(recipe, recipe_path)
     recipe = replace(recipe, model=replace(recipe.model, path=models.pinned(recipe.model.path)))
     try:
-        accelerator = make_accelerator(
-            recipe.model, recipe.logging, recipe.output_dir, beside_vllm=recipe.rollout.engine == "vllm"
-        )
+        growing = checked.components.engine.properties.growing_segments
+        accelerator = make_accelerator(recipe.model, recipe.logging, recipe.output_dir, growing)
         check_processes(recipe, accelerator.num_processes, is_sharded(accelerator))
         check_rows(recipe, accelerator.device.type)
         recipe, decided = settle_checkpointing(recipe, accelerator)

@@ -21,6 +21,7 @@ from r1rl.grpo.recipe import GRPORecipe
 from r1rl.grpo.rollouts import Rollouts
 from r1rl.grpo.update import PolicyUpdate
 from r1rl.monitor.progress import ProgressDisplay
+from r1rl.objective.advantages import Estimator
 from r1rl.objective.sampling import Sampling
 from r1rl.policy.adapters import BasePolicy, adapt
 from r1rl.policy.compilation import compile_policy, fuse_logprobs, wants_compiling
@@ -29,8 +30,8 @@ from r1rl.policy.layout import agreed_layout, choose_layout
 from r1rl.policy.loading import load_policy, load_tokenizer
 from r1rl.policy.logprobs import PolicyForward
 from r1rl.rewards import RewardSet
-from r1rl.rollout import RolloutEngine
-from r1rl.rollout.setup import make_engine, make_sampling
+from r1rl.rollout import EngineSetup, RolloutEngine, make_engine
+from r1rl.rollout.setup import make_sampling
 from r1rl.text.prompts import PromptTemplate
 from r1rl.types import Prompt
 
@@ -53,6 +54,8 @@ class GRPOParts:
     dropped_prompts: int
     order: PromptOrder
     rewards: RewardSet
+    estimator: Estimator | None
+    """The advantage estimator of the user's own; None: the recipe's baseline and scale."""
     rollouts: Rollouts
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LambdaLR
@@ -86,9 +89,10 @@ def build_parts(
     layout = agreed_layout(accelerator, choose_layout(model, recipe.update, dtype))
     if layout.reason:
         display.message(layout.reason)
-    engine = make_engine(recipe.rollout, model, tokenizer, accelerator, dtype)
-    # vLLM's arithmetic is not the trainer's, in any precision.
-    sampler_is_exact = dtype is torch.float32 and recipe.rollout.engine != "vllm"
+    engine = make_engine(
+        checked.components.engine, EngineSetup.of_run(recipe.rollout, model, tokenizer, accelerator, dtype)
+    )
+    sampler_is_exact = dtype is torch.float32 and engine.properties.exact
     checkpointing = bool(recipe.model.gradient_checkpointing)
     wanted = wants_compiling(recipe.update.compile, accelerator.device, dtype, checkpointing)
     for reason in (compile_policy(forward, layout, dtype) if wanted else "", fuse_logprobs(forward, dtype)):
@@ -116,6 +120,7 @@ def build_parts(
         dropped_prompts=dropped,
         order=order,
         rewards=checked.rewards,
+        estimator=checked.components.estimator,
         rollouts=kind(recipe, accelerator, order, prompts, collector, display.phase),
         optimizer=optimizer,
         schedule=schedule,
@@ -129,6 +134,7 @@ def build_parts(
             optimizer,
             schedule,
             sampler_is_exact,
+            checked.components.surrogate,
         ),
     )
 

@@ -97,6 +97,5 @@ class GRPOTrainer:
                 f"rewards: none applied to any completion of the first step, so there is nothing to learn. "
                 f"{' '.join(raised)}"
             )
-        return group_advantages(rewards_PG, self.recipe.algorithm)[
-            accelerator.process_index :: accelerator.num_processes
-        ]
+        advantages_PG = group_advantages(rewards_PG, self.recipe.algorithm, self.parts.estimator)
+        return advantages_PG[accelerator.process_index :: accelerator.num_processes]

@@ -34,6 +34,7 @@ from r1rl.monitor import metric_names as names
 from r1rl.objective.aggregation import count_trained, loss_weights, sequences_needed, trained_sequences
 from r1rl.objective.loss_metrics import LossMetrics
 from r1rl.objective.losses import policy_loss
+from r1rl.objective.surrogates import SURROGATES, Surrogate
 from r1rl.policy.batching import MicroBatch, TrainBatch, collect_token_values, loss_inputs, move
 from r1rl.policy.layout import packed_attention_in
 from r1rl.policy.logprobs import EntropyMode
@@ -67,9 +68,11 @@ class PolicyUpdate:
         optimizer: torch.optim.Optimizer,
         schedule: torch.optim.lr_scheduler.LRScheduler,
         sampler_is_exact: bool,
+        surrogate: Surrogate | None = None,
     ) -> None:
         """`models`: those inside policy and reference. `sampler_is_exact`: the rollout engine computes the
-        same logprobs as the trainer, so they can stand for the old ones.
+        same logprobs as the trainer, so they can stand for the old ones. `surrogate`: the recipe's; None: the
+        built-in one that the recipe names.
         """
         self.recipe = recipe
         self.accelerator = accelerator
@@ -80,6 +83,7 @@ class PolicyUpdate:
         self.optimizer = optimizer
         self.schedule = schedule
         self.sampler_is_exact = sampler_is_exact
+        self.surrogate = surrogate or SURROGATES[recipe.algorithm.surrogate]
         self.entropy: EntropyMode = "gradient" if recipe.algorithm.entropy_coefficient != 0.0 else "value"
 
     def run(
@@ -93,9 +97,9 @@ class PolicyUpdate:
 
     def _run(self, batch: TrainBatch, progress: Callable[[int, int], None]) -> dict[str, float]:
         algorithm = self.recipe.algorithm
-        batch, rows_of = share_out(self.accelerator, batch, algorithm, self.layout)
+        batch, rows_of = share_out(self.accelerator, batch, algorithm, self.layout, self.surrogate)
         trained_B = trained_sequences(batch.lengths_B, batch.truncated_B, algorithm)
-        needed_B = sequences_needed(batch.advantages_B, trained_B, algorithm)
+        needed_B = sequences_needed(batch.advantages_B, trained_B, algorithm, self.surrogate)
         minibatches = self._minibatches(batch, rows_of, trained_B, needed_B)
         batch = self._with_fixed_logprobs(batch, needed_B)
         parts: list[LossMetrics] = []
@@ -158,7 +162,9 @@ class PolicyUpdate:
             with exchange_gradients(self.accelerator, self.policy, last=done == minibatch.passes):
                 inputs = move(loss_inputs(batch, micro_batch, weights_B), self.accelerator.device)
                 logprobs_N, entropy_N = self._forward(self.policy, micro_batch, self.entropy)
-                loss, metrics = policy_loss(logprobs_N, entropy_N, inputs, self.recipe.algorithm)
+                loss, metrics = policy_loss(
+                    logprobs_N, entropy_N, inputs, self.recipe.algorithm, self.surrogate
+                )
                 # Wrappers average the gradients of the processes; the weights are those of a sum.
                 self.accelerator.backward(loss * self.accelerator.num_processes)
             parts.append(metrics)
@@ -186,7 +192,7 @@ class PolicyUpdate:
         """
         algorithm = self.recipe.algorithm
         several_steps = algorithm.num_iterations * algorithm.num_minibatches > 1
-        ratio_corrects = self.sampler_is_exact and not (batch.lagged and algorithm.surrogate == "online_rft")
+        ratio_corrects = self.sampler_is_exact and not (batch.lagged and not self.surrogate.uses_ratio)
         if ratio_corrects and (several_steps or batch.lagged):
             batch = replace(batch, old_logprobs_K=batch.sampler_logprobs_K)
         elif several_steps:

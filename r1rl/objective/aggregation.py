@@ -26,43 +26,107 @@ Deviations from the papers:
 - `mask_truncated` removes the tokens of a truncated completion from N; in grpo and dr_grpo the sequence still
   counts in B (TRL).
 
+Nothing here imports torch at run time, as in `r1rl.objective.surrogates`.
 Legend: B sequences of a minibatch on this process.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from r1rl.config.schema import AlgorithmConfig
+from r1rl.objective.surrogates import SURROGATES, Surrogate
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from r1rl.objective.config import AlgorithmConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The counts, over all processes, that the weights are made of."""
+
+    sequences: float
+    """B, the sequences of the minibatch."""
+    tokens: float
+    """N, its trained tokens."""
+    rollout_sequences: float
+    """S, the sequences of the rollout."""
+    rollout_tokens: float
+    """N_rollout, its trained tokens."""
+    max_completion_length: int
+    """The length limit, in tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aggregation:
+    """A way in which tokens add up to the loss."""
+
+    function: Callable[[Tensor, Counts], Tensor]
+    """The weights w_b [B] of trained sequences, from their lengths in tokens [B] (float64) and the counts."""
+    help: str
+
+
+def grpo(lengths_B: Tensor, counts: Counts) -> Tensor:
+    """Return 1 / (B |o_b|): the mean over a sequence's tokens, then over sequences (DeepSeekMath, equation 3)."""
+    return 1.0 / (counts.sequences * lengths_B.clamp(min=1.0))
+
+
+def dr_grpo(lengths_B: Tensor, counts: Counts) -> Tensor:
+    """Return 1 / (B max_completion_length) (Dr. GRPO 2503.20783)."""
+    return lengths_B.new_full(lengths_B.shape, 1.0 / (counts.sequences * counts.max_completion_length))
+
+
+def dapo(lengths_B: Tensor, counts: Counts) -> Tensor:
+    """Return S / (B N_rollout): the mean over the tokens of the rollout (DAPO 2503.14476, equation 8)."""
+    weight = counts.rollout_sequences / (counts.sequences * max(counts.rollout_tokens, 1.0))
+    return lengths_B.new_full(lengths_B.shape, weight)
+
+
+def bnpo(lengths_B: Tensor, counts: Counts) -> Tensor:
+    """Return 1 / N: the mean over the tokens of the minibatch (TRL's bnpo, see the module's docstring)."""
+    return lengths_B.new_full(lengths_B.shape, 1.0 / max(counts.tokens, 1.0))
+
+
+AGGREGATIONS = {
+    "grpo": Aggregation(function=grpo, help="mean over tokens, then sequences"),
+    "dr_grpo": Aggregation(function=dr_grpo, help="sum over a constant"),
+    "dapo": Aggregation(function=dapo, help="mean over all tokens of the batch"),
+    "bnpo": Aggregation(function=bnpo, help="over those of the minibatch"),
+}
+"""The aggregations by the name that a recipe gives them."""
 
 
 def trained_sequences(lengths_B: Tensor, truncated_B: Tensor, config: AlgorithmConfig) -> Tensor:
-    """Bool [B]: sequences whose completion tokens are in the loss. `lengths_B` counts completion tokens, the
-    EOS token included.
+    """Return bool [B]: the sequences whose completion tokens are in the loss. `lengths_B` counts completion
+    tokens, the EOS token included.
     """
     has_tokens_B = lengths_B > 0
     return has_tokens_B & ~truncated_B if config.mask_truncated else has_tokens_B
 
 
-def sequences_needed(advantages_B: Tensor, trained_B: Tensor, config: AlgorithmConfig) -> Tensor:
-    """Bool [B]: sequences that can change the gradient; leaving the others out of forward and backward
-    changes nothing.
+def sequences_needed(
+    advantages_B: Tensor, trained_B: Tensor, config: AlgorithmConfig, surrogate: Surrogate | None = None
+) -> Tensor:
+    """Return bool [B]: the sequences that can change the gradient; leaving the others out of forward and
+    backward changes nothing.
 
-    The surrogates are multiples of the advantage (online_rft: of whether it is positive). Only a KL term or
-    an entropy bonus asks for the sequences whose advantage is zero.
+    The surrogate says by the advantages which sequences it has a gradient for; only a KL term or an entropy
+    bonus asks for the others. `surrogate`: the recipe's; None: the built-in one that `config` names.
     """
     if config.beta != 0.0 or config.entropy_coefficient != 0.0:
         return trained_B
-    matters_B = advantages_B > 0 if config.surrogate == "online_rft" else advantages_B != 0
-    return trained_B & matters_B
+    return trained_B & (surrogate or SURROGATES[config.surrogate]).has_gradient(advantages_B)
 
 
 def count_trained(lengths_B: Tensor, trained_B: Tensor) -> Tensor:
-    """[sequences, trained tokens] as float64 [2] on the CPU: exact, and summable over minibatches and
+    """Return [sequences, trained tokens] as float64 [2] on the CPU: exact, and summable over minibatches and
     processes.
     """
-    return torch.tensor([lengths_B.numel(), int(lengths_B[trained_B].sum())], dtype=torch.float64)
+    counts = [lengths_B.numel(), int(lengths_B[trained_B].sum())]
+    return lengths_B.new_tensor(counts, device="cpu").double()
 
 
 def loss_weights(
@@ -73,20 +137,13 @@ def loss_weights(
     config: AlgorithmConfig,
     max_completion_length: int,
 ) -> Tensor:
-    """w_b as float64 [B]: the weight of each token of sequence b; 0 where the sequence is not trained.
+    """Return w_b as float64 [B]: the weight of each token of sequence b; 0 where the sequence is not trained.
 
     Both counts are `count_trained` summed over all processes, of this minibatch and of the whole rollout, the
     sequences that are not forwarded included.
     """
     sequences, tokens = minibatch_counts.tolist()
     rollout_sequences, rollout_tokens = rollout_counts.tolist()
-    lengths_B = lengths_B.double()
-    if config.aggregation == "grpo":
-        weights_B = 1.0 / (sequences * lengths_B.clamp(min=1.0))
-    elif config.aggregation == "dr_grpo":
-        weights_B = torch.full_like(lengths_B, 1.0 / (sequences * max_completion_length))
-    elif config.aggregation == "dapo":
-        weights_B = torch.full_like(lengths_B, rollout_sequences / (sequences * max(rollout_tokens, 1.0)))
-    else:
-        weights_B = torch.full_like(lengths_B, 1.0 / max(tokens, 1.0))
+    counts = Counts(sequences, tokens, rollout_sequences, rollout_tokens, max_completion_length)
+    weights_B = AGGREGATIONS[config.aggregation].function(lengths_B.double(), counts)
     return weights_B.masked_fill(~trained_B, 0.0)

@@ -17,25 +17,55 @@ With `kl_bias_correction` the estimate is multiplied by q / q_old, the ratio to 
 (DeepSeek-V3.2 2512.02556, its unbiased KL estimate). Then k1 and k3 have the value and the gradient of KL(q
 || p) for every q, on and off policy; k2 has the gradient of its biased value.
 
-Deviations from the papers: none. Legend: N completion tokens.
+Deviations from the papers: none. Nothing here imports torch at run time, as in `r1rl.objective.surrogates`.
+Legend: N completion tokens.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def kl_estimate(
-    logprobs_N: Tensor, reference_logprobs_N: Tensor, estimator: Literal["k1", "k2", "k3"]
-) -> Tensor:
-    """The estimate in nats at each token [N]; gradients flow through `logprobs_N` only."""
-    difference_N = logprobs_N - reference_logprobs_N.detach()
-    if estimator == "k1":
-        return difference_N
-    if estimator == "k2":
-        return 0.5 * difference_N.square()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KLEstimator:
+    """An estimator and its properties."""
+
+    function: Callable[[Tensor], Tensor]
+    """The estimate at each token, in nats, from d = log q - log p [N]."""
+    help: str
+    pulls: bool = True
+    """Its expected gradient, as a term of the loss, is not zero."""
+
+
+def k1(difference_N: Tensor) -> Tensor:
+    """Return d."""
+    return difference_N
+
+
+def k2(difference_N: Tensor) -> Tensor:
+    """Return d^2 / 2."""
+    return 0.5 * difference_N.square()
+
+
+def k3(difference_N: Tensor) -> Tensor:
+    """Return exp(-d) - 1 + d (DeepSeekMath 2402.03300, equation 4)."""
     # expm1 keeps the digits that exp(-d) - 1 would lose near d = 0, where the policy spends its time.
-    return torch.expm1(-difference_N) + difference_N
+    return (-difference_N).expm1() + difference_N
+
+
+KL_ESTIMATORS = {
+    "k1": KLEstimator(function=k1, help="log ratio", pulls=False),
+    "k2": KLEstimator(function=k2, help="half its square"),
+    "k3": KLEstimator(function=k3, help="unbiased and non-negative (Schulman)"),
+}
+"""The estimators by the name that a recipe gives them."""
+
+
+def kl_estimate(logprobs_N: Tensor, reference_logprobs_N: Tensor, estimator: str) -> Tensor:
+    """Return the estimate in nats at each token [N]; gradients flow through `logprobs_N` only."""
+    return KL_ESTIMATORS[estimator].function(logprobs_N - reference_logprobs_N.detach())

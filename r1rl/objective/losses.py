@@ -3,11 +3,7 @@ r"""The policy loss of one token: surrogate, importance correction, KL term and 
     l_t = - c_t s_t + beta KL_t - entropy_coefficient H_t          loss = sum_t w_t l_t   (r1rl.objective.aggregation has the weights)
     rho_t = pi(o_t) / pi_old(o_t)                                  A the advantage of the token's sequence
 
-surrogate s_t
-    clip        min(min(rho, delta) A, clip(rho, 1 - epsilon_low, 1 + epsilon_high) A)     PPO 1707.06347, equation 7; GRPO
-                2402.03300, equation 3; epsilon_high apart: DAPO 2503.14476; delta: INTELLECT-2 2505.07291
-    cispo       sg[clip(rho, 1 - epsilon_low, 1 + epsilon_high)] A log pi                  MiniMax-M1 2506.13585, section 3.1
-    online_rft  1[A > 0] log pi                                                            DeepSeekMath 2402.03300, appendix A.1
+s_t     the surrogate, r1rl.objective.surrogates
 ratio rho
     token       as above
     sequence    exp(1/|o| sum_t log rho_t), the same for all tokens of a sequence; its gradient flows through all of
@@ -21,9 +17,6 @@ sg is "no gradient". Without old logprobs the policy is the one that sampled: rh
 log pi.
 
 Deviations from the papers:
-- online_rft trains the completions with a positive advantage: those above the group's mean. With `baseline:
-  none, scale: none` and a reward of 0 or 1 these are the right ones, the paper's indicator.
-- cispo: MiniMax-M1 uses no lower bound in practice: `epsilon_low: 1`.
 - KL term and entropy bonus have the weights w_t of the surrogate. GSPO leaves the KL term out; it is per
   token here.
 - `kl_bias_correction` uses the ratio of the token, also with ratios of the sequence: only that makes it
@@ -40,15 +33,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from r1rl.config.schema import AlgorithmConfig
 from r1rl.monitor import metric_names as names
+from r1rl.objective.config import AlgorithmConfig
 from r1rl.objective.kl import kl_estimate
 from r1rl.objective.loss_metrics import LossMetrics
+from r1rl.objective.surrogates import SURROGATES, Surrogate
 
 
 @dataclass(frozen=True, slots=True)
 class LossInputs:
-    """What the loss must know about the completion tokens of a micro-batch, besides the policy's logprobs."""
+    """The completion tokens of a micro-batch as the loss sees them, without the policy's logprobs."""
 
     sequence_N: Tensor
     """Row 0 .. R-1 of each token; the tokens of a row are adjacent and the rows in order."""
@@ -68,14 +62,19 @@ class LossInputs:
 
 
 def policy_loss(
-    logprobs_N: Tensor, entropy_N: Tensor | None, inputs: LossInputs, config: AlgorithmConfig
+    logprobs_N: Tensor,
+    entropy_N: Tensor | None,
+    inputs: LossInputs,
+    config: AlgorithmConfig,
+    surrogate: Surrogate | None = None,
 ) -> tuple[Tensor, LossMetrics]:
-    """This micro-batch's part of the loss (a scalar with gradient) and its detached metrics; nothing waits
-    for the device.
+    """Return this micro-batch's part of the loss (a scalar with gradient) and its detached metrics; nothing
+    waits for the device.
 
     `entropy_N` is needed when `config.entropy_coefficient` is not 0 and shows in the metrics whenever it is
-    given.
+    given. `surrogate`: the recipe's; None: the built-in one that `config` names.
     """
+    surrogate = surrogate or SURROGATES[config.surrogate]
     advantages_N = inputs.advantages_R.to(logprobs_N.dtype)[inputs.sequence_N]
     weights_N = inputs.weights_R.to(logprobs_N.dtype)[inputs.sequence_N]
     own_N, trained_N = logprobs_N.detach(), weights_N > 0
@@ -86,7 +85,9 @@ def policy_loss(
 
     log_ratio_N = logprobs_N - old_N
     ratio_N = importance_ratio(log_ratio_N, inputs, config)
-    loss_N = -surrogate(logprobs_N, ratio_N, advantages_N, config, metrics)
+    if surrogate.uses_ratio:
+        metrics.extremes("ratio", ratio_N)
+    loss_N = -surrogate.function(logprobs_N, ratio_N, advantages_N, config, metrics)
     if inputs.sampler_logprobs_N is not None:
         sampler_N = _where_trained(trained_N, inputs.sampler_logprobs_N, own_N)
         correction_N = sampler_correction(old_N, sampler_N, config.importance_cap, metrics)
@@ -108,14 +109,14 @@ def policy_loss(
 
 
 def _where_trained(trained_N: Tensor, values_N: Tensor, own_N: Tensor) -> Tensor:
-    """The values, replaced by the policy's own where a token is not trained: 0 times NaN would spoil the
+    """Return the values, replaced by the policy's own where a token is not trained: 0 times NaN would spoil the
     gradient.
     """
     return torch.where(trained_N, values_N.to(own_N.dtype), own_N)
 
 
 def importance_ratio(log_ratio_N: Tensor, inputs: LossInputs, config: AlgorithmConfig) -> Tensor:
-    """rho at each token [N]: its own ratio, or the length-normalised ratio of its sequence."""
+    """Return rho at each token [N]: its own ratio, or the length-normalised ratio of its sequence."""
     if config.importance_level == "token":
         return log_ratio_N.exp()
     # Not index_add: its order of summation on a GPU is not fixed. `unsafe` skips a check of the lengths that
@@ -124,32 +125,10 @@ def importance_ratio(log_ratio_N: Tensor, inputs: LossInputs, config: AlgorithmC
     return (sum_R / inputs.lengths_R.clamp(min=1)).exp()[inputs.sequence_N]
 
 
-def surrogate(
-    logprobs_N: Tensor, ratio_N: Tensor, advantages_N: Tensor, config: AlgorithmConfig, metrics: LossMetrics
-) -> Tensor:
-    """s_t [N], to be maximised. Clip fractions count tokens whose gradient the bound removes (clip) or limits
-    (cispo).
-    """
-    if config.surrogate == "online_rft":
-        return (advantages_N > 0).to(logprobs_N.dtype) * logprobs_N
-    metrics.extremes("ratio", ratio_N)
-    lowest, highest = 1.0 - config.epsilon_low, 1.0 + config.epsilon_high
-    clipped_N = ratio_N.clamp(lowest, highest)
-    too_low_N, too_high_N = ratio_N.detach() < lowest, ratio_N.detach() > highest
-    if config.surrogate == "cispo":
-        metrics.mean(names.CLIP_RATIO_LOW, too_low_N)
-        metrics.mean(names.CLIP_RATIO_HIGH, too_high_N)
-        return clipped_N.detach() * advantages_N * logprobs_N
-    metrics.mean(names.CLIP_RATIO_LOW, too_low_N & (advantages_N < 0))
-    metrics.mean(names.CLIP_RATIO_HIGH, too_high_N & (advantages_N > 0))
-    bounded_N = ratio_N if config.delta is None else ratio_N.clamp(max=config.delta)
-    return torch.minimum(bounded_N * advantages_N, clipped_N * advantages_N)
-
-
 def sampler_correction(
     old_logprobs_N: Tensor, sampler_logprobs_N: Tensor, cap: float | None, metrics: LossMetrics
 ) -> Tensor | None:
-    """c_t [N] without gradient, or None when `cap` is None; the difference to the sampler is measured in
+    """Return c_t [N] without gradient, or None when `cap` is None; the difference to the sampler is measured in
     either case.
     """
     difference_N = old_logprobs_N.detach() - sampler_logprobs_N

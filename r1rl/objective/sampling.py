@@ -20,7 +20,6 @@ class DrawSettings(Protocol):
     top_p: float
     top_k: int
     min_p: float
-    repetition_penalty: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +42,18 @@ class Sampling:
         max_completion_length: int,
         eos_token_ids: Sequence[int],
         stop: Sequence[str],
+        repetition_penalty: float = 1.0,
     ) -> Sampling:
-        """As a section of a recipe says, for a model with these EOS ids."""
+        """Return the parameters as a section of a recipe says, for a model with these EOS ids. Not every section
+        has a repetition penalty: what is sampled with one can't be trained as it was sampled.
+        """
         return cls(
             max_completion_length=max_completion_length,
             temperature=drawn.temperature,
             top_p=drawn.top_p,
             top_k=drawn.top_k,
             min_p=drawn.min_p,
-            repetition_penalty=drawn.repetition_penalty,
+            repetition_penalty=repetition_penalty,
             eos_token_ids=tuple(eos_token_ids),
             stop=tuple(stop),
         )

@@ -105,21 +105,17 @@ def recipe_inputs(command: str, recipe: Any, recipe_path: Path, hashes: Hashes) 
         values[key] = value
         file = _file_behind(key, value, kind, recipe_path.parent)
         if file is not None:
-            prefix = f"{file.name}:{value.rpartition(':')[2]} " if _is_reward(key, value) else ""
+            prefix = f"{file.name}:{value.rpartition(':')[2]} " if kind == "code" else ""
             values[key] = prefix + hashes.of(file)
             files[key] = str(file)
     return Inputs(values, files)
-
-
-def _is_reward(key: str, value: Any) -> bool:
-    return key.rpartition(".")[2] == "function" and isinstance(value, str)
 
 
 def _file_behind(key: str, value: Any, kind: str | None, base_dir: Path) -> Path | None:
     """The file or folder that a value names, None if it names none."""
     if not isinstance(value, str) or not value or "\n" in value:
         return None
-    if _is_reward(key, value):
+    if kind == "code":
         place = value.rpartition(":")[0]
         return _existing(place, base_dir) if place.endswith(".py") else None
     if kind == "any":

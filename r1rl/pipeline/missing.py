@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from r1rl.config.load import DATA_SUFFIXES
+from r1rl.config.plugins import Wanted, load_code
 from r1rl.config.schema import PromptConfig
 from r1rl.config.walk import walk
 from r1rl.errors import RecipeError, UserError
@@ -35,6 +36,8 @@ def check_files(recipe: Any, stage: Stage, stages: Sequence[Stage]) -> None:
                 _refuse_lost_path(key, value, kind)
             if key.rpartition(".")[2] == "function":
                 load_reward(value, stage.recipe_path.parent)
+            elif kind == "code" and isinstance(value, str) and ":" in value:
+                load_code(value, stage.recipe_path.parent, Wanted(key, lambda found: found is not None))
         for section in (getattr(recipe, name, None) for name in type(recipe).__dataclass_fields__):
             if isinstance(section, PromptConfig) and section.template != CHAT:
                 template_text(section.template)

@@ -58,15 +58,6 @@ def check_template(template: str) -> None:
         template_text(template)
 
 
-def check_vllm() -> None:
-    """Refuse the engine vllm where its package is not installed."""
-    if importlib.util.find_spec("vllm") is None:
-        raise RecipeError(
-            "rollout.engine is vllm, which is not installed: pip install 'r1rl[vllm]', or write engine: "
-            "auto, which needs no other package."
-        )
-
-
 def check_trackers(logging: LoggingConfig) -> None:
     """Refuse trackers that are not installed."""
     for tracker in logging.trackers:

@@ -23,7 +23,7 @@ from r1rl.objective.sampling import Sampling
 from r1rl.pretrain.recipe import PretrainRecipe
 from r1rl.problems.habits import HABITS, LANGUAGES
 from r1rl.rewards import RewardSet
-from r1rl.rollout import build_engine
+from r1rl.rollout import EngineSetup, make_engine
 from r1rl.scoring.estimators import pass_at_k
 from r1rl.seeds import derive_seed
 from r1rl.text.prompts import PromptTemplate
@@ -115,7 +115,7 @@ def measure_habits(
     room = recipe.sequence_length - max(len(prompt.token_ids) for prompt in prompts)
     sampling = Sampling(max_completion_length=room, eos_token_ids=(int(tokenizer.eos_token_id),))
     seeds = [derive_seed(recipe.seed, "habits", prompt.problem.id) for prompt in prompts]
-    groups = build_engine("auto", model, tokenizer, dtype=torch.float32).generate(
+    groups = make_engine("auto", EngineSetup(model, tokenizer, dtype=torch.float32)).generate(
         [prompt.token_ids for prompt in prompts], recipe.measured_samples, sampling, seeds
     )
     by_prompt = {group.index: group.completions for group in groups}

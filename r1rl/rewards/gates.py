@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from r1rl.config.plugins import nearest
 from r1rl.errors import RewardError
-from r1rl.rewards.loader import nearest
 
 TOLERANCE = 1e-9
 

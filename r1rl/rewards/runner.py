@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
+from r1rl.config.plugins import nearest
 from r1rl.config.reward_names import OUTCOME_REWARDS, reward_names
 from r1rl.config.schema import RewardConfig
 from r1rl.data.columns import keeps
@@ -16,7 +17,7 @@ from r1rl.errors import RewardError
 from r1rl.rewards.call import Report, RewardCaller
 from r1rl.rewards.contract import PROBLEM_COLUMNS, RewardBatch, RewardResult
 from r1rl.rewards.gates import Condition, open_rows, order_by_dependency, parse_gate
-from r1rl.rewards.loader import LoadedReward, load_reward, nearest
+from r1rl.rewards.loader import LoadedReward, load_reward
 from r1rl.rewards.signature import match_signature
 from r1rl.types import Completion, Problem, Prompt
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
+from r1rl.config.plugins import nearest
 from r1rl.errors import RewardError
 from r1rl.rewards.contract import (
     BATCH_KEYWORDS,
@@ -16,7 +17,7 @@ from r1rl.rewards.contract import (
     PROBLEM_COLUMNS,
     ROW_KEYWORDS,
 )
-from r1rl.rewards.loader import LoadedReward, nearest
+from r1rl.rewards.loader import LoadedReward
 
 
 @dataclass(frozen=True, slots=True)

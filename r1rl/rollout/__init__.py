@@ -1,5 +1,5 @@
 """Sampling completions from the policy."""
 
-from r1rl.rollout.engine import RolloutEngine, build_engine
+from r1rl.rollout.engine import EngineSetup, RolloutEngine, make_engine
 
-__all__ = ["RolloutEngine", "build_engine"]
+__all__ = ["EngineSetup", "RolloutEngine", "make_engine"]

@@ -24,6 +24,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from r1rl.config.engines import IN_PROCESS
 from r1rl.objective.sampling import Sampling
 from r1rl.rollout.requests import GroupCollector, check_request
 from r1rl.rollout.sampler import sample, stream_key, uniforms
@@ -36,6 +37,7 @@ class ReferenceEngine:
     """See `RolloutEngine`."""
 
     name = "transformers"
+    properties = IN_PROCESS
 
     def __init__(
         self,

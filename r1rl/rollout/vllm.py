@@ -16,9 +16,11 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r1rl.compute.distributed import max_over_processes
+from r1rl.config.engines import VLLM
 from r1rl.config.schema import VLLMConfig
 from r1rl.errors import UserError
 from r1rl.objective.sampling import Sampling
+from r1rl.rollout.engine import ASKED_FOR, EngineSetup
 from r1rl.rollout.requests import GroupCollector, check_request
 from r1rl.rollout.stopping import Stopping, StoppingRules
 from r1rl.types import CompletionGroup, FinishReason
@@ -30,7 +32,8 @@ class VLLMEngine:
     """
 
     name = "vllm"
-    reason = "the recipe asks for it"
+    reason = ASKED_FOR
+    properties = VLLM
 
     def __init__(
         self,
@@ -134,6 +137,13 @@ class VLLMEngine:
         self.vllm.generation_kwargs = {"stop_token_ids": list(sampling.eos_token_ids), "ignore_eos": True}
         if sampling.stop:
             self.vllm.generation_kwargs |= {"stop": list(sampling.stop), "include_stop_str_in_output": True}
+
+
+def make_vllm(setup: EngineSetup) -> VLLMEngine:
+    """Return vLLM as the engine of a training run. Raises UserError if it doesn't start."""
+    if setup.accelerator is None or setup.vllm is None:
+        raise ValueError("vLLM is given the policy's weights by the processes of a training run")
+    return VLLMEngine(setup.model, setup.tokenizer, setup.accelerator, setup.vllm, setup.max_rows)
 
 
 def cut(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from r1rl.config.schema import PromptConfig, SamplingConfig
 from r1rl.errors import UserError
 from r1rl.objective.sampling import Sampling
-from r1rl.rollout import RolloutEngine, build_engine
+from r1rl.rollout import EngineSetup, RolloutEngine, make_engine
 from r1rl.sampling_jobs.loading import context_of, load_model, load_tokenizer, misfit
 from r1rl.sampling_jobs.targets import Target
 from r1rl.scoring.limits import find_cuts
@@ -34,7 +34,7 @@ class SamplingRecipe(Protocol):
 
     prompt: PromptConfig
     sampling: SamplingConfig
-    engine: Literal["auto", "native", "transformers"]
+    engine: str
     max_rows: int
 
 
@@ -115,8 +115,13 @@ class EngineSampler:
         """The recipe's sampling parameters, or greedy decoding."""
         if raw:
             return Sampling(max_completion_length, temperature=0.0, eos_token_ids=self.eos_token_ids)
+        drawn = self.recipe.sampling
         return Sampling.of(
-            self.recipe.sampling, max_completion_length, self.eos_token_ids, self.recipe.prompt.stop
+            drawn,
+            max_completion_length,
+            self.eos_token_ids,
+            self.recipe.prompt.stop,
+            drawn.repetition_penalty,
         )
 
     def describe(self) -> dict[str, Any]:
@@ -140,7 +145,7 @@ def load_engine_sampler(
     tokenizer = load_tokenizer(target)
     model = load_model(target, tokenizer, dtype)
     torch.nn.Module.to(model, device)
-    engine = build_engine(recipe.engine, model, tokenizer, recipe.max_rows, dtype)
+    engine = make_engine(recipe.engine, EngineSetup(model, tokenizer, recipe.max_rows, dtype))
     eos = resolve_eos_token_ids(recipe.prompt, tokenizer, model.generation_config)
     sampler = EngineSampler(engine, tokenizer, recipe, eos, dtype, context_of(model.config))
     return sampler, getattr(model.config, "_commit_hash", None)

@@ -58,6 +58,7 @@ class GradeConfig:
         "accuracy",
         "a built-in reward (accuracy, countdown, code_execution), a module or a file, as in rewards of r1rl "
         "grpo",
+        path="code",
     )
     arguments: dict[str, Any] = option({}, "keyword arguments for the function")
     right: float = option(1.0, "an answer is right if its reward is at least this", within=Interval())

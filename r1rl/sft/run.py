@@ -37,7 +37,7 @@ from r1rl.objective.sampling import Sampling
 from r1rl.policy.layout import agreed_layout, choose_layout
 from r1rl.policy.loading import load_policy, load_tokenizer
 from r1rl.rewards import RewardSet
-from r1rl.rollout import RolloutEngine, build_engine
+from r1rl.rollout import EngineSetup, RolloutEngine, make_engine
 from r1rl.runs.checkpoint import TrainingState
 from r1rl.runs.held_out_run import HeldOutRun
 from r1rl.runs.run_directory import RunDirectory
@@ -156,9 +156,9 @@ def build_parts(
     nn.Module.to(model, accelerator.device)
     # Before the trainer is made: it gives the model a forward pass of its own, which a copy for the rollout
     # would not have.
-    engine = build_engine(
-        recipe.evaluation.engine, model, tokenizer, recipe.evaluation.max_rows, dtype, is_sharded(accelerator)
-    )
+    evaluation = recipe.evaluation
+    setup = EngineSetup(model, tokenizer, evaluation.max_rows, dtype, own_copy=is_sharded(accelerator))
+    engine = make_engine(evaluation.engine, setup)
     layout = None
     if recipe.packing:
         layout = agreed_layout(accelerator, choose_layout(model, UpdateConfig(share_prompts=False), dtype))
@@ -174,7 +174,11 @@ def build_parts(
         policy=policy,
         engine=engine,
         sampling=Sampling.of(
-            recipe.evaluation.sampling, recipe.evaluation.max_completion_length, ending, recipe.prompt.stop
+            evaluation.sampling,
+            evaluation.max_completion_length,
+            ending,
+            recipe.prompt.stop,
+            evaluation.sampling.repetition_penalty,
         ),
         evaluation_prompts=prompts,
         rewards=rewards,

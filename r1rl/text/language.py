@@ -11,8 +11,6 @@ or an ending speaks for the languages that have it, and changing the language co
 words, so that a loan word or a name does not count as a change. Languages: see LANGUAGES.
 """
 
-# ruff: noqa: RUF001 (other scripts and typography are the matter of this file)
-
 from __future__ import annotations
 
 import re

@@ -7,8 +7,6 @@ again", ...) report. Words that also occur in plain solutions ("however", "try",
 do the same words in another sense ("a check for $50", "she waits for 3 hours").
 """
 
-# ruff: noqa: RUF001 (other scripts and typography are the matter of this file)
-
 from __future__ import annotations
 
 import re

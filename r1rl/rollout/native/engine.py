@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r1rl.attention.rollout import ATTENTION_NAME
 from r1rl.compute.graphs import Capture
+from r1rl.config.engines import IN_PROCESS
 from r1rl.objective.sampling import Sampling
 from r1rl.rollout.native.allocation import Allocator
 from r1rl.rollout.native.compiled import Backend
@@ -27,6 +28,7 @@ class NativeEngine:
     """See `RolloutEngine`."""
 
     name = "native"
+    properties = IN_PROCESS
 
     def __init__(
         self,
