@@ -29,6 +29,7 @@ from r1rl.objective.aggregation import count_trained, loss_weights, trained_sequ
 from r1rl.objective.config import AlgorithmConfig
 from r1rl.objective.losses import policy_loss
 from r1rl.objective.sampling import Sampling
+from r1rl.objective.surrogates import Surrogate
 from r1rl.policy.batching import TrainBatch, build_train_batch, loss_inputs, move
 from r1rl.policy.costs import PassCosts
 from r1rl.policy.layout import packed_attention_in
@@ -117,6 +118,7 @@ def gradients(
     update: UpdateConfig | None = None,
     algorithm: AlgorithmConfig | None = None,
     sequences: Sequence[int] | None = None,
+    surrogate: Surrogate | None = None,
 ) -> dict[str, Tensor]:
     """The gradient of one optimizer step by parameter; `sequences`: only their part of it."""
     update, algorithm = update or UpdateConfig(), algorithm or AlgorithmConfig()
@@ -134,9 +136,9 @@ def gradients(
             logprobs_N, entropy_N = policy(
                 it.input_ids_RT, it.predictors_N, it.targets_N, entropy, it.positions_RT, it.plan
             )
-            policy_loss(logprobs_N, entropy_N, loss_inputs(batch, micro_batch, weights_B), algorithm)[
-                0
-            ].backward()
+            policy_loss(
+                logprobs_N, entropy_N, loss_inputs(batch, micro_batch, weights_B), algorithm, surrogate
+            )[0].backward()
     return {
         name: parameter.grad.clone()
         for name, parameter in model.named_parameters()
