@@ -2,10 +2,11 @@
 
     algorithm: {surrogate: examples/own_loss.py:asymmetric_clip}
 
-or on the command line: r1rl grpo recipes/zero_rl/tiny.yaml algorithm.surrogate=examples/own_loss.py:asymmetric_clip
+    r1rl grpo recipes/zero_rl/tiny.yaml algorithm.surrogate=examples/own_loss.py:asymmetric_clip
 
-r1rl maximises the surrogate s_t of each completion token; the signs, weights, KL term and entropy bonus around it
-are the recipe's. The function is tried on small tensors before a model is loaded, so a mistake costs seconds.
+r1rl maximises the surrogate s_t of each completion token; the signs, weights, KL term and entropy bonus
+around it are the recipe's. The function is tried on small tensors before a model is loaded, so a mistake
+costs seconds.
 
 Legend: N completion tokens of a micro-batch.
 """
@@ -23,9 +24,11 @@ from r1rl.objective.surrogates import Surrogate, nonzero
 def clip(
     logprobs_N: Tensor, ratio_N: Tensor, advantages_N: Tensor, config: AlgorithmConfig, metrics: LossMetrics
 ) -> Tensor:
-    """Return min(rho A, clip(rho, 1 - epsilon_low, 1 + epsilon_high) A), which is PPO's (1707.06347, equation 7).
+    """Return min(rho A, clip(rho, 1 - epsilon_low, 1 + epsilon_high) A), which is PPO's (1707.06347, equation
+    7).
 
-    A plain function is enough. Nothing is assumed of it: sequences with an advantage of zero are forwarded too.
+    A plain function is enough. Nothing is assumed of it: sequences with an advantage of zero are forwarded
+    too.
     """
     clipped_N = ratio_N.clamp(1 - config.epsilon_low, 1 + config.epsilon_high)
     return torch.minimum(ratio_N * advantages_N, clipped_N * advantages_N)
@@ -39,8 +42,8 @@ def _asymmetric(
 ) -> Tensor:
     """Return the clipped surrogate with negative advantages at half their size.
 
-    Right answers are then imitated more strongly than wrong ones are avoided. `metrics` takes values per token;
-    their mean is reported with the step's metrics.
+    Right answers are then imitated more strongly than wrong ones are avoided. `metrics` takes values per
+    token; their mean is reported with the step's metrics.
     """
     metrics.mean("negative_tokens", advantages_N < 0)
     weighed_N = advantages_N.where(advantages_N > 0, NEGATIVE_SHARE * advantages_N)
@@ -48,4 +51,5 @@ def _asymmetric(
 
 
 asymmetric_clip = Surrogate(function=_asymmetric, has_gradient=nonzero, takes_delta=False)
-"""A record says what r1rl can make use of: here that sequences whose advantage is zero need no forward pass."""
+"""A record says what r1rl can make use of: here that sequences whose advantage is zero need no forward pass.
+"""

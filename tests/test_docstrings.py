@@ -36,7 +36,6 @@ ROOMS_TO_DO = frozenset(
         "r1rl/memory",
         "r1rl/models",
         "r1rl/monitor",
-        "r1rl/objective",
         "r1rl/pipeline",
         "r1rl/policy",
         "r1rl/preflight",

@@ -154,7 +154,12 @@ def test_built_in_surrogates_pass_the_trial(name: str, choices: dict[str, float]
 # Mistakes are told before a model is loaded
 
 SURROGATE = "def f(logprobs_N, ratio_N, advantages_N, config, metrics):\n    "
-RECORD = "from r1rl.objective.surrogates import *\ndef g(l, r, a, c, m):\n    return {}\nf = Surrogate(function=g, {})"
+RECORD = """
+from r1rl.objective.surrogates import *
+def g(l, r, a, c, m):
+    return {}
+f = Surrogate(function=g, {})
+"""
 
 
 @pytest.mark.parametrize(
@@ -166,22 +171,28 @@ RECORD = "from r1rl.objective.surrogates import *\ndef g(l, r, a, c, m):\n    re
         ("class f: pass", "f is a class, not a function, in "),
         ("def f(:\n", "own.py, line 1: "),
         ("import not_there\n", "imports not_there, which is not installed"),
-        ("def f(ratio_N): return ratio_N", "can't be called as f(logprobs_N, ratio_N, advantages_N, config, metrics)"),
+        ("def f(ratio_N): return "
+         "ratio_N", "can't be called as f(logprobs_N, ratio_N, advantages_N, config, metrics)"),
         (SURROGATE + "return ratio_N * nothing", "raised on a trial of 12 tokens: NameError"),
-        (SURROGATE + "return None", "must return a tensor [N], one value for each of the 12 tokens, not a NoneType"),
-        (SURROGATE + "return (ratio_N * advantages_N).sum()", "of floating-point numbers; it returned shape [] of float32"),
+        (SURROGATE + "return "
+                     "None", "must return a tensor [N], one value for each of the 12 tokens, not a NoneType"),
+        (SURROGATE + "return (ratio_N * "
+                     "advantages_N).sum()", "of floating-point numbers; it returned shape [] of float32"),
         (SURROGATE + "return ratio_N > 1", "it returned shape [12] of bool"),
         (SURROGATE + "return ratio_N / advantages_N", "returned values that are not finite on a trial: "),
         (SURROGATE + "return (ratio_N - 1).abs().sqrt()", "has a gradient that is not finite on a trial: "),
         (SURROGATE + "return ratio_N.detach() * advantages_N", "returned a tensor without gradient"),
-        (SURROGATE + "return 0 * logprobs_N", "has no gradient with respect to the log-probabilities at any token"),
+        (SURROGATE + "return 0 * "
+                     "logprobs_N", "has no gradient with respect to the log-probabilities at any token"),
         (SURROGATE + "advantages_N.clamp_(min=0); return ratio_N * advantages_N", "changes its inputs"),
         (SURROGATE + "config.epsilon_low = 1.0; return ratio_N * advantages_N", "changes its inputs"),
         (
             SURROGATE + "return ratio_N * (advantages_N - advantages_N.mean())",
             "gives a token another value when other tokens stand beside it",
         ),
-        (RECORD.format("r * a.abs()", "has_gradient=positive"), "has a gradient where its has_gradient says that there is none"),
+        (RECORD.format("r * "
+                       "a.abs()", "has_gradient=positive"), "has a gradient where its has_gradient says "
+                                                            "that there is none"),
         (RECORD.format("r * a", "has_gradient=lambda a: a"), "has_gradient must return a bool tensor"),
         (RECORD.format("r * a", "uses_ratio=False"), "depends on the ratio, but declares uses_ratio=False"),
     ],
@@ -199,15 +210,21 @@ ESTIMATOR = "def f(rewards_PG, config):\n    "
         ("own.py:f", "def f(rewards_PG): return rewards_PG", "can't be called as f(rewards_PG, config)"),
         ("group", "", "'group' is neither module:function nor file.py:function"),
         ("own.py:f", ESTIMATOR + "return rewards_PG.missing", "raised for the rewards "),
-        ("own.py:f", ESTIMATOR + "return rewards_PG.tolist()", "must return a tensor [P, G], here [5, 4], not a list"),
+        ("own.py:f", ESTIMATOR + "return "
+                                 "rewards_PG.tolist()", "must return a tensor [P, G], here [5, 4], not a "
+                                                        "list"),
         ("own.py:f", ESTIMATOR + "return rewards_PG.nansum(1)", "it returned shape [5] of float64"),
-        ("own.py:f", ESTIMATOR + "return rewards_PG - rewards_PG.mean(1, keepdim=True)", "must be finite numbers"),
+        ("own.py:f", ESTIMATOR + "return rewards_PG - rewards_PG.mean(1, "
+                                 "keepdim=True)", "must be finite numbers"),
         (
             "own.py:f",
-            ESTIMATOR + "x = rewards_PG.nan_to_num(); return (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True)",
+            ESTIMATOR + "x = rewards_PG.nan_to_num(); return (x - x.mean(1, keepdim=True)) / x.std(1, "
+                        "keepdim=True)",
             "must be finite numbers, also for groups whose rewards are all equal",
         ),
-        ("own.py:f", ESTIMATOR + "return rewards_PG.nan_to_num(1.0)", "where no reward applied (nan), the advantage must be 0"),
+        ("own.py:f", ESTIMATOR + "return "
+                                 "rewards_PG.nan_to_num(1.0)", "where no reward applied (nan), the "
+                                                               "advantage must be 0"),
         ("own.py:f", ESTIMATOR + "return rewards_PG.nan_to_num_()", "changes its inputs"),
     ],
 )  # fmt: skip
@@ -221,8 +238,11 @@ def test_wrong_estimators(tmp_path: Path, spec: str, code: str, sentence: str) -
         ({"class MyEngine": "class OurEngine"}, "MyEngine does not exist in "),
         ({"class MyEngine:": "def MyEngine():\n  x = 1\nclass Other:"}, "MyEngine is not a class in "),
         ({"def refresh(self)": "def renew(self)"}, "has no method refresh(), which an engine needs"),
-        ({"def __init__(self, setup)": "def __init__(self, model, setup)"}, "can't be made from one EngineSetup"),
-        ({"seeds, *, refresh=True": "seeds"}, "can't be called as generate(prompts, num_generations, sampling, seeds, refresh=True)"),
+        ({"def __init__(self, "
+          "setup)": "def __init__(self, model, setup)"}, "can't be made from one EngineSetup"),
+        ({"seeds, *, "
+          "refresh=True": "seeds"}, "can't be called as generate(prompts, num_generations, sampling, seeds, "
+                                    "refresh=True)"),
         ({"properties = ": "facts = "}, "has no properties: write properties = EngineProperties()"),
         ({"exact=True": "package='not_there'"}, "which needs not_there: pip install not_there"),
     ],
@@ -328,8 +348,10 @@ def test_an_engine_without_a_reason_is_refused(tmp_path: Path) -> None:
             "algorithm: {surrogate: [clip]}",
             "algorithm.surrogate is a list of 1; expected clip, cispo, online_rft or my_loss.py:my_surrogate",
         ),
-        ("rollout: {engine: vlm}", "expected auto, native, transformers, vllm or my_engine.py:MyEngine; did you mean vllm?"),
-        ("algorithm: {kl_estimator: k3:x}", 'algorithm.kl_estimator is the text "k3:x"; expected k1, k2 or k3'),
+        ("rollout: {engine: "
+         "vlm}", "expected auto, native, transformers, vllm or my_engine.py:MyEngine; did you mean vllm?"),
+        ("algorithm: {kl_estimator: "
+         "k3:x}", 'algorithm.kl_estimator is the text "k3:x"; expected k1, k2 or k3'),
     ],
 )  # fmt: skip
 def test_unknown_names_are_told_with_those_that_exist(tmp_path: Path, lines: str, sentence: str) -> None:

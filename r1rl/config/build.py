@@ -142,7 +142,7 @@ class _Builder:
         return self.bad(node, key, f"expected {type_words(hint)}{advice}")
 
     def named(self, choices: Choices, node: Node, key: str) -> Any:
-        """One of the names of a table, or the name of code of the user's own."""
+        """Return one of the names of a table, or the name of code of the user's own."""
         if choices.allows(node.value):
             return node.value
         advice = ": write the word none" if node.value is None and "none" in choices.names else ""

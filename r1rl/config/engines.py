@@ -32,7 +32,7 @@ class EngineProperties:
     """The properties of a rollout engine. The defaults promise nothing, so they hold for every engine."""
 
     exact: bool = False
-    """In float32, the log-probabilities that come with its completions are those that the trainer computes."""
+    """Its completions come with the log-probabilities that the trainer computes, in float32."""
     shares_weights: bool = False
     """It samples from the policy's own parameters. Where these are sharded, or change while it samples, it is
     asked to keep a copy (`EngineSetup.own_copy`).
@@ -53,8 +53,8 @@ class Engine:
 
     help: str
     made_by: str
-    """The class or function that makes it from a `r1rl.rollout.engine.EngineSetup`, in the notation in which a
-    recipe names an engine of the user's own.
+    """The class or function that makes it from a `r1rl.rollout.engine.EngineSetup`, in the notation in which
+    a recipe names an engine of the user's own.
     """
     properties: EngineProperties
     needs_training_run: bool = False
@@ -96,7 +96,7 @@ class FoundEngine:
 
     properties: EngineProperties
     make: Callable[[Any], Any]
-    """(EngineSetup) -> RolloutEngine. Modules of built-in engines, which import torch, are imported in it."""
+    """The function (EngineSetup) -> RolloutEngine, which imports the module of a built-in engine."""
     place: str
     """Its name and, for one of the user's own, its file."""
 
@@ -104,8 +104,8 @@ class FoundEngine:
 def find_engine(name: str, base_dir: Path) -> FoundEngine:
     """Return the engine of this name or path; `base_dir` is the recipe's folder. Nothing is loaded or made.
 
-    Raises RecipeError if there is none, if a package that it needs is missing, or if a class of the user's own
-    is no engine.
+    Raises RecipeError if there is none, if a package that it needs is missing, or if a class of the user's
+    own is no engine.
     """
     built_in = ENGINES.get(name)
     if built_in is not None:
@@ -141,7 +141,9 @@ def _make_built_in(made_by: str, setup: Any) -> Any:
 
 
 def _check_package(name: str, properties: EngineProperties, extra: bool) -> None:
-    """Raise RecipeError if the package that an engine needs is missing; `extra`: an extra of r1rl installs it."""
+    """Raise RecipeError if the package that an engine needs is missing; `extra`: an extra of r1rl installs
+    it.
+    """
     package = properties.package
     if package is None or is_installed(package):
         return
@@ -167,7 +169,8 @@ def _check_class(code: LoadedCode) -> EngineProperties:
     properties = getattr(code.value, "properties", None)
     if not isinstance(properties, EngineProperties):
         raise RecipeError(
-            f"{ENGINE_KEY}: {code.place} has no properties: write properties = EngineProperties() in its body, "
+            f"{ENGINE_KEY}: {code.place} has no properties: write properties = EngineProperties() in its "
+            f"body, "
             f"from r1rl.config.engines."
         )
     return properties

@@ -1,4 +1,4 @@
-"""How a setting is declared: one dataclass field with its default, its help, the range of its numbers, the
+"""The declaration of a setting: one dataclass field with its default, its help, the range of its numbers, the
 names that it may have and what its paths are relative to.
 
 Everything else about a setting (`--help`, the check of unknown keys, of types and ranges, the search for
@@ -14,8 +14,9 @@ from typing import Any, Literal, Protocol
 from r1rl.config.intervals import Interval
 
 PathKind = Literal["any", "data", "code"]
-"""A text, or a list of texts, that may be a path. any: a file or folder; data: a path only where it ends in a
-data file's suffix; code: code of the user's own (`r1rl.config.plugins`), whose file stands before a colon.
+"""The kind of path that a text, or each of a list of texts, may be. "any" is a file or folder. "data" is a path
+only where it ends in a data file's suffix. "code" is code of the user's own (`r1rl.config.plugins`), whose file
+stands before a colon.
 """
 
 
@@ -33,7 +34,8 @@ class Choices:
     """The names that a setting may have; with `own` also code of the user's own, named as in that example."""
 
     table: Callable[[], Iterable[str]]
-    """The names; a function, because those of some tables are not known before all of r1rl can be imported."""
+    """The names; a function, because those of some tables are not known before all of r1rl can be imported.
+    """
     own: str | None = None
 
     @property
@@ -42,7 +44,7 @@ class Choices:
         return tuple(self.table())
 
     def __str__(self) -> str:
-        """The choices in words: "clip, cispo or my_loss.py:my_surrogate"."""
+        """Return the choices in words: "clip, cispo or my_loss.py:my_surrogate"."""
         *most, last = [*self.names, self.own] if self.own else self.names
         return f"{', '.join(most)} or {last}" if most else last
 
@@ -52,7 +54,7 @@ class Choices:
 
 
 def option(default: Any, help: str, within: Interval | None = None, path: PathKind | None = None) -> Any:
-    """A setting with a default; lists and dicts get a fresh copy per recipe."""
+    """Return a setting with a default; lists and dicts get a fresh copy per recipe."""
     metadata = {"help": help, "within": within, "path": path}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -71,10 +73,10 @@ def required(
 
 
 def choice(default: str, among: Mapping[str, Entry], help: str = "", own: str | None = None) -> Any:
-    """A setting that is one of the names of a table, the only place where these names are listed.
+    """Return a setting that is one of the names of a table, the only place where these names are listed.
 
-    `help` comes before the help of each entry. `own`: an example of how code of the user's own is named, where
-    such code may stand in the place of a name.
+    `help` comes before the help of each entry. `own`: an example of how code of the user's own is named,
+    where such code may stand in the place of a name.
     """
     parts = [f"{help}: "] if help else []
     parts.append("; ".join(f"{name}: {entry.help}" for name, entry in among.items()))
@@ -86,5 +88,5 @@ def choice(default: str, among: Mapping[str, Entry], help: str = "", own: str | 
 
 
 def section(make: Callable[[], Any], help: str) -> Any:
-    """A section whose settings all have defaults."""
+    """Return a section whose settings all have defaults."""
     return field(default_factory=make, metadata={"help": help})

@@ -30,14 +30,14 @@ class Wanted:
     key: str
     """The recipe's key, which every message begins with."""
     accepts: Callable[[Any], bool]
-    """True for an object of this kind."""
+    """The test that is true for an object of this kind."""
     noun: str = "function"
     module_example: str = "my_package.my_module:my_function"
     file_example: str = "path/to/file.py:my_function"
     error: type[UserError] = RecipeError
 
     def fail(self, sentence: str) -> UserError:
-        """The error to raise: the key and a sentence."""
+        """Return the error to raise: the key and a sentence."""
         return self.error(f"{self.key}: {sentence}")
 
 

@@ -186,7 +186,7 @@ class VLLMConfig:
 
 @dataclass(kw_only=True, slots=True)
 class RolloutConfig:
-    """How completions are sampled."""
+    """The size of a step, and how its completions are sampled."""
 
     engine: str = training_engine()
     vllm: VLLMConfig = section(VLLMConfig, "engine: vllm only")

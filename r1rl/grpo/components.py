@@ -1,5 +1,5 @@
-"""The surrogate, the advantage estimator and the rollout engine that a recipe names, found and checked before a
-model is loaded. Each may be code of the user's own.
+"""The surrogate, the advantage estimator and the rollout engine that a recipe names, found and checked before
+a model is loaded. Each may be code of the user's own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Components:
 
     surrogate: Surrogate
     estimator: Estimator | None
-    """None: the recipe's baseline and scale."""
+    """The user's own; None: the recipe's baseline and scale."""
     engine: FoundEngine
 
 

@@ -61,7 +61,8 @@ def engine_contradictions(recipe: GRPORecipe, properties: EngineProperties) -> I
     if recipe.rollout.one_step_off and not properties.background:
         yield (
             ("rollout.one_step_off", "rollout.engine"),
-            f"rollout.one_step_off samples while the update runs, but rollout.engine is {engine}, which can't "
+            f"rollout.one_step_off samples while the update runs, but rollout.engine is {engine}, which "
+            f"can't "
             f"work then: write engine: auto, or one_step_off: false",
         )
 
@@ -77,8 +78,11 @@ def _rewards(recipe: GRPORecipe) -> Iterator[Contradiction]:
         for gate in reward.when:
             if gate == own or gate not in names:
                 others = ", ".join(name for name in names if name != own) or "none"
-                sentence = f"rewards.{index}.when names {gate}; a gate names another reward of this recipe ({others})"
-                yield (f"rewards.{index}.when", "rewards"), sentence
+                yield (
+                    (f"rewards.{index}.when", "rewards"),
+                    f"rewards.{index}.when names {gate}; a gate names another reward of this recipe "
+                    f"({others})",
+                )
     if recipe.outcome is not None and recipe.outcome not in names:
         yield (
             ("outcome", "rewards"),
@@ -111,7 +115,8 @@ def _rollout(recipe: GRPORecipe) -> Iterator[Contradiction]:
             if table[value].needs_group:
                 yield (
                     ("rollout.num_generations", f"algorithm.{key}"),
-                    f"rollout.num_generations is 1, but algorithm.{key}: {value} compares the completions of a "
+                    f"rollout.num_generations is 1, but algorithm.{key}: {value} compares the completions "
+                    f"of a "
                     f"group: write 2 or more",
                 )
                 return

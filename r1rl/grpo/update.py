@@ -4,7 +4,8 @@
                      and cut into passes                                      r1rl.policy.packing
     old and reference logprobs, once per rollout, where they are needed
     for each of num_iterations passes over the rollout, for each of num_minibatches minibatches:
-        for each micro-batch: logprobs, loss, backward                        r1rl.policy.logprobs, r1rl.objective.losses
+        for each micro-batch: logprobs, loss, backward                        r1rl.policy.logprobs,
+                                                                              r1rl.objective.losses
         clip, step, schedule
 
 Sequences that can't change the gradient are not forwarded. Every process makes the same number of passes,
@@ -49,7 +50,9 @@ class Minibatch:
     """`r1rl.objective.aggregation.loss_weights`; 0 for the sequences of other minibatches."""
     micro_batches: list[MicroBatch]
     passes: int
-    """Of the process that makes most; 1 at least, so that Adam's moments decay as with any zero gradient."""
+    """The number of micro-batches in the process that makes most of them. It is 1 at least, so that Adam's
+    moments decay as with any zero gradient.
+    """
 
 
 class PolicyUpdate:
@@ -70,9 +73,9 @@ class PolicyUpdate:
         sampler_is_exact: bool,
         surrogate: Surrogate | None = None,
     ) -> None:
-        """`models`: those inside policy and reference. `sampler_is_exact`: the rollout engine computes the
-        same logprobs as the trainer, so they can stand for the old ones. `surrogate`: the recipe's; None: the
-        built-in one that the recipe names.
+        """Keep what trains. `models`: those inside policy and reference. `sampler_is_exact`: the rollout
+        engine computes the same logprobs as the trainer, so they can stand for the old ones. `surrogate`: the
+        recipe's; None: the built-in one that the recipe names.
         """
         self.recipe = recipe
         self.accelerator = accelerator
@@ -89,8 +92,8 @@ class PolicyUpdate:
     def run(
         self, batch: TrainBatch, progress: Callable[[int, int], None] = lambda done, total: None
     ) -> dict[str, float]:
-        """Every optimizer step on one rollout; returns the metrics of the loss, means over all its steps and
-        processes.
+        """Take every optimizer step on one rollout and return the metrics of the loss, means over all its
+        steps and processes.
         """
         with packed_attention_in(*self.models) if self.layout.packed else steady_attention():
             return self._run(batch, progress)
@@ -117,8 +120,8 @@ class PolicyUpdate:
     def _minibatches(
         self, batch: TrainBatch, rows_of: Sequence[Tensor], trained_B: Tensor, needed_B: Tensor
     ) -> list[Minibatch]:
-        """The optimizer steps of one pass over the rollout. Counts and numbers of passes are exchanged once
-        for all of them.
+        """Return the optimizer steps of one pass over the rollout. Counts and numbers of passes are exchanged
+        once for all of them.
         """
         own_counts = torch.stack([count_trained(batch.lengths_B[rows], trained_B[rows]) for rows in rows_of])
         counts = reduce_sum(self.accelerator, own_counts)
@@ -174,7 +177,7 @@ class PolicyUpdate:
     def _forward(
         self, model: nn.Module, micro_batch: MicroBatch, entropy: EntropyMode
     ) -> tuple[Tensor, Tensor | None]:
-        """Logprobs and entropies of the micro-batch's completion tokens, on the device."""
+        """Return logprobs and entropies of the micro-batch's completion tokens, on the device."""
         it = move(micro_batch, self.accelerator.device)
         result: tuple[Tensor, Tensor | None] = model(
             it.input_ids_RT, it.predictors_N, it.targets_N, entropy, it.positions_RT, it.plan
@@ -182,13 +185,13 @@ class PolicyUpdate:
         return result
 
     def _with_fixed_logprobs(self, batch: TrainBatch, needed_B: Tensor) -> TrainBatch:
-        """The batch with the logprobs that stay the same during its optimizer steps, as far as the objective
-        needs them.
+        """Return the batch with the logprobs that stay the same during its optimizer steps, as far as the
+        objective needs them.
 
         With one optimizer step on completions of the policy itself, the policy is the old policy, and nothing
-        is computed for it. Where the completions lag, the ratio to the policy that sampled corrects for that;
-        where the sampler's arithmetic is another, or nothing uses the ratio, the old policy is that of the
-        update's start, and the importance weight, which is capped, takes in the lag.
+        is computed for it. Where the completions lag, the ratio to the policy that sampled corrects for that.
+        Where the sampler's arithmetic is another, or nothing uses the ratio, the old policy is that of the
+        update's start; the importance weight, which is capped, then takes in the lag.
         """
         algorithm = self.recipe.algorithm
         several_steps = algorithm.num_iterations * algorithm.num_minibatches > 1
@@ -203,7 +206,7 @@ class PolicyUpdate:
 
     @torch.no_grad()
     def _logprobs(self, model: nn.Module, batch: TrainBatch, needed_B: Tensor) -> Tensor:
-        """Logprobs [K] of the needed sequences under `model`; NaN elsewhere, which nothing reads."""
+        """Return logprobs [K] of the needed sequences under `model`; NaN elsewhere, which nothing reads."""
         micro_batches = self._cut(batch, needed_B.nonzero()[:, 0])
         passes = max_over_processes(self.accelerator, len(micro_batches))
         work = micro_batches

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from r1rl.objective.config import AlgorithmConfig
 
 Estimator: TypeAlias = "Callable[[Tensor, AlgorithmConfig], Tensor]"
-"""(rewards_PG in float64, NaN where no reward applied; config) -> advantages_PG, finite, 0 where unknown."""
+"""A function (rewards_PG in float64, NaN where none applied; config) -> finite advantages_PG, 0 there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Baseline:
     """A baseline and its properties."""
 
     function: Callable[[Rewards], Tensor]
-    """r - b [P, G]."""
+    """The function rewards -> r - b [P, G]."""
     help: str
     needs_group: bool = True
     """It compares the completions of a group, so a group must have two at least."""
@@ -97,7 +97,7 @@ class Scale:
     """A scale and its properties."""
 
     function: Callable[[Tensor, Tensor, Rewards, AlgorithmConfig], Tensor]
-    """(r - b, what a batch's deviation is taken of, the rewards, config) -> (r - b) / s, all [P, G]."""
+    """The function (r - b, what a batch's deviation is taken of, rewards, config) -> (r - b) / s, all [P, G]."""
     help: str
     needs_group: bool = False
     """It compares the completions of a group, so a group must have two at least."""

@@ -1,12 +1,14 @@
 r"""Aggregation: how the losses l_bt of single tokens add up to the loss of one optimizer step.
 
-    loss = sum_b w_b sum_t l_bt        over the trained tokens of the minibatch, in all micro-batches and processes
+    loss = sum_b w_b sum_t l_bt      over the trained tokens of all micro-batches and processes of a minibatch
 
-    aggregation   w_b                          source
-    grpo          1 / (B |o_b|)                DeepSeekMath 2402.03300, equation 3: mean over tokens, then over sequences
-    dr_grpo       1 / (B max_completion_length)   Dr. GRPO 2503.20783: a constant instead of the length
-    dapo          S / (B N_rollout)            DAPO 2503.14476, equation 8: every token of the rollout weighs the same
-    bnpo          1 / N                        every token of the minibatch weighs the same
+    aggregation   w_b                               source
+    grpo          1 / (B |o_b|)                     DeepSeekMath 2402.03300, equation 3: mean over tokens,
+                                                    then over sequences
+    dr_grpo       1 / (B max_completion_length)     Dr. GRPO 2503.20783: a constant instead of the length
+    dapo          S / (B N_rollout)                 DAPO 2503.14476, equation 8: every token of the rollout
+                                                    weighs the same
+    bnpo          1 / N                             every token of the minibatch weighs the same
 
 B sequences and N trained tokens in the minibatch; S sequences and N_rollout trained tokens in the whole
 rollout. The weights are known before the first forward pass, so the gradients of the micro-batches add up to
@@ -70,7 +72,9 @@ class Aggregation:
 
 
 def grpo(lengths_B: Tensor, counts: Counts) -> Tensor:
-    """Return 1 / (B |o_b|): the mean over a sequence's tokens, then over sequences (DeepSeekMath, equation 3)."""
+    """Return 1 / (B |o_b|): the mean over a sequence's tokens, then over sequences (DeepSeekMath, equation
+    3).
+    """
     return 1.0 / (counts.sequences * lengths_B.clamp(min=1.0))
 
 

@@ -29,7 +29,8 @@ class AlgorithmConfig:
     scale: str = choice("group", SCALES, "what the advantage is divided by")
     advantage: str | None = option(
         None,
-        "an estimator of your own in the place of baseline and scale, such as my_advantage.py:estimator; null: "
+        "an estimator of your own in the place of baseline and scale, such as my_advantage.py:estimator; "
+        "null: "
         "baseline and scale",
         path="code",
     )

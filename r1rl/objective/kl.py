@@ -10,8 +10,8 @@ divergence", 2020):
 A good value is not a good gradient. As a term of a loss, differentiated through log q at tokens drawn from q:
 
     k1   grad = grad log q              zero in expectation: no regularisation at all, only noise
-    k2   grad = d grad log q            the gradient of KL(q || p): right
-    k3   grad = (1 - p/q) grad log q    the gradient of KL(p || q), the other direction; the same to first order in d
+    k2   grad = d grad log q            that of KL(q || p): right
+    k3   grad = (1 - p/q) grad log q    that of KL(p || q), the other direction; equal to first order in d
 
 With `kl_bias_correction` the estimate is multiplied by q / q_old, the ratio to the policy that sampled
 (DeepSeek-V3.2 2512.02556, its unbiased KL estimate). Then k1 and k3 have the value and the gradient of KL(q

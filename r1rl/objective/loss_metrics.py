@@ -19,7 +19,7 @@ class LossMetrics:
     """
 
     trained_N: Tensor | None
-    """Which tokens count; None after `merge`."""
+    """Bool: the tokens that count; None after `merge`."""
     count: Tensor
     """The number of trained tokens, the denominator of every mean."""
     sums: dict[str, Tensor] = field(default_factory=dict)
@@ -28,7 +28,7 @@ class LossMetrics:
 
     @classmethod
     def start(cls, trained_N: Tensor) -> LossMetrics:
-        """Empty metrics of a micro-batch."""
+        """Return empty metrics of a micro-batch."""
         return cls(trained_N, trained_N.sum())
 
     def mean(self, name: str, values_N: Tensor) -> None:
@@ -51,7 +51,7 @@ class LossMetrics:
 
     @classmethod
     def merge(cls, parts: Sequence[LossMetrics]) -> LossMetrics:
-        """The metrics of all tokens of several micro-batches, which must come from the same configuration."""
+        """Return the metrics of all tokens of several micro-batches of the same configuration."""
         first = parts[0]
         return cls(
             trained_N=None,
@@ -66,8 +66,8 @@ class LossMetrics:
         reduce_sum: Callable[[Tensor], Tensor] | None = None,
         reduce_max: Callable[[Tensor], Tensor] | None = None,
     ) -> dict[str, float]:
-        """Means and extremes by name, empty when no token was trained. This is the one place that waits for
-        the device.
+        """Return means and extremes by name, empty when no token was trained. This is the one place that
+        waits for the device.
 
         `reduce_sum` and `reduce_max` combine a float64 vector over processes; each is called at most once.
         """

@@ -1,18 +1,18 @@
 r"""The policy loss of one token: surrogate, importance correction, KL term and entropy bonus.
 
-    l_t = - c_t s_t + beta KL_t - entropy_coefficient H_t          loss = sum_t w_t l_t   (r1rl.objective.aggregation has the weights)
-    rho_t = pi(o_t) / pi_old(o_t)                                  A the advantage of the token's sequence
+    l_t = - c_t s_t + beta KL_t - entropy_coefficient H_t
+    loss = sum_t w_t l_t                                           w_t: r1rl.objective.aggregation
+    rho_t = pi(o_t) / pi_old(o_t)
 
-s_t     the surrogate, r1rl.objective.surrogates
-ratio rho
-    token       as above
-    sequence    exp(1/|o| sum_t log rho_t), the same for all tokens of a sequence; its gradient flows through all of
-                them                                                                       GSPO 2507.18071, equation 7
-c_t = sg[min(pi_old(o_t) / pi_sampler(o_t), importance_cap)]    truncated importance sampling: the sampler computes slightly
-                other probabilities than the trainer, from the same weights (Yao et al., "Your efficient RL
-                framework secretly brings you
-    off-policy RL training", 2025)
-KL_t            r1rl.objective.kl;  H_t: the entropy of the policy at t
+s_t     the surrogate: r1rl.objective.surrogates, from rho, log pi and the advantage of the token's sequence
+rho     importance_level token: as above. sequence: exp(1/|o| sum_t log rho_t), the same for all tokens of a
+        sequence; its gradient flows through all of them (GSPO 2507.18071, equation 7)
+c_t     sg[min(pi_old(o_t) / pi_sampler(o_t), importance_cap)], truncated importance sampling: the sampler
+        computes slightly other probabilities than the trainer from the same weights (Yao et al., "Your
+        efficient RL framework secretly brings you off-policy RL training", 2025)
+KL_t    r1rl.objective.kl
+H_t     the entropy of the policy at t
+
 sg is "no gradient". Without old logprobs the policy is the one that sampled: rho = 1, with the gradient of
 log pi.
 
@@ -109,8 +109,8 @@ def policy_loss(
 
 
 def _where_trained(trained_N: Tensor, values_N: Tensor, own_N: Tensor) -> Tensor:
-    """Return the values, replaced by the policy's own where a token is not trained: 0 times NaN would spoil the
-    gradient.
+    """Return the values, replaced by the policy's own where a token is not trained: 0 times NaN would spoil
+    the gradient.
     """
     return torch.where(trained_N, values_N.to(own_N.dtype), own_N)
 
@@ -128,8 +128,8 @@ def importance_ratio(log_ratio_N: Tensor, inputs: LossInputs, config: AlgorithmC
 def sampler_correction(
     old_logprobs_N: Tensor, sampler_logprobs_N: Tensor, cap: float | None, metrics: LossMetrics
 ) -> Tensor | None:
-    """Return c_t [N] without gradient, or None when `cap` is None; the difference to the sampler is measured in
-    either case.
+    """Return c_t [N] without gradient, or None when `cap` is None; the difference to the sampler is measured
+    in either case.
     """
     difference_N = old_logprobs_N.detach() - sampler_logprobs_N
     metrics.mean(names.LOGPROB_DIFF_MEAN, difference_N.abs())

@@ -1,4 +1,4 @@
-"""Which distribution is sampled, defined once: the rollout engine draws from it and the loss trains it.
+"""The distribution that is sampled, defined once: the rollout engine draws from it and the loss trains it.
 
 Legend: B rows, V vocabulary.
 """
@@ -24,7 +24,7 @@ class DrawSettings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How completions are drawn. `temperature=0` is greedy decoding."""
+    """The parameters of sampling. `temperature=0` is greedy decoding."""
 
     max_completion_length: int
     temperature: float = 1.0
@@ -44,8 +44,10 @@ class Sampling:
         stop: Sequence[str],
         repetition_penalty: float = 1.0,
     ) -> Sampling:
-        """Return the parameters as a section of a recipe says, for a model with these EOS ids. Not every section
-        has a repetition penalty: what is sampled with one can't be trained as it was sampled.
+        """Return the parameters as a section of a recipe says, for a model with these EOS ids.
+
+        `repetition_penalty` is apart, because sections of what is trained have none: the trained distribution
+        can't follow a penalty.
         """
         return cls(
             max_completion_length=max_completion_length,
@@ -60,19 +62,19 @@ class Sampling:
 
     @property
     def law(self) -> tuple[float, ...]:
-        """What decides the distribution of the next token, as opposed to when a completion ends."""
+        """The values that decide the distribution of the next token, not when a completion ends."""
         return self.temperature, self.top_p, self.top_k, self.min_p, self.repetition_penalty
 
     @property
     def truncates_vocabulary(self) -> bool:
-        """True when some tokens get probability zero, so that the full softmax is not the sampled
+        """The fact that some tokens get probability zero, so that the full softmax is not the sampled
         distribution.
         """
         return self.top_p < 1.0 or self.top_k > 0 or self.min_p > 0.0
 
 
 def process_logits(logits_BV: Tensor, sampling: Sampling, keep_B: Tensor | None = None) -> Tensor:
-    """The logits whose softmax is the sampled distribution: temperature, then top-k, top-p and min-p.
+    """Return the logits whose softmax is the sampled distribution: temperature, then top-k, top-p and min-p.
 
     Returns float32 [B, V] with -inf outside the support; the input is not changed. Each filter looks at the
     tempered distribution that the one before it left. `keep_B` names one token per row that stays in the

@@ -5,16 +5,16 @@ r"""The surrogates: how much a token's log-probability is to be raised or lowere
                                      A, the advantage of the token's sequence
 
 A surrogate is one entry of `SURROGATES`: a function and the properties that the update asks for. One of the
-user's own is the same in a file of the user's, named by its path (`algorithm.surrogate: my_loss.py:my_surrogate`):
-a `Surrogate`, or a plain function, of which nothing is assumed. It is tried on small tensors before a model is
-loaded (`r1rl.objective.trial`).
+user's own is the same in a file of the user's, named by its path (`algorithm.surrogate:
+my_loss.py:my_surrogate`): a `Surrogate`, or a plain function, of which nothing is assumed. It is tried on
+small tensors before a model is loaded (`r1rl.objective.trial`).
 
     def my_surrogate(logprobs_N, ratio_N, advantages_N, config, metrics):
         return ratio_N * advantages_N
 
 `config` is the recipe's `algorithm` section; `metrics` takes values per token, to be reported
-(`r1rl.objective.loss_metrics`). The value at a token may depend on that token's inputs only: then gradients do not
-depend on how a batch is cut into micro-batches.
+(`r1rl.objective.loss_metrics`). The value at a token may depend on that token's inputs only: then gradients
+do not depend on how a batch is cut into micro-batches.
 
 Nothing here imports torch at run time: recipes are checked, and `--help` is printed, without it.
 Legend: N completion tokens of a micro-batch; B sequences.
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from r1rl.objective.loss_metrics import LossMetrics
 
 SurrogateFunction: TypeAlias = "Callable[[Tensor, Tensor, Tensor, AlgorithmConfig, LossMetrics], Tensor]"
-"""(logprobs_N, ratio_N, advantages_N, config, metrics) -> s_N."""
+"""A function (logprobs_N, ratio_N, advantages_N, config, metrics) -> s_N."""
 
 
 def every(advantages_B: Tensor) -> Tensor:
@@ -64,8 +64,8 @@ class Surrogate:
     where neither a KL term nor an entropy bonus needs them.
     """
     uses_ratio: bool = True
-    """Its value depends on the ratio. Otherwise the ratio can't correct for the lag of the policy that sampled,
-    and `importance_level` has no effect.
+    """Its value depends on the ratio. Otherwise the ratio can't correct for the lag of the policy that
+    sampled, and `importance_level` has no effect.
     """
     takes_delta: bool = True
     """It reads `algorithm.delta`."""

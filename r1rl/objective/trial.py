@@ -1,8 +1,8 @@
-"""Trials of surrogates and advantage estimators of the user's own, on small tensors on the CPU, before a model is
-loaded.
+"""Trials of surrogates and advantage estimators of the user's own, on small tensors on the CPU, before a
+model is loaded.
 
-Each check has its sentence, which begins with the recipe's key and the file. Global random numbers are left as
-they were.
+Each check has its sentence, which begins with the recipe's key and the file. Global random numbers are left
+as they were.
 
 Legend: N = 12 tokens, two for each of six advantages; P groups of G rewards.
 """
@@ -24,7 +24,7 @@ from r1rl.objective.surrogates import Surrogate
 
 ADVANTAGES = (-2.0, -0.5, 0.0, 0.0, 0.7, 1.5)
 LOG_RATIOS = (0.0, 0.05, -0.05, 0.4, -0.4, 1.2)
-"""Within and beyond the usual clip range of 0.2."""
+"""The logarithms of ratios within and beyond the usual clip range of 0.2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ class Outcome:
 
 
 def try_surrogate(surrogate: Surrogate, config: AlgorithmConfig, place: str) -> None:
-    """Raise RecipeError, beginning with `place`, if the surrogate raises, changes its inputs, returns anything
-    but finite values [N] that the log-probabilities have a gradient through, mixes tokens, or contradicts the
-    properties that it declares.
+    """Raise RecipeError, beginning with `place`, if the surrogate raises, changes its inputs, returns
+    anything but finite values [N] that the log-probabilities have a gradient through, mixes tokens, or
+    contradicts the properties that it declares.
     """
     advantages_N = torch.tensor(ADVANTAGES).repeat_interleave(2)
     logprobs_N = -torch.linspace(0.1, 3.0, advantages_N.numel())
@@ -49,12 +49,14 @@ def try_surrogate(surrogate: Surrogate, config: AlgorithmConfig, place: str) -> 
         part = _evaluate(surrogate, config, place, logprobs_N[:5], off_policy_N[:5], advantages_N[:5])
     if not bool(first.gradient_N.any()):
         raise RecipeError(
-            f"{place} has no gradient with respect to the log-probabilities at any token, so nothing would be "
+            f"{place} has no gradient with respect to the log-probabilities at any token, so nothing would "
+            f"be "
             f"learnt: make its value depend on logprobs_N or ratio_N."
         )
     if not torch.allclose(part.values_N, later.values_N[:5]):
         raise RecipeError(
-            f"{place} gives a token another value when other tokens stand beside it, so gradients would depend "
+            f"{place} gives a token another value when other tokens stand beside it, so gradients would "
+            f"depend "
             f"on how a batch is cut into micro-batches: compute each token from its own inputs."
         )
     with_N = surrogate.has_gradient(advantages_N)
@@ -63,7 +65,8 @@ def try_surrogate(surrogate: Surrogate, config: AlgorithmConfig, place: str) -> 
     without_N = ~with_N
     if any(bool(outcome.gradient_N[without_N].any()) for outcome in (first, later)):
         raise RecipeError(
-            f"{place} has a gradient where its has_gradient says that there is none: such sequences would not "
+            f"{place} has a gradient where its has_gradient says that there is none: such sequences would "
+            f"not "
             f"be trained. Leave has_gradient out, or mend it."
         )
     if not surrogate.uses_ratio and not torch.allclose(first.values_N, later.values_N):
@@ -109,8 +112,8 @@ def _evaluate(
 
 
 def try_estimator(estimator: Estimator, config: AlgorithmConfig, num_generations: int, place: str) -> None:
-    """Raise RecipeError, beginning with `place`, if the estimator raises, changes its input, or returns anything
-    but finite advantages [P, G] that are 0 where no reward applied.
+    """Raise RecipeError, beginning with `place`, if the estimator raises, changes its input, or returns
+    anything but finite advantages [P, G] that are 0 where no reward applied.
     """
     mixed_G = torch.arange(num_generations, dtype=torch.float64) % 3 / 2
     first_G = torch.arange(num_generations) == 0
@@ -145,7 +148,8 @@ def _try_rewards(estimator: Estimator, config: AlgorithmConfig, rewards_PG: Tens
         )
     if bool((advantages_PG[~known_PG] != 0).any()):
         raise RecipeError(
-            f"{place} returned {advantages_PG.tolist()} {shown}: where no reward applied (nan), the advantage "
+            f"{place} returned {advantages_PG.tolist()} {shown}: where no reward applied (nan), the "
+            f"advantage "
             f"must be 0."
         )
 

@@ -1,7 +1,8 @@
 """The protocol of a rollout engine, and the making of the one that a recipe names.
 
 `r1rl.config.engines` has the table of the built-in engines and their properties. An engine of one's own is a
-class in a file or module of the user's, which a recipe names by path (`rollout.engine: my_engine.py:MyEngine`):
+class in a file or module of the user's, which a recipe names by path (`rollout.engine:
+my_engine.py:MyEngine`):
 
     class MyEngine:
         name = "mine"
@@ -54,7 +55,8 @@ class RolloutEngine(Protocol):
         *,
         refresh: bool = True,
     ) -> Iterator[CompletionGroup]:
-        """Yield the group of each prompt (token ids) as soon as its `num_generations` completions are finished.
+        """Yield the group of each prompt (token ids) as soon as its `num_generations` completions are
+        finished.
 
         Completion g of prompt p draws from a random stream that depends on (seeds[p], g) alone. The policy
         must not be updated until the iterator is exhausted or closed, unless the engine has a copy of its own
@@ -64,7 +66,9 @@ class RolloutEngine(Protocol):
         ...
 
     def refresh(self) -> None:
-        """Take over the policy's weights where the engine has a copy of its own. `generate` does it by itself."""
+        """Take over the policy's weights where the engine has a copy of its own. `generate` does it by
+        itself.
+        """
         ...
 
 
@@ -113,8 +117,8 @@ class EngineSetup:
 
 
 def make_engine(engine: str | FoundEngine, setup: EngineSetup) -> RolloutEngine:
-    """Return the engine of this name, made for this policy. It reads the policy, so it must be made before the
-    policy is sharded.
+    """Return the engine of this name, made for this policy. It reads the policy, so it must be made before
+    the policy is sharded.
 
     Raises UserError if there is no such engine, if it can't run the model, or if it does not start.
     """
@@ -137,7 +141,7 @@ def make_fitting(setup: EngineSetup) -> RolloutEngine:
 
 
 def make_native(setup: EngineSetup) -> RolloutEngine:
-    """Return the native engine. Raises UserError if it does not give the logits of the model's own forward."""
+    """Return the native engine. Raises UserError if its logits are not those of the model's own forward."""
     try:
         return _native(setup, ASKED_FOR)
     except UnsupportedModel as error:

@@ -55,7 +55,7 @@ class ReferenceEngine:
         self.stopping = StoppingRules(tokenizer, self.weights.output_vocabulary)
 
     def refresh(self) -> None:
-        """Copies the policy's weights into the rollout's precision, where that is another one."""
+        """Copy the policy's weights into the rollout's precision, where that is another one."""
         self.weights.refresh()
 
     def generate(
@@ -107,7 +107,7 @@ class ReferenceEngine:
     def _complete(
         self, prompts: Sequence[Sequence[int]], keys: list[int], sampling: Sampling, stopping: Stopping
     ) -> list[tuple[list[int], list[float], FinishReason]]:
-        """One call of `generate`: left-padded prompts, one row each."""
+        """Call `generate` once: left-padded prompts, one row each."""
         device = self.weights.device
         width = max(map(len, prompts))
         padding = [width - len(prompt) for prompt in prompts]
@@ -143,7 +143,7 @@ class ReferenceEngine:
 
 
 class StreamSampling(LogitsProcessor):
-    """Draws each row's token from its own stream and leaves it as the only possible one for greedy decoding."""
+    """A draw of each row's token from its own stream, which is left as the only one for greedy decoding."""
 
     def __init__(self, sampling: Sampling, keys_B: Tensor, prompt_mask_BT: Tensor) -> None:
         self.sampling = sampling
@@ -152,7 +152,7 @@ class StreamSampling(LogitsProcessor):
         self.logprobs: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """`scores`: the model's logits [B, V]."""
+        """Draw a token for each row from the model's logits `scores` [B, V]."""
         seen_BV = None
         if self.sampling.repetition_penalty != 1.0:
             width = self.prompt_mask_BT.shape[1]
@@ -173,7 +173,7 @@ class StreamStopping(StoppingCriteria):
         self.prompt_width = prompt_width
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        """Which rows end with their newest token; transformers remembers those that have."""
+        """Return a bool for each row: it ends with their newest token; transformers remembers it."""
         tokens = input_ids[:, self.prompt_width :].tolist()
         return torch.tensor(
             [self.stopping.end(row, len(row) - 1) is not None for row in tokens], device=input_ids.device

@@ -1,4 +1,4 @@
-"""vLLM as the rollout engine, through TRL's `VLLMGeneration`: inside the trainer's process, or in a server of
+"""The rollout engine vLLM, through TRL's `VLLMGeneration`: inside the trainer's process, or in a server of
 its own.
 
 vLLM draws with random numbers of its own, so its completions depend on neither `seeds` nor the recipe's seed,
@@ -43,8 +43,8 @@ class VLLMEngine:
         config: VLLMConfig,
         max_rows: int = 0,
     ) -> None:
-        """`model` is the policy itself, also once it is sharded; `max_rows` limits how many sequences vLLM
-        decodes at once (0: its own choice). Raises UserError if vLLM doesn't start.
+        """Start vLLM. `model` is the policy itself, also once it is sharded; `max_rows` limits how many
+        sequences vLLM decodes at once (0: its own choice). Raises UserError if vLLM doesn't start.
         """
         from trl.generation.vllm_generation import VLLMGeneration
 
@@ -73,7 +73,7 @@ class VLLMEngine:
             ) from error
 
     def refresh(self) -> None:
-        """Sends the policy's weights to vLLM. Every process must call it."""
+        """Send the policy's weights to vLLM. Every process must call it."""
         self.vllm.sync_weights()
 
     def generate(
@@ -127,7 +127,7 @@ class VLLMEngine:
         yield from groups.take()
 
     def _set(self, sampling: Sampling) -> None:
-        """What TRL's client reads at each call."""
+        """Set what TRL's client reads at each call."""
         self.vllm.temperature = sampling.temperature
         self.vllm.top_p = sampling.top_p
         self.vllm.top_k = sampling.top_k
@@ -149,7 +149,7 @@ def make_vllm(setup: EngineSetup) -> VLLMEngine:
 def cut(
     token_ids: list[int], logprobs: Sequence[Sequence[float | None]], stopping: Stopping
 ) -> tuple[list[int], list[float], FinishReason]:
-    """The completion up to its first end, the log-probability of each token, and why it ended."""
+    """Return the completion up to its first end, the log-probability of each token, and why it ended."""
     count, reason = stopping.end(token_ids, 0) or (len(token_ids), FinishReason.LENGTH)
     values = [float("nan") if row[0] is None else row[0] for row in logprobs[:count]]
     return token_ids[:count], values, reason
