@@ -110,7 +110,7 @@ def test_what_a_hint_says_to_write_is_accepted(recipe: str, hint: str, tmp_path:
         for word in words:
             load_recipe(command, tmp_path / "recipe.yaml", [f"{key}={word}", *NEEDED_BY.get(key, ())])
         if len(words) > 1:
-            assert ", ".join(words[:-1]) + f" or {words[-1]}" == type_words(keys[key].hint)
+            assert ", ".join(words[:-1]) + f" or {words[-1]}" == keys[key].kind
 
 
 def test_the_reading_of_hints_finds_what_is_wrong() -> None:

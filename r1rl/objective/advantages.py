@@ -97,7 +97,7 @@ class Scale:
     """A scale and its properties."""
 
     function: Callable[[Tensor, Tensor, Rewards, AlgorithmConfig], Tensor]
-    """The function (r - b, what a batch's deviation is taken of, rewards, config) -> (r - b) / s, all [P, G]."""
+    """The function (r - b, what a batch's deviation is taken of, rewards, config) -> (r - b) / s [P, G]."""
     help: str
     needs_group: bool = False
     """It compares the completions of a group, so a group must have two at least."""
