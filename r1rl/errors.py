@@ -28,6 +28,10 @@ class RewardError(UserError):
     """A reward function that can't be used: not found, a wrong signature, a wrong number of results."""
 
 
+class HookError(UserError):
+    """A hook that can't be used: not found, without a method that a run calls, or one that raised."""
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error of another library, or the error's type where it says nothing."""
     lines = str(error).strip().splitlines()

@@ -29,7 +29,7 @@ from r1rl.bench.workload import Workload, compute_dtype, make_model, make_worklo
 from r1rl.config.load import load_recipe
 from r1rl.models.lora import add_adapters
 from r1rl.objective.sampling import Sampling
-from r1rl.policy.batching import TrainBatch, build_train_batch, move
+from r1rl.policy.batching import TrainBatch, build_train_batch, move_micro_batch
 from r1rl.policy.compilation import compile_policy, fuse_logprobs, wants_compiling
 from r1rl.policy.layout import choose_layout, packed_attention_in
 from r1rl.policy.logprobs import PolicyForward
@@ -58,7 +58,7 @@ def update(policy: PolicyForward, batch: TrainBatch, layout: Layout, recipe: Ben
     with packed_attention_in(policy.model) if layout.packed else nullcontext():
         micro_batches = make_micro_batches(batch, range(batch.num_sequences), layout, recipe.update)
         for micro_batch in micro_batches:
-            it = move(micro_batch, device)
+            it = move_micro_batch(micro_batch, device)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16):
                 logprobs_N, _ = policy(
                     it.input_ids_RT, it.predictors_N, it.targets_N, "value", it.positions_RT, it.plan

@@ -18,7 +18,14 @@ from r1rl.objective.aggregation import count_trained, loss_weights, sequences_ne
 from r1rl.objective.config import AlgorithmConfig
 from r1rl.objective.losses import policy_loss
 from r1rl.objective.sampling import Sampling
-from r1rl.policy.batching import TrainBatch, build_train_batch, collect_token_values, loss_inputs, move
+from r1rl.policy.batching import (
+    TrainBatch,
+    build_train_batch,
+    collect_token_values,
+    loss_inputs,
+    move_loss_inputs,
+    move_micro_batch,
+)
 from r1rl.policy.costs import PassCosts
 from r1rl.policy.logprobs import PolicyForward
 from r1rl.policy.packing import PASS_OVERHEAD, Layout, cut_rows, filler, lay_out_padded, make_micro_batches
@@ -346,10 +353,11 @@ def test_move_keeps_the_values():
     batch = small_batch()
     micro_batch = lay_out_padded(batch, [0, 1])
     inputs = loss_inputs(batch, micro_batch, torch.ones(3))
-    for record in (micro_batch, inputs):
-        moved = move(record, torch.device("cpu"))
+    for record, move in ((micro_batch, move_micro_batch), (inputs, move_loss_inputs)):
+        moved, elsewhere = move(record, torch.device("cpu")), move(record, torch.device("meta"))
         for item in fields(record):
             before, after = getattr(record, item.name), getattr(moved, item.name)
             assert torch.equal(before, after) if isinstance(before, torch.Tensor) else before == after
-    assert move(micro_batch, torch.device("meta")).tokens_N.device.type == "cpu"
-    assert move(micro_batch, torch.device("meta")).targets_N.device.type == "meta"
+            if isinstance(before, torch.Tensor):
+                kind = "cpu" if item.name == "tokens_N" else "meta"
+                assert getattr(elsewhere, item.name).device.type == kind, item.name

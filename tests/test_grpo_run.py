@@ -31,7 +31,7 @@ from r1rl.models.checkpoint_folders import find_checkpoint
 from r1rl.policy.copies import frozen_copy
 from r1rl.policy.loading import load_policy
 from r1rl.runs.run_directory import RunDirectory
-from r1rl.runs.training_run import choose_directory
+from r1rl.runs.start import choose_directory
 
 pytestmark = pytest.mark.usefixtures("on_the_cpu")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import pytest
@@ -14,10 +14,10 @@ from update_helpers import COSTS, LAYOUTS, build, random_rollout
 from r1rl.attention.packed import RowsPlan
 from r1rl.config.schema import UpdateConfig
 from r1rl.grpo import balance
-from r1rl.grpo.balance import concatenate, divide, select, share_out
+from r1rl.grpo.balance import divide, share_out
 from r1rl.objective.aggregation import sequences_needed, trained_sequences
 from r1rl.objective.config import AlgorithmConfig
-from r1rl.policy.batching import TrainBatch, build_train_batch
+from r1rl.policy.batching import TrainBatch, build_train_batch, concatenate, select
 from r1rl.policy.costs import PassCosts
 from r1rl.policy.packing import Unit, fill_passes, filler, make_micro_batches, make_units, spread
 from r1rl.types import Completion, FinishReason
@@ -234,6 +234,23 @@ def test_concatenated_and_selected_batches_keep_each_sequence():
     assert flat(whole) == flat(one) + flat(other)
     assert flat(select(whole, [20, 3, 3, 11])) == [flat(whole)[row] for row in (20, 3, 3, 11)]
     assert select(whole, []).num_sequences == 0
+
+
+def test_concatenating_and_selecting_forget_no_field():
+    batch = random_rollout(1)
+    values = torch.arange(batch.completion_ids_K.numel(), dtype=torch.float32)
+    batch = replace(
+        batch, sampler_logprobs_K=values, old_logprobs_K=-values, reference_logprobs_K=2 * values, lagged=True
+    )
+    half = batch.num_sequences // 2
+    parts = [select(batch, range(half)), select(batch, range(half, batch.num_sequences))]
+    for again in (concatenate(parts), select(batch, range(batch.num_sequences))):
+        for item in fields(batch):
+            before, after = getattr(batch, item.name), getattr(again, item.name)
+            assert torch.equal(before, after) if isinstance(before, torch.Tensor) else before == after
+            assert before is not None
+    with pytest.raises(ValueError, match="some batches have logprobs that others lack"):
+        concatenate([batch, replace(batch, old_logprobs_K=None)])
 
 
 def test_groups_are_divided_by_cost():

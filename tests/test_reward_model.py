@@ -21,7 +21,9 @@ from r1rl.data.preferences import Preference, read_preferences
 from r1rl.errors import DataError, UserError
 from r1rl.models.checkpoint_folders import find_checkpoint
 from r1rl.reward_model import run as reward_model
+from r1rl.reward_model import setup
 from r1rl.reward_model.pairs import TokenizedPair, figures, split, tokenize_pair
+from r1rl.runs.inputs import NOTHING
 from r1rl.runs.run_directory import RunDirectory
 from r1rl.runs.trl_steps import TRLSteps
 from r1rl.text.scored_text import scored_answer
@@ -271,9 +273,9 @@ def test_loss_is_bradley_terry(folder: Path) -> None:
     recipe = load_recipe("reward-model", folder / "recipe.yaml", settings)
     tokenizer, model = (
         AutoTokenizer.from_pretrained(folder / "policy"),
-        reward_model.load_scorer(recipe).eval(),
+        setup.load_scorer(recipe).eval(),
     )
-    pairs, _, _ = reward_model.read_pairs(recipe, tokenizer)
+    pairs, _, _ = setup.read_pairs(recipe, tokenizer, NOTHING)
     with torch.no_grad():
         texts = [ids for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
         scores = torch.tensor([float(model(input_ids=torch.tensor([ids])).logits) for ids in texts]).view(
@@ -328,9 +330,9 @@ def test_two_processes_compute_what_one_does(folder: Path) -> None:
 
 def test_the_embedded_model_can_become_one(folder: Path) -> None:
     recipe = load_recipe("reward-model", folder / "recipe.yaml", ["model.path=embedded"])
-    model = reward_model.load_scorer(recipe)
+    model = setup.load_scorer(recipe)
     assert model.config.num_labels == 1 and model.score.weight.shape[0] == 1
-    assert torch.equal(model.score.weight, reward_model.load_scorer(recipe).score.weight)  # of the seed
+    assert torch.equal(model.score.weight, setup.load_scorer(recipe).score.weight)  # of the seed
 
 
 @pytest.mark.parametrize(
@@ -354,7 +356,7 @@ def test_errors_come_before_the_model_is_loaded(
     def load(*arguments: object) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(reward_model, "load_scorer", load)
+    monkeypatch.setattr(setup, "load_scorer", load)
     with pytest.raises(UserError, match=sentence):
         train(folder, "run_name=wrong", *overrides)
     assert not (folder / "runs" / "wrong").exists()

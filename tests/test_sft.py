@@ -29,12 +29,13 @@ from r1rl.policy.loading import load_policy
 from r1rl.policy.packing import Layout
 from r1rl.rollout import EngineSetup, make_engine
 from r1rl.runs.run_directory import RunDirectory
-from r1rl.runs.training_run import starting_state
+from r1rl.runs.start import starting_state
 from r1rl.runs.trl_steps import TRLSteps, check_batch
 from r1rl.sft import run as sft
 from r1rl.sft.batches import RowBatches
 from r1rl.sft.recipe import SFTRecipe
 from r1rl.sft.rows import make_rows
+from r1rl.sft.setup import make_trainer
 from r1rl.text.prompts import PromptTemplate, resolve_eos_token_ids
 from r1rl.types import FinishReason, Problem
 
@@ -176,7 +177,7 @@ def gradients(
     tokenizer = AutoTokenizer.from_pretrained(recipe.model.path)
     rows, _ = make_rows(recipe, read_demonstrations(recipe.data), tokenizer)
     accelerator, model = Accelerator(), load_policy(recipe.model)
-    trainer = sft.make_trainer(recipe, model, tokenizer, rows, accelerator, RunDirectory(tmp_path))
+    trainer = make_trainer(recipe, model, tokenizer, rows, accelerator, RunDirectory(tmp_path))
     policy, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=0.0))
     batches = RowBatches(trainer.data_collator, tokenizer.pad_token_id, model, layout)
     steps = TRLSteps(

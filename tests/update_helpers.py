@@ -30,7 +30,7 @@ from r1rl.objective.config import AlgorithmConfig
 from r1rl.objective.losses import policy_loss
 from r1rl.objective.sampling import Sampling
 from r1rl.objective.surrogates import Surrogate
-from r1rl.policy.batching import TrainBatch, build_train_batch, loss_inputs, move
+from r1rl.policy.batching import TrainBatch, build_train_batch, loss_inputs, move_micro_batch
 from r1rl.policy.costs import PassCosts
 from r1rl.policy.layout import packed_attention_in
 from r1rl.policy.logprobs import PolicyForward
@@ -131,7 +131,7 @@ def gradients(
         for micro_batch in make_micro_batches(
             batch, range(batch.num_sequences) if sequences is None else sequences, layout, update
         ):
-            it = move(micro_batch, torch.device("cpu"))
+            it = move_micro_batch(micro_batch, torch.device("cpu"))
             entropy = "gradient" if algorithm.entropy_coefficient else "none"
             logprobs_N, entropy_N = policy(
                 it.input_ids_RT, it.predictors_N, it.targets_N, entropy, it.positions_RT, it.plan

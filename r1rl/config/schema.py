@@ -278,6 +278,15 @@ class CheckpointConfig:
     keep: int = option(2, "keep the newest so many; 0 keeps all", within=COUNT_OR_OFF)
 
 
+def hooks_option() -> Any:
+    """Declare the key `hooks` of a recipe that trains in steps."""
+    return option(
+        [],
+        "code of your own that the run calls after a step, an evaluation, a checkpoint and at the end, such as "
+        "[path/to/file.py:MyHook, my_package.my_module:MyHook]; docs/hooks.md",
+    )
+
+
 @dataclass(kw_only=True, slots=True)
 class LoggingConfig:
     """What is shown and written while the run goes on."""

@@ -20,7 +20,7 @@ from r1rl.config.rows import DemonstrationsConfig, RowsConfig
 from r1rl.config.schema import SourceConfig
 from r1rl.data.columns import cell_text, keeps, listed
 from r1rl.data.load import skipped_sentences
-from r1rl.data.rows import BadRow, Row, RowFault, Table, read_table
+from r1rl.data.rows import BadRow, Row, RowFault, Rows, Table, read_table
 from r1rl.errors import DataError
 from r1rl.types import FinishReason
 
@@ -54,11 +54,13 @@ class LoadedDemonstrations:
     notes: list[str] = field(default_factory=list)
 
 
-def read_demonstrations(data: DemonstrationsConfig, section: str = "data") -> LoadedDemonstrations:
-    """The demonstrations of a recipe's data section. Raises DataError if the source can't be read, a column
-    is missing, no row is left.
+def read_demonstrations(
+    data: DemonstrationsConfig, section: str = "data", rows: Rows | None = None
+) -> LoadedDemonstrations:
+    """Return the demonstrations of a recipe's data section; `rows` stand in the place of its source. Raises
+    DataError if the source can't be read, a column is missing or no row is left.
     """
-    table = read_table(as_source(data), section)
+    table = read_table(as_source(data), section, rows)
     if not table.columns:
         raise DataError(
             why_empty(table, data, [row for row in table.rows if isinstance(row, BadRow)], "demonstration")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from r1rl import problems as generators
 from r1rl.config.schema import DataConfig, SourceConfig
 from r1rl.data.columns import USUAL_NAMES, ColumnMap, Fields, fields_of, keeps, resolve_columns
-from r1rl.data.rows import BadRow, Row, Table, read_table
+from r1rl.data.rows import BadRow, Row, Rows, Table, read_table
 from r1rl.errors import DataError
 from r1rl.seeds import derive_seed
 from r1rl.types import Problem
@@ -49,8 +49,14 @@ def load_problems(data: DataConfig, seed: int, section: str = "data") -> list[Pr
     return loaded.problems
 
 
-def read_problems(data: DataConfig, seed: int, section: str = "data") -> LoadedProblems:
-    """Like `load_problems`, with the notes and the count of skipped rows beside the problems."""
+def read_problems(
+    data: DataConfig, seed: int, section: str = "data", rows: Rows | None = None
+) -> LoadedProblems:
+    """Read the problems like `load_problems`, with the notes and the count of skipped rows beside them; `rows`
+    stand in the place of the section's source.
+    """
+    if rows is not None:
+        return _problems_of(read_table(data, section, rows), data)
     # Each source of a mixture has a seed of its own: one generator named twice would otherwise draw the same
     # problems twice.
     sources = [(section, data, seed)] + [
@@ -74,7 +80,11 @@ def read_problems(data: DataConfig, seed: int, section: str = "data") -> LoadedP
 def _read_source(data: SourceConfig, seed: int, section: str) -> LoadedProblems:
     if data.source in generators.GENERATORS:
         return LoadedProblems(_generate(data, seed, section))
-    table = read_table(data, section)
+    return _problems_of(read_table(data, section), data)
+
+
+def _problems_of(table: Table, data: SourceConfig) -> LoadedProblems:
+    """Return the problems of a table's rows."""
     mapping = resolve_columns(data, table) if table.columns else None
     fields: list[Fields] = []
     bad: list[BadRow] = []

@@ -20,7 +20,7 @@ from r1rl.data.demonstrations import (
     one_turn,
     why_empty,
 )
-from r1rl.data.rows import BadRow, Row, RowFault, read_table
+from r1rl.data.rows import BadRow, Row, RowFault, Rows, read_table
 from r1rl.errors import DataError
 
 OUR_COLUMNS = ("problem", "chosen", "rejected")
@@ -46,11 +46,13 @@ class LoadedPreferences:
     bad: list[BadRow] = field(default_factory=list)
 
 
-def read_preferences(data: PreferencesConfig, section: str = "data") -> LoadedPreferences:
-    """The pairs of a recipe's data section. Raises DataError if the source can't be read, a column is missing
-    or no row is left.
+def read_preferences(
+    data: PreferencesConfig, section: str = "data", rows: Rows | None = None
+) -> LoadedPreferences:
+    """Return the pairs of a recipe's data section; `rows` stand in the place of its source. Raises DataError if
+    the source can't be read, a column is missing or no row is left.
     """
-    table = read_table(as_source(data), section)
+    table = read_table(as_source(data), section, rows)
     loaded = LoadedPreferences(table.name)
     if not table.columns:
         raise DataError(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
@@ -16,6 +16,12 @@ from typing import Any
 from r1rl.config.schema import SourceConfig
 from r1rl.errors import DataError, HubUnreachable
 from r1rl.problems import GENERATORS, generate
+
+Rows = Iterable[Mapping[str, Any]]
+"""Rows that a caller in Python has in memory, such as a list of dicts or a `datasets.Dataset`."""
+
+IN_MEMORY = "in memory"
+"""The source of such rows in a recipe that is recorded."""
 
 
 class RowFault(StrEnum):
@@ -67,13 +73,15 @@ class Table:
     rows: Iterable[Row | BadRow]
 
 
-def read_table(data: SourceConfig, section: str = "data") -> Table:
-    """The rows of a file, a hub data set or a generator. Raises DataError if it can't be read at all or has
-    no rows.
+def read_table(data: SourceConfig, section: str = "data", rows: Rows | None = None) -> Table:
+    """Return the rows of a file, a hub data set or a generator, or the given `rows` instead. Raises DataError if
+    the source can't be read at all or has no rows.
 
     A generator's rows are the same every time (seed 0); `r1rl.data.load` draws a run's problems from the
     run's seed.
     """
+    if rows is not None:
+        return _given_table(rows, section)
     if data.source in GENERATORS:
         return _read_generator(data, section)
     if data.arguments:
@@ -87,6 +95,12 @@ def read_table(data: SourceConfig, section: str = "data") -> Table:
         return _read_file(data, reader, section)
     _refuse_what_is_no_hub_name(data.source, section)
     return _read_hub(data, section)
+
+
+def _given_table(rows: Rows, section: str) -> Table:
+    read = [Row(f"row {number}", dict(values)) for number, values in enumerate(rows)]
+    columns = list(dict.fromkeys(name for row in read for name in row.values))
+    return Table(f"{section} ({IN_MEMORY})", section, columns, read)
 
 
 def _read_generator(data: SourceConfig, section: str) -> Table:

@@ -9,10 +9,12 @@ from r1rl.config.engines import FoundEngine, find_engine
 from r1rl.data import LoadedProblems, column_names
 from r1rl.data.demonstrations import LoadedDemonstrations, read_demonstrations
 from r1rl.distill.recipe import DistillRecipe
+from r1rl.distill.vocabulary import Tokenizers
 from r1rl.errors import UserError
 from r1rl.preflight.problems import read_held_out, read_section
 from r1rl.preflight.settings import check_model_folder, check_template, check_trackers
 from r1rl.rewards import RewardSet
+from r1rl.runs.inputs import NOTHING, Given
 from r1rl.runs.run_directory import check_writable
 from r1rl.types import Problem
 
@@ -32,6 +34,8 @@ class DistillPreflight:
     engine: FoundEngine
     messages: list[str] = field(default_factory=list)
     """Sentences about what was assumed and what may be a mistake."""
+    tokenizers: Tokenizers | None = None
+    """Both models' tokenizers, compared; None before a run is launched."""
 
     def close(self) -> None:
         """End the rewards' processes."""
@@ -39,28 +43,35 @@ class DistillPreflight:
             self.rewards.close()
 
 
-def preflight(recipe: DistillRecipe, recipe_path: Path) -> DistillPreflight:
+def preflight(recipe: DistillRecipe, recipe_path: Path, given: Given = NOTHING) -> DistillPreflight:
     """Load the data, resolve the rewards and check everything else that needs no model.
 
     Raises a UserError with the file, the key and the remedy at the first thing that can't work.
     """
     check_writable(recipe.output_dir)
-    check_model_folder(recipe.model.path)
+    if given.model is None:
+        check_model_folder(recipe.model.path)
     check_model_folder(recipe.teacher.path, "teacher.path")
     check_trackers(recipe.logging)
     check_template(recipe.prompt.template)
     engine = find_engine(recipe.rollout.engine, recipe_path.parent)
-    asked = LoadedProblems([]) if recipe.data is None else read_section(recipe.data, recipe.seed, "data")
+    asked = LoadedProblems([])
+    if recipe.data is not None:
+        asked = read_section(recipe.data, recipe.seed, "data", given.rows)
     written = (
         LoadedDemonstrations("", [])
         if recipe.completions is None
         else read_demonstrations(recipe.completions, "completions")
     )
-    held_out = read_held_out(recipe.evaluation)
+    held_out = read_held_out(recipe.evaluation, given.evaluation_rows)
     rewards = None
     if held_out.problems:
         rewards = RewardSet(
-            recipe.rewards, recipe.outcome, recipe_path.parent, column_names(held_out.problems)
+            recipe.rewards,
+            recipe.outcome,
+            recipe_path.parent,
+            column_names(held_out.problems),
+            given.functions,
         )
     messages = [message for part in (asked, held_out) for message in (*part.notes, *part.warnings)]
     return DistillPreflight(asked.problems, written, held_out.problems, rewards, engine, messages)

@@ -21,6 +21,7 @@ from r1rl.config.schema import (
     PromptConfig,
     RewardConfig,
     RolloutConfig,
+    hooks_option,
 )
 
 
@@ -137,6 +138,7 @@ class DistillRecipe:
     evaluation: EvaluationConfig = section(EvaluationConfig, "held-out problems")
     checkpoint: CheckpointConfig = section(CheckpointConfig, "saving")
     logging: LoggingConfig = section(LoggingConfig, "progress, trackers, completions")
+    hooks: list[str] = hooks_option()
 
     @property
     def on_policy_prompts(self) -> int:

@@ -1,16 +1,14 @@
-"""What a distillation run is made of: tokenizers, student, teacher, engine, optimizer, schedule, and where
-completions come from.
+"""The parts of a distillation run: tokenizers, student, teacher, engine, optimizer, schedule, and the sources of
+completions.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from r1rl import models
 from r1rl.compute.optimization import make_optimizer, make_schedule
@@ -20,72 +18,46 @@ from r1rl.distill.forward import StudentForward, Teacher
 from r1rl.distill.preflight import DistillPreflight
 from r1rl.distill.recipe import DistillRecipe, TeacherConfig
 from r1rl.distill.sources import Sources
-from r1rl.distill.vocabulary import SharedTokens, shared_tokens
+from r1rl.distill.vocabulary import Tokenizers, shared_tokens
 from r1rl.errors import DataError, UserError
-from r1rl.monitor.progress import ProgressDisplay
-from r1rl.objective.sampling import Sampling
 from r1rl.policy.loading import first_sentence, load_policy, load_tokenizer
 from r1rl.policy.logprobs import PolicyForward
-from r1rl.rewards import RewardSet
-from r1rl.rollout import EngineSetup, RolloutEngine, make_engine
+from r1rl.rollout import EngineSetup, make_engine
 from r1rl.rollout.setup import make_sampling
+from r1rl.runs.evaluated_run import EvaluatedParts
+from r1rl.runs.inputs import Given
+from r1rl.runs.start import RunStart
 from r1rl.text.prompts import PromptTemplate
 from r1rl.types import Problem, Prompt
 
 
-@dataclass
-class DistillParts:
-    """Everything that a step works with."""
+@dataclass(kw_only=True)
+class DistillParts(EvaluatedParts):
+    """Everything that a step works with. `policy` is the prepared `StudentForward`."""
 
-    accelerator: Accelerator
-    display: ProgressDisplay
-    tokenizer: PreTrainedTokenizerBase
-    model: PreTrainedModel
-    """The Hugging Face model inside `policy`."""
-    policy: nn.Module
-    """The prepared `StudentForward`."""
     teacher: Teacher
-    engine: RolloutEngine
-    sampling: Sampling
-    evaluation_prompts: list[Prompt]
-    rewards: RewardSet | None
     order: Sources
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LambdaLR
     notes: list[str]
     """Sentences about what the run is made of."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tokenizers:
-    """The student's tokenizer, and what it shares with the teacher's."""
-
-    student: PreTrainedTokenizerBase
-    shared: SharedTokens
-
-
-def load_tokenizers(recipe: DistillRecipe) -> Tokenizers:
-    """Both tokenizers, compared. Raises UserError if they differ: before a run directory is made and before
-    weights are loaded.
+def load_tokenizers(recipe: DistillRecipe, given: Given) -> Tokenizers:
+    """Load both tokenizers and compare them. Raises UserError if they differ: before a run directory is made and
+    before weights are loaded.
     """
-    student = load_tokenizer(recipe.model.path, recipe.model.revision)
+    student = load_tokenizer(given.tokenizer or recipe.model.path, recipe.model.revision)
     return Tokenizers(
         student,
         shared_tokens(student, load_tokenizer(recipe.teacher.path, recipe.teacher.revision, "teacher.path")),
     )
 
 
-def build_parts(
-    recipe: DistillRecipe,
-    checked: DistillPreflight,
-    tokenizers: Tokenizers,
-    accelerator: Accelerator,
-    display: ProgressDisplay,
-    checkpoint: Path | None,
-) -> DistillParts:
-    """Load the models (the student from `checkpoint` when a run goes on) and connect everything."""
-    tokenizer, shared = tokenizers.student, tokenizers.shared
-    model = load_policy(recipe.model, checkpoint)
+def build_parts(start: RunStart[DistillRecipe], checked: DistillPreflight) -> DistillParts:
+    """Load the models (the student from the checkpoint when a run goes on) and connect everything."""
+    assert checked.tokenizers is not None  # loaded before the run directory was made
+    recipe, accelerator, display = start.recipe, start.accelerator, start.display
+    tokenizer, shared = checked.tokenizers.student, checked.tokenizers.shared
+    model = load_policy(recipe.model, start.checkpoint, given=start.given.model)
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     teacher = Teacher(load_teacher(recipe.teacher, accelerator.device))
     sampling = make_sampling(
@@ -136,7 +108,7 @@ def build_parts(
 
 
 def load_teacher(config: TeacherConfig, device: torch.device) -> PreTrainedModel:
-    """The teacher in its own precision, on the device, whole in every process."""
+    """Load the teacher in its own precision onto the device, whole in every process."""
     dtype = {
         "auto": torch.bfloat16 if device.type == "cuda" else torch.float32,
         "bfloat16": torch.bfloat16,
@@ -155,15 +127,15 @@ def load_teacher(config: TeacherConfig, device: torch.device) -> PreTrainedModel
 
 
 def logit_width(model: PreTrainedModel) -> int:
-    """How many ids the model's logits are for; often more than its tokenizer has."""
+    """Return the number of ids that the model's logits are for; often more than its tokenizer has."""
     return model.get_output_embeddings().weight.shape[0]
 
 
 def _prompts(
     recipe: DistillRecipe, problems: list[Problem], template: PromptTemplate, shared: int
 ) -> tuple[list[Prompt], int]:
-    """The prompts for the student to answer, and how many are too long or have tokens that the teacher does
-    not know.
+    """Return the prompts for the student to answer, and the number of those that are too long or have tokens that
+    the teacher does not know.
     """
     if recipe.data is None:
         return [], 0

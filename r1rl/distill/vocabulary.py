@@ -35,6 +35,14 @@ class SharedTokens:
         return min(widths) if self.limit is None else min(*widths, self.limit)
 
 
+@dataclass(frozen=True, slots=True)
+class Tokenizers:
+    """The student's tokenizer, and what it shares with the teacher's."""
+
+    student: PreTrainedTokenizerBase
+    shared: SharedTokens
+
+
 def shared_tokens(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> SharedTokens:
     """What the tokenizers share. Raises UserError if an id means different tokens, or if they split a text
     differently.

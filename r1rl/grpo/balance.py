@@ -1,4 +1,4 @@
-"""Which process trains which sequences, so that none waits long for the others.
+"""The sharing out of sequences among processes for the update, so that none waits long for the others.
 
 Completions differ in length, and groups without signal cost nothing, so the processes' own rollouts are
 unequally costly to train. Each minibatch's groups are therefore shared out anew by their counted cost
@@ -11,8 +11,6 @@ Legend: B sequences of a process, K their completion tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -22,7 +20,7 @@ from torch import Tensor
 from r1rl.objective.aggregation import sequences_needed, trained_sequences
 from r1rl.objective.config import AlgorithmConfig
 from r1rl.objective.surrogates import Surrogate
-from r1rl.policy.batching import TrainBatch
+from r1rl.policy.batching import TrainBatch, concatenate, select
 from r1rl.policy.packing import Layout, Unit, spread
 
 
@@ -33,7 +31,7 @@ def share_out(
     layout: Layout,
     surrogate: Surrogate | None = None,
 ) -> tuple[TrainBatch, list[Tensor]]:
-    """This process's sequences and which of them are in each of `num_minibatches` minibatches.
+    """Return this process's sequences, and for each of `num_minibatches` minibatches the rows in it.
 
     The minibatches of a process's rollout are contiguous, each a whole number of groups; those of all
     processes together are one optimizer step. `surrogate`: see `sequences_needed`.
@@ -64,7 +62,7 @@ def share_out(
 def divide(
     batch: TrainBatch, members: Sequence[int], needed_B: Tensor, layout: Layout, shares: int
 ) -> list[list[int]]:
-    """`members` in so many shares of nearly equal cost: by whole groups, or by parts of groups where that
+    """Divide `members` into so many shares of nearly equal cost: by whole groups, or by parts of groups where that
     balances better although each part computes the prompt again. The same input gives the same shares in
     every process.
     """
@@ -86,7 +84,7 @@ def divide(
 
 
 def groups_of(batch: TrainBatch, members: Sequence[int]) -> list[list[int]]:
-    """Neighbouring members with the same prompt."""
+    """Return the groups: neighbouring members with the same prompt."""
     groups: list[list[int]] = []
     for row in members:
         if not groups or batch.prompt_ids[groups[-1][-1]] != batch.prompt_ids[row]:
@@ -96,13 +94,13 @@ def groups_of(batch: TrainBatch, members: Sequence[int]) -> list[list[int]]:
 
 
 def split(group: Sequence[int], parts: int) -> list[Sequence[int]]:
-    """The group in at most so many pieces of nearly equal length."""
+    """Split the group into at most so many pieces of nearly equal length."""
     size = -(-len(group) // parts)
     return [group[start : start + size] for start in range(0, len(group), size)]
 
 
 def cost_of(rows: Sequence[int], batch: TrainBatch, layout: Layout) -> float:
-    """What training these completions of one prompt costs."""
+    """Return the cost of training these completions of one prompt."""
     lengths = batch.lengths_B[list(rows)].tolist()
     if not rows:
         return 0.0
@@ -110,33 +108,3 @@ def cost_of(rows: Sequence[int], batch: TrainBatch, layout: Layout) -> float:
     if layout.shares_prompts:
         return layout.costs.sequences(prompt, lengths)
     return sum(layout.costs.sequences(prompt, [length]) for length in lengths)
-
-
-def concatenate(batches: Sequence[TrainBatch]) -> TrainBatch:
-    """One batch of all sequences, in order."""
-    lengths_B = torch.cat([batch.lengths_B for batch in batches])
-    joined: dict[str, Any] = {
-        item.name: torch.cat([getattr(batch, item.name) for batch in batches])
-        for item in fields(TrainBatch)
-        if isinstance(getattr(batches[0], item.name), Tensor)
-    }
-    joined["starts_B"] = lengths_B.cumsum(0) - lengths_B
-    return replace(
-        batches[0], prompt_ids=tuple(prompt for batch in batches for prompt in batch.prompt_ids), **joined
-    )
-
-
-def select(batch: TrainBatch, rows: Sequence[int]) -> TrainBatch:
-    """The batch of these sequences."""
-    index_B = torch.tensor(rows, dtype=torch.int64)
-    lengths_B = batch.lengths_B[index_B]
-    starts_B = lengths_B.cumsum(0) - lengths_B
-    row_K = torch.repeat_interleave(torch.arange(len(rows)), lengths_B)
-    tokens_K = (batch.starts_B[index_B] - starts_B)[row_K] + torch.arange(len(row_K))
-    chosen: dict[str, Any] = {
-        item.name: value[index_B if item.name.endswith("_B") else tokens_K]
-        for item in fields(TrainBatch)
-        if isinstance(value := getattr(batch, item.name), Tensor)
-    }
-    chosen["starts_B"] = starts_B
-    return replace(batch, prompt_ids=tuple(batch.prompt_ids[row] for row in rows), **chosen)

@@ -8,9 +8,10 @@ so the completions are the same for any number of processes.
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from r1rl.grpo.recipe import GRPORecipe
 from r1rl.objective.sampling import Sampling
@@ -19,10 +20,25 @@ from r1rl.rollout import RolloutEngine
 from r1rl.seeds import derive_seed
 from r1rl.types import Completion, Prompt
 
+Number = TypeVar("Number", int, float)
+
+Progress = Callable[[str, int, int], None]
+"""A function that is told of progress: phase, done, total. An exception that it raises ends the work."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampledGroup:
+    """The G completions of one prompt, whose rewards may still be on their way."""
+
+    slot: int
+    prompt: Prompt
+    completions: list[Completion]
+    scoring: Future[RewardResult]
+
 
 @dataclass(frozen=True, slots=True)
 class ScoredGroup:
-    """The G completions of one prompt and what the rewards said of them."""
+    """The G completions of one prompt and their rewards."""
 
     slot: int
     prompt: Prompt
@@ -30,8 +46,8 @@ class ScoredGroup:
     rewards: RewardResult
 
     def outcome_spread(self) -> float:
-        """Largest minus smallest outcome (accuracy) in the group, or reward where no outcome is known; 0 with
-        fewer than two.
+        """Return the largest minus the smallest outcome (accuracy) in the group, or reward where no outcome is
+        known; 0 with fewer than two.
         """
         known = [value for value in self.rewards.outcome if value is not None] or [
             value for value in self.rewards.total if value == value
@@ -39,44 +55,67 @@ class ScoredGroup:
         return max(known) - min(known) if known else 0.0
 
 
-@dataclass(slots=True)
-class Collected:
-    """The groups of this process, in the order of their slots, and what happened on the way."""
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The events and sums of a rollout in one process; those of several rollouts add up."""
 
-    groups: list[ScoredGroup]
-    events: Counter[str] = field(default_factory=Counter)
-    reward_seconds: dict[str, float] = field(default_factory=dict)
-    tracebacks: dict[str, str] = field(default_factory=dict)
+    events: Mapping[str, int] = field(default_factory=dict)
+    """Everything that went wrong with rewards, in rows."""
+    reward_seconds: Mapping[str, float] = field(default_factory=dict)
+    tracebacks: Mapping[str, str] = field(default_factory=dict)
     """The first traceback of each reward that raised, for display."""
     waited_for_rewards: float = 0.0
     """Seconds between the last completion and the last reward: the part of the grading that neither the
     rollout nor an update hid.
     """
-    refilled: int = 0
-    """Groups that dynamic sampling replaced, over all processes."""
     sampled_tokens: int = 0
     """Completion tokens that this process sampled, those of groups that were replaced included."""
-    lag: int = 0
-    """Rollouts that the policy was trained on since it sampled this one: 0, or 1 with `rollout.one_step_off`.
-    """
 
-    def replaced_by(self, fresh: Collected, refilled: int) -> Collected:
-        """These groups with those of `fresh` in the slots that they share; `refilled` slots were refilled in
+    @classmethod
+    def of(cls, groups: Sequence[ScoredGroup], waited_for_rewards: float) -> Counts:
+        """Return the counts of groups that were sampled and scored together."""
+        total = cls(waited_for_rewards=waited_for_rewards)
+        for group in groups:
+            tokens = sum(len(completion.token_ids) for completion in group.completions)
+            rewards = group.rewards
+            total += cls(rewards.events, rewards.seconds, rewards.tracebacks, sampled_tokens=tokens)
+        return total
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            events=_added(self.events, other.events),
+            reward_seconds=_added(self.reward_seconds, other.reward_seconds),
+            tracebacks={**other.tracebacks, **self.tracebacks},
+            waited_for_rewards=self.waited_for_rewards + other.waited_for_rewards,
+            sampled_tokens=self.sampled_tokens + other.sampled_tokens,
+        )
+
+
+def _added(one: Mapping[str, Number], other: Mapping[str, Number]) -> dict[str, Number]:
+    return {name: one.get(name, 0) + other.get(name, 0) for name in dict.fromkeys((*one, *other))}
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """The scored groups of this process, in the order of their slots, and what happened on the way."""
+
+    groups: list[ScoredGroup]
+    counts: Counts
+    refilled: int = 0
+    """Groups that dynamic sampling replaced, over all processes."""
+    lag: int = 0
+    """Rollouts that the policy was trained on since it sampled this one: 0, or 1 with `rollout.one_step_off`."""
+
+    def replaced_by(self, fresh: Rollout, refilled: int) -> Rollout:
+        """Return these groups with those of `fresh` in the slots that they share; `refilled` slots were refilled in
         all processes.
         """
         by_slot = {group.slot: group for group in [*self.groups, *fresh.groups]}
-        names = {*self.reward_seconds, *fresh.reward_seconds}
-        return Collected(
+        return Rollout(
             groups=[by_slot[slot] for slot in sorted(by_slot)],
-            events=self.events + fresh.events,
-            reward_seconds={
-                name: self.reward_seconds.get(name, 0.0) + fresh.reward_seconds.get(name, 0.0)
-                for name in names
-            },
-            waited_for_rewards=self.waited_for_rewards + fresh.waited_for_rewards,
-            tracebacks={**fresh.tracebacks, **self.tracebacks},
+            counts=self.counts + fresh.counts,
             refilled=self.refilled + refilled,
-            sampled_tokens=self.sampled_tokens + fresh.sampled_tokens,
+            lag=self.lag,
         )
 
 
@@ -91,8 +130,8 @@ class Collector:
         sampling: Sampling,
         refreshes: bool = True,
     ) -> None:
-        """`refreshes`: the engine takes over the policy's weights before it samples. Otherwise whoever
-        collects sees to that.
+        """`refreshes`: the engine takes over the policy's weights before it samples; if false, whoever collects
+        has it do so.
         """
         self.recipe = recipe
         self.engine = engine
@@ -100,22 +139,18 @@ class Collector:
         self.sampling = sampling
         self.refreshes = refreshes
 
-    def collect(
-        self,
-        prompts: Sequence[Prompt],
-        slots: Sequence[int],
-        step: int,
-        attempt: int,
-        progress: Callable[[str, int, int], None],
-    ) -> Collected:
-        """One group for each prompt. `attempt` counts the refills of a step: a refilled slot draws from a
-        stream of its own. `progress(phase, done, total)` is told of every finished group; what it raises ends
-        the rollout.
+    def sample(
+        self, prompts: Sequence[Prompt], slots: Sequence[int], step: int, attempt: int, progress: Progress
+    ) -> list[SampledGroup]:
+        """Return one group for each prompt, in order, whose rewards are being computed.
+
+        `attempt` counts the refills of a step: a refilled slot draws from a stream of its own. `progress` is told
+        of every finished group.
         """
         seeds = [derive_seed(self.recipe.seed, "rollout", step, slot, attempt) for slot in slots]
         num_generations = self.recipe.rollout.num_generations
-        pending = []
         token_ids = [prompt.token_ids for prompt in prompts]
+        sampled: dict[int, SampledGroup] = {}
         for group in self.engine.generate(
             token_ids, num_generations, self.sampling, seeds, refresh=self.refreshes
         ):
@@ -126,19 +161,16 @@ class Collector:
                 self.sampling.max_completion_length,
                 prompt.prefill,
             )
-            pending.append((group, scoring))
-            progress("rollout", len(pending), len(prompts))
-        finished_at = time.perf_counter()
-        collected = Collected(groups=[])
-        for group, scoring in sorted(pending, key=lambda pair: pair[0].index):
-            result = scoring.result()
-            collected.groups.append(
-                ScoredGroup(slots[group.index], prompts[group.index], group.completions, result)
-            )
-            collected.sampled_tokens += sum(len(completion.token_ids) for completion in group.completions)
-            collected.events.update(result.events)
-            collected.tracebacks.update(result.tracebacks)
-            for name, seconds in result.seconds.items():
-                collected.reward_seconds[name] = collected.reward_seconds.get(name, 0.0) + seconds
-        collected.waited_for_rewards = time.perf_counter() - finished_at
-        return collected
+            sampled[group.index] = SampledGroup(slots[group.index], prompt, group.completions, scoring)
+            progress("rollout", len(sampled), len(prompts))
+        return [sampled[place] for place in sorted(sampled)]
+
+    @staticmethod
+    def score(sampled: Sequence[SampledGroup]) -> Rollout:
+        """Wait for the rewards of the groups."""
+        started = time.perf_counter()
+        groups = [
+            ScoredGroup(group.slot, group.prompt, group.completions, group.scoring.result())
+            for group in sampled
+        ]
+        return Rollout(groups, Counts.of(groups, time.perf_counter() - started))

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -33,9 +34,10 @@ import torch
 from r1rl.attention.steady import steady_attention
 from r1rl.compute.distributed import own_share
 from r1rl.compute.phase_clock import PhaseClock
-from r1rl.grpo.collect import Collected
+from r1rl.grpo.collect import Progress, Rollout, SampledGroup, ScoredGroup
+from r1rl.grpo.rollout_state import rollout_from_state, rollout_state
 from r1rl.grpo.rollouts import Rollouts
-from r1rl.grpo.saved_rollout import as_plain, from_plain
+from r1rl.rewards import RewardResult
 from r1rl.rollout import RolloutEngine
 
 T = TypeVar("T")
@@ -48,16 +50,14 @@ class Stopped(Exception):
 class Background(Generic[T]):
     """A context in which `work` runs in a thread, which has ended when the context is left.
 
-    `work` is given a function to call now and then: after an exception in the main thread, Ctrl-C included,
-    it ends the work.
+    `work` is given a function to tell of its progress: after an exception in the main thread, Ctrl-C included,
+    that call ends the work.
     """
 
-    def __init__(
-        self, work: Callable[[Callable[[str, int, int], None]], T], stream: torch.cuda.Stream | None
-    ) -> None:
-        """`stream`: where the thread queues its work for the GPU; None without one."""
+    def __init__(self, work: Callable[[Progress], T], stream: torch.cuda.Stream | None) -> None:
+        """`stream` is where the thread queues its work for the GPU; None without one."""
         self.seconds = 0.0
-        """That the work took, once its result is there."""
+        """The seconds that the work took, once its result is there."""
         self._work = work
         self._stream = stream
         self._unwanted = threading.Event()
@@ -65,7 +65,7 @@ class Background(Generic[T]):
         self._thread = threading.Thread(target=self._run, name="one-step-off", daemon=True)
 
     def result(self) -> T:
-        """Waits for the work and returns what it returned, or raises what it raised."""
+        """Wait for the work; return what it returned, or raise what it raised."""
         return self._future.result()
 
     def __enter__(self) -> Background[T]:
@@ -88,7 +88,7 @@ class Background(Generic[T]):
             with (
                 nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
             ):  # which also makes its GPU the thread's
-                value = self._work(self._go_on)
+                value = self._work(self._progress)
                 if self._stream is not None:
                     self._stream.synchronize()
             self.seconds = time.perf_counter() - started
@@ -96,33 +96,34 @@ class Background(Generic[T]):
         except BaseException as error:
             self._future.set_exception(error)
 
-    def _go_on(self, phase: str, done: int, total: int) -> None:
+    def _progress(self, phase: str, done: int, total: int) -> None:
         if self._unwanted.is_set():
             raise Stopped
 
 
 class OneStepOff(Rollouts):
-    """Each rollout but the first is sampled beside the update before it. The engine must have a copy of the
-    weights of its own, and the collector leave it as it is (`refreshes=False`).
+    """The rollouts of a run that samples each but the first beside the update before it.
+
+    The engine must have a copy of the weights of its own, and the collector leave it as it is (`refreshes=False`).
     """
 
-    def __init__(self, *arguments: Any) -> None:
-        """See `Rollouts`."""
-        super().__init__(*arguments)
-        self.ahead: Collected | None = None
-        """The rollout of the next step."""
+    ahead: Rollout | None = None
+    """The rollout of the next step."""
+
+    @cached_property
+    def stream(self) -> torch.cuda.Stream | None:
+        """The thread's stream, one for the run: torch's allocator keeps the memory of each stream apart."""
         device = self.accelerator.device
-        # One for the run: torch's allocator keeps the memory of each stream apart.
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        return torch.cuda.Stream(device) if device.type == "cuda" else None
 
     @property
     def engine(self) -> RolloutEngine:
-        """What samples."""
+        """The engine that samples."""
         return self.collector.engine
 
     @property
     def settings(self) -> str:
-        """What decides how a rollout is made and scored: with other settings, what was sampled ahead is not
+        """The settings that decide how a rollout is made and scored: with others, what was sampled ahead is not
         used.
         """
         recipe, algorithm = self.recipe, self.recipe.algorithm
@@ -139,57 +140,64 @@ class OneStepOff(Rollouts):
             )
         )
 
-    def take(self, step: int, clock: PhaseClock) -> Collected:
-        """See `Rollouts.take`. The first rollout after a start is of the policy as it is."""
-        ahead, self.ahead = self.ahead, None
-        if ahead is not None:
-            return ahead
+    def sample(self, step: int, clock: PhaseClock) -> list[SampledGroup]:
+        """See `Rollouts.sample`. The first rollout after a start is of the policy as it is."""
+        if self.ahead is not None:
+            return [_as_sampled(group) for group in self.ahead.groups]
         self.engine.refresh()
-        return super().take(step, clock)
+        return super().sample(step, clock)
+
+    def score(self, sampled: Sequence[SampledGroup], step: int, clock: PhaseClock) -> Rollout:
+        """See `Rollouts.score`. A rollout that was sampled ahead is scored and refilled already."""
+        ahead, self.ahead = self.ahead, None
+        return super().score(sampled, step, clock) if ahead is None else ahead
 
     @contextmanager
-    def meanwhile(self, step: int, clock: PhaseClock) -> Iterator[None]:
-        """Samples the rollout of step `step` while the block, the update before it, runs. Raises what
-        sampling it raised.
+    def prefetch(self, step: int, clock: PhaseClock) -> Iterator[None]:
+        """Sample the rollout of step `step` while the block, the update before it, runs. Raises what sampling it
+        raised.
         """
         with clock.phase("rollout"):
             self.engine.refresh()
         with (
             steady_attention(),
-            Background(lambda go_on: self._sample(self.slots, step, 0, go_on), self.stream) as background,
+            Background(
+                lambda progress: self.collector.score(self._sample(self.slots, step, 0, progress)),
+                self.stream,
+            ) as background,
         ):
             yield
             with clock.phase("rollout"):
                 started = time.perf_counter()
-                collected = background.result()
+                rollout = background.result()
                 waited = time.perf_counter() - started
-        collected.waited_for_rewards = min(
-            collected.waited_for_rewards, waited
-        )  # rewards are what a rollout ends with
+        # Rewards are what a rollout ends with, so no more of them was waited for than of the rollout.
+        waited_for = min(rollout.counts.waited_for_rewards, waited)
+        rollout = replace(rollout, counts=replace(rollout.counts, waited_for_rewards=waited_for))
         clock.seconds["rollout_hidden"] = max(0.0, background.seconds - waited)
         with clock.phase("rollout"):
-            collected = self._refilled(collected, step)
-        clock.split("rollout", "reward", collected.waited_for_rewards)
-        self.ahead = replace(collected, lag=1)
+            rollout = self._refilled(rollout, step)
+        clock.split("rollout", "reward", rollout.counts.waited_for_rewards)
+        self.ahead = replace(rollout, lag=1)
 
-    def saved(self) -> dict[str, Any] | None:
-        """See `Rollouts.saved`: the rollout, what it was made with, and the place in the data after it."""
+    def state_dict(self) -> dict[str, Any] | None:
+        """Return the rollout of the next step, the settings it was made with, and the place in the data after it."""
         if self.ahead is None:
             return None
         return {
             "settings": self.settings,
             "order": self.order.state_dict(),
-            "collected": as_plain(self.ahead, self.prompts),
+            "collected": rollout_state(self.ahead, self.prompts),
         }
 
-    def go_on(self, saved: Sequence[dict[str, Any]]) -> str:
-        """See `Rollouts.go_on`. Any number of processes shares out what any other number had saved."""
-        if not saved:
+    def load_state_dict(self, states: Sequence[dict[str, Any]]) -> str:
+        """See `Rollouts.load_state_dict`. Any number of processes shares out what any other number had saved."""
+        if not states:
             return ""
         ahead = None
-        if all(one["settings"] == self.settings for one in saved):
-            shares = [one["collected"] for one in saved]
-            ahead = from_plain(
+        if all(state["settings"] == self.settings for state in states):
+            shares = [state["collected"] for state in states]
+            ahead = rollout_from_state(
                 shares,
                 own_share(self.accelerator, self.slots),
                 own_share(self.accelerator, shares),
@@ -197,6 +205,13 @@ class OneStepOff(Rollouts):
             )
         if ahead is None:
             return "The rollout that was sampled ahead was made with other settings or data: the next step samples anew."
-        self.order.load_state_dict(saved[0]["order"])
+        self.order.load_state_dict(states[0]["order"])
         self.ahead = ahead
         return ""
+
+
+def _as_sampled(group: ScoredGroup) -> SampledGroup:
+    """Return a group whose rewards are there already as one that may be waited for."""
+    scoring: Future[RewardResult] = Future()
+    scoring.set_result(group.rewards)
+    return SampledGroup(group.slot, group.prompt, group.completions, scoring)

@@ -19,6 +19,7 @@ from r1rl.preflight.answers import GoldDefect, audit_gold, gold_warnings
 from r1rl.preflight.problems import read_held_out, read_section
 from r1rl.preflight.settings import check_model_folder, check_template, check_trackers
 from r1rl.rewards import RewardSet
+from r1rl.runs.inputs import NOTHING, Given
 from r1rl.runs.run_directory import check_writable
 from r1rl.types import Problem
 
@@ -41,17 +42,26 @@ class Preflight:
     gold_defects: list[GoldDefect] = field(default_factory=list)
     """The gold answers of both sets that the grader can't use or can only compare as text."""
 
+    @property
+    def messages(self) -> list[str]:
+        """The sentences that are shown when a run starts."""
+        return [f"warning: {warning}" for warning in self.warnings]
 
-def preflight(recipe: GRPORecipe, recipe_path: Path) -> Preflight:
+    def close(self) -> None:
+        """End the rewards' processes."""
+        self.rewards.close()
+
+
+def preflight(recipe: GRPORecipe, recipe_path: Path, given: Given = NOTHING) -> Preflight:
     """Load the problems, resolve the rewards and check everything else that needs no model.
 
     Raises a UserError with the file, the key and the remedy at the first thing that can't work.
     """
-    check_settings(recipe)
+    check_settings(recipe, given)
     components = find_components(recipe, recipe_path.parent)
-    loaded = read_section(recipe.data, recipe.seed, "data")
-    held_out = read_held_out(recipe.evaluation)
-    rewards = _resolve_rewards(recipe, recipe_path.parent, loaded.problems, held_out.problems)
+    loaded = read_section(recipe.data, recipe.seed, "data", given.rows)
+    held_out = read_held_out(recipe.evaluation, given.evaluation_rows)
+    rewards = _resolve_rewards(recipe, recipe_path.parent, loaded.problems, held_out.problems, given)
     try:
         defects = audit_gold(recipe.data, loaded.problems, held_out.problems, rewards.outcome_name)
     except UserError:
@@ -68,12 +78,13 @@ def preflight(recipe: GRPORecipe, recipe_path: Path) -> Preflight:
     return Preflight(loaded.problems, held_out.problems, rewards, components, notes, warnings, defects)
 
 
-def check_settings(recipe: GRPORecipe) -> None:
+def check_settings(recipe: GRPORecipe, given: Given = NOTHING) -> None:
     """Check what needs no problems: folders, template and packages. Raises a UserError at the first thing
     that can't work.
     """
     check_writable(recipe.output_dir)
-    check_model_folder(recipe.model.path)
+    if given.model is None:
+        check_model_folder(recipe.model.path)
     check_trackers(recipe.logging)
     check_template(recipe.prompt.template)
     if recipe.model.lora is not None and importlib.util.find_spec("peft") is None:
@@ -113,14 +124,14 @@ def check_rows(recipe: GRPORecipe, device: str) -> None:
 
 
 def _resolve_rewards(
-    recipe: GRPORecipe, base_dir: Path, problems: list[Problem], held_out: list[Problem]
+    recipe: GRPORecipe, base_dir: Path, problems: list[Problem], held_out: list[Problem], given: Given
 ) -> RewardSet:
     """Return the recipe's rewards, checked against the columns of both sets of problems."""
     columns = column_names(problems)
-    rewards = RewardSet(recipe.rewards, recipe.outcome, base_dir, columns)
+    rewards = RewardSet(recipe.rewards, recipe.outcome, base_dir, columns, given.functions)
     if held_out and not columns <= column_names(held_out):
         try:
-            RewardSet(recipe.rewards, recipe.outcome, base_dir, column_names(held_out))
+            RewardSet(recipe.rewards, recipe.outcome, base_dir, column_names(held_out), given.functions)
         except RewardError as error:
             rewards.close()
             raise RewardError(f"evaluation.data lacks a column that data has: {error}") from error

@@ -17,6 +17,7 @@ from r1rl.config.schema import (
     RewardConfig,
     RolloutConfig,
     UpdateConfig,
+    hooks_option,
 )
 from r1rl.objective.config import AlgorithmConfig
 
@@ -49,3 +50,4 @@ class GRPORecipe:
     evaluation: EvaluationConfig = section(EvaluationConfig, "held-out problems")
     checkpoint: CheckpointConfig = section(CheckpointConfig, "saving")
     logging: LoggingConfig = section(LoggingConfig, "progress, trackers, completions")
+    hooks: list[str] = hooks_option()

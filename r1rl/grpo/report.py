@@ -1,4 +1,4 @@
-"""What a step tells: its metrics, its completions on disk, the completions that are shown."""
+"""The report of a step: its metrics, its completions on disk, the completions that are shown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from r1rl.grpo.collect import Collected, ScoredGroup
+from r1rl.grpo.collect import Rollout, ScoredGroup
 from r1rl.grpo.recipe import GRPORecipe
 from r1rl.monitor import metric_names as names
 from r1rl.monitor.metric_names import by_value, reward_mean
@@ -21,37 +21,36 @@ from r1rl.text.reflection import reflects
 
 
 def step_metrics(
-    recipe: GRPORecipe, collected: Collected, seconds: dict[str, float], accelerator: Accelerator
+    recipe: GRPORecipe, rollout: Rollout, seconds: dict[str, float], accelerator: Accelerator
 ) -> dict[str, float]:
-    """The metrics of the rollout and the rewards, over all processes. `seconds` are those of the slowest
+    """Return the metrics of the rollout and the rewards, over all processes. `seconds` are those of the slowest
     process.
 
-    Some are also told by the values of the columns that the rewards' `where` names:
-    domain/helpfulness/reward.
+    Some are also told by the values of the columns that the rewards' `where` names: domain/helpfulness/reward.
     """
     accumulator = MetricAccumulator()
     columns = sorted({column for reward in recipe.rewards for column in reward.where})
-    for group in collected.groups:
+    for group in rollout.groups:
         _add_group(accumulator, group, recipe.algorithm.variance_tolerance)
         for column in columns:
             _add_by_value(accumulator, group, column)
-    accumulator.count_all(collected.events)
-    for name, spent in collected.reward_seconds.items():
+    accumulator.count_all(rollout.counts.events)
+    for name, spent in rollout.counts.reward_seconds.items():
         accumulator.maximum(f"rewards/{name}/seconds", spent)
-    accumulator.count("tokens", collected.sampled_tokens)
+    accumulator.count("tokens", rollout.counts.sampled_tokens)
     several = accelerator.num_processes > 1
     values = accumulator.collect(gather_object if several else None)
     values[names.TOKENS_PER_SECOND] = values.pop("tokens") / seconds["step"]
     if recipe.rollout.one_step_off:
-        values[names.LAG] = float(collected.lag)
+        values[names.LAG] = float(rollout.lag)
     if recipe.algorithm.dynamic_sampling:
-        values[names.REFILLED_GROUPS] = float(collected.refilled)
+        values[names.REFILLED_GROUPS] = float(rollout.refilled)
     values.update({f"time/{phase}": spent for phase, spent in seconds.items()})
     return values
 
 
 def _add_group(accumulator: MetricAccumulator, group: ScoredGroup, tolerance: float) -> None:
-    """Adds a group's figures."""
+    """Add a group's figures."""
     totals = [total for total in group.rewards.total if total == total]
     accumulator.add_values(names.REWARD, totals)
     accumulator.add(names.REWARD_STD, statistics.stdev(totals) if len(totals) > 1 else 0.0)
@@ -72,7 +71,7 @@ def _add_group(accumulator: MetricAccumulator, group: ScoredGroup, tolerance: fl
 
 
 def _add_by_value(accumulator: MetricAccumulator, group: ScoredGroup, column: str) -> None:
-    """The group's figures among those of the rows that have the same value in a column."""
+    """Add the group's figures to those of the rows that have the same value in a column."""
     value = group.prompt.problem.columns.get(column)
 
     def add(name: str, values: Iterable[float | None]) -> None:
@@ -89,7 +88,7 @@ def _add_by_value(accumulator: MetricAccumulator, group: ScoredGroup, column: st
 
 
 def completion_rows(groups: Iterable[ScoredGroup], advantages_PG: Tensor) -> list[dict[str, Any]]:
-    """One record per completion, for completions/step-*.jsonl."""
+    """Return one record per completion, for completions/step-*.jsonl."""
     return [
         {
             "slot": group.slot,
@@ -110,7 +109,7 @@ def completion_rows(groups: Iterable[ScoredGroup], advantages_PG: Tensor) -> lis
 
 
 def shown_completions(groups: Iterable[ScoredGroup], count: int) -> list[ShownCompletion]:
-    """The first completion of the first groups, to be read by people."""
+    """Return the first completion of the first groups, to be read by people."""
     return [
         ShownCompletion(
             problem=group.prompt.problem.problem,

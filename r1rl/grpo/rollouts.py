@@ -7,7 +7,7 @@ processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,15 +16,13 @@ from accelerate import Accelerator
 from r1rl.compute.distributed import gather_shares, own_share
 from r1rl.compute.phase_clock import PhaseClock
 from r1rl.data import PromptOrder
-from r1rl.grpo.collect import Collected, Collector
+from r1rl.grpo.collect import Collector, Progress, Rollout, SampledGroup
 from r1rl.grpo.recipe import GRPORecipe
 from r1rl.types import Prompt
 
-Progress = Callable[[str, int, int], None]
-
 
 class Rollouts:
-    """Each rollout is sampled when its step asks for it, from the policy as it is."""
+    """The rollouts of a run that samples each when its step asks for it, from the policy as it is."""
 
     def __init__(
         self,
@@ -35,7 +33,7 @@ class Rollouts:
         collector: Collector,
         progress: Progress,
     ) -> None:
-        """`progress(phase, done, total)` is told of every finished group."""
+        """`progress` is told of every finished group."""
         self.recipe = recipe
         self.accelerator = accelerator
         self.order = order
@@ -44,30 +42,36 @@ class Rollouts:
         self.progress = progress
         self.slots = range(recipe.rollout.num_prompts)
 
-    def take(self, step: int, clock: PhaseClock) -> Collected:
-        """This process's part of the rollout that step `step` (from 0) trains."""
+    def sample(self, step: int, clock: PhaseClock) -> list[SampledGroup]:
+        """Return this process's groups of the rollout that step `step` (from 0) trains."""
         with clock.phase("rollout"):
-            collected = self._refilled(self._sample(self.slots, step, 0, self.progress), step)
-        clock.split("rollout", "reward", collected.waited_for_rewards)
-        return collected
+            return self._sample(self.slots, step, 0, self.progress)
+
+    def score(self, sampled: Sequence[SampledGroup], step: int, clock: PhaseClock) -> Rollout:
+        """Wait for the rewards of the step's groups, and refill where the recipe asks for it."""
+        with clock.phase("rollout"):
+            rollout = self._refilled(self.collector.score(sampled), step)
+        clock.split("rollout", "reward", rollout.counts.waited_for_rewards)
+        return rollout
 
     @contextmanager
-    def meanwhile(self, step: int, clock: PhaseClock) -> Iterator[None]:
-        """Around the update before step `step`. Nothing happens beside it here."""
+    def prefetch(self, step: int, clock: PhaseClock) -> Iterator[None]:
+        """Surround the update before step `step`, beside which that step's rollout may be sampled. Here it is not."""
         yield
 
-    def saved(self) -> dict[str, Any] | None:
-        """What this process has sampled ahead, for a checkpoint, as plain values."""
+    def state_dict(self) -> dict[str, Any] | None:
+        """Return what this process has sampled for the next step already, as plain values for a checkpoint."""
         return None
 
-    def go_on(self, saved: Sequence[dict[str, Any]]) -> str:
-        """Takes over what all processes had `saved`; returns what a person should know. Here nothing is
-        ahead, so nothing is used.
+    def load_state_dict(self, states: Sequence[dict[str, Any]]) -> str:
+        """Take over the `state_dict` of every process that saved; return a sentence that a person should know, or
+        nothing. Here nothing is sampled ahead, so nothing is used.
         """
         return ""
 
-    def _refilled(self, collected: Collected, step: int) -> Collected:
-        """Dynamic sampling replaces groups without variance by groups of fresh prompts (DAPO, section 3.2).
+    def _refilled(self, rollout: Rollout, step: int) -> Rollout:
+        """Return the rollout with fresh groups in the place of those without variance (dynamic sampling: DAPO,
+        2503.14476, section 3.2).
 
         Fresh prompts take the slots of the groups that they replace, in slot order, so that any number of
         processes does the same. Groups that still have no variance after `max_refills` rounds stay: their
@@ -75,21 +79,22 @@ class Rollouts:
         """
         algorithm = self.recipe.algorithm
         if not algorithm.dynamic_sampling:
-            return collected
+            return rollout
         for attempt in range(1, algorithm.max_refills + 1):
-            flat = [group.outcome_spread() <= algorithm.variance_tolerance for group in collected.groups]
+            flat = [group.outcome_spread() <= algorithm.variance_tolerance for group in rollout.groups]
             slots = [slot for slot, is_flat in enumerate(gather_shares(self.accelerator, flat)) if is_flat]
             if not slots:
                 break
-            collected = collected.replaced_by(
-                self._sample(slots, step, attempt, self.progress), refilled=len(slots)
-            )
-        return collected
+            fresh = self.collector.score(self._sample(slots, step, attempt, self.progress))
+            rollout = rollout.replaced_by(fresh, refilled=len(slots))
+        return rollout
 
-    def _sample(self, slots: Sequence[int], step: int, attempt: int, progress: Progress) -> Collected:
-        """Groups for fresh prompts in these slots of all processes; returns those of this one."""
+    def _sample(
+        self, slots: Sequence[int], step: int, attempt: int, progress: Progress
+    ) -> list[SampledGroup]:
+        """Sample groups for fresh prompts in these slots of all processes; return those of this one."""
         fresh = dict(zip(slots, self.order.take(len(slots)), strict=True))
         own = [slot for slot in own_share(self.accelerator, self.slots) if slot in fresh]
-        return self.collector.collect(
+        return self.collector.sample(
             [self.prompts[fresh[slot]] for slot in own], own, step, attempt, progress
         )

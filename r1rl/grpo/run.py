@@ -1,93 +1,110 @@
-"""`r1rl grpo`: check, start or resume, and what a run's steps leave and show. Its life is
-`r1rl.runs.training_run`'s.
-"""
+"""`r1rl grpo`: how its recipe is prepared, its step, and what it shows. Its life is `r1rl.runs.training_run`'s."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from transformers.utils.logging import disable_progress_bar
+from accelerate import Accelerator
 
-from r1rl import models
 from r1rl.compute.accelerator import make_accelerator
 from r1rl.compute.distributed import is_sharded
-from r1rl.grpo.preflight import check_processes, check_rows, preflight
+from r1rl.errors import UserError
+from r1rl.grpo.preflight import Preflight, check_processes, check_rows, preflight
 from r1rl.grpo.recipe import GRPORecipe
 from r1rl.grpo.report import completion_rows, shown_completions
 from r1rl.grpo.setup import GRPOParts, build_parts
 from r1rl.grpo.trainer import GRPOTrainer, StepResult
-from r1rl.memory.activation_checkpointing import settle_checkpointing
-from r1rl.monitor.progress import ProgressDisplay, ShownCompletion
-from r1rl.runs.checkpoint import TrainingState, read_ahead
-from r1rl.runs.held_out_run import HeldOutRun
-from r1rl.runs.run_directory import RunDirectory
-from r1rl.runs.training_run import open_run, starting_state
+from r1rl.monitor.progress import ShownCompletion
+from r1rl.runs.checkpoint import read_ahead
+from r1rl.runs.evaluated_run import EvaluatedRun
+from r1rl.runs.inputs import Given
+from r1rl.runs.start import RunStart
 from r1rl.sampling_jobs.loading import context_of, misfit
 
 
 def run(recipe: GRPORecipe, recipe_path: Path, resume: str | None = None) -> None:
-    """`r1rl grpo`. `resume`: "latest", or a checkpoint folder of the run. Raises UserError before the model
-    is loaded.
-    """
-    disable_progress_bar()  # of loading and saving models: the run has a bar of its own
-    checked = preflight(recipe, recipe_path)
-    recipe = replace(recipe, model=replace(recipe.model, path=models.pinned(recipe.model.path)))
-    try:
-        growing = checked.components.engine.properties.growing_segments
-        accelerator = make_accelerator(recipe.model, recipe.logging, recipe.output_dir, growing)
-        check_processes(recipe, accelerator.num_processes, is_sharded(accelerator))
-        check_rows(recipe, accelerator.device.type)
-        recipe, decided = settle_checkpointing(recipe, accelerator)
-        directory, checkpoint = open_run(recipe, resume, accelerator)
-        state = starting_state(checkpoint)
-        display = ProgressDisplay(
-            recipe.max_steps, state.step, live=recipe.logging.live, enabled=accelerator.is_main_process
-        )
-        for message in (*(f"warning: {warning}" for warning in checked.warnings), *decided):
-            display.message(message)
-        if accelerator.device.type == "cuda":
-            display.message("Loading and preparing the model, which takes a minute or more on a GPU.")
-        parts = build_parts(recipe, checked, accelerator, display, checkpoint)
-        GRPORun(recipe, parts, state, directory, checkpoint).train()
-    finally:
-        checked.rewards.close()
+    """Train as `r1rl grpo` does; see `TrainingRun.start` and `TrainingRun.train`."""
+    GRPORun.start(recipe, recipe_path, resume).train()
 
 
-class GRPORun(HeldOutRun[StepResult]):
+class GRPORun(EvaluatedRun[GRPORecipe, Preflight, GRPOParts, StepResult]):
     """A GRPO run from its first (or next) step to its summary."""
 
-    def __init__(
-        self,
-        recipe: GRPORecipe,
-        parts: GRPOParts,
-        state: TrainingState,
-        directory: RunDirectory,
-        checkpoint: Path | None,
-    ) -> None:
-        super().__init__(recipe, parts, GRPOTrainer(recipe, parts, state), state, directory, checkpoint)
-        if recipe.model.lora is not None:
+    @classmethod
+    def preflight(cls, recipe: GRPORecipe, recipe_path: Path, given: Given) -> Preflight:
+        return preflight(recipe, recipe_path, given)
+
+    @classmethod
+    def make_accelerator(cls, recipe: GRPORecipe, checked: Preflight) -> Accelerator:
+        growing = checked.components.engine.properties.growing_segments
+        return make_accelerator(recipe.model, recipe.logging, recipe.output_dir, growing)
+
+    @classmethod
+    def settle(
+        cls, recipe: GRPORecipe, checked: Preflight, accelerator: Accelerator, given: Given
+    ) -> tuple[GRPORecipe, Preflight]:
+        check_processes(recipe, accelerator.num_processes, is_sharded(accelerator))
+        check_rows(recipe, accelerator.device.type)
+        return recipe, checked
+
+    @classmethod
+    def build(cls, start: RunStart[GRPORecipe], checked: Preflight) -> GRPOParts:
+        return build_parts(start, checked)
+
+    def __init__(self, start: RunStart[GRPORecipe], checked: Preflight, parts: GRPOParts) -> None:
+        super().__init__(start, checked, parts)
+        self.trainer = GRPOTrainer(self.recipe, parts, self.state)
+        if self.recipe.model.lora is not None:
             self.loads_with = "r1rl evaluate, or PEFT's AutoPeftModelForCausalLM"
-        self.rollouts = parts.rollouts
-        if checkpoint is not None and (remark := self.rollouts.go_on(read_ahead(checkpoint))):
-            self.display.message(remark)
-        self.rollout = recipe.rollout
-        self.num_prompts, self.dropped_prompts = len(parts.prompts), parts.dropped_prompts
-        self.longest_prompt = max(len(prompt.token_ids) for prompt in parts.prompts)
+        if start.checkpoint is not None:
+            remark = parts.rollouts.load_state_dict(read_ahead(start.checkpoint))
+            if remark:
+                self.display.message(remark)
+
+    def step(self) -> StepResult:
+        return self.trainer.step()
+
+    def steps_by_hand(self) -> Iterator[GRPOTrainer]:
+        """Yield the trainer for each step, which is the caller's to do; what surrounds a step is done as in `steps`.
+
+            for trainer in run.steps_by_hand():
+                sampled = trainer.rollout()
+                rollout = trainer.rewards(sampled)
+                advantages_PG = trainer.advantages(rollout)
+                trainer.update(rollout, advantages_PG)
+
+        Raises UserError if a step was not done when the next one is asked for.
+        """
+        with self.life():
+            while self.goes_on:
+                done = self.state.step
+                try:
+                    yield self.trainer
+                except GeneratorExit:
+                    if self.state.step > done:
+                        self.log(self.trainer.result)
+                    raise
+                if self.state.step == done:
+                    raise UserError(
+                        f"step {done + 1} was not done: call rollout, rewards, advantages and update of the trainer, "
+                        f"in this order."
+                    )
+                self.after_step(self.trainer.result)
 
     def greeting(self) -> str:
-        parts = self.parts
+        parts, rollout = self.parts, self.recipe.rollout
         return (
             f"{self.directory.path}: {self._parameters()} on {self.accelerator.device}, "
-            f"{self.accelerator.num_processes} process(es); {self.num_prompts} prompts "
-            f"({self.dropped_prompts} dropped as too long); "
-            f"each step {self.rollout.num_prompts} prompts x {self.rollout.num_generations} completions. "
+            f"{self.accelerator.num_processes} process(es); {len(parts.prompts)} prompts "
+            f"({parts.dropped_prompts} dropped as too long); "
+            f"each step {rollout.num_prompts} prompts x {rollout.num_generations} completions. "
             f"Engine: {parts.engine.name}, because {parts.engine.reason}.{self._length_warning()}"
         )
 
     def _parameters(self) -> str:
-        """How many parameters the model has, and how many of them are trained where that is not all."""
+        """Say how many parameters the model has, and how many of them are trained where that is not all."""
         whole, trained = (
             self.parts.model.num_parameters(only_trainable=trainable) / 1e6 for trainable in (False, True)
         )
@@ -98,9 +115,10 @@ class GRPORun(HeldOutRun[StepResult]):
         )
 
     def _length_warning(self) -> str:
-        """Prompts and completions that the model can't hold; empty if it can."""
+        """Warn of prompts and completions that the model can't hold; empty if it can."""
+        longest = max(len(prompt.token_ids) for prompt in self.parts.prompts)
         fault = misfit(
-            self.longest_prompt, self.rollout.max_completion_length, context_of(self.parts.model.config)
+            longest, self.recipe.rollout.max_completion_length, context_of(self.parts.model.config)
         )
         return (
             ""
@@ -114,11 +132,11 @@ class GRPORun(HeldOutRun[StepResult]):
     def shown_completions(self, result: StepResult) -> list[ShownCompletion]:
         return shown_completions(result.groups, self.recipe.logging.show_completions)
 
-    def ahead(self) -> dict[str, Any] | None:
-        return self.rollouts.saved()
-
     def messages(self, result: StepResult) -> list[str]:
         return [
             f"Reward {name} raised; its rows count as not applicable (rewards/{name} counts them).\n{trace}"
             for name, trace in result.tracebacks.items()
         ]
+
+    def prefetched(self) -> dict[str, Any] | None:
+        return self.parts.rollouts.state_dict()

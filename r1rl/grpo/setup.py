@@ -1,16 +1,11 @@
-"""What a GRPO run is made of: tokenizer, policy, reference, engine, optimizer, schedule, and who works with
-them.
-"""
+"""The parts of a GRPO run: tokenizer, policy, reference, engine, optimizer, schedule, and what works with them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r1rl.compute.optimization import make_optimizer, make_schedule
 from r1rl.data import PromptOrder, build_prompts
@@ -20,9 +15,7 @@ from r1rl.grpo.preflight import Preflight
 from r1rl.grpo.recipe import GRPORecipe
 from r1rl.grpo.rollouts import Rollouts
 from r1rl.grpo.update import PolicyUpdate
-from r1rl.monitor.progress import ProgressDisplay
 from r1rl.objective.advantages import Estimator
-from r1rl.objective.sampling import Sampling
 from r1rl.policy.adapters import BasePolicy, adapt
 from r1rl.policy.compilation import compile_policy, fuse_logprobs, wants_compiling
 from r1rl.policy.copies import frozen_copy
@@ -30,50 +23,39 @@ from r1rl.policy.layout import agreed_layout, choose_layout
 from r1rl.policy.loading import load_policy, load_tokenizer
 from r1rl.policy.logprobs import PolicyForward
 from r1rl.rewards import RewardSet
-from r1rl.rollout import EngineSetup, RolloutEngine, make_engine
+from r1rl.rollout import EngineSetup, make_engine
 from r1rl.rollout.setup import make_sampling
+from r1rl.runs.evaluated_run import EvaluatedParts
+from r1rl.runs.start import RunStart
 from r1rl.text.prompts import PromptTemplate
 from r1rl.types import Prompt
 
 
-@dataclass
-class GRPOParts:
-    """Everything that a step works with."""
+@dataclass(kw_only=True)
+class GRPOParts(EvaluatedParts):
+    """Everything that a step works with. `policy` is the prepared `PolicyForward`."""
 
-    accelerator: Accelerator
-    display: ProgressDisplay
-    tokenizer: PreTrainedTokenizerBase
-    model: PreTrainedModel
-    """The Hugging Face model inside `policy`."""
-    policy: nn.Module
-    """The prepared `PolicyForward`."""
-    engine: RolloutEngine
-    sampling: Sampling
     prompts: list[Prompt]
-    evaluation_prompts: list[Prompt]
     dropped_prompts: int
     order: PromptOrder
     rewards: RewardSet
     estimator: Estimator | None
     """The advantage estimator of the user's own; None: the recipe's baseline and scale."""
     rollouts: Rollouts
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LambdaLR
     update: PolicyUpdate
 
 
-def build_parts(
-    recipe: GRPORecipe,
-    checked: Preflight,
-    accelerator: Accelerator,
-    display: ProgressDisplay,
-    checkpoint: Path | None,
-) -> GRPOParts:
-    """Load the model (from `checkpoint` when a run goes on) and connect everything."""
-    tokenizer = load_tokenizer(recipe.model.path, recipe.model.revision)
+def build_parts(start: RunStart[GRPORecipe], checked: Preflight) -> GRPOParts:
+    """Load the model (from the checkpoint when a run goes on) and connect everything."""
+    recipe, given, accelerator, display = start.recipe, start.given, start.accelerator, start.display
+    checkpoint = start.checkpoint
+    tokenizer = load_tokenizer(given.tokenizer or recipe.model.path, recipe.model.revision)
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     lora = recipe.model.lora
-    model = load_policy(recipe.model, checkpoint) if lora is None else load_policy(recipe.model, dtype=dtype)
+    if lora is None:
+        model = load_policy(recipe.model, checkpoint, given=given.model)
+    else:  # the weights of the checkpoint are the adapters'
+        model = load_policy(recipe.model, dtype=dtype, given=given.model)
     sampling = make_sampling(recipe.rollout, recipe.prompt, tokenizer, model)
     template = PromptTemplate(recipe.prompt, tokenizer)
     prompts, dropped = build_prompts(checked.problems, template, recipe.data.max_prompt_tokens)
@@ -84,7 +66,7 @@ def build_parts(
     forward.verify()
     if lora is not None:  # after `verify`: without autocast, bfloat16 weights and float32 adapters do not mix
         adapt(model, recipe.model, lora, recipe.seed, checkpoint)
-    reference = make_reference(recipe, forward, dtype, accelerator.device, checkpoint)
+    reference = make_reference(start, forward, dtype)
     nn.Module.to(model, accelerator.device)
     layout = agreed_layout(accelerator, choose_layout(model, recipe.update, dtype))
     if layout.reason:
@@ -140,18 +122,15 @@ def build_parts(
 
 
 def make_reference(
-    recipe: GRPORecipe,
-    forward: PolicyForward,
-    dtype: torch.dtype,
-    device: torch.device,
-    checkpoint: Path | None,
+    start: RunStart[GRPORecipe], forward: PolicyForward, dtype: torch.dtype
 ) -> PolicyForward | BasePolicy | None:
-    """The reference of the KL term: the policy that training started from, also for a run that goes on. None
+    """Return the reference of the KL term: the policy that training started from, also for a run that goes on. None
     where `beta` is 0.
     """
+    recipe = start.recipe
     if recipe.algorithm.beta == 0.0:
         return None
     if recipe.model.lora is not None:
         return BasePolicy(forward)
-    start = load_policy(recipe.model) if checkpoint else forward.model
-    return PolicyForward(frozen_copy(start, dtype, device), forward.sampling, forward.chunk)
+    first = load_policy(recipe.model, given=start.given.model) if start.checkpoint else forward.model
+    return PolicyForward(frozen_copy(first, dtype, start.accelerator.device), forward.sampling, forward.chunk)

@@ -1,4 +1,4 @@
-"""Group Relative Policy Optimization: the loop, one step of it, and what surrounds it.
+"""Group Relative Policy Optimization: one step of it, as four calls.
 
 A step, with pi_old the policy that samples (DeepSeekMath 2402.03300, section 4.1; DeepSeek-R1 2501.12948,
 section 2.2.1):
@@ -19,6 +19,7 @@ W processes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +28,7 @@ from torch import Tensor
 from r1rl.compute.distributed import gather_shares
 from r1rl.compute.phase_clock import PhaseClock
 from r1rl.errors import RewardError
-from r1rl.grpo.collect import ScoredGroup
+from r1rl.grpo.collect import Rollout, SampledGroup, ScoredGroup
 from r1rl.grpo.recipe import GRPORecipe
 from r1rl.grpo.report import step_metrics
 from r1rl.grpo.setup import GRPOParts
@@ -38,64 +39,87 @@ from r1rl.runs.checkpoint import TrainingState
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """One step: its metrics (the same in every process), and this process's groups with their advantages
-    [groups, G].
+    """The result of one step: its metrics (the same in every process), and this process's groups with their
+    advantages [groups, G].
     """
 
     metrics: dict[str, float]
     groups: list[ScoredGroup]
     advantages_PG: Tensor
     tracebacks: dict[str, str]
-    """Of rewards that raised for the first time."""
+    """The tracebacks of rewards that raised for the first time, by reward."""
 
 
 class GRPOTrainer:
-    """Runs GRPO steps. It owns the step's order; everything that does work is in `GRPOParts`."""
+    """The steps of a GRPO run. It owns a step's order; everything that does work is in `GRPOParts`."""
 
     def __init__(self, recipe: GRPORecipe, parts: GRPOParts, state: TrainingState) -> None:
         self.recipe = recipe
         self.parts = parts
         self.state = state
+        self.clock = PhaseClock(parts.accelerator)
+        """The times of the step that is under way."""
+        self.result = StepResult({}, [], torch.empty(0, 0), {})
+        """The result of the last step; empty before the first."""
 
     def step(self) -> StepResult:
-        """One GRPO step; the equation is above."""
-        clock = PhaseClock(self.parts.accelerator)
-        collected = self.parts.rollouts.take(self.state.step, clock)
-        self.state.order = self.parts.order.state_dict()
-        advantages_PG = self._advantages(collected.groups)
-        with self.parts.rollouts.meanwhile(self.state.step + 1, clock), clock.phase("update"):
+        """Do one GRPO step; the equation is above."""
+        sampled = self.rollout()
+        rollout = self.rewards(sampled)
+        advantages_PG = self.advantages(rollout)
+        return self.update(rollout, advantages_PG)
+
+    def rollout(self) -> list[SampledGroup]:
+        """Begin a step: sample this process's groups of completions. Each is being rewarded while others decode."""
+        self.clock = PhaseClock(self.parts.accelerator)
+        return self.parts.rollouts.sample(self.state.step, self.clock)
+
+    def rewards(self, sampled: Sequence[SampledGroup]) -> Rollout:
+        """Wait for the rewards. Dynamic sampling then puts fresh groups in the place of those without variance."""
+        return self.parts.rollouts.score(sampled, self.state.step, self.clock)
+
+    def advantages(self, rollout: Rollout) -> Tensor:
+        """Return the advantages [groups of this process, G]; computed over all processes, because a batch's deviation
+        needs every reward. Raises RewardError if no reward applied in the whole first step.
+        """
+        accelerator = self.parts.accelerator
+        rewards_PG = torch.tensor(
+            gather_shares(accelerator, [group.rewards.total for group in rollout.groups]), dtype=torch.float64
+        )
+        if self.state.step == 0 and bool(rewards_PG.isnan().all()):
+            raise _nothing_to_learn(rollout.groups)
+        advantages_PG = group_advantages(rewards_PG, self.recipe.algorithm, self.parts.estimator)
+        return advantages_PG[accelerator.process_index :: accelerator.num_processes]
+
+    def update(self, rollout: Rollout, advantages_PG: Tensor) -> StepResult:
+        """Train the policy on the groups with their advantages, and end the step."""
+        order = self.parts.order.state_dict()  # a prefetch draws further prompts
+        with self.parts.rollouts.prefetch(self.state.step + 1, self.clock), self.clock.phase("update"):
             batch = build_train_batch(
-                [group.prompt.token_ids for group in collected.groups for _ in group.completions],
-                [completion for group in collected.groups for completion in group.completions],
+                [group.prompt.token_ids for group in rollout.groups for _ in group.completions],
+                [completion for group in rollout.groups for completion in group.completions],
                 advantages_PG.flatten(),
                 with_sampler_logprobs=True,
-                lagged=collected.lag > 0,
+                lagged=rollout.lag > 0,
             )
             update = self.parts.update.run(
                 batch, lambda done, total: self.parts.display.phase("update", done, total)
             )
         self.state.step += 1
-        self.state.seconds += clock.stop()
-        metrics = step_metrics(self.recipe, collected, clock.slowest(), self.parts.accelerator)
-        return StepResult({**metrics, **update}, collected.groups, advantages_PG, collected.tracebacks)
-
-    def _advantages(self, groups: list[ScoredGroup]) -> Tensor:
-        """Advantages of this process's groups; computed over all processes, because a batch's deviation needs
-        every reward.
-        """
-        accelerator = self.parts.accelerator
-        rewards_PG = torch.tensor(
-            gather_shares(accelerator, [group.rewards.total for group in groups]), dtype=torch.float64
+        self.state.order = order
+        self.state.seconds += self.clock.stop()
+        metrics = step_metrics(self.recipe, rollout, self.clock.slowest(), self.parts.accelerator)
+        self.result = StepResult(
+            {**metrics, **update}, rollout.groups, advantages_PG, dict(rollout.counts.tracebacks)
         )
-        if self.state.step == 0 and bool(rewards_PG.isnan().all()):
-            raised = [
-                trace.strip().splitlines()[-1]
-                for group in groups
-                for trace in group.rewards.tracebacks.values()
-            ]
-            raise RewardError(
-                f"rewards: none applied to any completion of the first step, so there is nothing to learn. "
-                f"{' '.join(raised)}"
-            )
-        advantages_PG = group_advantages(rewards_PG, self.recipe.algorithm, self.parts.estimator)
-        return advantages_PG[accelerator.process_index :: accelerator.num_processes]
+        return self.result
+
+
+def _nothing_to_learn(groups: Sequence[ScoredGroup]) -> RewardError:
+    raised = [
+        trace.strip().splitlines()[-1] for group in groups for trace in group.rewards.tracebacks.values()
+    ]
+    return RewardError(
+        f"rewards: none applied to any completion of the first step, so there is nothing to learn. "
+        f"{' '.join(raised)}"
+    )

@@ -36,7 +36,14 @@ from r1rl.objective.aggregation import count_trained, loss_weights, sequences_ne
 from r1rl.objective.loss_metrics import LossMetrics
 from r1rl.objective.losses import policy_loss
 from r1rl.objective.surrogates import SURROGATES, Surrogate
-from r1rl.policy.batching import MicroBatch, TrainBatch, collect_token_values, loss_inputs, move
+from r1rl.policy.batching import (
+    MicroBatch,
+    TrainBatch,
+    collect_token_values,
+    loss_inputs,
+    move_loss_inputs,
+    move_micro_batch,
+)
 from r1rl.policy.layout import packed_attention_in
 from r1rl.policy.logprobs import EntropyMode
 from r1rl.policy.packing import Layout, filler, make_micro_batches
@@ -163,7 +170,7 @@ class PolicyUpdate:
         parts = []
         for done, (micro_batch, weights_B) in enumerate(work, start=1):
             with exchange_gradients(self.accelerator, self.policy, last=done == minibatch.passes):
-                inputs = move(loss_inputs(batch, micro_batch, weights_B), self.accelerator.device)
+                inputs = move_loss_inputs(loss_inputs(batch, micro_batch, weights_B), self.accelerator.device)
                 logprobs_N, entropy_N = self._forward(self.policy, micro_batch, self.entropy)
                 loss, metrics = policy_loss(
                     logprobs_N, entropy_N, inputs, self.recipe.algorithm, self.surrogate
@@ -178,7 +185,7 @@ class PolicyUpdate:
         self, model: nn.Module, micro_batch: MicroBatch, entropy: EntropyMode
     ) -> tuple[Tensor, Tensor | None]:
         """Return logprobs and entropies of the micro-batch's completion tokens, on the device."""
-        it = move(micro_batch, self.accelerator.device)
+        it = move_micro_batch(micro_batch, self.accelerator.device)
         result: tuple[Tensor, Tensor | None] = model(
             it.input_ids_RT, it.predictors_N, it.targets_N, entropy, it.positions_RT, it.plan
         )

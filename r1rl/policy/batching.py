@@ -1,8 +1,8 @@
-"""From completions to what a forward pass and the loss see of them.
+"""The way from completions to the inputs of a forward pass and of the loss.
 
     batch = build_train_batch(prompts, completions, advantages)           the sequences of this process, on the CPU
     micro_batches = make_micro_batches(batch, rows, layout, config)       r1rl.policy.packing: sequences that share a forward pass
-    inputs = loss_inputs(batch, micro_batch, weights)                     what the loss must know about its tokens
+    inputs = loss_inputs(batch, micro_batch, weights)                     the values that the loss needs of its tokens
 
 Only completion tokens are trained, the EOS token included; the prompt is context. The forward pass and the
 loss meet a micro-batch as flat completion tokens (`predictors_N`, `targets_N`), whatever lies around them.
@@ -14,8 +14,7 @@ its completion tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,8 +22,6 @@ from torch import Tensor
 from r1rl.attention.packed import RowsPlan, VarlenPlan
 from r1rl.objective.losses import LossInputs
 from r1rl.types import Completion
-
-Record = TypeVar("Record", "MicroBatch", LossInputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +35,7 @@ class TrainBatch:
     lengths_B: Tensor
     """Completion tokens per sequence."""
     starts_B: Tensor
-    """Where each sequence begins in the flat values."""
+    """The place in the flat values at which each sequence begins."""
     truncated_B: Tensor
     advantages_B: Tensor
     sampler_logprobs_K: Tensor | None = None
@@ -49,7 +46,7 @@ class TrainBatch:
 
     @property
     def num_sequences(self) -> int:
-        """B."""
+        """The number of sequences, B."""
         return len(self.prompt_ids)
 
 
@@ -95,7 +92,7 @@ def build_train_batch(
     with_sampler_logprobs: bool = False,
     lagged: bool = False,
 ) -> TrainBatch:
-    """The batch of B sequences: `prompt_ids[b]` continued by `completions[b]`. The inputs are copied.
+    """Return the batch of B sequences: `prompt_ids[b]` continued by `completions[b]`. The inputs are copied.
 
     Raises ValueError for a prompt without tokens (nothing would predict the first completion token) and where
     the numbers of prompts, completions, advantages or logprobs do not match.
@@ -133,30 +130,27 @@ def build_train_batch(
 
 
 def loss_inputs(batch: TrainBatch, micro_batch: MicroBatch, weights_B: Tensor) -> LossInputs:
-    """What the loss needs for this micro-batch; `weights_B` is `r1rl.objective.aggregation.loss_weights`, or
+    """Return the inputs of the loss for this micro-batch; `weights_B` is `r1rl.objective.aggregation.loss_weights`, or
     zeros for a filler.
     """
     index_R = torch.tensor(micro_batch.sequences, dtype=torch.int64)
-
-    def pick(values_K: Tensor | None) -> Tensor | None:
-        return None if values_K is None else values_K[micro_batch.tokens_N]
-
+    tokens_N = micro_batch.tokens_N
     return LossInputs(
         sequence_N=micro_batch.sequence_N,
         lengths_R=micro_batch.lengths_R,
         advantages_R=batch.advantages_B[index_R],
         weights_R=weights_B[index_R],
-        old_logprobs_N=pick(batch.old_logprobs_K),
-        sampler_logprobs_N=pick(batch.sampler_logprobs_K),
-        reference_logprobs_N=pick(batch.reference_logprobs_K),
+        old_logprobs_N=_picked(batch.old_logprobs_K, tokens_N),
+        sampler_logprobs_N=_picked(batch.sampler_logprobs_K, tokens_N),
+        reference_logprobs_N=_picked(batch.reference_logprobs_K, tokens_N),
     )
 
 
 def collect_token_values(
     batch: TrainBatch, micro_batches: Sequence[MicroBatch], values: Sequence[Tensor]
 ) -> Tensor:
-    """Values per token of several micro-batches, put back in the order of the batch [K], on the CPU; NaN
-    where no micro-batch has any.
+    """Return the values per token of several micro-batches in the order of the batch [K], on the CPU; NaN where no
+    micro-batch has any.
 
     For the logprobs of the old policy and of the reference: `dataclasses.replace(batch, old_logprobs_K=...)`.
     """
@@ -167,20 +161,86 @@ def collect_token_values(
     return values_K
 
 
-def move(record: Record, device: torch.device) -> Record:
-    """A copy of the record whose tensors are on the device, without waiting for the copy. `tokens_N` stays
-    where it is.
-    """
+def concatenate(batches: Sequence[TrainBatch]) -> TrainBatch:
+    """Return one batch of all sequences, in order. All batches have the same kinds of logprobs."""
+    lengths_B = torch.cat([batch.lengths_B for batch in batches])
 
-    def send(tensor: Tensor) -> Tensor:
-        tensor = tensor.pin_memory() if device.type == "cuda" and tensor.device.type == "cpu" else tensor
-        return tensor.to(device, non_blocking=True)
+    def join(parts: Sequence[Tensor | None]) -> Tensor | None:
+        there = [part for part in parts if part is not None]
+        if there and len(there) < len(parts):
+            raise ValueError("some batches have logprobs that others lack")
+        return torch.cat(there) if there else None
 
-    moved: dict[str, Any] = {}
-    for item in fields(record):
-        value = getattr(record, item.name)
-        if isinstance(value, Tensor) and item.name != "tokens_N":
-            moved[item.name] = send(value)
-        elif isinstance(value, VarlenPlan | RowsPlan):
-            moved[item.name] = value.sent_by(send)
-    return replace(record, **moved)
+    return TrainBatch(
+        prompt_ids=tuple(prompt for batch in batches for prompt in batch.prompt_ids),
+        completion_ids_K=torch.cat([batch.completion_ids_K for batch in batches]),
+        lengths_B=lengths_B,
+        starts_B=lengths_B.cumsum(0) - lengths_B,
+        truncated_B=torch.cat([batch.truncated_B for batch in batches]),
+        advantages_B=torch.cat([batch.advantages_B for batch in batches]),
+        sampler_logprobs_K=join([batch.sampler_logprobs_K for batch in batches]),
+        old_logprobs_K=join([batch.old_logprobs_K for batch in batches]),
+        reference_logprobs_K=join([batch.reference_logprobs_K for batch in batches]),
+        lagged=batches[0].lagged,
+    )
+
+
+def select(batch: TrainBatch, rows: Sequence[int]) -> TrainBatch:
+    """Return the batch of these sequences, in the order of `rows`."""
+    index_B = torch.tensor(rows, dtype=torch.int64)
+    lengths_B = batch.lengths_B[index_B]
+    starts_B = lengths_B.cumsum(0) - lengths_B
+    row_K = torch.repeat_interleave(torch.arange(len(rows)), lengths_B)
+    tokens_K = (batch.starts_B[index_B] - starts_B)[row_K] + torch.arange(len(row_K))
+    return TrainBatch(
+        prompt_ids=tuple(batch.prompt_ids[row] for row in rows),
+        completion_ids_K=batch.completion_ids_K[tokens_K],
+        lengths_B=lengths_B,
+        starts_B=starts_B,
+        truncated_B=batch.truncated_B[index_B],
+        advantages_B=batch.advantages_B[index_B],
+        sampler_logprobs_K=_picked(batch.sampler_logprobs_K, tokens_K),
+        old_logprobs_K=_picked(batch.old_logprobs_K, tokens_K),
+        reference_logprobs_K=_picked(batch.reference_logprobs_K, tokens_K),
+        lagged=batch.lagged,
+    )
+
+
+def move_micro_batch(micro_batch: MicroBatch, device: torch.device) -> MicroBatch:
+    """Return a copy whose tensors are on the device, without waiting for the copy; `tokens_N` stays on the CPU."""
+    return replace(
+        micro_batch,
+        input_ids_RT=_sent(micro_batch.input_ids_RT, device),
+        predictors_N=_sent(micro_batch.predictors_N, device),
+        targets_N=_sent(micro_batch.targets_N, device),
+        sequence_N=_sent(micro_batch.sequence_N, device),
+        lengths_R=_sent(micro_batch.lengths_R, device),
+        positions_RT=_sent_if_any(micro_batch.positions_RT, device),
+        plan=None if micro_batch.plan is None else micro_batch.plan.sent_by(lambda one: _sent(one, device)),
+    )
+
+
+def move_loss_inputs(inputs: LossInputs, device: torch.device) -> LossInputs:
+    """Return a copy whose tensors are on the device, without waiting for the copy."""
+    return LossInputs(
+        sequence_N=_sent(inputs.sequence_N, device),
+        lengths_R=_sent(inputs.lengths_R, device),
+        advantages_R=_sent(inputs.advantages_R, device),
+        weights_R=_sent(inputs.weights_R, device),
+        old_logprobs_N=_sent_if_any(inputs.old_logprobs_N, device),
+        sampler_logprobs_N=_sent_if_any(inputs.sampler_logprobs_N, device),
+        reference_logprobs_N=_sent_if_any(inputs.reference_logprobs_N, device),
+    )
+
+
+def _picked(values_K: Tensor | None, places: Tensor) -> Tensor | None:
+    return None if values_K is None else values_K[places]
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    tensor = tensor.pin_memory() if device.type == "cuda" and tensor.device.type == "cpu" else tensor
+    return tensor.to(device, non_blocking=True)
+
+
+def _sent_if_any(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if tensor is None else _sent(tensor, device)

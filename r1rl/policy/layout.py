@@ -24,7 +24,7 @@ from r1rl.attention.packed import PACKED_ATTENTION, VarlenKernel, register_packe
 from r1rl.compute.distributed import max_over_processes
 from r1rl.config.schema import UpdateConfig
 from r1rl.errors import UserError
-from r1rl.policy.batching import MicroBatch, build_train_batch, move
+from r1rl.policy.batching import MicroBatch, build_train_batch, move_micro_batch
 from r1rl.policy.costs import PassCosts
 from r1rl.policy.logprobs import hidden_states
 from r1rl.policy.packing import Layout, make_micro_batches
@@ -181,7 +181,7 @@ def probe(model: PreTrainedModel, layout: Layout, dtype: torch.dtype) -> tuple[T
         torch.autocast(model.device.type, dtype=dtype, enabled=dtype is not torch.float32),
     ):
         for micro_batch in make_micro_batches(batch, range(5), layout, UpdateConfig()):
-            states.append(predicting_states(model, move(micro_batch, model.device)))
+            states.append(predicting_states(model, move_micro_batch(micro_batch, model.device)))
             places.append(micro_batch.tokens_N)
         hidden_ND = torch.cat(states)[torch.cat(places).argsort().to(model.device)].float()
     directions_ND = torch.randn(hidden_ND.shape, generator=generator).to(hidden_ND.device)

@@ -15,24 +15,31 @@ from r1rl.models.lora import adapted_layers
 
 
 def load_tokenizer(
-    path: str, revision: str | None = None, key: str = "model.path"
+    source: str | PreTrainedTokenizerBase, revision: str | None = None, key: str = "model.path"
 ) -> PreTrainedTokenizerBase:
-    """A model's tokenizer, with a padding token (the EOS token where the tokenizer has none: padding is
-    masked by length).
+    """Load a model's tokenizer, or take the one that is given, and see to its padding token (the EOS token where
+    the tokenizer has none: padding is masked by length).
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(models.resolve(path), revision=revision)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{key}: no tokenizer could be loaded from {path!r}: {first_sentence(error)}"
-        ) from error
+    tokenizer: PreTrainedTokenizerBase
+    if isinstance(source, str):
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(models.resolve(source), revision=revision)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{key}: no tokenizer could be loaded from {source!r}: {first_sentence(error)}"
+            ) from error
+    else:
+        tokenizer = source
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def load_policy(
-    model: ModelConfig, checkpoint: Path | None = None, dtype: torch.dtype = torch.float32
+    model: ModelConfig,
+    checkpoint: Path | None = None,
+    dtype: torch.dtype = torch.float32,
+    given: PreTrainedModel | None = None,
 ) -> PreTrainedModel:
     """The policy from the recipe's path or from a checkpoint, with float32 master weights, or in `dtype`
     where they will be frozen.
@@ -44,7 +51,7 @@ def load_policy(
             f"{checkpoint} holds an adapter: go on with the recipe that the run began with, which has "
             f"model.lora."
         )
-    return load_trained(AutoModelForCausalLM, "causal language model", model, checkpoint, dtype)
+    return load_trained(AutoModelForCausalLM, "causal language model", model, checkpoint, dtype, given)
 
 
 def load_trained(
@@ -53,20 +60,24 @@ def load_trained(
     model: ModelConfig,
     checkpoint: Path | None = None,
     dtype: torch.dtype = torch.float32,
+    given: PreTrainedModel | None = None,
     **settings: Any,
 ) -> PreTrainedModel:
     """A model to train, of one of transformers' Auto classes, with float32 master weights; `name` is what
-    messages call it.
+    messages call it. `given`: take this one, and change it in place, unless there is a checkpoint.
     """
-    source = str(checkpoint or models.resolve(model.path))
-    try:
-        loaded = kind.from_pretrained(
-            source, revision=None if checkpoint else model.revision, dtype=dtype, **settings
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"model.path: no {name} could be loaded from {source!r}: {first_sentence(error)}"
-        ) from error
+    if given is not None and checkpoint is None:
+        source, loaded = given.name_or_path, torch.nn.Module.to(given, dtype)
+    else:
+        source = str(checkpoint or models.resolve(model.path))
+        try:
+            loaded = kind.from_pretrained(
+                source, revision=None if checkpoint else model.revision, dtype=dtype, **settings
+            )
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"model.path: no {name} could be loaded from {source!r}: {first_sentence(error)}"
+            ) from error
     if adapted_layers(loaded):  # transformers loads an adapter of the hub onto its model
         raise UserError(
             f"model.path: {source} holds a PEFT adapter and no whole model: merge it into its model first "

@@ -6,6 +6,7 @@ import random
 
 from r1rl.config.schema import DataConfig, EvaluationConfig
 from r1rl.data import LoadedProblems, read_problems
+from r1rl.data.rows import Rows
 from r1rl.errors import DataError
 
 HELD_OUT_SEED = 0
@@ -14,11 +15,11 @@ compared on the same problems.
 """
 
 
-def read_held_out(evaluation: EvaluationConfig) -> LoadedProblems:
-    """Return the evaluation's problems, the same for every run."""
+def read_held_out(evaluation: EvaluationConfig, rows: Rows | None = None) -> LoadedProblems:
+    """Return the evaluation's problems, the same for every run; `rows` stand in the place of their source."""
     if evaluation.data is None:
         return LoadedProblems([])
-    loaded = read_section(evaluation.data, HELD_OUT_SEED, "evaluation.data")
+    loaded = read_section(evaluation.data, HELD_OUT_SEED, "evaluation.data", rows)
     most = evaluation.num_problems
     if len(loaded.problems) <= most:
         return loaded
@@ -28,10 +29,12 @@ def read_held_out(evaluation: EvaluationConfig) -> LoadedProblems:
     )
 
 
-def read_section(data: DataConfig, seed: int, section: str) -> LoadedProblems:
-    """Return the problems of one section of the recipe; every error names the section."""
+def read_section(data: DataConfig, seed: int, section: str, rows: Rows | None = None) -> LoadedProblems:
+    """Return the problems of one section of the recipe, or of `rows` in the place of its source; every error names
+    the section.
+    """
     try:
-        return read_problems(data, seed, section)
+        return read_problems(data, seed, section, rows)
     except DataError as error:
         if str(error).startswith(f"{section}."):
             raise

@@ -9,7 +9,7 @@ from r1rl.config.fields import option, required, section
 from r1rl.config.intervals import COUNT, COUNT_OR_OFF, NOT_NEGATIVE, POSITIVE, Interval
 from r1rl.config.issues import Contradiction
 from r1rl.config.rows import PreferencesConfig, SupervisedOptimizerConfig
-from r1rl.config.schema import CheckpointConfig, LoggingConfig, ModelConfig
+from r1rl.config.schema import CheckpointConfig, LoggingConfig, ModelConfig, hooks_option
 
 
 @dataclass(kw_only=True, slots=True)
@@ -67,6 +67,7 @@ class RewardModelRecipe:
     logging: LoggingConfig = section(
         LoggingConfig, "progress, trackers; the completions are the pairs that the step trained"
     )
+    hooks: list[str] = hooks_option()
 
 
 def contradictions(recipe: RewardModelRecipe) -> Iterator[Contradiction]:

@@ -26,7 +26,7 @@ class LoadedReward:
     name: str
     function: RewardFunction
     file: Path | None
-    module: ModuleType
+    module: ModuleType | None
     built_in: bool
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from r1rl.config.schema import RewardConfig
 from r1rl.data.columns import keeps
 from r1rl.errors import RewardError
 from r1rl.rewards.call import Report, RewardCaller
-from r1rl.rewards.contract import PROBLEM_COLUMNS, RewardBatch, RewardResult
+from r1rl.rewards.contract import PROBLEM_COLUMNS, RewardBatch, RewardFunction, RewardResult
 from r1rl.rewards.gates import Condition, open_rows, order_by_dependency, parse_gate
+from r1rl.rewards.given import given_reward
 from r1rl.rewards.loader import LoadedReward, load_reward
 from r1rl.rewards.signature import match_signature
 from r1rl.types import Completion, Problem, Prompt
@@ -28,12 +29,23 @@ class RewardSet:
     """
 
     def __init__(
-        self, configs: Sequence[RewardConfig], outcome: str | None, base_dir: Path, columns: set[str]
+        self,
+        configs: Sequence[RewardConfig],
+        outcome: str | None,
+        base_dir: Path,
+        columns: set[str],
+        functions: Mapping[str, RewardFunction] | None = None,
     ) -> None:
-        """`base_dir` is the recipe's folder, `columns` the data's columns. Raises RewardError with what to
-        change.
+        """`base_dir` is the recipe's folder, `columns` the data's columns; `functions` are objects that stand for
+        some of the names in `configs`. Raises RewardError with what to change.
         """
-        loaded = [load_reward(config.function, base_dir) for config in configs]
+        given = functions or {}
+        loaded = [
+            given_reward(given[config.function])
+            if config.function in given
+            else load_reward(config.function, base_dir)
+            for config in configs
+        ]
         self.names = reward_names(configs)
         self.outcome_name = _outcome_name(outcome, self.names)
         self.weights = {
@@ -44,7 +56,7 @@ class RewardSet:
             raise RewardError(
                 "rewards: no reward has a weight other than 0, so there is nothing to learn from."
             )
-        self._modules = [reward.module for reward in loaded]
+        self._modules = [reward.module for reward in loaded if reward.module is not None]
         self._where = {name: config.where for name, config in zip(self.names, configs, strict=True)}
         self._check_where(columns)
         self.where_columns = sorted({column for where in self._where.values() for column in where})

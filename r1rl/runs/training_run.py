@@ -1,271 +1,221 @@
-"""The life of a training run, the same for every command that trains in steps: start or resume, evaluate,
-train, save, sum up.
+"""The life of a training run, the same for every command that trains in steps.
 
-A command gives it a trainer, whose `step` does the work, and says in a subclass what its steps leave and
-show:
+    start    preflight, accelerator, run directory, state, model       TrainingRun.start
+    step     the command's own                                         step
+    log      metrics.jsonl, terminal, trackers, completions            after_step
+    hooks    code of the user's own                                    r1rl.runs.hooks
+    evaluate on held-out data, where the recipe says so                evaluate
+    save     a checkpoint, where the recipe says so                    save
+    finish   the last evaluation, summary.json, curves.png; or stop after Ctrl-C, saved, to be resumed
 
-    class GRPORun(TrainingRun[StepResult]):
-        def greeting(self) -> str: ...
-        def completion_rows(self, result: StepResult) -> list[dict[str, Any]]: ...
-        def shown_completions(self, result: StepResult) -> list[ShownCompletion]: ...
+A command says in a subclass how its recipe is prepared, what its step is and what it shows:
 
-Here is what holds for every one of them. What is measured on held-out data is up to the subclass:
-`r1rl.runs.held_out_run` samples answers to problems.
+    class GRPORun(EvaluatedRun[GRPORecipe, Preflight, GRPOParts, StepResult]): ...
+
+    GRPORun.start(recipe, recipe_path).train()                           all of it
+    for result in GRPORun.start(recipe, recipe_path).steps(): ...        the same, with a look at each step
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from enum import IntEnum
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, Self
 
-import torch
 import yaml
-from accelerate import Accelerator
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
-from r1rl.compute.distributed import (
-    from_main_process,
-    gather_shares,
-    is_sharded,
-    leave_together,
-    max_over_processes,
-)
-from r1rl.compute.environment import describe_environment
-from r1rl.config.schema import CheckpointConfig, LoggingConfig
-from r1rl.errors import UserError
-from r1rl.models.checkpoint_folders import find_checkpoint, set_aside_after
-from r1rl.monitor.curves import PANELS, Panel, save_curves
-from r1rl.monitor.progress import ProgressDisplay, ShownCompletion, format_seconds
-from r1rl.runs.checkpoint import Checkpointer, TrainingState, check_launch, read_training_state
+from r1rl.compute.distributed import gather_shares, leave_together, max_over_processes
+from r1rl.memory.activation_checkpointing import settle_checkpointing
+from r1rl.monitor.curves import save_curves
+from r1rl.monitor.progress import ProgressDisplay, format_seconds
+from r1rl.runs.checkpoint import Checkpointer
+from r1rl.runs.hooks import EvaluationRecord, Hooks, RunEnd, load_hooks
+from r1rl.runs.inputs import NOTHING, Given
 from r1rl.runs.interrupt import Interrupt
-from r1rl.runs.run_directory import RunDirectory
+from r1rl.runs.job import Checked, Parts, Recipe, Result, TrainingJob
+from r1rl.runs.start import RunStart, open_run, starting_state
 
 
-class RunRecipe(Protocol):
-    """What the recipe of every such command has."""
+class Ending(IntEnum):
+    """The wish of a process after a step; the largest one of all processes is done."""
 
-    run_name: str
-    output_dir: str
-    seed: int
-    max_steps: int
-    checkpoint: CheckpointConfig
-    logging: LoggingConfig
-
-    @property
-    def evaluation(self) -> EvaluationTimes:
-        """When held-out data is looked at; the recipe says more about it."""
-        ...
+    GO_ON = 0
+    FINISH = 1
+    """The last step is done: evaluate, save and sum up."""
+    STOP = 2
+    """Save, so that the run can be resumed."""
 
 
-class EvaluationTimes(Protocol):
-    """When a run looks at held-out data."""
-
-    every_steps: int
-    at_start: bool
-
-
-class DataOrder(Protocol):
-    """The place of a run in its data."""
-
-    @property
-    def epoch(self) -> float:
-        """Passes over the data so far."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        ...
-
-
-class RunParts(Protocol):
-    """What every such run works with."""
-
-    accelerator: Accelerator
-    display: ProgressDisplay
-    tokenizer: PreTrainedTokenizerBase
-    model: PreTrainedModel
-    policy: torch.nn.Module
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LambdaLR
-
-    @property
-    def order(self) -> DataOrder:
-        """Restored from the checkpoint."""
-        ...
-
-
-class StepRecord(Protocol):
-    """What a step returns."""
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """The same in every process."""
-        ...
-
-
-Result = TypeVar("Result", bound=StepRecord)
-Result_co = TypeVar("Result_co", bound=StepRecord, covariant=True)
-
-
-class Trainer(Protocol[Result_co]):
-    """Does the steps and counts them in the run's `TrainingState`."""
-
-    def step(self) -> Result_co:
-        """One step."""
-        ...
-
-
-def open_run(
-    recipe: RunRecipe, resume: str | None, accelerator: Accelerator
-) -> tuple[RunDirectory, Path | None]:
-    """The run directory (a new one, or that of the run to resume) and the checkpoint to go on from."""
-    path, checkpoint = from_main_process(
-        accelerator, lambda: choose_directory(recipe, resume, is_sharded(accelerator))
-    )
-    return RunDirectory(path), checkpoint
-
-
-def choose_directory(recipe: RunRecipe, resume: str | None, sharded: bool) -> tuple[Path, Path | None]:
-    """The main process's part of `open_run`: make or find the directory and write how the run starts.
-    `sharded`: under FSDP2.
-    """
-    if resume is None:
-        directory = RunDirectory.create(recipe.output_dir, recipe.run_name)
-        directory.write_start(recipe, describe_environment(recipe.seed))
-        return directory.path, None
-    if resume == "latest":
-        directory = RunDirectory.latest(recipe.output_dir, recipe.run_name)
-        checkpoint = find_checkpoint(directory.checkpoints)
-        if checkpoint is None:
-            raise UserError(
-                f"{directory.path} has no checkpoint to go on from. Start the run again without --resume."
-            )
-    else:
-        checkpoint = Path(resume)
-        directory = RunDirectory(checkpoint.resolve().parent.parent)
-        if not directory.config_path.exists():
-            raise UserError(
-                f"{checkpoint} is in no run directory ({directory.config_path} is missing). "
-                f"Resume it where its run left it."
-            )
-    step = read_training_state(checkpoint).step
-    if step >= recipe.max_steps and directory.summary_path.exists():
-        raise UserError(
-            f"{checkpoint}: this run has done its {step} steps (max_steps is "
-            f"{recipe.max_steps}). To go on, raise max_steps."
-        )
-    check_launch(checkpoint, sharded)
-    set_aside_after(directory.checkpoints, step)
-    directory.write_resume(recipe, describe_environment(recipe.seed), step)
-    return directory.path, checkpoint
-
-
-def starting_state(checkpoint: Path | None) -> TrainingState:
-    """The state of the checkpoint that a run goes on from, or that of a new run."""
-    return (
-        read_training_state(checkpoint)
-        if checkpoint
-        else TrainingState(step=0, order={}, evaluations={}, seconds=0.0)
-    )
-
-
-class TrainingRun(ABC, Generic[Result]):
+class TrainingRun(TrainingJob[Recipe, Checked, Parts, Result]):
     """One run from its first (or next) step to its summary."""
 
-    panels: ClassVar[Sequence[Panel]] = PANELS
-    """Of curves.png."""
-    loads_with: str = "AutoModelForCausalLM"
-    """What loads the checkpoints: a class of transformers, or more."""
+    @classmethod
+    def start(
+        cls, recipe: Recipe, recipe_path: Path, resume: str | None = None, given: Given = NOTHING
+    ) -> Self:
+        """Return the run before its first (or next) step, with its model loaded.
 
-    def __init__(
-        self,
-        recipe: RunRecipe,
-        parts: RunParts,
-        trainer: Trainer[Result],
-        state: TrainingState,
-        directory: RunDirectory,
-        checkpoint: Path | None,
-    ) -> None:
-        self.recipe = recipe
-        self.parts = parts
-        self.trainer = trainer
-        self.state = state
-        self.directory = directory
-        self.accelerator = parts.accelerator
-        self.display = parts.display
-        self.checkpointer = Checkpointer(directory.checkpoints, parts.accelerator, recipe.checkpoint.keep)
-        if checkpoint is not None:
-            self.checkpointer.load(checkpoint, parts.optimizer, parts.schedule)
-            parts.order.load_state_dict(state.order)
-
-    @abstractmethod
-    def greeting(self) -> str:
-        """What the run is about to do, in a few sentences."""
-
-    @abstractmethod
-    def completion_rows(self, result: Result) -> list[dict[str, Any]]:
-        """This process's records for completions/step-*.jsonl, each with its `slot`."""
-
-    @abstractmethod
-    def shown_completions(self, result: Result) -> list[ShownCompletion]:
-        """The completions that people read beside the figures."""
-
-    @abstractmethod
-    def evaluate(self, name: str, during: bool) -> None:
-        """Measure the model as it is on held-out data, if there is any, and keep the figures in
-        `state.evaluations[name]`.
-
-        `during`: between two steps, where less data is to do. Every process calls this.
+        Rewards, hooks and templates are looked for from the folder of `recipe_path`. `resume`: "latest", or a
+        checkpoint folder of the run. Raises UserError before a model is loaded for whatever can be known then.
         """
+        disable_progress_bar()  # of loading and saving models: the run has a bar of its own
+        given.check()
+        hooks = [*load_hooks(recipe.hooks, recipe_path.parent), *given.hooks]
+        recipe = given.named_in(recipe)
+        checked = cls.preflight(recipe, recipe_path, given)
+        try:
+            recipe = cls.pinned(recipe)
+            accelerator = cls.make_accelerator(recipe, checked)
+            recipe, checked = cls.settle(recipe, checked, accelerator, given)
+            recipe, decided = settle_checkpointing(recipe, accelerator)
+            directory, checkpoint = open_run(recipe, resume, accelerator)
+            state = starting_state(checkpoint)
+            is_main = accelerator.is_main_process
+            display = ProgressDisplay(
+                recipe.max_steps, state.step, columns=cls.columns, live=recipe.logging.live, enabled=is_main
+            )
+            for message in (*checked.messages, *decided):
+                display.message(message)
+            if accelerator.device.type == "cuda":
+                display.message("Loading and preparing the model, which takes a minute or more on a GPU.")
+            start = RunStart(recipe, given, hooks, accelerator, directory, checkpoint, state, display)
+            return cls(start, checked, cls.build(start, checked))
+        except BaseException:
+            checked.close()
+            raise
 
-    @abstractmethod
-    def summary(self) -> dict[str, Any]:
-        """What summary.json says of the held-out data."""
-
-    @abstractmethod
-    def conclude(self, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
-        """Print what a person wants to see of the held-out data at the end."""
-
-    def ahead(self) -> dict[str, Any] | None:
-        """What this process has made for the next step already, as plain values that a checkpoint keeps."""
-        return None
-
-    def messages(self, result: Result) -> list[str]:
-        """Sentences about what went wrong in a step."""
-        return []
+    def __init__(self, start: RunStart[Recipe], checked: Checked, parts: Parts) -> None:
+        super().__init__(start, checked, parts)
+        self.hooks = Hooks(start.hooks if self.accelerator.is_main_process else (), self.display.message)
+        self.checkpointer = Checkpointer(
+            self.directory.checkpoints, self.accelerator, self.recipe.checkpoint.keep
+        )
+        if start.checkpoint is not None:
+            self.checkpointer.load(start.checkpoint, parts.optimizer, parts.schedule)
+            parts.order.load_state_dict(self.state.order)
+        self.ending = Ending.FINISH if self.state.step >= self.recipe.max_steps else Ending.GO_ON
+        self._interrupt = Interrupt(self.display.message)
+        self._ends_early = False
+        self._saved_step = self.state.step
 
     def train(self) -> None:
-        """Train to `max_steps`, or until Ctrl-C, which saves first."""
+        """Train to `max_steps`. Raises KeyboardInterrupt after Ctrl-C, and HookError where a hook raised; everything
+        is saved then.
+        """
+        for _ in self.steps():
+            pass
+
+    def steps(self) -> Iterator[Result]:
+        """Yield the result of each step once it is logged, and evaluated and saved where the recipe says so.
+
+        The run is finished with the last step. Leaving the loop early saves it as Ctrl-C does, to be resumed.
+        """
+        with self.life():
+            while self.goes_on:
+                result = self.step()
+                self.after_step(result)
+                yield result
+
+    @contextmanager
+    def life(self) -> Iterator[None]:
+        """Surround the steps of the run: greet and evaluate before them, finish or stop after them."""
         self._greet()
         self._start_trackers()
-        stopping = False
-        with Interrupt(self.display.message) as interrupt, self.display:
-            if self.recipe.evaluation.at_start and self.state.step == 0:
-                self.evaluate("before", during=False)
-            while self.state.step < self.recipe.max_steps:
-                result = self.trainer.step()
-                stopping = bool(max_over_processes(self.accelerator, int(interrupt.requested)))
-                self._after_step(result, stopping)
-                if stopping:
-                    break
-            else:
-                self.evaluate("after", during=False)
-        if not stopping:
-            self._finish()
-        elif self.accelerator.is_main_process:
-            self.display.message(
-                f"Stopped after step {self.state.step}; everything is saved. Go on with "
-                f"the same command and --resume."
-            )
-        leave_together(self.accelerator)
-        if stopping:
-            raise KeyboardInterrupt
+        try:
+            with self._interrupt, self.display:
+                if self.recipe.evaluation.at_start and self.state.step == 0:
+                    self.evaluate("before")
+                try:
+                    yield
+                except GeneratorExit:  # whoever drives the steps has left the loop
+                    self.ending = Ending.STOP
+                    self._leave()
+                    raise
+                if self.ending is Ending.FINISH:
+                    self.evaluate("after")
+            if self.ending is Ending.FINISH:
+                self._finish()
+            self._leave()
+            if self.hooks.failure is not None:
+                raise self.hooks.failure
+            if self.ending is Ending.STOP:
+                raise KeyboardInterrupt
+        finally:
+            self.checked.close()
 
-    def _after_step(self, result: Result, stopping: bool) -> None:
-        """Write and show what the step did; evaluate and save where the recipe says so."""
+    def after_step(self, result: Result) -> None:
+        """Log a step, call the hooks, evaluate and save where it is time, and agree on how to go on."""
+        self.log(result)
+        self.hooks.call("on_step", self, result)
+        self.ending = self._agreed_ending()
+        if self.ending is Ending.GO_ON and self._is_time(self.recipe.evaluation.every_steps):
+            self.evaluate(f"step-{self.state.step:06d}", during=True)
+        if self.ending is not Ending.GO_ON or self._is_time(self.recipe.checkpoint.every_steps):
+            self.save()
+
+    def evaluate(self, name: str, during: bool = False) -> None:
+        """Measure the model as it is on held-out data, if there is any: figures go into the state and to the
+        trackers, answers or scores into evaluations/<name>.json. Every process calls this.
+        """
+        measured = self.measure(during)
+        if measured is None:
+            return
+        self.state.evaluations[name] = {"step": self.state.step, **measured.figures}
+        if self.accelerator.is_main_process:
+            self.directory.write_evaluation(name, measured.record)
+        accuracy = measured.figures["accuracy"]
+        if accuracy is not None:
+            self.accelerator.log({"evaluation/accuracy": accuracy["value"]}, step=self.state.step)
+        self.hooks.call("on_evaluation", self, EvaluationRecord(name, self.state.step, measured.figures))
+
+    def save(self) -> None:
+        """Write a checkpoint of the run as it is. Every process calls this."""
+        parts = self.parts
+        path = self.checkpointer.save(
+            self.state,
+            parts.policy,
+            parts.model,
+            parts.tokenizer,
+            parts.optimizer,
+            parts.schedule,
+            self.prefetched(),
+        )
+        self._saved_step = self.state.step
+        self.hooks.call("on_save", self, path)
+
+    @property
+    def goes_on(self) -> bool:
+        """True while there is another step to do."""
+        return self.ending is Ending.GO_ON
+
+    def finish_early(self) -> None:
+        """Let the step that is under way be the last: the run is evaluated, saved and summed up after it. A hook may
+        call this.
+        """
+        self._ends_early = True
+
+    def close(self) -> None:
+        """End what the run holds besides memory, such as the processes of rewards. The end of `steps` calls this."""
+        self.checked.close()
+
+    def _agreed_ending(self) -> Ending:
+        """Return how to go on, the same in every process: one that is to stop stops all."""
+        wish = Ending.GO_ON
+        if self._ends_early or self.state.step >= self.recipe.max_steps:
+            wish = Ending.FINISH
+        if self._interrupt.requested or self.hooks.failure is not None:
+            wish = Ending.STOP
+        return Ending(max_over_processes(self.accelerator, wish))
+
+    def _is_time(self, every: int) -> bool:
+        return every > 0 and self.state.step % every == 0
+
+    def log(self, result: Result) -> None:
+        """Write and show what the step did."""
         step, logging = self.state.step, self.recipe.logging
         if self.accelerator.is_main_process:
             self.directory.append_metrics({"step": step, "epoch": self.parts.order.epoch, **result.metrics})
@@ -273,45 +223,22 @@ class TrainingRun(ABC, Generic[Result]):
             for message in self.messages(result):
                 self.display.message(message)
         self.accelerator.log(result.metrics, step=step)
-        if logging.completions_every and step % logging.completions_every == 0:
-            self._write_completions(result)
-        every = self.recipe.evaluation.every_steps
-        last = step >= self.recipe.max_steps
-        if every and step % every == 0 and not last and not stopping:
-            self.evaluate(f"step-{step:06d}", during=True)
-        if (
-            stopping
-            or last
-            or (self.recipe.checkpoint.every_steps and step % self.recipe.checkpoint.every_steps == 0)
-        ):
-            parts = self.parts
-            self.checkpointer.save(
-                self.state,
-                parts.policy,
-                parts.model,
-                parts.tokenizer,
-                parts.optimizer,
-                parts.schedule,
-                self.ahead(),
-            )
-
-    def _write_completions(self, result: Result) -> None:
-        rows = gather_shares(self.accelerator, self.completion_rows(result))
-        if self.accelerator.is_main_process:
-            self.directory.write_completions(self.state.step, sorted(rows, key=lambda row: row["slot"]))
-            self.display.show_completions(self.state.step, self.shown_completions(result))
+        if self._is_time(logging.completions_every):
+            rows = gather_shares(self.accelerator, self.completion_rows(result))
+            if self.accelerator.is_main_process:
+                self.directory.write_completions(step, sorted(rows, key=lambda row: row["slot"]))
+                self.display.show_completions(step, self.shown_completions(result))
 
     def _finish(self) -> None:
-        """summary.json, curves.png, and what a person wants to see at the end."""
+        """Write summary.json and curves.png, and print what a person wants to see at the end."""
         if not self.accelerator.is_main_process:
             return
-        before, after = self.state.evaluations.get("before"), self.state.evaluations.get("after")
         start = {"run_name": self.recipe.run_name, "seed": self.recipe.seed, "steps": self.state.step}
         self.directory.write_summary({**start, "training_seconds": self.state.seconds, **self.summary()})
         figures = {record["step"]: record for record in self.state.evaluations.values()}
         title = f"{self.recipe.run_name} (seed {self.recipe.seed})"
         save_curves(self.directory.curves_path, self.directory.read_metrics(), figures, title, self.panels)
-        self.conclude(before, after)
+        self.conclude(self.state.evaluations.get("before"), self.state.evaluations.get("after"))
         console = self.display.console
         console.print(
             f"{self.state.step} steps in {format_seconds(self.state.seconds)}. In {self.directory.path}:"
@@ -321,9 +248,19 @@ class TrainingRun(ABC, Generic[Result]):
             f"completions/, evaluations/"
         )
 
+    def _leave(self) -> None:
+        """Save what a stopped run has not saved yet, call the last hooks, and let the processes part."""
+        if self.ending is Ending.STOP and self.state.step:
+            if self._saved_step != self.state.step:
+                self.save()
+            self.display.message(
+                f"Stopped after step {self.state.step}; everything is saved. Go on with the same command and "
+                f"--resume."
+            )
+        self.hooks.call("on_end", self, RunEnd(self.state.step, self.ending is Ending.FINISH))
+        leave_together(self.accelerator)
+
     def _greet(self) -> None:
-        if not self.accelerator.is_main_process:
-            return
         self.display.message(self.greeting())
         if self.state.step:
             self.display.message(f"Going on after step {self.state.step}.")
@@ -336,16 +273,15 @@ class TrainingRun(ABC, Generic[Result]):
     def _start_trackers(self) -> None:
         if self.recipe.logging.trackers:
             self.accelerator.project_configuration.logging_dir = str(self.directory.path)
-            self.accelerator.init_trackers("r1rl", config=flatten(_as_dict(self.recipe)))
+            self.accelerator.init_trackers("r1rl", config=flatten(asdict(self.recipe)))
 
 
-def _as_dict(recipe: Any) -> dict[str, Any]:
-    """A recipe is a dataclass, which a protocol can't say."""
-    return asdict(recipe)
+AnyRun = TrainingRun[Any, Any, Any, Any]
+"""A run of any command."""
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """A recipe as `section.key: value`, the form that experiment trackers take."""
+    """Return a recipe as `section.key: value`, the form that experiment trackers take."""
     if isinstance(tree, dict) and tree:
         return {
             name: value

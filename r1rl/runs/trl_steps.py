@@ -16,9 +16,9 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -26,12 +26,14 @@ from datasets import Dataset, load_from_disk
 from torch import nn
 from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
-from r1rl.compute.distributed import max_over_processes, own_share, reduce_sum
+from r1rl.compute.distributed import from_main_process, max_over_processes, own_share, reduce_sum
 from r1rl.compute.optimization import clip_and_step, exchange_gradients
+from r1rl.config.schema import OptimizerConfig
 from r1rl.data import PromptOrder
 from r1rl.errors import UserError
 from r1rl.monitor import metric_names as names
 from r1rl.runs.checkpoint import TrainingState
+from r1rl.runs.contract import RunParts
 
 TRL_METRICS = {
     "entropy": names.ENTROPY,
@@ -39,15 +41,39 @@ TRL_METRICS = {
     "accuracy": names.PAIR_ACCURACY,
     "margin": names.PAIR_MARGIN,
 }
-"""Those of TRL's metrics that are kept, and what they are called here."""
+"""The metrics of TRL that are kept, and their names here."""
 
 
 Arguments = TypeVar("Arguments", SFTConfig, RewardConfig)
+Found = TypeVar("Found")
+Recipe = TypeVar("Recipe", bound=Any)
+"""A recipe with `batch_size`, `micro_batch_size`, `epochs` and `max_steps`: a dataclass."""
+
+
+class TRLRecipe(Protocol):
+    """The part of a recipe that its steps need."""
+
+    batch_size: int
+    micro_batch_size: int
+
+    @property
+    def optimizer(self) -> OptimizerConfig:
+        """AdamW and its schedule."""
+        ...
+
+
+@dataclass(kw_only=True)
+class TRLParts(RunParts):
+    """The parts of a run whose loss a trainer of TRL computes."""
+
+    trainer: SFTTrainer | RewardTrainer
+    rows: Dataset
+    order: PromptOrder
 
 
 @dataclass(frozen=True, slots=True)
 class TRLStep:
-    """What a step leaves."""
+    """The result of a step."""
 
     metrics: dict[str, float]
     rows: list[tuple[int, dict[str, Any]]]
@@ -55,7 +81,7 @@ class TRLStep:
 
 
 class TRLSteps:
-    """Does the steps of a run and counts them in its `state`."""
+    """The steps of a run, which are counted in its `state`."""
 
     def __init__(
         self,
@@ -76,10 +102,10 @@ class TRLSteps:
         collate: Callable[[list[dict[str, Any]]], dict[str, Any]] | None = None,
         around: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """`policy`, `optimizer`: as accelerate prepared them. `length_of`: the tokens of a row.
+        """`policy` and `optimizer` are as accelerate prepared them; `length_of` counts the tokens of a row.
 
-        `collate`: makes the inputs of a pass, in the place of the trainer's own; `around`: a context for each
-        pass.
+        `collate` makes the inputs of a micro-batch in the place of the trainer's own; `around` is a context for the
+        forward and backward pass of each.
         """
         self.trainer = trainer
         self.accelerator = accelerator
@@ -98,8 +124,37 @@ class TRLSteps:
         self.around = around
         trainer.accelerator = accelerator  # the one that prepared the policy
 
+    @classmethod
+    def of_run(
+        cls,
+        recipe: TRLRecipe,
+        parts: TRLParts,
+        state: TrainingState,
+        length_of: Callable[[Mapping[str, Any]], int],
+        collate: Callable[[list[dict[str, Any]]], dict[str, Any]] | None = None,
+        around: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> TRLSteps:
+        """Return the steps of a run with these parts; the other arguments are those of the constructor."""
+        return cls(
+            parts.trainer,
+            parts.accelerator,
+            parts.policy,
+            parts.optimizer,
+            parts.schedule,
+            parts.rows,
+            parts.order,
+            state,
+            batch_size=recipe.batch_size,
+            micro_batch_size=recipe.micro_batch_size,
+            max_grad_norm=recipe.optimizer.max_grad_norm,
+            length_of=length_of,
+            progress=parts.display.phase,
+            collate=collate,
+            around=around,
+        )
+
     def step(self) -> TRLStep:
-        """One optimizer step on the next `batch_size` rows. A gradient that is not finite is thrown away and
+        """Do one optimizer step on the next `batch_size` rows. A gradient that is not finite is thrown away and
         counted.
         """
         started = time.perf_counter()
@@ -128,7 +183,7 @@ class TRLSteps:
         return TRLStep(metrics, own)
 
     def _accumulate(self, rows: list[dict[str, Any]]) -> float:
-        """Forward and backward of this process's rows, short ones first; returns the sum of their losses, as
+        """Run forward and backward of this process's rows, short ones first; return the sum of their losses, as
         TRL scales them.
         """
         chunks = [
@@ -151,7 +206,7 @@ class TRLSteps:
         return float(torch.stack(losses).sum())
 
     def _trl_metrics(self) -> dict[str, float]:
-        """The means over the micro-batches, which TRL has taken over the processes."""
+        """Return the means over the micro-batches, which TRL has taken over the processes."""
         collected = self.trainer._metrics["train"]
         values = {
             ours: sum(collected[theirs]) / len(collected[theirs])
@@ -173,32 +228,56 @@ def check_batch(batch_size: int, micro_batch_size: int, num_processes: int) -> N
         )
 
 
-def steps_of(epochs: float, num_rows: int, batch_size: int) -> int:
-    """The optimizer steps that so many passes over the rows need; the last one may reach into the next pass."""
-    return math.ceil(epochs * num_rows / batch_size - 1e-9)
+@dataclass(frozen=True, slots=True)
+class SharedRows:
+    """Rows that the main process has made, for all processes."""
+
+    count: int
+    made: list[Dataset]
+    """The rows, in the main process; nothing elsewhere."""
+
+    @classmethod
+    def make(
+        cls, accelerator: Accelerator, make: Callable[[], tuple[Dataset, Found]]
+    ) -> tuple[SharedRows, Found]:
+        """Have the main process make the rows; return them, and what else it found, in every process."""
+        made: list[Dataset] = []
+
+        def make_and_keep() -> tuple[int, Found]:
+            rows, found = make()
+            made.append(rows)
+            return len(rows), found
+
+        count, found = from_main_process(accelerator, make_and_keep)
+        return cls(count, made), found
+
+    def share(self, accelerator: Accelerator, folder: Path) -> Dataset:
+        """Return the rows in every process, read from a file of the main process so that they are in memory once."""
+        if accelerator.num_processes == 1:
+            return self.made[0]
+        if accelerator.is_main_process:
+            self.made[0].save_to_disk(str(folder))
+        accelerator.wait_for_everyone()
+        rows = load_from_disk(str(folder))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            shutil.rmtree(folder)  # the mapped memory stays
+        return rows
 
 
-def share_rows(accelerator: Accelerator, made: list[Dataset], folder: Path) -> Dataset:
-    """The rows that the main process made, in every process: read from a file of it, so that they are in
-    memory once.
+def with_max_steps(recipe: Recipe, num_rows: int) -> Recipe:
+    """Return the recipe with the optimizer steps that its epochs need, unless it says how many; the last step may
+    reach into the next epoch.
     """
-    if accelerator.num_processes == 1:
-        return made[0]
-    if accelerator.is_main_process:
-        made[0].save_to_disk(str(folder))
-    accelerator.wait_for_everyone()
-    rows = load_from_disk(str(folder))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        shutil.rmtree(folder)  # the mapped memory stays
-    return rows
+    steps = math.ceil(recipe.epochs * num_rows / recipe.batch_size - 1e-9)
+    return replace(recipe, max_steps=recipe.max_steps or steps)
 
 
 def trl_arguments(
     kind: type[Arguments], accelerator: Accelerator, output_dir: str, **settings: Any
 ) -> Arguments:
-    """What a trainer of TRL is told: to compute as accelerate was set up here, and to leave everything else
-    alone.
+    """Return the arguments of a trainer of TRL: to compute as accelerate was set up here, and to leave everything
+    else alone.
     """
     with warnings.catch_warnings():
         # 5.23 has a new name for gradient_checkpointing; 5.17 has only this one

@@ -18,20 +18,15 @@ def check(recipe: SFTRecipe, context: CheckContext) -> Findings:
     """
     check_batch(recipe.batch_size, recipe.micro_batch_size, context.launch.processes)
     findings = Findings([("model", recipe.model.path)])
-    rewards = None
     try:
-        held_out, rewards = preflight(recipe, context.recipe_path)
-        findings.rows.append(
-            (
-                "held out",
-                f"{len(held_out)} problems x {recipe.evaluation.num_samples} samples" if held_out else "none",
-            )
-        )
+        found = preflight(recipe, context.recipe_path)
     except HubUnreachable as error:
         findings.unchecked.append(str(error))
-    finally:
-        if rewards is not None:
-            rewards.close()
+    else:
+        found.close()
+        held_out = len(found.evaluation_problems)
+        samples = f"{held_out} problems x {recipe.evaluation.num_samples} samples" if held_out else "none"
+        findings.rows.append(("held out", samples))
     if "data.source" in context.awaited:
         findings.unchecked.append(f"data: {context.awaited['data.source']}.")
         return findings

@@ -10,7 +10,14 @@ from r1rl.config.held_out import SampledEvaluationConfig, sampling_contradiction
 from r1rl.config.intervals import COUNT, COUNT_OR_OFF, NOT_NEGATIVE, POSITIVE
 from r1rl.config.issues import Contradiction
 from r1rl.config.rows import DemonstrationsConfig, SupervisedOptimizerConfig
-from r1rl.config.schema import CheckpointConfig, LoggingConfig, ModelConfig, PromptConfig, RewardConfig
+from r1rl.config.schema import (
+    CheckpointConfig,
+    LoggingConfig,
+    ModelConfig,
+    PromptConfig,
+    RewardConfig,
+    hooks_option,
+)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -53,6 +60,7 @@ class SFTRecipe:
     logging: LoggingConfig = section(
         LoggingConfig, "progress, trackers; the completions are those that the step trained"
     )
+    hooks: list[str] = hooks_option()
 
 
 def contradictions(recipe: SFTRecipe) -> Iterator[Contradiction]:

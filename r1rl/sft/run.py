@@ -4,51 +4,31 @@ prompt.
     L = - 1 / N  sum over the N trained tokens of a step of  log pi(token | everything before it in its demonstration)
 
 The prompt is rendered by the template of the recipe's `prompt` section, as RL and evaluation do; the token
-that ends a completion is trained. docs/sft.md tells about the data and the choices.
+that ends a completion is trained. docs/sft.md tells about the data and the choices. The life of a run is
+`r1rl.runs.training_run`'s.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
 from accelerate import Accelerator
-from datasets import Dataset
-from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils.logging import disable_progress_bar
-from trl import SFTConfig, SFTTrainer
 
-from r1rl import models
-from r1rl.compute.accelerator import make_accelerator
-from r1rl.compute.distributed import from_main_process, is_sharded
-from r1rl.compute.optimization import make_optimizer, make_schedule
-from r1rl.config.schema import UpdateConfig
-from r1rl.data import PromptOrder, build_prompts
-from r1rl.data.demonstration_tokens import trained_end
 from r1rl.data.demonstrations import read_demonstrations
-from r1rl.memory.activation_checkpointing import settle_checkpointing
 from r1rl.monitor import metric_names as names
 from r1rl.monitor.curves import Panel
-from r1rl.monitor.progress import Column, ProgressDisplay, ShownCompletion
-from r1rl.objective.sampling import Sampling
-from r1rl.policy.layout import agreed_layout, choose_layout
-from r1rl.policy.loading import load_policy, load_tokenizer
-from r1rl.rewards import RewardSet
-from r1rl.rollout import EngineSetup, RolloutEngine, make_engine
-from r1rl.runs.checkpoint import TrainingState
-from r1rl.runs.held_out_run import HeldOutRun
-from r1rl.runs.run_directory import RunDirectory
-from r1rl.runs.training_run import open_run, starting_state
-from r1rl.runs.trl_steps import TRLStep, TRLSteps, check_batch, share_rows, steps_of, trl_arguments
-from r1rl.sft.batches import RowBatches
-from r1rl.sft.preflight import preflight
+from r1rl.monitor.progress import Column, ShownCompletion
+from r1rl.policy.loading import load_tokenizer
+from r1rl.runs.evaluated_run import EvaluatedRun
+from r1rl.runs.inputs import Given
+from r1rl.runs.start import RunStart
+from r1rl.runs.trl_steps import SharedRows, TRLStep, TRLSteps, check_batch, with_max_steps
+from r1rl.sft.preflight import SFTPreflight, TokenizedRows, preflight
 from r1rl.sft.recipe import SFTRecipe
 from r1rl.sft.rows import make_rows, parts_of
-from r1rl.text.prompts import PromptTemplate, resolve_eos_token_ids
-from r1rl.types import Problem, Prompt
+from r1rl.sft.setup import SFTParts, build_parts
 
 COLUMNS = (
     Column("loss", names.LOSS, "{:.4f}"),
@@ -68,185 +48,54 @@ PANELS = (
 )
 
 
-@dataclass
-class SFTParts:
-    """Everything that a run works with; see `r1rl.runs.held_out_run.HeldOutParts`."""
-
-    accelerator: Accelerator
-    display: ProgressDisplay
-    tokenizer: PreTrainedTokenizerBase
-    model: PreTrainedModel
-    policy: nn.Module
-    engine: RolloutEngine
-    sampling: Sampling
-    evaluation_prompts: list[Prompt]
-    rewards: RewardSet | None
-    order: PromptOrder
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LambdaLR
-    trainer: SFTTrainer
-    rows: Dataset
-    batches: RowBatches
-
-
 def run(recipe: SFTRecipe, recipe_path: Path, resume: str | None = None) -> None:
-    """`r1rl sft`. `resume`: "latest", or a checkpoint folder of the run. Raises UserError before the model is
-    loaded.
-    """
-    disable_progress_bar()  # of loading and saving models: the run has a bar of its own
-    held_out, rewards = preflight(recipe, recipe_path)
-    try:
-        recipe = replace(recipe, model=replace(recipe.model, path=models.pinned(recipe.model.path)))
-        accelerator = make_accelerator(recipe.model, recipe.logging, recipe.output_dir)
+    """Train as `r1rl sft` does; see `TrainingRun.start` and `TrainingRun.train`."""
+    SFTRun.start(recipe, recipe_path, resume).train()
+
+
+class SFTRun(EvaluatedRun[SFTRecipe, SFTPreflight, SFTParts, TRLStep]):
+    """A run of supervised fine-tuning from its first (or next) step to its summary."""
+
+    columns: ClassVar = COLUMNS
+    panels: ClassVar = PANELS
+
+    @classmethod
+    def preflight(cls, recipe: SFTRecipe, recipe_path: Path, given: Given) -> SFTPreflight:
+        return preflight(recipe, recipe_path, given)
+
+    @classmethod
+    def settle(
+        cls, recipe: SFTRecipe, checked: SFTPreflight, accelerator: Accelerator, given: Given
+    ) -> tuple[SFTRecipe, SFTPreflight]:
         check_batch(recipe.batch_size, recipe.micro_batch_size, accelerator.num_processes)
-        tokenizer = load_tokenizer(recipe.model.path, recipe.model.revision)
-        made: list[Dataset] = []
-
-        def read() -> tuple[int, list[str]]:
-            rows, sentences = make_rows(recipe, read_demonstrations(recipe.data), tokenizer)
-            made.append(rows)
-            return len(rows), sentences
-
-        num_rows, sentences = from_main_process(accelerator, read)
-        recipe = replace(
-            recipe, max_steps=recipe.max_steps or steps_of(recipe.epochs, num_rows, recipe.batch_size)
+        tokenizer = load_tokenizer(given.tokenizer or recipe.model.path, recipe.model.revision)
+        rows, messages = SharedRows.make(
+            accelerator,
+            lambda: make_rows(recipe, read_demonstrations(recipe.data, rows=given.rows), tokenizer),
         )
-        recipe, decided = settle_checkpointing(recipe, accelerator)
-        directory, checkpoint = open_run(recipe, resume, accelerator)
-        rows = share_rows(accelerator, made, directory.path / "rows")
-        state = starting_state(checkpoint)
-        display = ProgressDisplay(
-            recipe.max_steps,
-            state.step,
-            columns=COLUMNS,
-            live=recipe.logging.live,
-            enabled=accelerator.is_main_process,
-        )
-        for sentence in (*sentences, *decided):
-            display.message(sentence)
-        parts = build_parts(
-            recipe, held_out, rewards, accelerator, display, tokenizer, rows, checkpoint, directory
-        )
-        SFTRun(recipe, parts, state, directory, checkpoint).train()
-    finally:
-        if rewards is not None:
-            rewards.close()
+        tokenized = TokenizedRows(tokenizer, rows)
+        return with_max_steps(recipe, rows.count), replace(checked, messages=messages, tokenized=tokenized)
 
+    @classmethod
+    def build(cls, start: RunStart[SFTRecipe], checked: SFTPreflight) -> SFTParts:
+        return build_parts(start, checked)
 
-def build_parts(
-    recipe: SFTRecipe,
-    held_out: list[Problem],
-    rewards: RewardSet | None,
-    accelerator: Accelerator,
-    display: ProgressDisplay,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Dataset,
-    checkpoint: Path | None,
-    directory: RunDirectory,
-) -> SFTParts:
-    """Load the model (from `checkpoint` when a run goes on) and connect everything."""
-    model = load_policy(recipe.model, checkpoint)
-    ending = resolve_eos_token_ids(recipe.prompt, tokenizer, model.generation_config)
-    end = trained_end(recipe.prompt, recipe.model, tokenizer)
-    if model.generation_config is not None and end is not None:
-        # Whoever generates with the checkpoint stops where it was taught to stop.
-        model.generation_config.eos_token_id = [end, *(one for one in ending if one != end)]
-    prompts = build_prompts(held_out, PromptTemplate(recipe.prompt, tokenizer), None)[0] if held_out else []
-    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
-    nn.Module.to(model, accelerator.device)
-    # Before the trainer is made: it gives the model a forward pass of its own, which a copy for the rollout
-    # would not have.
-    evaluation = recipe.evaluation
-    setup = EngineSetup(model, tokenizer, evaluation.max_rows, dtype, own_copy=is_sharded(accelerator))
-    engine = make_engine(evaluation.engine, setup)
-    layout = None
-    if recipe.packing:
-        layout = agreed_layout(accelerator, choose_layout(model, UpdateConfig(share_prompts=False), dtype))
-        if layout.reason:
-            display.message(layout.reason)
-    trainer = make_trainer(recipe, model, tokenizer, rows, accelerator, directory)
-    policy, optimizer = accelerator.prepare(model, make_optimizer(model, recipe.optimizer))
-    return SFTParts(
-        accelerator=accelerator,
-        display=display,
-        tokenizer=tokenizer,
-        model=model,
-        policy=policy,
-        engine=engine,
-        sampling=Sampling.of(
-            evaluation.sampling,
-            evaluation.max_completion_length,
-            ending,
-            recipe.prompt.stop,
-            evaluation.sampling.repetition_penalty,
-        ),
-        evaluation_prompts=prompts,
-        rewards=rewards,
-        order=PromptOrder(len(rows), recipe.seed, recipe.data.shuffle),
-        optimizer=optimizer,
-        schedule=make_schedule(optimizer, recipe.max_steps, recipe.optimizer),
-        trainer=trainer,
-        rows=rows,
-        batches=RowBatches(trainer.data_collator, tokenizer.pad_token_id, model, layout),
-    )
-
-
-def make_trainer(
-    recipe: SFTRecipe,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Dataset,
-    accelerator: Accelerator,
-    directory: RunDirectory,
-) -> SFTTrainer:
-    """TRL's trainer, for its collation, loss and metrics. The rows are prepared: it neither tokenizes nor
-    cuts them.
-    """
-    prepared = {
-        "packing": recipe.packing,
-        "max_length": recipe.max_length,
-        "dataset_kwargs": {"skip_prepare_dataset": True},
-    }
-    arguments = trl_arguments(SFTConfig, accelerator, str(directory.path), **prepared)
-    return SFTTrainer(model=model, args=arguments, train_dataset=rows, processing_class=tokenizer)
-
-
-class SFTRun(HeldOutRun[TRLStep]):
-    """A run from its first (or next) step to its summary."""
-
-    panels = PANELS
-
-    def __init__(
-        self,
-        recipe: SFTRecipe,
-        parts: SFTParts,
-        state: TrainingState,
-        directory: RunDirectory,
-        checkpoint: Path | None,
-    ) -> None:
-        steps = TRLSteps(
-            parts.trainer,
-            parts.accelerator,
-            parts.policy,
-            parts.optimizer,
-            parts.schedule,
-            parts.rows,
-            parts.order,
-            state,
-            batch_size=recipe.batch_size,
-            micro_batch_size=recipe.micro_batch_size,
-            max_grad_norm=recipe.optimizer.max_grad_norm,
+    def __init__(self, start: RunStart[SFTRecipe], checked: SFTPreflight, parts: SFTParts) -> None:
+        super().__init__(start, checked, parts)
+        self.trainer = TRLSteps.of_run(
+            self.recipe,
+            parts,
+            self.state,
             length_of=lambda row: len(row["input_ids"]),
-            progress=parts.display.phase,
             collate=parts.batches,
             around=parts.batches.around,
         )
-        super().__init__(recipe, parts, steps, state, directory, checkpoint)
-        self.sft_recipe = recipe
-        self.rows = parts.rows
+
+    def step(self) -> TRLStep:
+        return self.trainer.step()
 
     def greeting(self) -> str:
-        recipe = self.sft_recipe
+        recipe, num_rows = self.recipe, len(self.parts.rows)
         row = (
             f"a row holds up to {recipe.max_length} tokens of demonstrations"
             if recipe.packing
@@ -254,14 +103,13 @@ class SFTRun(HeldOutRun[TRLStep]):
         )
         return (
             f"{self.directory.path}: {self.parts.model.num_parameters() / 1e6:.1f}M parameters on "
-            f"{self.accelerator.device}, "
-            f"{self.accelerator.num_processes} process(es); {len(self.rows)} rows ({row}); "
-            f"{recipe.max_steps} steps of "
-            f"{recipe.batch_size} rows, {recipe.max_steps * recipe.batch_size / len(self.rows):.2f} passes."
+            f"{self.accelerator.device}, {self.accelerator.num_processes} process(es); {num_rows} rows ({row}); "
+            f"{recipe.max_steps} steps of {recipe.batch_size} rows, "
+            f"{recipe.max_steps * recipe.batch_size / num_rows:.2f} passes."
         )
 
     def completion_rows(self, result: TRLStep) -> list[dict[str, Any]]:
-        """What the step trained: each demonstration with its special tokens, cut where the loss begins."""
+        """Return each demonstration that the step trained, with its special tokens, cut where the loss begins."""
         decode = self.parts.tokenizer.decode
         return [
             {

@@ -1,11 +1,12 @@
-"""A training run that answers held-out problems before, during and after: sampled answers, scored by the
+"""A training run that answers held-out problems before, during and after training: sampled answers, scored by the
 recipe's rewards.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 from r1rl.compute.distributed import gather_shares, own_share
 from r1rl.config.schema import EvaluationConfig
@@ -13,49 +14,47 @@ from r1rl.monitor.summary import before_after_table, by_value_table, side_by_sid
 from r1rl.objective.sampling import Sampling
 from r1rl.rewards import RewardSet
 from r1rl.rollout import RolloutEngine
-from r1rl.runs.training_run import Result, RunParts, RunRecipe, TrainingRun
+from r1rl.runs.contract import Measured, RunParts, RunRecipe
+from r1rl.runs.job import Checked, Result
+from r1rl.runs.training_run import TrainingRun
 from r1rl.scoring.held_out import evaluate
 from r1rl.scoring.record import Evaluation, find_contrast
 from r1rl.seeds import derive_seed
 from r1rl.types import Prompt
 
 
-class HeldOutRecipe(RunRecipe, Protocol):
-    """A recipe with held-out problems; it may have more settings for them."""
+class EvaluatedRecipe(RunRecipe, Protocol):
+    """A recipe with held-out problems."""
 
     @property
     def evaluation(self) -> EvaluationConfig:
-        """The held-out problems."""
+        """The held-out problems; a command may have more settings for them."""
         ...
 
 
-class HeldOutParts(RunParts, Protocol):
-    """What such a run works with. `rewards` None: nothing is evaluated."""
+@dataclass(kw_only=True)
+class EvaluatedParts(RunParts):
+    """The parts of a run that samples answers."""
 
     engine: RolloutEngine
     sampling: Sampling
     evaluation_prompts: list[Prompt]
-
-    @property
-    def rewards(self) -> RewardSet | None:
-        """Score the held-out answers."""
-        ...
+    rewards: RewardSet | None
+    """The rewards that score answers; None: nothing is evaluated."""
 
 
-class HeldOutRun(TrainingRun[Result]):
-    """See the module; the subclass says what its steps leave and show."""
+Recipe = TypeVar("Recipe", bound=EvaluatedRecipe)
+Parts = TypeVar("Parts", bound=EvaluatedParts)
 
-    recipe: HeldOutRecipe
-    parts: HeldOutParts
 
-    def evaluate(self, name: str, during: bool) -> None:
-        """Answer held-out problems with the policy as it is; keep the figures in the state, the answers in
-        evaluations/.
-        """
+class EvaluatedRun(TrainingRun[Recipe, Checked, Parts, Result]):
+    """A training run whose measure is the accuracy on held-out problems."""
+
+    def measure(self, during: bool) -> Measured | None:
         count = self.recipe.evaluation.during_problems if during else self.recipe.evaluation.num_problems
         prompts, rewards = self.parts.evaluation_prompts[:count], self.parts.rewards
         if not prompts or rewards is None:
-            return
+            return None
         evaluation = evaluate(
             self.parts.engine,
             own_share(self.accelerator, prompts),
@@ -66,15 +65,10 @@ class HeldOutRun(TrainingRun[Result]):
             progress=lambda done, total: self.display.phase("evaluation", done, total),
             gather=lambda problems: gather_shares(self.accelerator, problems),
         )
-        self.state.evaluations[name] = {"step": self.state.step, **evaluation.figures()}
-        if self.accelerator.is_main_process:
-            self.directory.write_evaluation(name, evaluation.as_json())
-        accuracy = self.state.evaluations[name]["accuracy"]
-        if accuracy is not None:
-            self.accelerator.log({"evaluation/accuracy": accuracy["value"]}, step=self.state.step)
+        return Measured(evaluation.figures(), evaluation.as_json())
 
     def summary(self) -> dict[str, Any]:
-        """Accuracies with their 95 % interval; `evaluations` has every figure with its own."""
+        """Return accuracies with their 95 % interval, and under `evaluations` every figure with its own."""
         result: dict[str, Any] = {}
         for moment in ("before", "after"):
             figures = self.state.evaluations.get(moment)
@@ -85,7 +79,7 @@ class HeldOutRun(TrainingRun[Result]):
         return {**result, "evaluations": self.state.evaluations}
 
     def conclude(self, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
-        """The figures before and after, and one problem answered by both models."""
+        """Print the figures before and after, and one problem answered by both models."""
         if after is None:
             return
         self.display.console.print(before_after_table(before, after))
@@ -103,5 +97,5 @@ class HeldOutRun(TrainingRun[Result]):
 
 
 def value_of(estimate: dict[str, Any] | None) -> float | None:
-    """The value of a figure with an interval."""
+    """Return the value of a figure with an interval."""
     return None if estimate is None else estimate["value"]
