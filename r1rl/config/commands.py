@@ -97,7 +97,7 @@ def _no_contradictions(recipe: Any) -> Iterable[Contradiction]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """One command of r1rl. Functions in quotes, "module:function", are imported when they are called."""
+    """One command of r1rl. Fields that are "module:name" are imported by `resolve` where they are needed."""
 
     name: str
     """The word on the command line."""
@@ -140,14 +140,16 @@ class Command:
     of a config.json or None, and returns an `r1rl.memory.estimate.Estimate`, or None where the recipe loads
     no model here. None in the place of a function: the command has no estimate.
     """
+    panels: str = "r1rl.monitor.curves:PANELS"
+    """The tuple of `r1rl.monitor.curves.Panel` that curves.png of a run shows."""
     stage: StageRecord | None = None
     """The properties as a stage of a pipeline; None: the command can't be one."""
 
 
-def resolve(name: str) -> Callable[..., Any]:
-    """Import and return the function that "module:function" names."""
-    module, _, function = name.partition(":")
-    return getattr(importlib.import_module(module), function)
+def resolve(name: str) -> Any:
+    """Import and return the function or value that "module:name" names."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 @functools.cache
