@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from r1rl.config.describe import Key, recipe_keys, type_words
+from r1rl.config.describe import Key, recipe_keys
 from r1rl.config.load import load_recipe
 from r1rl.config.retired import RETIRED, RETIRED_ELSEWHERE, RETIRED_PREFIXES
 from r1rl.evaluation.recipe import EvaluateRecipe
