@@ -33,7 +33,8 @@ from r1rl.config.bundled import bundled_path
 from r1rl.config.load import load_recipe
 from r1rl.config.schema import UpdateConfig
 from r1rl.errors import RecipeError, UserError
-from r1rl.memory.plan import Work, plan_memory
+from r1rl.memory.plan import plan_memory
+from r1rl.memory.work import Work
 from r1rl.policy.layout import choose_layout
 
 SHAPE = ShapeConfig(

@@ -18,6 +18,7 @@ from r1rl.config.bundled import PACKAGE, find_recipe
 from r1rl.config.commands import Command, command_of, find_commands, resolve, stage_commands
 from r1rl.config.load import load_recipe
 from r1rl.errors import RecipeError
+from r1rl.monitor.curves import Panel
 
 NAMES = list(find_commands())
 LAZY = {
@@ -47,6 +48,11 @@ def test_names_of_functions_resolve(name: str) -> None:
         flags = {flag.name.replace("-", "_") for flag in command.flags} if field == "run" else set()
         assert len(signature.parameters) - len(flags) == arguments
         assert flags <= signature.parameters.keys()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_panels_of_curves_resolve(name: str) -> None:
+    assert all(isinstance(panel, Panel) for panel in resolve(find_commands()[name].panels))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -157,7 +163,7 @@ def check(recipe, context):
 
 @pytest.fixture
 def greeting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working directory with a recipe of a command whose package is all that was added to r1rl."""
+    """Make a working directory with a recipe of a command whose package is all that was added to r1rl."""
     package = tmp_path / "added" / "greeting"
     package.mkdir(parents=True)
     files = {"__init__": "", "command": RECORD, "recipe": RECIPE, "run": RUN, "check": CHECK}

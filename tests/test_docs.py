@@ -51,7 +51,7 @@ def yaml_blocks() -> list[Any]:
 
 
 def commands() -> list[Any]:
-    """Every line of a code block that calls r1rl, as (words, id); what stands after three spaces is a remark."""
+    """Return the lines of code blocks that call r1rl, as words; what stands after three spaces is a remark."""
     found = []
     for page in PAGES:
         for block in re.findall(r"^```\w*\n(.*?)^```", text_of(page), re.S | re.M):

@@ -1,4 +1,4 @@
-"""The memory estimate against numbers that were worked out by hand, and against what torch really allocates."""
+"""The memory estimate against numbers worked out by hand, and against what torch really allocates."""
 
 from __future__ import annotations
 
@@ -13,21 +13,16 @@ from r1rl import models
 from r1rl.config.schema import LoRAConfig
 from r1rl.memory.estimate import adapters_of, read_config, shape_of
 from r1rl.memory.plan import (
-    CARD_BYTES,
-    GB,
     KEPT_SHARE,
     ROLLOUT_LOGIT_BYTES,
     ROLLOUT_SHARE,
-    Adapters,
-    Launch,
     MemoryPlan,
-    ModelShape,
-    Work,
     activation_bytes,
     key_value_bytes,
     plan_memory,
 )
 from r1rl.memory.remedy import remedy
+from r1rl.memory.work import CARD_BYTES, GB, Adapters, Launch, ModelShape, Work
 from r1rl.models.lora import add_adapters
 from r1rl.rollout.native import memory as rollout_memory
 from r1rl.rollout.native.cache import PackedPrompts, RowCache

@@ -57,7 +57,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs the pipeline and tells which stages' commands were started, with what stood after their recipes."""
+    """Run the pipeline and return the stages whose commands were started, and that they were resumed."""
 
     def start(*overrides: str, code: int = 0, stop: Callable[[str], int] | None = None) -> list[str]:
         started: list[str] = []
@@ -366,5 +366,6 @@ def test_a_stage_can_be_launched_with_accelerate(folder: Path) -> None:
     assert words[4].endswith("recipes/accelerate/fsdp2.yaml")
     assert Path(words[4]).is_file()
     assert words[5:] == [
-        "--num_processes", "4", "-m", "r1rl", "grpo", "grpo.yaml", "max_steps=2", "run_name=first", "output_dir=runs/chain", "--resume",
+        "--num_processes", "4", "-m", "r1rl", "grpo", "grpo.yaml", "max_steps=2", "run_name=first", "output_dir=runs/chain",
+        "--resume",
     ]  # fmt: skip

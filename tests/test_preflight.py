@@ -1,4 +1,4 @@
-"""What is found out about a recipe before its model is loaded."""
+"""The checks of a GRPO recipe before its model is loaded."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 def test_a_run_without_a_gradable_answer_ends_before_its_model_is_loaded(
     folder: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    """Without a word it would learn from the format reward alone."""
+    """The run would learn from the format reward alone."""
     write_rows(
         folder / "train.jsonl", [{"problem": row["problem"], "solution": row["answer"]} for row in BAD]
     )

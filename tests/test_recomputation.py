@@ -16,8 +16,8 @@ from transformers import GPT2Config, MambaConfig
 from r1rl.config.load import load_recipe
 from r1rl.memory import activation_checkpointing as recomputation
 from r1rl.memory.estimate import NotEstimated, estimate, shape_of
-from r1rl.memory.plan import GB, Launch
 from r1rl.memory.report import verdict
+from r1rl.memory.work import GB, Launch
 
 SHAPE = Path(__file__).parent / "data" / "configs" / "qwen2.5-1.5b.json"
 SETTINGS = (

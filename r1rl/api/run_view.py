@@ -12,18 +12,16 @@ Nothing is ever written. Only `curves`, `model` and `tokenizer` import what is s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from html import escape
-from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from r1rl.config.commands import command_of
+from r1rl.config.commands import command_of, resolve
 from r1rl.config.load import load_recipe
 from r1rl.config.schema import SampledModelConfig
 from r1rl.errors import UserError
@@ -35,20 +33,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from r1rl.monitor.curves import Panel
     from r1rl.sampling_jobs.targets import Target
 
 BEFORE, AFTER = "before", "after"
 """The names of the evaluations at the start and at the end of a run; those between are called step-000020."""
-PANELS_OF_A_RUN = "r1rl.monitor.curves:PANELS"
-PANELS = MappingProxyType(
-    {
-        "distill": "r1rl.distill.report:PANELS",
-        "sft": "r1rl.sft.run:PANELS",
-        "reward-model": "r1rl.reward_model.run:PANELS",
-    }
-)
-"""The panels of curves.png, by command, where they are not those of `PANELS_OF_A_RUN`."""
 
 
 def open_run(path: str | Path) -> Run:
@@ -91,7 +79,7 @@ class Run:
         return sorted(_steps_of_files(self._files.completions))
 
     def completions(self, step: int | None = None) -> pd.DataFrame:
-        """The completions of a step, one row each; None: of the last step whose completions were written.
+        """Return the completions of a step, one row each; None: of the last step whose completions were written.
 
         The columns of a GRPO run are slot, problem_id, prompt, answer, completion, rewards/<name> for each
         reward before its weight (NaN where it does not apply), reward, outcome, advantage, finish_reason and
@@ -148,7 +136,7 @@ class Run:
             for name, record in self.evaluations.items()
         }
         title = f"{recipe.run_name} (seed {recipe.seed})"
-        return draw_curves(records, figures, title, _panels(command_of(recipe).name))
+        return draw_curves(records, figures, title, resolve(command_of(recipe).panels))
 
     def model(
         self, step: int | None = None, dtype: Literal["float32", "bfloat16"] = "float32"
@@ -249,12 +237,6 @@ def _moment(file: str) -> tuple[int, int]:
     """Return the place of an evaluation's file in the order of a run, and its step where its name has one."""
     match = STEP_FILE.fullmatch(file)
     return (1, int(match[1])) if match else (0 if file == f"{BEFORE}.json" else 2, 0)
-
-
-def _panels(command: str) -> Sequence[Panel]:
-    """Return the panels of a command's curves."""
-    module, _, name = PANELS.get(command, PANELS_OF_A_RUN).partition(":")
-    return getattr(import_module(module), name)
 
 
 def _is_scorer(folder: Path) -> bool:

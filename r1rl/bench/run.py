@@ -38,7 +38,8 @@ from r1rl.config.load import dump_recipe
 from r1rl.config.schema import ModelConfig, RolloutConfig
 from r1rl.errors import UserError
 from r1rl.memory.estimate import adapters_of, fuses_logits, is_compiled, shape_of
-from r1rl.memory.plan import GB, RESERVE_BYTES, Launch, Work, plan_memory
+from r1rl.memory.plan import RESERVE_BYTES, plan_memory
+from r1rl.memory.work import GB, Launch, Work
 from r1rl.policy.batching import build_train_batch
 from r1rl.policy.packing import Layout, make_micro_batches
 from r1rl.rollout.native.memory import total_bytes

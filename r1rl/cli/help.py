@@ -16,7 +16,10 @@ from rich.text import Text
 from r1rl.config.commands import Command
 from r1rl.config.describe import NO_DEFAULT, Key, is_list, recipe_keys, section_class
 
-OVERRIDES = "key=value changes a recipe for this run: dotted keys, YAML values, list items by number (rewards.0.weight=0.5)."
+OVERRIDES = (
+    "key=value changes a recipe for this run: dotted keys, YAML values, list items by number "
+    "(rewards.0.weight=0.5)."
+)
 
 
 def print_overview(commands: Iterable[Command]) -> None:

@@ -1,4 +1,6 @@
-"""How a benchmark is declared, in a recipe of `r1rl evaluate` or in the table of `r1rl.data.benchmarks`."""
+"""The declaration of a benchmark, in a recipe of `r1rl evaluate` or in the table of
+`r1rl.data.benchmarks`.
+"""
 
 from __future__ import annotations
 

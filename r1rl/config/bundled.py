@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def bundled_path(name: Literal["rewards", "recipes"]) -> Path:
-    """The folder `rewards/` or `recipes/`: the checkout's own, else the copy that the wheel carries in
+    """Return the folder `rewards/` or `recipes/`: the checkout's own, else the copy that the wheel carries in
     `r1rl/_bundled/`.
     """
     checkout = PACKAGE.parent
@@ -30,7 +30,7 @@ def bundled_path(name: Literal["rewards", "recipes"]) -> Path:
 
 
 def find_recipe(name: str) -> Path:
-    """The recipe's file: in the working directory, else among the bundled recipes
+    """Return the recipe's file: in the working directory, else among the bundled recipes
     (`recipes/zero_rl/tiny.yaml`, `zero_rl/tiny`).
     """
     path = Path(name)

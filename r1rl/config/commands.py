@@ -97,7 +97,7 @@ def _no_contradictions(recipe: Any) -> Iterable[Contradiction]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """One command of r1rl. Functions in quotes, "module:function", are imported when they are called."""
+    """One command of r1rl. Fields that are "module:name" are imported by `resolve` where they are needed."""
 
     name: str
     """The word on the command line."""
@@ -110,42 +110,46 @@ class Command:
     examples: tuple[str, ...]
     """Command lines that work as they are; the first one is shown where the recipe is missing."""
     run: str
-    """(recipe, its path, and each flag as a keyword) -> None; recipe and path are None where a flag with
-    places takes the place of the recipe. Raises UserError for what the user can mend.
+    """The function that runs the command. It gets the recipe, its path, and each flag as a keyword argument;
+    recipe and path are None where a flag with places takes their place. It raises UserError for what the user
+    can mend.
     """
     recipe: type | None = None
     """The dataclass of the recipe; None for a command that reads the recipes of all others."""
     flags: tuple[Flag, ...] = ()
     many_processes: bool = False
-    """True where the command shares its work among the processes of `accelerate launch`."""
+    """A flag, true if the command shares its work among the processes of `accelerate launch`."""
     contradictions: Callable[[Any], Iterable[Contradiction]] = _no_contradictions
-    """(recipe) -> values that contradict each other, beside the checks of sections that several recipes have.
-    Reads no files.
+    """The function that finds values of a recipe that contradict each other, beyond those of sections that
+    several recipes have. It reads no files.
     """
     apply_override: Callable[[Node, str, Issues], bool] | None = None
-    """(tree of the recipe, "key=value", issues) -> True where the override was applied in the command's own
-    way. None: overrides have their usual meaning.
+    """The function that gets the recipe's tree, an override "key=value" and the issues, and returns whether
+    it applied the override in the command's own way. None: overrides have their usual meaning only.
     """
     check: str | None = None
-    """(recipe, r1rl.preflight.context.CheckContext) -> r1rl.preflight.findings.Findings, of what can be known
-    before a model is loaded. None: only the output folder and the model's folder are looked at.
+    """The function that gets a recipe and its `r1rl.preflight.context.CheckContext` and returns the
+    `r1rl.preflight.findings.Findings` before a model is loaded. None: the folders alone are looked at.
     """
     parts: str | None = None
-    """(recipe, CheckContext) -> iterator of r1rl.preflight.context.Part, for a recipe that is made of other
-    recipes: `r1rl check` checks each of those in the place of the whole.
+    """The function that gets a recipe made of other recipes and its `CheckContext`, and yields a
+    `r1rl.preflight.context.Part` for each of them: `r1rl check` checks those in the place of the whole.
     """
     memory: str | None = None
-    """(recipe, Launch, tokens of the longest prompt or None, path of a config.json or None) ->
-    r1rl.memory.estimate.Estimate, or None where the recipe loads no model here. None: no estimate.
+    """The function that gets the recipe, the launch, the tokens of the longest prompt or None, and the path
+    of a config.json or None, and returns an `r1rl.memory.estimate.Estimate`, or None where the recipe loads
+    no model here. None in the place of a function: the command has no estimate.
     """
+    panels: str = "r1rl.monitor.curves:PANELS"
+    """The tuple of `r1rl.monitor.curves.Panel` that curves.png of a run shows."""
     stage: StageRecord | None = None
-    """None: the command can't be a stage of a pipeline."""
+    """The properties as a stage of a pipeline; None: the command can't be one."""
 
 
-def resolve(name: str) -> Callable[..., Any]:
-    """Import and return the function that "module:function" names."""
-    module, _, function = name.partition(":")
-    return getattr(importlib.import_module(module), function)
+def resolve(name: str) -> Any:
+    """Import and return the function or value that "module:name" names."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 @functools.cache

@@ -26,7 +26,7 @@ class SampledEvaluationConfig(EvaluationConfig):
 def scoring_contradictions(
     rewards: Sequence[RewardConfig], evaluation: EvaluationConfig
 ) -> Iterator[Contradiction]:
-    """Rewards without held-out problems, or held-out problems without rewards."""
+    """Yield rewards without held-out problems, or held-out problems without rewards."""
     if evaluation.data is not None and not rewards:
         yield (
             ("evaluation.data", "rewards"),
@@ -42,7 +42,7 @@ def scoring_contradictions(
 
 
 def sampling_contradictions(evaluation: SampledEvaluationConfig) -> Iterator[Contradiction]:
-    """Several samples that would all be the same."""
+    """Yield several samples that would all be the same."""
     if evaluation.sampling.temperature == 0 and evaluation.num_samples > 1:
         yield (
             ("evaluation.num_samples", "evaluation.sampling.temperature"),

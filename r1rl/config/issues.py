@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, collected so that one message names everything at once."""
+"""The errors of a recipe, collected so that one message names everything at once."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Issues:
         self.suspect.update(suspect)
 
     def raise_if_any(self) -> None:
-        """Raise one `RecipeError` that lists every issue in the order of the file; return when there is none."""
+        """Raise one `RecipeError` that lists every issue in the order of the file, if there is one."""
         if not self.found:
             return
         if len(self.found) == 1:
@@ -53,7 +53,7 @@ class Issues:
 
 
 def _file_order(issue: Issue) -> tuple[int, int]:
-    """Lines first, then overrides, then what has no place."""
+    """Return a key that sorts lines first, then overrides, then what has no place."""
     if issue.where.startswith("line "):
         return (0, int(issue.where.removeprefix("line ")))
     return (1 if issue.where else 2, 0)

@@ -80,7 +80,7 @@ def _read(path: Path) -> str:
 
 
 def _refuse_recipe_of_another_command(command: Command, root: Node, path: Path) -> None:
-    """Raise one sentence for a recipe that another command reads, instead of an error for each of its keys."""
+    """Raise one error for a recipe that another command reads, instead of one for each of its keys."""
     if not isinstance(root.value, dict) or root.value.keys() <= _sections(command):
         return
     for other in _commands_with_recipes():
@@ -146,7 +146,7 @@ def _note_contradictions(recipe: Any, root: Node, issues: Issues) -> None:
 
 
 def _overlap(key: str, other: str) -> bool:
-    """Return True when one key is the other or lies within it."""
+    """Return whether one key is the other or lies within it."""
     return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
 
 

@@ -39,11 +39,11 @@ class Node:
 
     @property
     def from_override(self) -> bool:
-        """True when the value was given on the command line."""
+        """A flag, true if the value was given on the command line."""
         return self.where.startswith("override ")
 
     def describe(self) -> str:
-        """What was found, in a word or as written."""
+        """Return what was found, in a word or as written."""
         if isinstance(self.value, dict):
             return "a section" if self.value else "an empty section"
         if isinstance(self.value, list):
@@ -54,7 +54,7 @@ class Node:
 
 
 def plain(node: Node) -> Any:
-    """The tree as ordinary dicts, lists and scalars."""
+    """Return the tree as ordinary dicts, lists and scalars."""
     if isinstance(node.value, dict):
         return {key: plain(child) for key, child in node.value.items()}
     if isinstance(node.value, list):
@@ -63,7 +63,7 @@ def plain(node: Node) -> Any:
 
 
 def find(root: Node, key: str) -> Node | None:
-    """The node at a dotted key, or None when the recipe does not mention it."""
+    """Return the node at a dotted key, or None when the recipe does not mention it."""
     node: Node | None = root
     for part in key.split("."):
         if node is None:
@@ -78,8 +78,8 @@ def find(root: Node, key: str) -> Node | None:
 
 
 def parse(text: str, source: str, issues: Issues, override: str = "") -> Node:
-    """The tree of a YAML text. Syntax errors raise at once; duplicate keys and foreign tags are noted in
-    `issues`.
+    """Return the tree of a YAML text. Syntax errors raise at once; duplicate keys and foreign tags are noted
+    in `issues`.
     """
     loader = RecipeLoader(text)
     try:
@@ -183,8 +183,8 @@ def apply_override(root: Node, override: str, issues: Issues) -> None:
 def _child(
     node: Node, part: str, path: str, where: str, issues: Issues, value: Node | None = None
 ) -> Node | None:
-    """The child of a section or list, made when it is missing and replaced when a value is given; None after
-    an error.
+    """Return the child of a section or list, made when it is missing and replaced when a value is given; None
+    after an error.
     """
     if isinstance(node.value, dict):
         if value is not None:

@@ -14,8 +14,8 @@ null.
 
 
 def reward_names(rewards: Sequence[RewardConfig]) -> list[str]:
-    """The names that rewards have in metrics, gates and `outcome`: the recipe's or the function's; the second
-    `length` is `length_2`.
+    """Return the names that rewards have in metrics, gates and `outcome`: the recipe's or the function's; the
+    second `length` is `length_2`.
     """
     names: list[str] = []
     counts: Counter[str] = Counter()

@@ -97,7 +97,7 @@ class SourceConfig:
 
 @dataclass(kw_only=True, slots=True)
 class DataConfig(SourceConfig):
-    """Where problems come from: one source, or several mixed."""
+    """The source of problems: one, or several mixed."""
 
     mix: list[SourceConfig] = option(
         [],
@@ -112,7 +112,7 @@ class DataConfig(SourceConfig):
 
 @dataclass(kw_only=True, slots=True)
 class PromptConfig:
-    """How a problem becomes the text that the policy continues."""
+    """The way in which a problem becomes the text that the policy continues."""
 
     template: str = option(
         "r1_zero", "r1_zero, plain, chat, none, or a path to a text file that contains {problem}", path="any"
@@ -165,7 +165,7 @@ class RewardConfig:
 
 @dataclass(kw_only=True, slots=True)
 class VLLMConfig:
-    """vLLM as the rollout engine."""
+    """The settings of vLLM as the rollout engine."""
 
     mode: Literal["colocate", "server"] = option(
         "colocate",
@@ -232,7 +232,7 @@ class OptimizerConfig:
 
 @dataclass(kw_only=True, slots=True)
 class UpdateConfig:
-    """How a batch is cut up for the forward and backward passes. No value here changes the gradient."""
+    """The cuts of a batch for the forward and backward passes. No value here changes the gradient."""
 
     layout: Literal["auto", "packed", "padded"] = option(
         "auto",
@@ -270,7 +270,7 @@ class EvaluationConfig:
 
 @dataclass(kw_only=True, slots=True)
 class CheckpointConfig:
-    """What is saved, and when."""
+    """The checkpoints that are saved, and their times."""
 
     every_steps: int = option(
         100, "save each so many steps, besides at the end and on Ctrl-C", within=COUNT_OR_OFF
@@ -289,7 +289,7 @@ def hooks_option() -> Any:
 
 @dataclass(kw_only=True, slots=True)
 class LoggingConfig:
-    """What is shown and written while the run goes on."""
+    """The output that is shown and written while the run goes on."""
 
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = option(
         [], "experiment trackers, through accelerate"
@@ -349,7 +349,7 @@ class SampledModelConfig:
 
 @dataclass(kw_only=True, slots=True)
 class SamplingConfig:
-    """How completions are drawn where nothing is trained on their distribution."""
+    """The way in which completions are drawn where nothing is trained on their distribution."""
 
     temperature: float = option(0.6, "0 is greedy", within=NOT_NEGATIVE)
     top_p: float = option(0.95, "nucleus sampling; 1 is off", within=Interval(above=0, most=1))

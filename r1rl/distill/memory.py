@@ -12,7 +12,7 @@ from r1rl.memory.estimate import (
     read_config,
     shape_of,
 )
-from r1rl.memory.plan import Launch, ModelShape, Work
+from r1rl.memory.work import Launch, ModelShape, Work
 
 
 def memory(

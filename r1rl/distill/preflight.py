@@ -78,7 +78,7 @@ def preflight(recipe: DistillRecipe, recipe_path: Path, given: Given = NOTHING) 
 
 
 def check_processes(recipe: DistillRecipe, num_processes: int) -> None:
-    """Refuse a step that can't be shared out evenly among the processes, each kind of its prompts by itself."""
+    """Refuse a step whose prompts of each kind can't be shared out evenly among the processes."""
     answered = recipe.on_policy_prompts
     for what, count in (
         ("that the student answers", answered),

@@ -6,7 +6,7 @@ from r1rl.config.awaited import AWAITED_MODEL
 from r1rl.evaluation.benchmarks import benchmarks_of
 from r1rl.evaluation.recipe import EvaluateRecipe
 from r1rl.memory.estimate import Estimate, read_config, sampling_estimate, shape_of
-from r1rl.memory.plan import Launch
+from r1rl.memory.work import Launch
 
 
 def memory(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from r1rl.generate.recipe import GenerateRecipe
 from r1rl.memory.estimate import Estimate, read_config, sampling_estimate, shape_of
-from r1rl.memory.plan import Launch
+from r1rl.memory.work import Launch
 
 
 def memory(

@@ -1,4 +1,4 @@
-"""The check of a recipe of `r1rl grpo`: what `r1rl check` shows of data, prompts, rewards and gold answers."""
+"""The check of a recipe of `r1rl grpo`: data, prompts, rewards and gold answers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WITHOUT_DATA = "So columns, gold answers and the lengths of prompts were not loo
 
 
 def check(recipe: GRPORecipe, context: CheckContext) -> Findings:
-    """Check everything that needs no weights. Raises a UserError for what would keep the run from starting."""
+    """Check all that needs no weights. Raises a UserError for what would keep the run from starting."""
     launch, awaited, findings = context.launch, context.awaited, Findings()
     check_processes(recipe, launch.processes, launch.sharded)
     check_rows(recipe, "cuda" if launch.on_gpu else "cpu")

@@ -14,7 +14,7 @@ from r1rl.memory.estimate import (
     read_config,
     shape_of,
 )
-from r1rl.memory.plan import Launch, Work
+from r1rl.memory.work import Launch, Work
 
 
 def memory(

@@ -1,1 +1,1 @@
-"""How much memory a recipe needs on each GPU, estimated from the shape of its model."""
+"""The memory that a recipe needs on each GPU, estimated from the shape of its model."""

@@ -1,4 +1,4 @@
-"""Whether a run recomputes its activations, where the recipe leaves it to the memory of the GPU
+"""The choice of a run to recompute its activations, where the recipe leaves it to the memory of the GPU
 (`model.gradient_checkpointing: null`).
 """
 
@@ -11,15 +11,15 @@ from accelerate import Accelerator
 
 from r1rl.compute.distributed import from_main_process, is_sharded
 from r1rl.memory.estimate import NotEstimated, estimate
-from r1rl.memory.plan import Launch
+from r1rl.memory.work import Launch
 from r1rl.rollout.native.memory import total_bytes
 
 Recipe = TypeVar("Recipe", bound=Any)
 
 
 def settle_checkpointing(recipe: Recipe, accelerator: Accelerator) -> tuple[Recipe, list[str]]:
-    """The recipe with `model.gradient_checkpointing` true or false, the same in every process, and a sentence
-    where it was turned on.
+    """Return the recipe with `model.gradient_checkpointing` true or false, the same in every process, and a
+    sentence where it was turned on.
     """
     if recipe.model.gradient_checkpointing is not None:
         return recipe, []

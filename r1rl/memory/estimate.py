@@ -19,7 +19,8 @@ from r1rl.config.awaited import AWAITED_MODEL
 from r1rl.config.commands import command_of, resolve
 from r1rl.config.schema import LoRAConfig, ModelConfig, UpdateConfig
 from r1rl.errors import RecipeError, first_line
-from r1rl.memory.plan import GB, Adapters, Launch, MemoryPlan, ModelShape, Work, plan_memory
+from r1rl.memory.plan import MemoryPlan, plan_memory
+from r1rl.memory.work import GB, Adapters, Launch, ModelShape, Work
 from r1rl.models.lora import adapted_linears
 from r1rl.objective.sampling import DrawSettings, Sampling
 from r1rl.policy.compilation import uses_logprob_kernel, wants_compiling
@@ -51,7 +52,7 @@ class Estimate:
     """The recipe's names of the settings that a remedy may change."""
     assumptions: list[str] = field(default_factory=list)
     checkpointing_is_open: bool = False
-    """True where the recipe leaves activation checkpointing to the estimate."""
+    """A flag, true if the recipe leaves activation checkpointing to the estimate."""
     decided: str = ""
     """The choice that the recipe left to the estimate, as a sentence where it changes something."""
 
@@ -165,14 +166,14 @@ def estimate(
 
 
 def is_compiled(update: UpdateConfig, launch: Launch, model: ModelConfig) -> bool:
-    """Return True where the policy's forward will be compiled, as far as the recipe decides."""
+    """Return whether the policy's forward will be compiled, as far as the recipe decides."""
     device, dtype = arithmetic(launch, model)
     wanted = wants_compiling(update.compile, device, dtype, bool(model.gradient_checkpointing))
     return wanted and launch.on_gpu and dtype is not torch.float32 and update.layout != "padded"
 
 
 def fuses_logits(drawn: DrawSettings, launch: Launch, model: ModelConfig) -> bool:
-    """Return True where logprobs will come from a kernel, as far as the recipe decides."""
+    """Return whether logprobs will come from a kernel, as far as the recipe decides."""
     return uses_logprob_kernel(*arithmetic(launch, model), Sampling.of(drawn, 1, (), ()))
 
 
@@ -188,7 +189,7 @@ def arithmetic(launch: Launch, model: ModelConfig) -> tuple[torch.device, torch.
 def sampling_estimate(
     model: str, shape: ModelShape, launch: Launch, prompt_tokens: int | None, completion: int, max_rows: int
 ) -> Estimate:
-    """Return the estimate of a model that only samples: as many rows at once as fit, or as the recipe allows."""
+    """Return the estimate of a model that only samples: as many rows at once as fit, or as allowed."""
     prompt, assumptions = prompt_length(prompt_tokens, None)
     return Estimate(
         model,

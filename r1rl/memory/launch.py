@@ -11,7 +11,7 @@ import yaml
 
 from r1rl.config.bundled import find_recipe
 from r1rl.errors import RecipeError, UserError
-from r1rl.memory.plan import Launch
+from r1rl.memory.work import Launch
 
 ACCELERATE = re.compile(r"accelerate launch (.*?)-m r1rl")
 HARDWARE = re.compile(r"^# Hardware\s+(.*)$", re.MULTILINE)
@@ -19,8 +19,8 @@ ANY_GPU = re.compile(r"GPU|\b[ABH]\d00\b")
 
 
 def find_launch(recipe_path: Path, gpus: str | None, accelerate: str | None) -> tuple[Launch, str]:
-    """The launch and where it comes from, in words. Flags come before the recipe's header; without either it
-    is one GPU.
+    """Return the launch and where it comes from, in words. Flags come before the recipe's header; without
+    either it is one GPU.
 
     Raises UserError for a number of GPUs or a configuration that can't be read.
     """
@@ -37,7 +37,7 @@ def find_launch(recipe_path: Path, gpus: str | None, accelerate: str | None) -> 
 
 
 def describe(launch: Launch) -> str:
-    """ "8 GPUs, FSDP2"."""
+    """Return a launch in words, such as "8 GPUs, FSDP2"."""
     if not launch.on_gpu:
         return "1 process on a CPU" if launch.processes == 1 else f"{launch.processes} processes on a CPU"
     if launch.processes == 1:

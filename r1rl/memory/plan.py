@@ -1,10 +1,11 @@
-"""How much memory each GPU needs for a model, a launch and a piece of work. docs/memory.md derives every
+"""The memory that each GPU needs for a model, a launch and a piece of work. docs/memory.md derives every
 formula.
 
-    always     master weights 4 N, Adam's moments 8 N                      shared out under FSDP2, whole on every GPU otherwise
-               rollout copy 2 N, reference 2 N, teacher 2 N_teacher        whole on every GPU
+    always     master weights 4 N, Adam's moments 8 N                  shared out under FSDP2, else whole
+               rollout copy 2 N, reference 2 N, teacher 2 N_teacher    whole on every GPU
     rollout    keys and values of the rows that decode, and their logits
-    update     gradients 4 N, weights in the precision of the forward pass, activations of one micro-batch, one chunk of logits
+    update     gradients 4 N, weights in the precision of the forward pass, activations of one micro-batch,
+               one chunk of logits
 
 Rollout and update follow each other, so that the total is `always` and the larger of the two. N: the model's
 parameters. With adapters of n parameters on layers of M, the model is frozen in the forward pass's precision,
@@ -16,113 +17,28 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-GB = 10**9
-CARD_BYTES = 80 * GB
-"""The card that `r1rl check` reckons with, whatever is in the machine: a recipe is often checked on another
-one.
-"""
+from r1rl.memory.work import CARD_BYTES, GB, Adapters, Launch, ModelShape, Work
+
 RESERVE_BYTES = 3 * GB
-"""CUDA's context, NCCL's buffers and what torch's allocator can't use because it lies in pieces."""
+"""Bytes for CUDA's context, NCCL's buffers and what torch's allocator can't use because it lies in pieces."""
 MASTER, MOMENTS, GRADIENT, HALF = 4, 8, 4, 2
 """Bytes of a parameter: float32 weights, AdamW's two moments, float32 gradients, bfloat16 copies."""
 CHUNK_LOGIT_BYTES = 16
-"""Of a token and vocabulary entry in the loss: bfloat16 logits (2), float32 ones (4), their gradient (4), a
-copy (4), in bfloat16 (2).
+"""Bytes of a token and vocabulary entry in the loss: bfloat16 logits (2), float32 ones (4), their gradient
+(4), a copy (4), in bfloat16 (2).
 """
 FUSED_LOGIT_BYTES = 4
-"""The same where a kernel makes the gradient from the logits: both in bfloat16."""
+"""Bytes of the same where a kernel makes the gradient from the logits: both in bfloat16."""
 ROLLOUT_LOGIT_BYTES = 32
-"""Of a row and vocabulary entry while decoding: r1rl.rollout.native.memory."""
+"""Bytes of a row and vocabulary entry while decoding, as in `r1rl.rollout.native.memory`."""
 KEPT_SHARE = 0.1
-"""Of the card: the largest cache that is kept during the update, with the captured steps that refer to it
-(r1rl.rollout.native.memory).
+"""The share of the card that the largest cache has which is kept during the update, with the captured steps
+that refer to it (`r1rl.rollout.native.memory`).
 """
 ROLLOUT_SHARE = 0.9
-"""Of what is free, the part that rows may take: the engine's own rule."""
+"""The share of the free memory that rows may take: the engine's own rule."""
 
 Phase = Literal["always", "rollout", "update"]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelShape:
-    """What the memory of a decoder depends on."""
-
-    parameters: int
-    largest_layer: int
-    """Parameters of its largest layer."""
-    outside_layers: int
-    """Parameters of embeddings, final norm and head."""
-    layers: int
-    hidden: int
-    intermediate: int
-    queries: int
-    """Width of all query heads together."""
-    keys: int
-    """Width of all key heads together; the values have the same."""
-    vocabulary: int
-    context: int | None
-    norms_heads: bool = False
-    """Queries and keys have norms of their own, as in Qwen3."""
-
-
-@dataclass(frozen=True, slots=True)
-class Adapters:
-    """What the memory of LoRA depends on."""
-
-    parameters: int
-    """Of all matrices A and B."""
-    adapted: int
-    """Parameters of the matrices that have an adapter: the rollout has a copy of them, with the adapters
-    merged.
-    """
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """How the processes are started."""
-
-    processes: int = 1
-    sharded: bool = False
-    """FSDP2: weights, gradients and moments are shared out."""
-    on_gpu: bool = True
-    card_bytes: int = CARD_BYTES
-
-    @property
-    def shards(self) -> int:
-        """Into how many parts the training state is cut."""
-        return self.processes if self.sharded else 1
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What is done with the model, on one process."""
-
-    trains: bool = True
-    rows: int = 0
-    """Sequences that decode at once where there is room for all of them."""
-    max_rows: int = 0
-    """The recipe's own limit of them; 0: none."""
-    length: int = 0
-    """Tokens of a decoding row, prompt and completion."""
-    update_tokens: int = 0
-    """Tokens of a micro-batch."""
-    logit_tokens: int = 0
-    """Tokens whose logits exist at the same time in the loss."""
-    logit_vocabularies: int = 1
-    """2 where a teacher's logits exist beside them."""
-    gradient_checkpointing: bool = False
-    compiled: bool = False
-    """The policy's forward is compiled (`update.compile`)."""
-    fused_logits: bool = False
-    """A kernel makes the gradient from the logits (r1rl.policy.logprob_kernel)."""
-    has_reference: bool = False
-    overlaps: bool = False
-    """The next rollout is sampled during the update (`rollout.one_step_off`), from a copy of the weights on a
-    CPU, too.
-    """
-    teacher: ModelShape | None = None
-    adapters: Adapters | None = None
-    """What is trained in the place of the model's own weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,28 +62,28 @@ class MemoryPlan:
     card_bytes: int = CARD_BYTES
 
     def of(self, phase: Phase) -> int:
-        """Bytes of a phase's own parts."""
+        """Return the bytes of a phase's own parts."""
         return sum(part.bytes for part in self.parts if part.phase == phase)
 
     @property
     def total(self) -> int:
-        """The largest amount at any moment."""
+        """The largest number of bytes at any moment."""
         phases = self.of("rollout"), self.of("update")
         return self.of("always") + (sum(phases) if self.work.overlaps else max(phases))
 
     @property
     def fits(self) -> bool:
-        """True if the card is enough."""
+        """A flag, true if the card is enough for the total."""
         return self.total <= self.card_bytes
 
 
 def key_value_bytes(shape: ModelShape, element: int) -> int:
-    """Bytes of one token's keys and values over all layers: 2 L keys element."""
+    """Return the bytes of one token's keys and values over all layers: 2 L keys element."""
     return 2 * shape.layers * shape.keys * element
 
 
 def activation_bytes(shape: ModelShape, checkpointed: bool, compiled: bool = False) -> int:
-    """Bytes that one token of a micro-batch keeps for the backward pass.
+    """Return the bytes that one token of a micro-batch keeps for the backward pass.
 
     A layer keeps 20 hidden + 4 queries + 4 keys + 8 intermediate (docs/memory.md); with gradient
     checkpointing all layers keep their input, 4 hidden, and one layer at a time the rest. A compiled layer
@@ -183,8 +99,8 @@ def activation_bytes(shape: ModelShape, checkpointed: bool, compiled: bool = Fal
 
 
 def plan_memory(shape: ModelShape, launch: Launch, work: Work) -> MemoryPlan:
-    """The estimate. Where not all rows fit at once, the rollout takes them in turns, as the engine does by
-    itself.
+    """Return the estimate. Where not all rows fit at once, the rollout takes them in turns, as the engine
+    does by itself.
     """
     element = HALF if launch.on_gpu else MASTER
     parts = _always(shape, launch, work, element)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from r1rl.memory.plan import GB, Launch, MemoryPlan, ModelShape, Work, plan_memory
+from r1rl.memory.plan import MemoryPlan, plan_memory
+from r1rl.memory.work import GB, Launch, ModelShape, Work
 
 
 def remedy(shape: ModelShape, launch: Launch, work: Work, keys: dict[str, str]) -> str:
-    """The single change that helps most: the first that makes it fit, of those that cost least. Empty if none
-    is known.
+    """Return the single change that helps most, in words: the first that makes it fit, of those that cost
+    least. Empty if none is known.
 
-    `keys`: what the recipe calls the settings (update_tokens, logit_tokens, gradient_checkpointing).
+    `keys`: the recipe's names of the settings update_tokens, logit_tokens and gradient_checkpointing.
     """
     plan = plan_memory(shape, launch, work)
     options: list[tuple[str, MemoryPlan]] = []
@@ -44,16 +45,17 @@ def remedy(shape: ModelShape, launch: Launch, work: Work, keys: dict[str, str]) 
     words, changed = next(
         (pair for pair in useful if pair[1].fits), min(useful, key=lambda pair: pair[1].total)
     )
-    return f"{words} would make it {changed.total / GB:.1f} GB{'' if changed.fits else ', which is still too much'}"
+    doubt = "" if changed.fits else ", which is still too much"
+    return f"{words} would make it {changed.total / GB:.1f} GB{doubt}"
 
 
 def _more(launch: Launch, work: Work) -> list[int]:
-    """Larger numbers of GPUs, which help where the training state is shared out."""
+    """Return larger numbers of GPUs, which help where the training state is shared out."""
     return [launch.processes * factor for factor in (2, 4)] if launch.sharded and work.trains else []
 
 
 def _fitting_tokens(shape: ModelShape, launch: Launch, work: Work) -> int:
-    """The largest power of two of tokens in a micro-batch that fits, at least one row's length."""
+    """Return the largest power of two of tokens in a micro-batch that fits, at least one row's length."""
     tokens = (1 << (work.update_tokens - 1).bit_length()) // 2
     while tokens > work.length and not plan_memory(shape, launch, replace(work, update_tokens=tokens)).fits:
         tokens //= 2

@@ -7,18 +7,21 @@ from rich.text import Text
 
 from r1rl.memory.estimate import Estimate
 from r1rl.memory.launch import describe
-from r1rl.memory.plan import GB
 from r1rl.memory.remedy import remedy
+from r1rl.memory.work import GB
 
 WHEN = {"always": "always", "rollout": "while sampling", "update": "while training"}
 
 
 def memory_table(found: Estimate, source: str) -> Table:
-    """The parts and their sum."""
+    """Return a table of the parts and their sum. `source`: where the launch was read from, in words."""
     plan, launch = found.plan, found.launch
     where = "per GPU" if launch.on_gpu else "per process"
     unit, size = ("GB", GB) if plan.total >= GB else ("MB", GB // 1000)
-    title = f"Memory {where}, estimated: {found.model}, N = {found.shape.parameters:,} parameters; {describe(launch)} ({source})"
+    title = (
+        f"Memory {where}, estimated: {found.model}, N = {found.shape.parameters:,} parameters; "
+        f"{describe(launch)} ({source})"
+    )
     table = Table(title=title, title_justify="left", header_style="bold", show_footer=True)
     table.add_column("part", "total at most")
     table.add_column("when")
@@ -32,7 +35,9 @@ def memory_table(found: Estimate, source: str) -> Table:
 
 
 def verdict(found: Estimate) -> list[str]:
-    """Whether it fits, and what to change if not; how many rows decode at once; what was assumed."""
+    """Return sentences that say whether it fits and what to change if not, how many rows decode at once, and
+    what was assumed.
+    """
     plan, work = found.plan, found.work
     sentences: list[str] = []
     if found.launch.on_gpu:

@@ -13,7 +13,7 @@ from typing import Any
 from r1rl.config.awaited import set_key
 from r1rl.config.walk import walk
 from r1rl.memory.launch import find_launch
-from r1rl.memory.plan import Launch
+from r1rl.memory.work import Launch
 from r1rl.pipeline.missing import check_files
 from r1rl.pipeline.recipe import PipelineRecipe
 from r1rl.pipeline.stage import Stage, load_stage, make_stages

@@ -11,7 +11,9 @@ from r1rl.monitor.summary import format_estimate
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One model on one benchmark, as an evaluate stage measured it. Estimates are {"value", "ci95"}."""
+    """The score of one model on one benchmark, as an evaluate stage measured it. Estimates are {"value",
+    "ci95"}.
+    """
 
     stage: str
     model: str
@@ -26,7 +28,7 @@ class Score:
 
 
 def key_figures(summary: Mapping[str, Any]) -> str:
-    """A few words for the status table; whatever the command's summary has of what is known here."""
+    """Return a few words for the status table: the figures known here that the command's summary has."""
     words = []
     if summary.get("accuracy_after") is not None:
         before = summary.get("accuracy_before")
@@ -51,7 +53,7 @@ def key_figures(summary: Mapping[str, Any]) -> str:
 
 
 def scores(stage: str, summary: Mapping[str, Any]) -> Iterator[Score]:
-    """The scores that an evaluate stage left; none for other commands."""
+    """Yield the scores that an evaluate stage left; none for other commands."""
     for figures in summary.get("scores", ()):
         parts = [figures[side] for side in ("correct", "wrong") if figures.get(side)]
         spoken = [

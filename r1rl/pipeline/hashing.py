@@ -1,17 +1,17 @@
-"""What a stage's result depends on, as one value for each key of its recipe: settings as they are, files by
+"""The inputs of a stage's result, as one value for each key of its recipe: settings as they are, files by
 their content.
 
-    inputs of a stage    command                     "grpo"
-                         max_steps                   60
-                         model.path                  "sha256:3f0c..."     the weights, configuration and tokenizer
-                         rewards.0.function          "my_reward.py:brevity sha256:91ab..."
-                         stage cold_start            "sha256:77d0..."     the fingerprint of a stage whose output it reads
+    inputs of a stage    command              "grpo"
+                         max_steps            60
+                         model.path           "sha256:3f0c..."     the weights, configuration and tokenizer
+                         rewards.0.function   "my_reward.py:brevity sha256:91ab..."
+                         stage cold_start     "sha256:77d0..."     the fingerprint of a stage that it needs
     fingerprint          SHA-256 of all that
 
-A file that is moved or renamed is the same input; one whose content changes is another. Not among the inputs:
-where output goes, how processes are launched, and the version of r1rl. The last is recorded with each stage
-instead: were it an input, each commit, also one that changes a help text, would run days of training again. A
-hub name is its text and its revision: pin the revision.
+A file that is moved or renamed is the same input; one whose content changes is another. Three things are no
+inputs: the place of the output, the launch of the processes, and the version of r1rl. The last is recorded
+with each stage instead: were it an input, each commit, also one that changes a help text, would run days of
+training again. A hub name is its text and its revision: pin the revision.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from r1rl.runs.run_directory import RunDirectory
 
 HASH = "sha256:"
 SETTLED_SECONDS = 2.0
-"""A file that changed more recently is not remembered: another change within the clock's resolution would go
-unseen.
+"""Seconds after its last change from which on a file's hash is remembered: another change within the clock's
+resolution would go unseen.
 """
 NOT_CONTENT = (".md",)
-"""Files of a model's folder that say something about it and are no part of it."""
+"""Suffixes of files in a model's folder that say something about the model and are no part of it."""
 
 
 class Hashes:
@@ -49,8 +49,8 @@ class Hashes:
             self.known = json.loads(memory.read_text(encoding="utf-8"))
 
     def of(self, path: Path) -> str:
-        """The hash of a file, or of the files of a folder and their names; folders and hidden files in it are
-        left out.
+        """Return the hash of a file, or of the files of a folder and their names; folders and hidden files in
+        it are left out.
         """
         if path.is_file():
             return HASH + self._file(path)
@@ -96,7 +96,7 @@ class Inputs:
 
 
 def recipe_inputs(command: str, recipe: Any, recipe_path: Path, hashes: Hashes) -> Inputs:
-    """The inputs that a recipe names. Raises RecipeError for a run directory without a checkpoint."""
+    """Return the inputs that a recipe names. Raises RecipeError for a run directory without a checkpoint."""
     values: dict[str, Any] = {"command": command}
     files: dict[str, str] = {}
     for key, value, kind in walk(recipe):
@@ -112,7 +112,7 @@ def recipe_inputs(command: str, recipe: Any, recipe_path: Path, hashes: Hashes) 
 
 
 def _file_behind(key: str, value: Any, kind: str | None, base_dir: Path) -> Path | None:
-    """The file or folder that a value names, None if it names none."""
+    """Return the file or folder that a value names, None if it names none."""
     if not isinstance(value, str) or not value or "\n" in value:
         return None
     if kind == "code":
@@ -129,7 +129,9 @@ def _file_behind(key: str, value: Any, kind: str | None, base_dir: Path) -> Path
 
 
 def _existing(path: str, base_dir: Path) -> Path | None:
-    """The path, relative to the working directory or else to the recipe's folder, if something is there."""
+    """Return the path, relative to the working directory or else to the recipe's folder, if something is
+    there.
+    """
     for candidate in (Path(path).expanduser(), base_dir / path):
         try:
             if candidate.exists():

@@ -19,8 +19,8 @@ from r1rl.text.prompts import CHAT, template_text
 
 
 def check_files(recipe: Any, stage: Stage, stages: Sequence[Stage]) -> None:
-    """Raises RecipeError, naming stage and key, for a data file, model folder, template or reward that can't
-    be found.
+    """Check that files exist. Raises RecipeError, naming stage and key, for a data file, model folder,
+    template or reward that can't be found.
     """
     try:
         for key, value, kind in walk(recipe):

@@ -1,4 +1,4 @@
-"""What is to be done with each stage, and why: decided from its inputs, its record and what lies in its
+"""The plan of a pipeline: for each stage an action and its reason, from its inputs, its record and its
 folder.
 """
 
@@ -17,29 +17,29 @@ SHOWN_DIFFERENCES = 2
 
 
 class Action(StrEnum):
-    """What is done with a stage."""
+    """The action that is taken with a stage."""
 
     RUN = "run"
     RESUME = "resume"
     NOTE = "note"
-    """Its command did everything, and the pipeline was killed before it wrote that down."""
+    """The action for a stage whose command did everything before the pipeline was killed: write that down."""
     SKIP = "skip"
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is done with one stage."""
+    """The action that is taken with one stage, and its reason."""
 
     stage: Stage
     action: Action
     why: str
     recipe: Any
     inputs: Inputs | None
-    """None where a stage must run first whose output is an input."""
+    """The inputs; None where a stage must run first whose output is one of them."""
 
 
 def make_plan(stages: Sequence[Stage], state: PipelineState, hashes: Hashes) -> list[Decision]:
-    """A decision for every stage, in their order, as far as it can be told before any has run."""
+    """Return a decision for every stage, in their order, as far as it can be told before any has run."""
     plan: dict[str, Decision] = {}
     for stage in stages:
         awaited = [name for name in stage.needs if plan[name].action in (Action.RUN, Action.RESUME)]
@@ -53,7 +53,7 @@ def make_plan(stages: Sequence[Stage], state: PipelineState, hashes: Hashes) -> 
 
 
 def decide(stage: Stage, stages: Sequence[Stage], state: PipelineState, hashes: Hashes) -> Decision:
-    """The decision for a stage, all of whose inputs exist."""
+    """Return the decision for a stage, all of whose inputs exist."""
     recipe = load_stage(stage, stages)
     inputs = recipe_inputs(stage.command, recipe, stage.recipe_path, hashes)
     # What ran again, or ran elsewhere, is another input even where its result happens to be the same.
@@ -92,7 +92,7 @@ def _action(stage: Stage, record: Record | None, inputs: Inputs) -> tuple[Action
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """What differs between two sets of inputs, the first few in words."""
+    """Return the first few differences between two sets of inputs, in words."""
     found = []
     for key in dict.fromkeys([*new, *old]):
         before, after = old.get(key), new.get(key)

@@ -1,9 +1,9 @@
-"""A stage's processes: started in a session of their own, heard, told once of Ctrl-C, and never left behind
-by a pipeline that is gone.
+"""The processes of a stage: started in a session of their own, heard, told once of Ctrl-C, and never left
+behind by a pipeline that is gone.
 
 Every process of a stage carries a mark in its environment. A pipeline that was killed leaves them to end by
-themselves (on Linux they get SIGTERM at that moment, on which a training saves); the next one waits for those
-that are still there, and ends them if need be, before it touches the stage's folder.
+themselves; on Linux they get SIGTERM at that moment, on which a training saves. The next pipeline waits for
+those that are still there, and ends them if need be, before it touches the stage's folder.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run_process(words: Sequence[str], folder: Path, log: Path) -> int:
-    """Run a command until it ends, its output shown and added to `log`; returns its exit code (minus the
+    """Run a command until it ends, its output shown and added to `log`, and return its exit code (minus the
     signal that ended it).
 
     SIGINT, SIGTERM and SIGHUP are passed on, each once; then KeyboardInterrupt is raised as soon as the
@@ -78,7 +78,7 @@ def run_process(words: Sequence[str], folder: Path, log: Path) -> int:
 
 
 def mark_of(folder: Path) -> str:
-    """What the processes of a stage carry in their environment."""
+    """Return the mark that the processes of a stage carry in their environment."""
     return str(folder.resolve())
 
 
@@ -114,7 +114,9 @@ def _marked(pipeline: Path) -> list[psutil.Process]:
 
 
 def _ends_with(parent: int) -> Callable[[], None] | None:
-    """On Linux, what a new process does so that it gets SIGTERM when `parent` dies, however that happens."""
+    """Return a function that a new process calls so that it gets SIGTERM when `parent` dies, however that
+    happens; None where the system is not Linux.
+    """
     if not sys.platform.startswith("linux"):
         return None
     library = ctypes.CDLL(None, use_errno=True)
@@ -128,7 +130,7 @@ def _ends_with(parent: int) -> Callable[[], None] | None:
 
 
 def _copy(source: BinaryIO, log: BinaryIO) -> None:
-    """Everything to the log at once; to the terminal as far as there is one that listens."""
+    """Copy everything to the log at once, and to the terminal as far as there is one that listens."""
     shown, decoder = True, codecs.getincrementaldecoder("utf-8")(errors="replace")
     while chunk := os.read(source.fileno(), CHUNK):
         log.write(chunk)

@@ -20,12 +20,12 @@ REFERENCE = re.compile(r"\$\{([^}]*)\}")
 SET_OVERRIDE = re.compile(r"stages\.(\d+)\.set\.(.+)")
 STAGE_NAME = re.compile(r"[A-Za-z_][\w-]*")
 PLACED = ("run_name", "output_dir")
-"""Keys of a stage's recipe that are the pipeline's own: they say where the stage's output lies."""
+"""The keys of a stage's recipe that are the pipeline's own: they say where the stage's output lies."""
 
 
 @dataclass(kw_only=True, slots=True)
 class LaunchConfig:
-    """How a stage's processes are started. It says how fast a stage is, not what it makes: changing it runs
+    """The launch of a stage's processes. It says how fast a stage is, not what it makes: changing it runs
     nothing again.
     """
 
@@ -63,7 +63,7 @@ class PipelineRecipe:
 
 
 def references(value: Any) -> list[str]:
-    """The references in a value of `set`, however deep: ["base.model"]."""
+    """Return the references in a value of `set`, however deep: ["base.model"]."""
     if isinstance(value, str):
         return REFERENCE.findall(value)
     items: Sequence[Any] = (
@@ -73,13 +73,13 @@ def references(value: Any) -> list[str]:
 
 
 def needs(stage: StageConfig) -> list[str]:
-    """The names of the stages whose output a stage reads, each once."""
+    """Return the names of the stages whose output a stage reads, each once."""
     return list(dict.fromkeys(reference.partition(".")[0] for reference in references(stage.set)))
 
 
 def in_order(stages: Sequence[StageConfig]) -> list[StageConfig] | None:
-    """The stages so that each comes after those that it needs, else in the recipe's order; None if they need
-    each other in a circle.
+    """Return the stages so that each comes after those that it needs, else in the recipe's order; None if
+    they need each other in a circle.
     """
     ordered: list[StageConfig] = []
     waiting = list(stages)
@@ -94,8 +94,8 @@ def in_order(stages: Sequence[StageConfig]) -> list[StageConfig] | None:
 
 
 def apply_stage_override(root: Node, override: str, issues: Issues) -> bool:
-    """`STAGE.key=value` sets a key of that stage's recipe, as an override of its command would. False if it
-    is no such override.
+    """Apply `STAGE.key=value`, which sets a key of that stage's recipe as an override of its command would,
+    and return whether the override had that form.
 
     `stages.NUMBER.set.key=value` is the same. The key stays one key of `set`, with its dots: it is no path
     through sections of `set`.
@@ -125,7 +125,7 @@ def apply_stage_override(root: Node, override: str, issues: Issues) -> bool:
 
 
 def contradictions(recipe: PipelineRecipe) -> Iterator[Contradiction]:
-    """Values of the recipe that contradict each other."""
+    """Yield the values of the recipe that contradict each other."""
     if not recipe.stages:
         yield ("stages",), "stages is empty: list at least one"
     for name in (name for name, count in Counter(stage.name for stage in recipe.stages).items() if count > 1):
@@ -156,7 +156,7 @@ def contradictions(recipe: PipelineRecipe) -> Iterator[Contradiction]:
 
 
 def _wrong_reference(reference: str, stages: dict[str, StageConfig]) -> str:
-    """What is wrong with a reference; empty if nothing is."""
+    """Return a sentence about what is wrong with a reference; empty if nothing is."""
     name, _, output = reference.partition(".")
     if name not in stages:
         return f"there is no stage {name}; the stages are {', '.join(stages)}"
@@ -173,7 +173,7 @@ def _wrong_reference(reference: str, stages: dict[str, StageConfig]) -> str:
 
 
 def _circle(stages: Sequence[StageConfig]) -> str:
-    """The names along one circle: "a needs b needs a"."""
+    """Return the names along one circle: "a needs b needs a"."""
     by_name = {stage.name: stage for stage in stages}
     free: set[str] = set()
     while True:  # take away what needs nothing that is left; what remains needs something in a circle

@@ -37,7 +37,7 @@ from r1rl.pipeline.status import (
 from r1rl.runs.run_directory import RunDirectory, check_writable
 
 FILE_WIDTH = 160
-"""Columns of what is printed to a file."""
+"""Columns of the output where it is printed to a file."""
 
 
 def run(recipe: PipelineRecipe, recipe_path: Path, dry_run: str | None = None) -> None:
@@ -77,7 +77,7 @@ def run(recipe: PipelineRecipe, recipe_path: Path, dry_run: str | None = None) -
 
 
 def show_plan(console: Console, stages: Sequence[Stage], folder: Path, recipe_path: Path) -> None:
-    """`--dry-run`: the plan. Writes nothing."""
+    """Print the plan, for `--dry-run`. Writes nothing."""
     state = PipelineState.read(folder, recipe_path)
     memory = folder / "hashes.json"
     plan = make_plan(stages, state, Hashes(memory if memory.is_file() else None))
@@ -94,7 +94,7 @@ def show_plan(console: Console, stages: Sequence[Stage], folder: Path, recipe_pa
 def finish(
     console: Console, name: str, plan: Sequence[Decision], state: PipelineState, reached: set[str]
 ) -> None:
-    """The status table, the scores, summary.json and report.md."""
+    """Print the status table and the scores, and write summary.json and report.md."""
     rows = status_rows(plan, state, reached)
     found = all_scores([decision.stage for decision in plan], state)
     scored = score_rows(found)

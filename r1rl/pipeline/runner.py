@@ -1,4 +1,4 @@
-"""Runs what the plan says, one stage after the other, and writes down what each stage was made from."""
+"""The runner of a pipeline: one stage after the other as the plan says, with a record of what made each."""
 
 from __future__ import annotations
 
@@ -122,17 +122,23 @@ class Runner:
     def _failure(self, stage: Stage, code: int) -> str:
         log = self.state.log_path(stage)
         if code == 0:
-            return f"stage {stage.name} ended without an error, but {stage.folder} lacks {', '.join(stage.lacks())}; see {log}."
+            lacking = ", ".join(stage.lacks())
+            return (
+                f"stage {stage.name} ended without an error, but {stage.folder} lacks {lacking}; see {log}."
+            )
         how = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
         memory = " (often: no memory left)" if code == -9 else ""
-        return f"stage {stage.name} {how}{memory}; what it said is above and in {log}. Once mended, the same command goes on here."
+        return (
+            f"stage {stage.name} {how}{memory}; what it said is above and in {log}. Once mended, the same "
+            f"command goes on here."
+        )
 
 
 def provenance(
     stage: Stage, stages: Sequence[Stage], record: Record, outputs: dict[str, str], git: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """What made a stage's output: the command, its inputs, where they came from, the code, and when. JSON
-    values.
+    """Return what made a stage's output, as JSON values: the command, its inputs, their origin, the code and
+    the times.
     """
     sources = {key: {"path": path, "content": record.inputs[key]} for key, path in record.files.items()}
     for source in sources.values():
@@ -161,8 +167,8 @@ def provenance(
 
 
 def revision(git: dict[str, Any] | None) -> str:
-    """The version of r1rl, and in a checkout its commit: "0.1.0 3f0c2ab", with a + where files have changed
-    since.
+    """Return the version of r1rl, and in a checkout its commit: "0.1.0 3f0c2ab", with a + where files have
+    changed since.
     """
     return (
         __version__

@@ -32,7 +32,7 @@ class Stage:
 
     @property
     def name(self) -> str:
-        """Its name, which is that of its folder."""
+        """The stage's name, which is that of its folder."""
         return self.config.name
 
     @property
@@ -46,35 +46,35 @@ class Stage:
         return stage_commands()[self.command]
 
     def output(self, name: str) -> Path | None:
-        """Where an output lies now; None if it is not there (yet)."""
+        """Return the path where an output lies now; None if it is not there (yet)."""
         path = self.folder / self.record.references[name]
         if name == "model":
             return find_checkpoint(path)
         return path if path.exists() else None
 
     def lacks(self) -> list[str]:
-        """The outputs that it does not have (yet)."""
+        """Return the outputs that it does not have (yet)."""
         return [name for name in self.record.references if self.output(name) is None]
 
     def has_everything(self) -> bool:
-        """True when its command has written all that it writes, whether or not the pipeline came to note it."""
+        """Return whether its command has written all that it writes, even if the pipeline did not note it."""
         return not self.lacks() and (self.folder / self.record.last_written).is_file()
 
     def summary(self) -> dict[str, Any]:
-        """The figures that its command left; empty if there are none."""
+        """Return the figures that its command left; empty if there are none."""
         path = self.folder / self.record.summary
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     def checkpoint(self) -> Path | None:
-        """The checkpoint that it goes on from; None if it starts anew."""
+        """Return the checkpoint that it goes on from; None if it starts anew."""
         if self.record.continuation != "from a checkpoint":
             return None
         return find_checkpoint(self.folder / CHECKPOINTS)
 
 
 def make_stages(recipe: PipelineRecipe, recipe_path: Path) -> list[Stage]:
-    """The stages in the order in which they run. Raises RecipeError, naming the stage, if a recipe or launch
-    file is missing.
+    """Return the stages in the order in which they run. Raises RecipeError, naming the stage, if a recipe or
+    launch file is missing.
     """
     folder = Path(recipe.output_dir) / recipe.run_name
     ordered = in_order(recipe.stages)
@@ -93,7 +93,7 @@ def make_stages(recipe: PipelineRecipe, recipe_path: Path) -> list[Stage]:
 
 
 def overrides(stage: Stage, stages: Sequence[Stage]) -> list[str]:
-    """The overrides of the stage's recipe, with references filled in and the run placed in the stage's
+    """Return the overrides of the stage's recipe, with references filled in and the run placed in the stage's
     folder.
 
     A reference to an output that does not exist yet becomes the path that it will have (of a model: its run
@@ -106,7 +106,7 @@ def overrides(stage: Stage, stages: Sequence[Stage]) -> list[str]:
 
 
 def load_stage(stage: Stage, stages: Sequence[Stage]) -> Any:
-    """The stage's recipe with its overrides. Raises RecipeError, naming the stage."""
+    """Load the stage's recipe with its overrides. Raises RecipeError, naming the stage."""
     try:
         return load_recipe(stage.command, stage.recipe_path, overrides(stage, stages))
     except RecipeError as error:
@@ -114,7 +114,7 @@ def load_stage(stage: Stage, stages: Sequence[Stage]) -> Any:
 
 
 def command_line(stage: Stage, stages: Sequence[Stage], resume: bool) -> list[str]:
-    """The words that start the stage."""
+    """Return the words that start the stage."""
     words = [
         "r1rl",
         stage.command,
@@ -132,7 +132,7 @@ def command_line(stage: Stage, stages: Sequence[Stage], resume: bool) -> list[st
 
 
 def _fill(value: Any, stages: Mapping[str, Stage]) -> Any:
-    """The value with every reference replaced by a path."""
+    """Return the value with every reference replaced by a path."""
     if isinstance(value, dict):
         return {key: _fill(one, stages) for key, one in value.items()}
     if isinstance(value, list):
@@ -148,8 +148,8 @@ def _path(reference: str, stages: Mapping[str, Stage]) -> str:
 
 
 def _as_yaml(value: Any) -> str:
-    """The value as an override writes it: plain text where that is read back as the same text, else JSON,
-    which YAML reads.
+    """Return the value as an override writes it: plain text where that is read back as the same text, else
+    JSON, which YAML reads.
     """
     if isinstance(value, str):
         try:

@@ -1,5 +1,5 @@
-"""What a pipeline remembers of its stages, in pipeline.json, and the lock by which only one pipeline works in
-a folder.
+"""The memory of a pipeline about its stages, in pipeline.json, and the lock by which only one pipeline works
+in a folder.
 
 The file is replaced in one move after every change, so that a process that is killed leaves the old or the
 new one, never half of it. What a stage did is on disk before the file says so; what the file does not know
@@ -29,29 +29,30 @@ SET_ASIDE = "set-aside"
 
 @dataclass(slots=True)
 class Record:
-    """What is known of one stage."""
+    """The facts that are known of one stage."""
 
     state: Literal["running", "interrupted", "failed", "finished"]
-    """running: a process works on it, or the pipeline was killed meanwhile."""
+    """The state of its last attempt. "running": a process works on it, or the pipeline was killed meanwhile.
+    """
     fingerprint: str
     inputs: dict[str, Any]
     files: dict[str, str]
-    """The paths of those inputs that are hashes of files."""
+    """Paths of those inputs that are hashes of files."""
     started: str
     """Time (UTC) of the first attempt."""
     attempts: int = 1
-    """How often its command was started for these inputs."""
+    """The number of times that its command was started for these inputs."""
     seconds: float = 0.0
-    """Over all attempts."""
+    """Seconds over all attempts."""
     former_seconds: float | None = None
-    """Of the last time that the stage was finished, whatever its inputs were."""
+    """Seconds of the last time that the stage was finished, whatever its inputs were."""
     finished: str | None = None
     outputs: dict[str, str] = field(default_factory=dict)
     """Path of each output, relative to the stage's folder."""
     summary: dict[str, Any] = field(default_factory=dict)
     """The summary.json that the command left."""
     revision: str = ""
-    """r1rl's version and git commit."""
+    """The version of r1rl and its git commit."""
 
 
 class PipelineState:
@@ -65,7 +66,7 @@ class PipelineState:
 
     @classmethod
     def read(cls, folder: Path, recipe_path: Path) -> PipelineState:
-        """The state as it was written last; empty for a folder that no pipeline has worked in.
+        """Read the state as it was written last; it is empty for a folder that no pipeline has worked in.
 
         Raises UserError for a folder that something else made, and for a file that this version can't read.
         """
@@ -96,13 +97,13 @@ class PipelineState:
         RunDirectory(self.folder).write_json(self.path, {"recipe": self.recipe_path, "stages": stages})
 
     def log_path(self, stage: Stage) -> Path:
-        """Where a stage's output is kept while it is not finished: its folder must be empty when its command
-        starts.
+        """Return the file that keeps what a stage says while it is not finished: its folder must be empty
+        when its command starts.
         """
         return self.folder / f"{stage.name}.log"
 
     def set_aside(self, stage: Stage) -> Path | None:
-        """Move what a stage left to set-aside/<stage>-<number>; None if it left nothing. Nothing is deleted."""
+        """Move what a stage left to set-aside/<stage>-<number> and return that; None if it left nothing."""
         log = self.log_path(stage)
         if not stage.folder.is_dir() and not log.is_file():
             return None

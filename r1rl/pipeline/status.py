@@ -1,4 +1,4 @@
-"""What a pipeline shows: the plan, the state of its stages, the scores; on the terminal and in report.md."""
+"""The tables of a pipeline: plan, state of its stages and scores, on the terminal and in report.md."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLOURS = {
     "run": "cyan", "resume": "yellow", "note": "green", "skip": "dim",
     "finished": "green", "failed": "red", "interrupted": "yellow", "outdated": "yellow",
 }  # fmt: skip
-"""Of what is planned for a stage, and of its state."""
+"""The colours of a stage's planned action and of its state."""
 STATUS_COLUMNS = ("stage", "command", "state", "why", "time", "key figures")
 SCORE_COLUMNS = (
     "benchmark",
@@ -33,7 +33,7 @@ Row = tuple[str, ...]
 
 
 def plan_table(plan: Sequence[Decision], state: PipelineState) -> Table:
-    """What would be done with each stage, why, and what it will cost."""
+    """Return the table of what would be done with each stage, the reason, and the expected cost."""
     table = _table("Plan", ("stage", "command", "plan", "why", "expected cost", "last time"))
     for decision in plan:
         record = state.records.get(decision.stage.name)
@@ -46,15 +46,15 @@ def plan_table(plan: Sequence[Decision], state: PipelineState) -> Table:
 
 
 def _last_seconds(record: Record | None) -> float | None:
-    """How long the stage took when it was finished last."""
+    """Return the seconds that the stage took when it was finished last."""
     if record is None:
         return None
     return record.seconds if record.state == "finished" else record.former_seconds
 
 
 def status_rows(plan: Sequence[Decision], state: PipelineState, reached: Container[str]) -> list[Row]:
-    """A row of STATUS_COLUMNS for each stage; `reached` are those whose turn has come since the plan was
-    made.
+    """Return a row of STATUS_COLUMNS for each stage. `reached`: the stages whose turn has come since the plan
+    was made.
     """
     rows: list[Row] = []
     for decision in plan:
@@ -68,7 +68,7 @@ def status_rows(plan: Sequence[Decision], state: PipelineState, reached: Contain
 
 
 def status_table(rows: Iterable[Row]) -> Table:
-    """The one table of the whole pipeline."""
+    """Return the table of the stages' states."""
     table = _table("Stages", STATUS_COLUMNS)
     for row in rows:
         table.add_row(*_cells(row, coloured=2))
@@ -76,7 +76,7 @@ def status_table(rows: Iterable[Row]) -> Table:
 
 
 def all_scores(stages: Sequence[Stage], state: PipelineState) -> list[Score]:
-    """The scores of all finished evaluate stages, in the order of the stages."""
+    """Return the scores of all finished evaluate stages, in the order of the stages."""
     finished = [(stage.name, state.records[stage.name]) for stage in stages if stage.name in state.records]
     return [
         score
@@ -87,7 +87,7 @@ def all_scores(stages: Sequence[Stage], state: PipelineState) -> list[Score]:
 
 
 def score_rows(found: Sequence[Score]) -> list[Row]:
-    """A row of SCORE_COLUMNS for each score, benchmark by benchmark."""
+    """Return a row of SCORE_COLUMNS for each score, benchmark by benchmark."""
     benchmarks = list(dict.fromkeys(score.benchmark for score in found))
     return [
         (
@@ -106,7 +106,7 @@ def score_rows(found: Sequence[Score]) -> list[Row]:
 
 
 def score_table(rows: Iterable[Row]) -> Table:
-    """Every evaluated model's score."""
+    """Return the table of every evaluated model's scores."""
     table = _table("Scores", SCORE_COLUMNS, right=range(2, len(SCORE_COLUMNS)))
     for row in rows:
         table.add_row(*_cells(row))
@@ -114,7 +114,7 @@ def score_table(rows: Iterable[Row]) -> Table:
 
 
 def report_page(name: str, stages: Sequence[Row], found: Sequence[Row]) -> str:
-    """report.md."""
+    """Return the text of report.md."""
     lines = [f"# {name}", ""]
     if found:
         lines += ["## Scores", "", *_markdown(SCORE_COLUMNS, found), "", "Intervals are over problems.", ""]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from r1rl.config.awaited import Awaited
-from r1rl.memory.plan import Launch
+from r1rl.memory.work import Launch
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from r1rl.runs.trl_steps import check_batch
 
 
 def check(recipe: RewardModelRecipe, context: CheckContext) -> Findings:
-    """Check the pairs and the model's folder. Raises a UserError for what would keep the run from starting."""
+    """Check pairs and model folder. Raises a UserError for what would keep the run from starting."""
     check_settings(recipe)
     check_batch(recipe.batch_size, recipe.micro_batch_size, context.launch.processes)
     findings = Findings([("model", recipe.model.path)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from r1rl.memory.estimate import CHECKPOINTING, Estimate, read_config, shape_of
-from r1rl.memory.plan import Launch, Work
+from r1rl.memory.work import Launch, Work
 from r1rl.reward_model.recipe import RewardModelRecipe
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from r1rl.memory.estimate import ASSUMED_PROMPT, CHECKPOINTING, Estimate, read_config, shape_of
-from r1rl.memory.plan import Launch, Work
+from r1rl.memory.work import Launch, Work
 from r1rl.sft.recipe import SFTRecipe
 
 TRL_LOGIT_TOKENS = 1024
