@@ -181,7 +181,7 @@ def test_interval_in_words() -> None:
         ),
         (
             "rollout: {repetition_penalty: 1.1}",
-            "rollout.repetition_penalty is not a key of r1rl: grpo trains the distribution that it samples",
+            "rollout.repetition_penalty is 1.1, but grpo trains the distribution that it samples",
         ),
         (
             "rollout: {one_step_off: true, engine: vllm}",

@@ -167,6 +167,7 @@ f = Surrogate(function=g, {})
     [
         (None, "'own.py:f': there is no file "),
         ("def clipp(a, b, c, d, e): pass", "f does not exist in "),
+        (RECORD.format("r * a", "").replace("f =", "ff ="), ". Did you mean ff? It has: g, ff."),
         ("f = 3", "f is not a function in "),
         ("class f: pass", "f is a class, not a function, in "),
         ("def f(:\n", "own.py, line 1: "),

@@ -162,5 +162,5 @@ def _guarded(what: str, load: Callable[[], T], looked_at: Path, wanted: Wanted) 
 def _is_own(module: ModuleType, name: str, value: object, wanted: Wanted) -> bool:
     if name.startswith("_") or not wanted.accepts(value):
         return False
-    # Only functions and classes know the module that they were written in; the rest is taken as the module's.
-    return getattr(value, "__module__", module.__name__) == module.__name__
+    # Functions and classes, which have a qualified name, know where they were written; the rest does not.
+    return not hasattr(value, "__qualname__") or value.__module__ == module.__name__

@@ -35,7 +35,15 @@ class Removed:
     value: Any = ANY
 
 
-REMOVED: dict[str, dict[str, Removed]] = {}
+REMOVED: dict[str, dict[str, Removed]] = {
+    "RolloutConfig": {
+        "repetition_penalty": Removed(
+            "grpo trains the distribution that it samples, which can't follow a penalty that depends on the "
+            "text so far (a repetition reward can take its place)",
+            1.0,
+        )
+    }
+}
 """The keys that are gone, by the class of the section that had them."""
 
 

@@ -175,8 +175,6 @@ RETIRED: dict[str, str] = {
     "transformers_continuous_batching_config": _ENGINE,
     "cache_implementation": _ENGINE,
     "ds3_gather_for_generation": _ENGINE,
-    "repetition_penalty": "grpo trains the distribution that it samples, and a repetition penalty depends on "
-    "the text so far, which the trained distribution can't follow: leave it out, or use a repetition reward.",
     "generation_kwargs": "the section rollout has the sampling settings.",
     # objective
     "loss_type": (
