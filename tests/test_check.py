@@ -32,7 +32,9 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A recipe, four problems, and a model folder with a tokenizer that makes one token of each character."""
+    """Write a recipe, four problems, and a model folder with a tokenizer that makes one token of each
+    character.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
     characters = [chr(code) for code in range(32, 127)] + ["\n"]
@@ -123,7 +125,7 @@ def test_other_outcomes_have_rules_of_their_own(folder: Path, capsys: pytest.Cap
 def test_without_the_tokenizer_the_rest_is_checked(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As for a hub model on a machine without network."""
+    """The rest is checked as for a hub model on a machine without network."""
 
     def fail(*_: object, **__: object) -> None:
         raise OSError("no connection\nsome advice about another library's options")
@@ -143,7 +145,7 @@ def test_without_the_tokenizer_the_rest_is_checked(
 
 
 def test_a_tokenizer_without_its_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """transformers then makes an empty one, which turns every text into no tokens."""
+    """In this case transformers makes an empty tokenizer, which turns every text into no tokens."""
     for file in (folder / "model").glob("tokenizer*"):
         file.unlink()
     assert cli.main(["check", "recipe.yaml"]) == 2
@@ -169,7 +171,10 @@ def test_the_kind_is_found_by_the_keys_and_a_misspelt_one_does_not_hide_it(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "Ready: r1rl pretrain" in checked(capsys, "recipes/pretrain/tiny.yaml")
-    recipe = "run_name: e\nmodels: [{path: model}]\nbenchmarks: [own.jsonl]\nmax_completion_length: 8\nquestion: '{problem}'\n"
+    recipe = (
+        "run_name: e\nmodels: [{path: model}]\nbenchmarks: [own.jsonl]\nmax_completion_length: 8\n"
+        "question: '{problem}'\n"
+    )
     (folder / "e.yaml").write_text(recipe)
     write_rows(folder / "own.jsonl", [{"problem": "1+1?", "answer": "2"}])
     text = checked(capsys, "e.yaml", "prompt.template=plain")
@@ -264,7 +269,7 @@ def unreachable(*_: object, **__: object) -> None:
 
 
 def eight_gpus() -> list[Path]:
-    """The recipes whose header names 8 GPUs."""
+    """Return the recipes whose header names 8 GPUs."""
     files = [
         file for file in sorted(bundled_path("recipes").rglob("*.yaml")) if file.parent.name != "accelerate"
     ]

@@ -1,5 +1,6 @@
-"""From the tree of a YAML text to typed dataclasses: unknown keys, missing keys, wrong types and numbers out
-of range.
+"""The step from the tree of a YAML text to typed dataclasses.
+
+It finds unknown keys, missing keys, wrong types and numbers out of range.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from r1rl.config.nodes import Node, plain
 from r1rl.config.renamed import take_over
 
 BAD = object()
-"""Stands for a value that could not be read; its issue is noted and the field keeps its default."""
+"""A stand-in for a value that could not be read; its issue is noted and the field keeps its default."""
 
 
 def build_recipe(recipe: type, root: Node, issues: Issues) -> Any:
-    """The recipe's dataclass. What can't be read is noted in `issues` and replaced by its default, so that
-    the rest is checked too.
+    """Return the recipe's dataclass.
+
+    A value that can't be read is noted in `issues` and replaced by its default, so that the rest is checked
+    too.
     """
     if root.value is not None and not isinstance(root.value, dict):
         issues.add(
@@ -34,14 +37,14 @@ def build_recipe(recipe: type, root: Node, issues: Issues) -> Any:
 
 
 class _Builder:
-    """The recipe class that unknown keys are looked up in, and where the issues go."""
+    """The recipe class in which unknown keys are looked up, and the list that issues are added to."""
 
     def __init__(self, recipe: type, issues: Issues) -> None:
         self.recipe = recipe
         self.issues = issues
 
     def section(self, cls: type, node: Node, path: str) -> Any:
-        """A dataclass from a mapping; an empty section (null) sets nothing."""
+        """Return a dataclass from a mapping; an empty section (null) sets nothing."""
         children: dict[str, Node] = node.value or {}
         take_over(cls, children, path, self.issues)
         hints = typing.get_type_hints(cls)
@@ -68,7 +71,7 @@ class _Builder:
         return cls(**values)
 
     def fallback(self, entry: dataclasses.Field[Any], hint: Any) -> Any:
-        """The default, or for a required key an empty value that only serves the remaining checks."""
+        """Return the default, or for a required key an empty value that only serves the remaining checks."""
         default = default_of(entry)
         if default is not NO_DEFAULT:
             return default
@@ -83,7 +86,7 @@ class _Builder:
         return [] if typing.get_origin(hint) is list else ""
 
     def value(self, hint: Any, node: Node, key: str, within: Interval | None) -> Any:
-        """A value of the type `hint`, or BAD."""
+        """Return a value of the type `hint`, or BAD."""
         inner = optional_inner(hint)
         if inner is not None:
             return None if node.value is None else self.value(inner, node, key, within)
@@ -104,7 +107,7 @@ class _Builder:
         return self.scalar(hint, node, key, within)
 
     def items(self, hint: Any, node: Node, key: str, within: Interval | None) -> Any:
-        """A list; null is an empty one."""
+        """Return a list; null is an empty one."""
         if node.value is None:
             return []
         (inner,) = typing.get_args(hint)
@@ -123,7 +126,7 @@ class _Builder:
         return BAD if any(value is BAD for value in values) else values
 
     def mapping(self, hint: Any, node: Node, key: str, within: Interval | None) -> Any:
-        """A mapping with free keys; null is an empty one."""
+        """Return a mapping with free keys; null is an empty one."""
         if node.value is None:
             return {}
         if not isinstance(node.value, dict):
@@ -135,7 +138,7 @@ class _Builder:
         return BAD if any(value is BAD for value in values.values()) else values
 
     def choice(self, hint: Any, node: Node, key: str) -> Any:
-        """One of the names of a Literal."""
+        """Return one of the names of a Literal."""
         if node.value in typing.get_args(hint) and not isinstance(node.value, bool):
             return node.value
         advice = ": write the word none" if node.value is None and "none" in typing.get_args(hint) else ""
@@ -151,7 +154,7 @@ class _Builder:
         return self.bad(node, key, f"expected {choices}{advice}")
 
     def scalar(self, hint: Any, node: Node, key: str, within: Interval | None) -> Any:
-        """Text, a whole number, a number, or true/false."""
+        """Return text, a whole number, a number, or true/false."""
         value = node.value
         if hint is str:
             if isinstance(value, str):
@@ -171,14 +174,15 @@ class _Builder:
         return number
 
     def bad(self, node: Node, key: str, expected: str) -> Any:
-        """Note a value of the wrong kind."""
+        """Note a value of the wrong kind, and return BAD."""
         self.issues.add(node.where, f"{key} is {node.describe()}; {expected}", suspect=[key])
         return BAD
 
 
 def _number(value: Any, whole: bool) -> int | float | None:
-    """A finite number of the right kind, or None. Text such as "1e-6" in quotes counts; true and false do
-    not.
+    """Return a finite number of the right kind, or None.
+
+    Text such as "1e-6" in quotes counts; true and false do not.
     """
     if isinstance(value, bool):
         return None

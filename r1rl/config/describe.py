@@ -15,7 +15,7 @@ from r1rl.config.fields import Choices
 from r1rl.config.retired import replacement
 
 NO_DEFAULT = object()
-"""Marks a key that every recipe must set."""
+"""The mark of a key that every recipe must set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,12 @@ class Key:
 
     @property
     def section(self) -> str:
-        """Everything before the leaf; empty at the top of the recipe."""
+        """The part of the name before the leaf; empty at the top of the recipe."""
         return self.name.rpartition(".")[0]
 
 
 def recipe_keys(cls: type, section: str = "") -> list[Key]:
-    """All keys of a recipe in the order of the dataclasses; a section comes before its own keys."""
+    """Return all keys of a recipe in the order of the dataclasses; a section comes before its own keys."""
     hints = typing.get_type_hints(cls)
     keys = []
     for entry in dataclasses.fields(cls):
@@ -60,15 +60,15 @@ def recipe_keys(cls: type, section: str = "") -> list[Key]:
 
 
 def default_of(entry: dataclasses.Field[Any]) -> Any:
-    """The default of a dataclass field, or `NO_DEFAULT`."""
+    """Return the default of a dataclass field, or `NO_DEFAULT`."""
     if entry.default is not dataclasses.MISSING:
         return entry.default
     return NO_DEFAULT if entry.default_factory is dataclasses.MISSING else entry.default_factory()
 
 
 def section_class(hint: Any) -> type | None:
-    """The dataclass that a key holds, directly, as `X | None` or as the items of a list; None for a plain
-    value.
+    """Return the dataclass that a key holds, directly, as `X | None` or as the items of a list, or None for a
+    plain value.
     """
     for candidate in (hint, *typing.get_args(hint)):
         if dataclasses.is_dataclass(candidate) and isinstance(candidate, type):
@@ -77,12 +77,12 @@ def section_class(hint: Any) -> type | None:
 
 
 def is_list(hint: Any) -> bool:
-    """True for `list[...]`."""
+    """Return whether the type is `list[...]`."""
     return typing.get_origin(hint) is list
 
 
 def optional_inner(hint: Any) -> Any | None:
-    """`X` of `X | None`, else None."""
+    """Return `X` of `X | None`, or else None."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         inner = [choice for choice in typing.get_args(hint) if choice is not type(None)]
         return inner[0] if len(inner) == 1 else None
@@ -90,7 +90,7 @@ def optional_inner(hint: Any) -> Any | None:
 
 
 def type_words(hint: Any) -> str:
-    """A type in words: "number", "text or null", "grpo, dapo or bnpo", "list of text"."""
+    """Return a type in words: "number", "text or null", "grpo, dapo or bnpo", "list of text"."""
     inner = optional_inner(hint)
     if inner is not None:
         return f"{type_words(inner)} or null"
@@ -110,7 +110,9 @@ def type_words(hint: Any) -> str:
 
 
 def explain_unknown(key: str, section: str, recipe: type) -> tuple[str, list[str]]:
-    """What to say about a key that its section does not have, and the keys that the user may have meant."""
+    """Explain a key that its section does not have, and return the sentence and the keys that the user may
+    have meant.
+    """
     keys = recipe_keys(recipe)
     written = f"{section}.{key}" if section else key
     own = [entry.leaf for entry in keys if entry.section == section]

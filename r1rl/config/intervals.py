@@ -1,4 +1,4 @@
-"""Ranges of numbers that settings accept."""
+"""The ranges of numbers that settings accept."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Interval:
     below: float = math.inf
 
     def contains(self, value: float) -> bool:
-        """True when the value is allowed."""
+        """Return whether the value is allowed."""
         return self.least <= value <= self.most and self.above < value < self.below
 
     def __str__(self) -> str:

@@ -1,4 +1,6 @@
-"""Where the rows of supervised training come from: texts to imitate, or pairs to tell apart."""
+"""The sources of rows for supervised training: texts to imitate, or pairs of a chosen and a rejected
+answer.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,7 @@ class SupervisedOptimizerConfig(OptimizerConfig):
 
 @dataclass(kw_only=True, slots=True)
 class DemonstrationsConfig(RowsConfig):
-    """Where the texts to imitate come from."""
+    """The source of the texts to imitate."""
 
     columns: dict[str, str] = option(
         {},
@@ -53,6 +55,6 @@ class DemonstrationsConfig(RowsConfig):
 
 @dataclass(kw_only=True, slots=True)
 class PreferencesConfig(RowsConfig):
-    """Where the pairs come from."""
+    """The source of the pairs."""
 
     columns: dict[str, str] = option({}, "our column: theirs; ours are problem, chosen, rejected")

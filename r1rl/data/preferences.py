@@ -28,13 +28,13 @@ OUR_COLUMNS = ("problem", "chosen", "rejected")
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """A pair."""
+    """A problem with a chosen and a rejected answer."""
 
     problem: str
     chosen: str
     rejected: str
     place: str
-    """Where the row stands, for messages."""
+    """The place of the row, for messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def read_preferences(
 
 
 def preference_of(row: Row, problem_column: str | None, columns: Mapping[str, str]) -> Preference | BadRow:
-    """The pair of one row."""
+    """Return the pair of one row."""
     answers: list[str] = []
     problem: str | BadRow | None = None
     for column in (columns["chosen"], columns["rejected"]):
