@@ -285,8 +285,8 @@ def hooks_option() -> Any:
     """Declare the key `hooks` of a recipe that trains in steps."""
     return option(
         [],
-        "code of your own that the run calls after a step, an evaluation, a checkpoint and at the end, such as "
-        "[path/to/file.py:MyHook, my_package.my_module:MyHook]; docs/hooks.md",
+        "code of your own that the run calls after a step, an evaluation, a checkpoint and at the end, such "
+        "as [path/to/file.py:MyHook, my_package.my_module:MyHook]; docs/hooks.md",
     )
 
 

@@ -55,12 +55,13 @@ def load_problems(data: DataConfig, seed: int, section: str = "data") -> list[Pr
 def read_problems(
     data: DataConfig, seed: int, section: str = "data", rows: Rows | None = None
 ) -> LoadedProblems:
-    """Read the problems like `load_problems`, with the notes and the count of skipped rows beside them; `rows`
-    stand in the place of the section's source.
+    """Return what `load_problems` does, with the notes and the count of skipped rows beside the problems.
+
+    `rows` stand in the place of the section's source.
     """
     if rows is not None:
         return _problems_of(read_table(data, section, rows), data)
-    # Each source of a mixture has a seed of its own: one generator named twice would otherwise draw the same
+    # Each source of a mixture has a seed of its own. Otherwise one generator named twice would draw the same
     # problems twice.
     sources = [(section, data, seed)] + [
         (f"{section}.mix.{i}", one, derive_seed(seed, "mix", i)) for i, one in enumerate(data.mix)

@@ -49,8 +49,9 @@ class LoadedPreferences:
 def read_preferences(
     data: PreferencesConfig, section: str = "data", rows: Rows | None = None
 ) -> LoadedPreferences:
-    """Return the pairs of a recipe's data section; `rows` stand in the place of its source. Raises DataError if
-    the source can't be read, a column is missing or no row is left.
+    """Return the pairs of a recipe's data section; `rows` stand in the place of its source.
+
+    Raise `DataError` if the source can't be read, a column is missing or no row is left.
     """
     table = read_table(as_source(data), section, rows)
     loaded = LoadedPreferences(table.name)

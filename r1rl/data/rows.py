@@ -74,8 +74,7 @@ class Table:
 
 
 def read_table(data: SourceConfig, section: str = "data", rows: Rows | None = None) -> Table:
-    """Return the rows of a file, a hub data set or a generator, or the given `rows` instead. Raises DataError if
-    the source can't be read at all or has no rows.
+    """Return the rows of a file, a hub data set or a generator, or the given `rows` instead.
 
     A generator's rows are the same every time (seed 0); `r1rl.data.load` draws a run's problems from the
     run's seed. Raise `DataError` if the source can't be read at all or has no rows.

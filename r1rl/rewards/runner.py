@@ -37,8 +37,10 @@ class RewardSet:
         columns: set[str],
         functions: Mapping[str, RewardFunction] | None = None,
     ) -> None:
-        """`base_dir` is the recipe's folder, `columns` the data's columns; `functions` are objects that stand for
-        some of the names in `configs`. Raises RewardError with what to change.
+        """Find and check the rewards of a recipe.
+
+        `base_dir` is the recipe's folder, and `columns` are the data's columns. `functions` are objects that
+        stand for some of the names in `configs`. Raise `RewardError`, which says what to change.
         """
         given = functions or {}
         loaded = [
