@@ -1,4 +1,4 @@
-"""Is the final answer right? Graded by r1rl.grading against the `answer` column."""
+"""The reward for a right final answer, graded by r1rl.grading against the `answer` column."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from r1rl.grading import Outcome, default_grader, grade_many
 
 _VALUES = {Outcome.CORRECT: 1.0, Outcome.WRONG: 0.0, Outcome.NO_ANSWER: 0.0, Outcome.MALFORMED: 0.0}
-"""Outcomes of the policy's own making. Every other outcome (timeout, crash, unreadable gold) says nothing
+"""The outcomes of the policy's own making. Every other outcome (timeout, crash, unreadable gold) says nothing
 about it.
 """
 
@@ -15,8 +15,8 @@ about it.
 def accuracy(
     completions: list[str], answer: list[str | None], prefill: str = "", *, events: Counter[str] | None = None
 ) -> list[float | None]:
-    """1 if the answer equals the gold answer, 0 if it does not or if there is none, None if the grader could
-    not tell.
+    """Return 1 if the answer equals the gold answer, 0 if it does not or if there is none, None if the grader
+    could not tell.
 
     Each outcome is counted as `grading/<outcome>`: correct, wrong, no_answer, malformed, unparseable_gold,
     timeout, crashed.

@@ -1,4 +1,4 @@
-"""Does the program pass its tests? Runs it in a sandbox, one process per test (r1rl.sandbox)."""
+"""The reward for a program that passes its tests, run in a sandbox, one process per test (r1rl.sandbox)."""
 
 from __future__ import annotations
 
@@ -34,21 +34,22 @@ def code_execution(
     tolerance: float = 0.0,
     events: Counter[str] | None = None,
 ) -> list[float | None]:
-    """1 if the Python program of the answer passes all of its tests, else 0; with `partial`, the share that
-    it passes.
+    r"""Return 1 if the Python program of the answer passes all of its tests, else 0.
 
-    The program is the last fenced code block of the `<answer>` block, or of what follows the thoughts if
-    there is none; an `<answer>` block without a fence is the program itself. `tests` is, for each row (also
-    as a JSON string):
+    With `partial`, return the share that it passes. The program is the last fenced code block of the
+    `<answer>` block, or of the text after the thoughts if there is none; an `<answer>` block without a fence
+    is the program itself. `tests` is, for each row (also as a JSON string):
 
-    - `[{"input": "3\\n", "output": "9\\n"}, ...]` or `{"inputs": [...], "outputs": [...]}`: standard input
-      and output. Numbers with a decimal point may differ by `tolerance`;
+    - `[{"input": "3\n", "output": "9\n"}, ...]` or `{"inputs": [...], "outputs": [...]}`: standard input and
+      output;
+      numbers with a decimal point may differ by `tolerance`;
     - `["assert square(3) == 9", ...]`: test code, each entry run by itself against the functions of the
       program.
 
     `timeout` (seconds) and `memory_mb` hold for one test. Without `partial` the first failed test ends a row.
-    None where the tests can't be read or run. Counted as `grading/<correct|wrong|no_answer|unparseable_gold>`
-    and `code/<result of a test>`. Raises RewardError where no safe sandbox is to be had.
+    The value is None if the tests can't be read or run. Rows are counted as
+    `grading/<correct|wrong|no_answer|unparseable_gold>` and `code/<result of a test>`. Raise `RewardError` if
+    this machine has no safe sandbox.
     """
     if timeout <= 0 or memory_mb < 64:
         raise RewardError(
@@ -98,7 +99,7 @@ def _program(completion: str, prefill: str) -> str | None:
 
 
 def _checks(tests: Any, limits: Limits, tolerance: float) -> list[Check]:
-    """One function of the program for each test; empty if the tests can't be read."""
+    """Return one function of the program for each test, or none if the tests can't be read."""
     if isinstance(tests, str) and tests.lstrip()[:1] in ("[", "{"):
         try:
             tests = json.loads(tests)

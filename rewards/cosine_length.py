@@ -1,4 +1,6 @@
-"""Correct answers are worth more the shorter they are, wrong ones cost less the longer they are."""
+"""The reward of length by correctness: right answers are worth more the shorter they are, wrong ones cost
+less the longer they are.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,15 @@ def cosine_length(
     wrong: tuple[float, float] = (-1.0, -0.5),
     max_length: int | None = None,
 ) -> list[float | None]:
-    """Cosine-scaled length (Yeo et al., "Demystifying Long Chain-of-Thought", arXiv 2502.03373, section 4.2),
-    in tokens.
+    """Return the cosine-scaled length reward, in tokens.
 
-    With L tokens, M = `max_length` (default: the limit of the rollout) and (first, last) = `correct` or
-    `wrong`: r = last + (first - last) / 2 * (1 + cos(pi * min(L, M) / M)), so `first` is paid at length 0 and
-    `last` from M on. An answer is correct if the recipe's outcome reward is at least 1; a row without an
-    outcome has no length reward.
+    It is that of Yeo et al., "Demystifying Long Chain-of-Thought", arXiv 2502.03373, section 4.2. With L
+    tokens, M = `max_length` (default: the limit of the rollout) and (first, last) = `correct` or `wrong`:
+
+        r = last + (first - last) / 2 * (1 + cos(pi * min(L, M) / M))
+
+    So `first` is paid at length 0 and `last` from M on. An answer is correct if the recipe's outcome reward
+    is at least 1; a row without an outcome has no length reward.
     """
     limit = max_completion_length if max_length is None else max_length
     if limit < 1:

@@ -1,5 +1,5 @@
-"""Countdown: does the equation in the answer block use the given numbers, each exactly once, and reach the
-target?
+"""The reward of Countdown: the equation in the answer block uses the given numbers, each exactly once, and
+reaches the target.
 """
 
 # ruff: noqa: RUF001 (other scripts and typography are the matter of this file)
@@ -16,7 +16,8 @@ _MAX_CHARACTERS = 500
 _TOKEN = re.compile(r"\s*(?:(\d{1,12})(?![\d.,_])|([-+*/()=]))")
 _SPELLINGS = {
     "×": "*", "·": "*", "⋅": "*", "∗": "*", "÷": "/", "∕": "/", "−": "-", "–": "-",
-    r"\times": "*", r"\cdot": "*", r"\div": "/", r"\left": "", r"\right": "", r"\,": " ", r"\(": "", r"\)": "", "$": "",
+    r"\times": "*", r"\cdot": "*", r"\div": "/", r"\left": "", r"\right": "", r"\,": " ", r"\(": "",
+    r"\)": "", "$": "",
     **{chr(0xFF01 + offset): chr(0x21 + offset) for offset in range(94)},
 }  # fmt: skip
 """Other spellings of the same symbols; the last line is the full-width forms of ASCII."""
@@ -26,7 +27,7 @@ _BOX = re.compile(r"\s*\\boxed\s*\{(.*)\}\s*\Z", re.DOTALL)
 
 
 class _Unreadable(Exception):
-    """Not an arithmetic expression of whole numbers, + - * / and parentheses."""
+    """The text is no arithmetic expression of whole numbers, + - * / and parentheses."""
 
 
 def countdown(
@@ -37,12 +38,13 @@ def countdown(
     *,
     events: Counter[str] | None = None,
 ) -> list[float | None]:
-    """1 if the last `<answer>` block after the thoughts holds an expression that uses exactly `numbers` and
-    equals `target`.
+    """Return 1 if the last `<answer>` block after the thoughts uses exactly `numbers` and equals `target`,
+    else 0.
 
     The rule is TinyZero's: every number once, no other number, + - * / and parentheses. Arithmetic is exact
     (8/(3-8/3) is 24). "= target" may stand on either side; LaTeX and Unicode spellings of the operators are
-    read. Nothing is evaluated as Python. Counted as `grading/correct`, `wrong`, `malformed` or `no_answer`.
+    read. Nothing is evaluated as Python. Rows are counted as `grading/correct`, `wrong`, `malformed` or
+    `no_answer`.
     """
     events = Counter() if events is None else events
     rewards: list[float | None] = []
@@ -72,7 +74,7 @@ def _grade(completion: str, prefill: str, given: Counter[int], target: Fraction)
 
 
 def _plain(answer: str) -> str:
-    """ASCII arithmetic from LaTeX or Unicode."""
+    """Return ASCII arithmetic from LaTeX or Unicode."""
     if len(answer) > _MAX_CHARACTERS:
         raise _Unreadable
     boxed = _BOX.match(answer)
@@ -94,7 +96,7 @@ def _tokens(text: str) -> list[str]:
 
 
 def _sides(tokens: list[str], target: Fraction) -> list[str]:
-    """The expression, without "= target" or "target ="."""
+    """Return the expression, without "= target" or "target ="."""
     if "=" not in tokens:
         return tokens
     at = tokens.index("=")
@@ -106,8 +108,11 @@ def _sides(tokens: list[str], target: Fraction) -> list[str]:
 
 
 class _Parser:
-    """Recursive descent: sum = product (+|- product)*, product = factor (*|/ factor)*, factor = number |
-    (sum) | -factor.
+    """A recursive-descent parser of three rules.
+
+    sum     = product (+|- product)*
+    product = factor (*|/ factor)*
+    factor  = number | (sum) | -factor
     """
 
     def __init__(self, tokens: list[str]) -> None:
@@ -115,7 +120,7 @@ class _Parser:
         self.position = 0
 
     def value(self) -> Fraction:
-        """The value of all tokens; raises _Unreadable or ZeroDivisionError."""
+        """Return the value of all tokens. Raise `_Unreadable` or `ZeroDivisionError`."""
         result = self._sum(depth=0)
         if self.position != len(self.tokens):
             raise _Unreadable

@@ -1,4 +1,4 @@
-"""Is the reasoning in one language? The share of its words that are in the target language."""
+"""The reward for reasoning in one language: the share of its words that are in the target language."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from r1rl.text.tags import thoughts
 def language_consistency(
     completions: list[str], language: str | list[str] = "en", prefill: str = "", *, thoughts_only: bool = True
 ) -> list[float | None]:
-    """The proportion of target-language words in the thoughts (DeepSeek-R1, arXiv 2501.12948, section 2.3.2),
-    0 to 1.
+    """Return the proportion of target-language words in the thoughts, 0 to 1 (DeepSeek-R1, arXiv 2501.12948,
+    section 2.3.2).
 
     `language` is a code such as en, zh, de, fr, es, it, pt (r1rl.text.language), the same for all rows (from
     the recipe) or a column of the data. Formulae, code, numbers and names don't count. `thoughts_only: false`
-    looks at the answer too. None where there are no words at all.
+    looks at the answer too. The value is None if there are no words at all.
     """
     languages = [language] * len(completions) if isinstance(language, str) else language
     for code in {language} if isinstance(language, str) else set(languages):

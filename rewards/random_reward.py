@@ -11,11 +11,11 @@ from r1rl.errors import RewardError
 def random_reward(
     completions: list[str], problem: list[str], *, probability: float = 0.5, seed: int = 0
 ) -> list[float | None]:
-    """1 with a fixed probability, else 0 ("Spurious rewards", arXiv 2506.10947): what a run gains with it, it
-    owes to other causes.
+    """Return 1 with a fixed probability, else 0 ("Spurious rewards", arXiv 2506.10947).
 
-    The draw is a hash of the seed, the problem, the completion and how often the batch has had both before,
-    so that a resumed run repeats it; completions with the same text are drawn one by one.
+    All that a run gains with this reward, it owes to other causes. The draw is a hash of the seed, the
+    problem, the completion and the number of times that the batch had both before. So a resumed run repeats
+    it, and completions with the same text are drawn one by one.
     """
     if not 0.0 <= probability <= 1.0:
         raise RewardError(f"rewards: random_reward: probability must lie between 0 and 1, not {probability}.")

@@ -1,4 +1,6 @@
-"""Shaping: reward the outward signs of step-by-step work. Easily hacked: read the warning before you use it."""
+"""Shaping: a reward for the outward signs of step-by-step work. It is easily hacked: read the warning before
+you use it.
+"""
 
 # ruff: noqa: RUF001 (other scripts and typography are the matter of this file)
 
@@ -9,15 +11,18 @@ import re
 from r1rl.errors import RewardError
 
 _STEP = re.compile(
-    r"^[ \t]*(?:(?:#+[ \t]*|\*\*)?step[ \t]+\d+\b|\d{1,2}[.)][ \t]+\S|[-*•][ \t]+\S|(?:第[一二三四五六七八九十\d]+步))"
+    r"^[ \t]*(?:(?:#+[ \t]*|\*\*)?step[ \t]+\d+\b"
+    r"|\d{1,2}[.)][ \t]+\S|[-*•][ \t]+\S|(?:第[一二三四五六七八九十\d]+步))"
     r"|\b(?:first|firstly|second|secondly|third|thirdly|next|then|finally),|(?:首先|其次|然后|接着|最后)[，,]",
     re.IGNORECASE | re.MULTILINE,
 )
 
 
 def reasoning_steps(completions: list[str], *, steps: int = 3) -> list[float | None]:
-    """min(1, step markers / `steps`): "Step 1", numbered and bulleted lines, "First,", "Next,", "Finally,",
-    首先, 然后 (after open-r1).
+    """Return min(1, step markers / `steps`).
+
+    Step markers are "Step 1", numbered and bulleted lines, "First,", "Next,", "Finally,", 首先, 然后 (after
+    open-r1).
 
     No recipe uses this. **Warning**: it pays for the words, not for the steps. A policy learns within a few
     dozen updates to write "First, Next, Finally," around a direct answer. Gate it (`when: {accuracy: 1}`),

@@ -1,4 +1,6 @@
-"""Repetition penalty: the share of repeated token n-grams. Works on token ids, so in every language."""
+"""The repetition penalty: the share of repeated token n-grams. It works on token ids, so in every
+language.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,10 @@ from r1rl.errors import RewardError
 def repetition(
     completion_ids: list[list[int]], *, ngram: int = 3, max_penalty: float = -1.0
 ) -> list[float | None]:
-    """(1 - distinct n-grams / n-grams) * `max_penalty` (Yeo et al., arXiv 2502.03373, section 4.3, as open-r1
-    and TRL compute it).
+    """Return (1 - distinct n-grams / n-grams) * `max_penalty`.
 
-    0 for a completion of fewer than `ngram` tokens. `max_penalty` is at most 0.
+    It is that of Yeo et al., arXiv 2502.03373, section 4.3, as open-r1 and TRL compute it. The value is 0 for
+    a completion of fewer than `ngram` tokens. `max_penalty` is at most 0.
     """
     if ngram < 1:
         raise RewardError(f"rewards: repetition: ngram must be at least 1, not {ngram}.")

@@ -25,16 +25,17 @@ def reward_model(
     answer_only: bool = True,
     sigmoid: bool = False,
 ) -> list[float | None]:
-    """The model's score for each problem and answer (the helpfulness reward of DeepSeek-R1, arXiv 2501.12948,
-    section 2.3.4).
+    """Return the model's score for each problem and answer.
 
-    `path` (a run of `r1rl reward-model`, a folder or a hub name) and `revision` name the model. The
-    conversation goes through its tokenizer's chat template, or is joined by an empty line if it has none.
-    `answer_only` leaves out what stands before the last `</think>`, as the paper does for helpfulness; an
-    answer whose thoughts never close is not applicable (None). The model runs on its own `device` (default:
-    the last GPU, else the CPU), without gradients, in batches of at most `batch_tokens` tokens, padding
-    included, of rows of similar length; longer texts keep their last `max_length` tokens. `sigmoid` maps
-    scores to (0, 1). Loaded at its first use.
+    It is the helpfulness reward of DeepSeek-R1, arXiv 2501.12948, section 2.3.4. `path` (a run of `r1rl
+    reward-model`, a folder or a hub name) and `revision` name the model, which is loaded at its first use.
+    The conversation goes through its tokenizer's chat template, or is joined by an empty line if it has none.
+    `answer_only` leaves out the text before the last `</think>`, as the paper does for helpfulness; an answer
+    whose thoughts never close is not applicable (None).
+
+    The model runs on its own `device` (default: the last GPU, else the CPU), without gradients. Its batches
+    have at most `batch_tokens` tokens, padding included, of rows of similar length; longer texts keep their
+    last `max_length` tokens. `sigmoid` maps scores to (0, 1).
     """
     if batch_tokens < max_length:
         raise RewardError(
@@ -84,7 +85,7 @@ def _load(path: str, revision: str | None, device: str | None, dtype: str) -> tu
 
 
 def _batches(rows: dict[int, list[int]], batch_tokens: int) -> Iterator[list[int]]:
-    """Rows by length, so that little is padded."""
+    """Yield batches of rows by length, so that little is padded."""
     batch: list[int] = []
     for row in sorted(rows, key=lambda row: len(rows[row])):
         if batch and (len(batch) + 1) * len(rows[row]) > batch_tokens:
@@ -96,8 +97,9 @@ def _batches(rows: dict[int, list[int]], batch_tokens: int) -> Iterator[list[int
 
 
 def _scores(model: Any, token_ids: list[list[int]], sigmoid: bool) -> list[float]:
-    """One forward pass. Padded on the right with the id that the model looks for when it seeks the last
-    token.
+    """Return the scores of one forward pass.
+
+    Rows are padded on the right with the id by which the model finds the last token.
     """
     import torch
 

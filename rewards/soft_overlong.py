@@ -1,4 +1,4 @@
-"""Soft overlong punishment: completions that come close to the limit lose up to 1."""
+"""The soft overlong punishment: completions that come close to the limit lose up to 1."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ def soft_overlong(
     cache: int | None = None,
     max_length: int | None = None,
 ) -> list[float | None]:
-    """DAPO's length reward (arXiv 2503.14476, equation 13), in tokens.
+    """Return DAPO's length reward (arXiv 2503.14476, equation 13), in tokens.
 
-    With L tokens, M = `max_length` (default: the limit of the rollout) and C = `cache` (default: a fifth of
-    M, as in the paper): 0 up to M - C, then (M - C - L) / C, and -1 beyond M.
+    Let L be the tokens of the completion, M = `max_length` (default: the limit of the rollout) and C =
+    `cache` (default: a fifth of M, as in the paper). The reward is 0 up to M - C, then (M - C - L) / C, and
+    -1 beyond M.
     """
     limit = max_completion_length if max_length is None else max_length
     ramp = max(1, limit // 5) if cache is None else cache

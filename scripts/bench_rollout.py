@@ -5,9 +5,9 @@ weights.
     python scripts/bench_rollout.py recipes/bench/qwen2.5-0.5b.yaml --rows 128 512 --tokens 512
 
 The recipe is one of `r1rl bench`, for the shape. All contenders run in turn in one process, on the same
-prompts and weights; the table shows medians. "fixed" decodes every completion to the limit; "varied" ends
-completions at random (after a third of the limit on average), which is where dropping finished rows pays. On
-a GPU the native engine runs in three ways: plain steps, captured steps, captured steps with compiled layers.
+prompts and weights; the table shows medians. "fixed" decodes every completion to the limit. "varied" ends
+completions at random (after a third of the limit on average), where dropping finished rows pays. On a GPU the
+native engine runs in three ways: plain steps, captured steps, captured steps with compiled layers.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ PROMPT_LENGTHS = 40, 79
 
 
 def stock_generate(policy: PreTrainedModel, prompts: list[list[int]], sampling: Sampling) -> int:
-    """transformers' generate as a trainer would call it: every prompt repeated, sampling on, left padding."""
+    """Sample with transformers' generate as a trainer would call it: every prompt repeated, sampling on, left
+    padding.
+    """
     width = max(map(len, prompts))
     rows = [prompt for prompt in prompts for _ in range(GENERATIONS)]
     device = policy.device
@@ -61,7 +63,7 @@ def stock_generate(policy: PreTrainedModel, prompts: list[list[int]], sampling: 
 def contenders(
     policy: PreTrainedModel, prompts: list[list[int]], sampling: Sampling
 ) -> dict[str, Callable[[int], int]]:
-    """Name -> function of a seed that samples once and returns how many tokens were kept."""
+    """Return by name functions of a seed that sample once and return how many tokens were kept."""
     tokenizer = make_tokenizer(policy.config.vocab_size)
 
     def native(engine: NativeEngine, seed: int) -> int:
@@ -91,7 +93,7 @@ def contenders(
 
 
 def measure(runs: dict[str, Callable[[int], int]], repeats: int, device: str) -> dict[str, float]:
-    """Median tokens per second of each contender, which take turns; the first turn warms up."""
+    """Return the median tokens per second of each contender, which take turns; the first turn warms up."""
     rates: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(repeats + 1):
         for name, run in runs.items():
@@ -104,7 +106,7 @@ def measure(runs: dict[str, Callable[[int], int]], repeats: int, device: str) ->
 
 
 def main() -> None:
-    """Prints one line per workload."""
+    """Print one line per workload."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,13 +1,12 @@
-"""Seconds of an update with padded sequences, packed ones, and packed ones that share their prompts, taking
-turns in one process.
+"""Seconds of an update with padded sequences, packed ones, and packed ones that share their prompts.
 
     python scripts/bench_update.py recipes/bench/tiny.yaml --threads 1 2
     python scripts/bench_update.py recipes/bench/qwen2.5-0.5b.yaml update.micro_batch_tokens=16384 --profile
 
-The recipe is one of `r1rl bench`. The table shows medians, and for a CPU those of processor seconds, which
-other work on the machine disturbs less. On a GPU layers are compiled as the recipe says, those of padded
-sequences too, which a run leaves alone. `--profile` shows where the host's and the device's time goes in an
-update of the last layout.
+The layouts take turns in one process. The recipe is one of `r1rl bench`. The table shows medians, and for a
+CPU those of processor seconds, which other work on the machine disturbs less. On a GPU layers are compiled as
+the recipe says, those of padded sequences too, which a run leaves alone. `--profile` shows where the host's
+and the device's time goes in an update of the last layout.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from r1rl.types import Completion, FinishReason
 
 
 def batch_of(workload: Workload) -> TrainBatch:
-    """Completions of the workload's lengths; what they say does not matter."""
+    """Return completions of the workload's lengths; their content does not matter."""
     generator = torch.Generator().manual_seed(0)
     prompts = [
         prompt for prompt, lengths in zip(workload.prompts, workload.lengths, strict=True) for _ in lengths
@@ -51,7 +50,7 @@ def batch_of(workload: Workload) -> TrainBatch:
 
 
 def update(policy: PolicyForward, batch: TrainBatch, layout: Layout, recipe: BenchRecipe) -> tuple[int, int]:
-    """Forward and backward of all sequences; returns passes and positions."""
+    """Run forward and backward of all sequences, and return the number of micro-batches and positions."""
     device = policy.model.device
     policy.zero_grad()
     bfloat16 = compute_dtype(recipe) is torch.bfloat16
@@ -70,7 +69,7 @@ def update(policy: PolicyForward, batch: TrainBatch, layout: Layout, recipe: Ben
 
 
 def profile(policy: PolicyForward, batch: TrainBatch, layout: Layout, recipe: BenchRecipe) -> None:
-    """Prints the costliest functions of an update on the host, then the costliest kernels of another on the
+    """Print the costliest functions of an update on the host, then the costliest kernels of another on the
     device.
     """
     host = cProfile.Profile()
@@ -87,6 +86,7 @@ def profile(policy: PolicyForward, batch: TrainBatch, layout: Layout, recipe: Be
 
 
 def main() -> None:
+    """Print one line per number of threads, and the profile if it is asked for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -121,9 +121,8 @@ def main() -> None:
         )
     if reason := fuse_logprobs(policy, dtype):
         print(reason)
-    print(
-        "| threads | layout | passes | positions | seconds | processor seconds |\n|---|---|---|---|---|---|"
-    )
+    print("| threads | layout | micro-batches | positions | seconds | processor seconds |")
+    print("|---|---|---|---|---|---|")
     for threads in options.threads:
         torch.set_num_threads(threads)
         seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in layouts}
@@ -133,9 +132,11 @@ def main() -> None:
                 clocks = time.perf_counter(), time.process_time()
                 sizes[name] = update(policy, batch, layout, recipe)
                 seconds[name].append((time.perf_counter() - clocks[0], time.process_time() - clocks[1]))
-        for name, (passes, positions) in sizes.items():
+        for name, (num_micro_batches, positions) in sizes.items():
             wall, processor = (statistics.median(values) for values in zip(*seconds[name][1:], strict=True))
-            print(f"| {threads} | {name} | {passes} | {positions:,} | {wall:.2f} | {processor:.2f} |")
+            print(
+                f"| {threads} | {name} | {num_micro_batches} | {positions:,} | {wall:.2f} | {processor:.2f} |"
+            )
     if options.profile:
         profile(policy, batch, packed, recipe)
 

@@ -4,9 +4,9 @@
 
 The fast path is the recipe's own: the native engine and packed sequences. The reference path samples with
 transformers' generate and trains padded sequences. Both draw from the same random streams, so a seed starts
-with the same completions; after the first updates rounding makes them differ. What should agree are the
-curves: the table shows, for windows of steps, the mean reward of each path over the seeds, the spread of the
-seeds (standard deviation), and the difference of the paths.
+with the same completions; after the first updates rounding makes them differ. The curves should agree: the
+table shows, for windows of steps, the mean reward of each path over the seeds, the spread of the seeds
+(standard deviation), and the difference of the paths.
 """
 
 from __future__ import annotations
@@ -26,12 +26,16 @@ PATHS = {
     "reference": ["rollout.engine=transformers", "update.layout=padded", "update.share_prompts=false"],
 }
 QUIET = [
-    "logging.live=false", "logging.completions_every=0", "evaluation.data=null", "evaluation.every_steps=0", "checkpoint.every_steps=0"
-]  # fmt: skip
+    "logging.live=false",
+    "logging.completions_every=0",
+    "evaluation.data=null",
+    "evaluation.every_steps=0",
+    "checkpoint.every_steps=0",
+]
 
 
 def rewards_of(path: str, seed: int, steps: int, folder: Path) -> list[float]:
-    """The mean reward of each step; a run that is there already is read."""
+    """Return the mean reward of each step; a run that is there already is read."""
     name = f"{path}-{seed}"
     directory = RunDirectory(folder / name)
     if len(directory.read_metrics()) < steps:
@@ -49,6 +53,7 @@ def rewards_of(path: str, seed: int, steps: int, folder: Path) -> list[float]:
 
 
 def main() -> None:
+    """Run both paths for all seeds and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,11 +1,11 @@
-"""Plant benchmark problems in a corpus, word for word and paraphrased, and measure what
-r1rl.data.decontaminate finds.
+"""A measurement of r1rl.data.decontaminate: benchmark problems are planted in a corpus, word for word and
+paraphrased.
 
     python scripts/measure_decontamination.py [--rows 100000] [--planted 100] [--seed 0] [--generated]
     [--list]
 
-Prints what was found of each kind, the false alarms, and the time. --generated uses no files; --list shows
-misses and false alarms.
+It prints the problems of each kind that were found, the false alarms, and the time. --generated uses no
+files; --list shows misses and false alarms.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def print_by_hand(rows: list[str], problems: list[BenchmarkProblem], threshold: float) -> None:
-    """What is found of the paraphrases that were written by hand, planted in the same corpus."""
+    """Print how many of the paraphrases that were written by hand are found, planted in the same corpus."""
     written = read_paraphrases()
     found = {
         match.row - len(rows) for match in find_contaminated([*rows, *written.values()], problems, threshold)

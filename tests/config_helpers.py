@@ -25,7 +25,7 @@ def load(path: Path, text: str, *overrides: str, command: str = "grpo") -> Any:
 
 
 def message(path: Path, text: str, *overrides: str, command: str = "grpo") -> str:
-    """What a user reads who loads this text; fails if it is a valid recipe."""
+    """Return the message that a user reads who loads this text; fail if it is a valid recipe."""
     with pytest.raises(RecipeError) as caught:
         load(path, text, *overrides, command=command)
     return str(caught.value)

@@ -14,7 +14,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU on machines that have none; torch is imported only if such a test was collected."""
+    """Skip tests that need a GPU on machines that have none.
+
+    torch is imported only if such a test was collected.
+    """
     needing_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if not needing_gpu:
         return
@@ -27,7 +30,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def on_the_cpu() -> Iterator[None]:
-    """For modules whose runs are compared to the last digit: they stay on the CPU where there is a GPU."""
+    """Keep a module's runs on the CPU even if there is a GPU, for runs that are compared to the last
+    digit.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACCELERATE_USE_CPU", "true")
         yield

@@ -9,6 +9,8 @@ sentences in another order, and a new frame around it. How much is left is measu
 that both have.
 """
 
+# ruff: noqa: SIM905 (lists of words)
+
 from __future__ import annotations
 
 import json
@@ -21,8 +23,9 @@ from r1rl import problems as generators
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 BENCHMARK_FILES = {
-    "gsm8k": "gsm8k_test.jsonl", "math500": "math500.jsonl", "aime24": "aime24.jsonl", "aime25": "aime25.jsonl", "amc23": "amc23.jsonl",
-    "minerva": "minerva.jsonl", "olympiadbench": "olympiadbench.jsonl", "svamp": "svamp.jsonl",
+    "gsm8k": "gsm8k_test.jsonl", "math500": "math500.jsonl", "aime24": "aime24.jsonl",
+    "aime25": "aime25.jsonl", "amc23": "amc23.jsonl", "minerva": "minerva.jsonl",
+    "olympiadbench": "olympiadbench.jsonl", "svamp": "svamp.jsonl",
 }  # fmt: skip
 OTHER_FILES = (
     "gsm8k_train.jsonl",
@@ -31,7 +34,10 @@ OTHER_FILES = (
     "cmath.jsonl",
     "hmmt_24_25.jsonl",
 )
-"""math_test has MATH-500, whose problems are left out here. gaokao2023en is not used: it has AMC 2023."""
+"""The files of innocent problems.
+
+math_test has MATH-500, whose problems are left out here. gaokao2023en is not used: it has AMC 2023.
+"""
 COPIES = {f"math-test-{number}" for number in (652, 1667, 1751, 2409, 2680, 3604, 4640)}
 """Other rows of math_test that are in one of the benchmarks but for spaces, a figure or the order of two
 words.
@@ -39,102 +45,78 @@ words.
 
 NAMES = (
     "Amara Bianca Cedric Dalia Emeka Farah Gideon Halima Ivo Jolanta Kwame Leila Mateo Nadia Otto Petra "
-    "Quentin Rosa Stefan Tamara Ulrich "
-    "Vera Wanda Ximena Yusuf Zofia Anselm Birgit Chidi Doreen"
+    "Quentin Rosa Stefan Tamara Ulrich Vera Wanda Ximena Yusuf Zofia Anselm Birgit Chidi Doreen"
 ).split()
 
 SYNONYMS = {
-    "buys": "purchases", "bought": "purchased", "buy": "purchase", "sells": "vends", "sold": "parted with", "gives": "hands over",
-    "gave": "handed "
-            "over", "gets": "receives", "got": "received", "makes": "produces", "made": "produced", "earns": "is paid",
-    "spends": "pays "
-              "out", "spent": "paid "
-                              "out", "costs": "is priced "
-                                              "at", "cost": "price", "needs": "requires", "need": "require",
-    "wants": "would "
-             "like", "uses": "employs", "used": "employed", "eats": "consumes", "ate": "consumed", "has": "owns", "had": "owned",
-    "have": "own", "takes": "requires", "left": "remaining", "total": "overall "
-                                                                      "amount", "altogether": "in all", "each": "every single",
-    "every": "each", "more": "additional", "another": "one "
-                                                      "more", "than": "compared "
-                                                                      "with", "half": "50 percent of",
-    "friends": "companions", "children": "kids", "kids": "children", "people": "persons", "students": "pupils", "house": "home",
-    "big": "large", "small": "little", "money": "cash", "store": "shop", "shop": "store", "week": "seven-day week", "hours": "hrs",
-    "minutes": "min", "day": "single "
-                             "day", "trip": "journey", "car": "vehicle", "began": "started", "start": "begin", "ends": "finishes",
-    "find": "determine", "compute": "calculate", "determine": "work "
-                                                              "out", "calculate": "find", "evaluate": "give the value of",
-    "let": "suppose "
-           "that", "suppose": "assume", "such": "so", "given": "provided", "express": "write", "prove": "show", "consider": "take",
-    "positive": "strictly "
-                "positive", "integer": "whole "
-                                       "number", "integers": "whole "
-                                                             "numbers", "number": "count", "value": "quantity",
-    "real": "real-valued", "sum": "total", "product": "result of "
-                                                      "multiplying", "difference": "gap", "largest": "greatest",
-    "smallest": "least", "greatest": "largest", "least": "smallest", "maximum": "largest "
-                                                                                "possible", "minimum": "smallest possible",
-    "exactly": "precisely", "all": "all of "
-                                   "the", "distinct": "different", "different": "distinct", "satisfy": "fulfil",
-    "satisfies": "fulfils", "satisfying": "fulfilling", "where": "in "
-                                                                 "which", "when": "whenever", "if": "in case", "since": "because",
-    "equal": "identical", "contains": "holds", "contain": "hold", "has a": "comes with a", "must": "has to", "able": "in a position",
-    "many": "numerous", "much": "large a "
-                                "quantity", "then": "afterwards", "and "
-                                                                  "then": "before "
-                                                                          "she", "also": "in addition", "only": "just",
-    "now": "at this "
-           "point", "first": "initial", "last": "final", "same": "identical", "average": "mean", "mean": "average",
-    "line": "straight "
-            "line", "points": "points in the "
-                              "plane", "point": "spot", "length": "extent", "area": "surface area",
-    "probability": "chance", "random": "chance", "randomly": "by "
-                                                             "chance", "circle": "round "
-                                                                                 "curve", "radius": "half of the diameter",
-    "triangle": "three-sided "
-                "figure", "square": "regular "
-                                    "quadrilateral", "function": "map", "equation": "relation", "form": "shape",
-    "answer": "result", "terms": "parts", "simplest": "most "
-                                                      "reduced", "dollars": "bucks", "apples": "pears", "books": "volumes",
-    "cookies": "biscuits", "candy": "sweets", "bags": "sacks", "box": "crate", "boxes": "crates", "flowers": "blossoms", "dog": "puppy",
-    "school": "academy", "teacher": "instructor", "mother": "mum", "father": "dad", "brother": "sibling", "sister": "sibling",
-    "walks": "strolls", "runs": "jogs", "drives": "travels by "
-                                                  "car", "reads": "goes "
-                                                                  "through", "writes": "puts down", "shows": "displays",
-    "gave "
-    "away": "donated", "picked": "gathered", "collected": "gathered", "planted": "put in the "
-                                                                                 "ground", "shared": "divided",
+    "buys": "purchases", "bought": "purchased", "buy": "purchase", "sells": "vends", "sold": "parted with",
+    "gives": "hands over", "gave": "handed over", "gets": "receives", "got": "received", "makes": "produces",
+    "made": "produced", "earns": "is paid", "spends": "pays out", "spent": "paid out",
+    "costs": "is priced at", "cost": "price", "needs": "requires", "need": "require", "wants": "would like",
+    "uses": "employs", "used": "employed", "eats": "consumes", "ate": "consumed", "has": "owns",
+    "had": "owned", "have": "own", "takes": "requires", "left": "remaining", "total": "overall amount",
+    "altogether": "in all", "each": "every single", "every": "each", "more": "additional",
+    "another": "one more", "than": "compared with", "half": "50 percent of", "friends": "companions",
+    "children": "kids", "kids": "children", "people": "persons", "students": "pupils", "house": "home",
+    "big": "large", "small": "little", "money": "cash", "store": "shop", "shop": "store",
+    "week": "seven-day week", "hours": "hrs", "minutes": "min", "day": "single day", "trip": "journey",
+    "car": "vehicle", "began": "started", "start": "begin", "ends": "finishes", "find": "determine",
+    "compute": "calculate", "determine": "work out", "calculate": "find", "evaluate": "give the value of",
+    "let": "suppose that", "suppose": "assume", "such": "so", "given": "provided", "express": "write",
+    "prove": "show", "consider": "take", "positive": "strictly positive", "integer": "whole number",
+    "integers": "whole numbers", "number": "count", "value": "quantity", "real": "real-valued",
+    "sum": "total", "product": "result of multiplying", "difference": "gap", "largest": "greatest",
+    "smallest": "least", "greatest": "largest", "least": "smallest", "maximum": "largest possible",
+    "minimum": "smallest possible", "exactly": "precisely", "all": "all of the", "distinct": "different",
+    "different": "distinct", "satisfy": "fulfil", "satisfies": "fulfils", "satisfying": "fulfilling",
+    "where": "in which", "when": "whenever", "if": "in case", "since": "because", "equal": "identical",
+    "contains": "holds", "contain": "hold", "has a": "comes with a", "must": "has to",
+    "able": "in a position", "many": "numerous", "much": "large a quantity", "then": "afterwards",
+    "and then": "before she", "also": "in addition", "only": "just", "now": "at this point",
+    "first": "initial", "last": "final", "same": "identical", "average": "mean", "mean": "average",
+    "line": "straight line", "points": "points in the plane", "point": "spot", "length": "extent",
+    "area": "surface area", "probability": "chance", "random": "chance", "randomly": "by chance",
+    "circle": "round curve", "radius": "half of the diameter", "triangle": "three-sided figure",
+    "square": "regular quadrilateral", "function": "map", "equation": "relation", "form": "shape",
+    "answer": "result", "terms": "parts", "simplest": "most reduced", "dollars": "bucks", "apples": "pears",
+    "books": "volumes", "cookies": "biscuits", "candy": "sweets", "bags": "sacks", "box": "crate",
+    "boxes": "crates", "flowers": "blossoms", "dog": "puppy", "school": "academy", "teacher": "instructor",
+    "mother": "mum", "father": "dad", "brother": "sibling", "sister": "sibling", "walks": "strolls",
+    "runs": "jogs", "drives": "travels by car", "reads": "goes through", "writes": "puts down",
+    "shows": "displays", "gave away": "donated", "picked": "gathered", "collected": "gathered",
+    "planted": "put in the ground", "shared": "divided",
 }  # fmt: skip
 
 QUESTIONS = (
-    (r"\bhow "
-     r"many\b", "what is the number "
-                "of"), (r"\bhow much\b", "what amount of"), (r"\bwhat is\b", "can you tell me"),
-    (r"\bfind\b", "your task is to "
-                  "obtain"), (r"\bhow long\b", "what length of time"), (r"\bhow old\b", "what age"),
-)  # fmt: skip
+    (r"\bhow many\b", "what is the number of"),
+    (r"\bhow much\b", "what amount of"),
+    (r"\bwhat is\b", "can you tell me"),
+    (r"\bfind\b", "your task is to obtain"),
+    (r"\bhow long\b", "what length of time"),
+    (r"\bhow old\b", "what age"),
+)
 FRAMES = (
-    "{}", "Please work on this exercise. "
-          "{}", "Here is a question for you: {}", "{} Explain how you get there.",
-    "A puzzle from a friend: {}",
+    "{}", "Please work on this exercise. {}", "Here is a question for you: {}",
+    "{} Explain how you get there.", "A puzzle from a friend: {}",
     "{} Give your reasoning first and the result at the end.",
 )  # fmt: skip
 EXACT_FRAMES = (
-    "{}", "{}\nPlease reason step by step, and put your final answer within "
-          "\\boxed{{}}.", "Solve the following problem.\n\n{}",
-    "Question: {}\nAnswer:",
+    "{}", "{}\nPlease reason step by step, and put your final answer within \\boxed{{}}.",
+    "Solve the following problem.\n\n{}", "Question: {}\nAnswer:",
 )  # fmt: skip
 THINGS = (
     "lemons bricks tulips lanterns violins pillows kettles ropes candles barrels tickets stamps oysters "
-    "ladders scarves wheels mirrors "
-    "pumpkins helmets magnets canoes pencils carpets anchors pancakes umbrellas statues puzzles saddles "
-    "whistles"
+    "ladders scarves wheels mirrors pumpkins helmets magnets canoes pencils carpets anchors pancakes "
+    "umbrellas statues puzzles saddles whistles"
 ).split()
 PLACES = (
     "harbour museum orchard bakery station lighthouse theatre quarry library stadium vineyard airport "
     "hospital castle greenhouse circus"
 ).split()
-WORKERS = "gardener baker sailor librarian carpenter painter farmer tailor miner pilot nurse blacksmith fisherman mechanic jeweller".split()
+WORKERS = (
+    "gardener baker sailor librarian carpenter painter farmer tailor miner pilot nurse blacksmith fisherman "
+    "mechanic jeweller"
+).split()
 OPENINGS = (
     "{name} works as a {who} and keeps # {thing} and # {other} in a {place}.",
     "At the {place} a {who} named {name} buys # {thing} for # dollars each.",
@@ -166,17 +148,18 @@ class Corpus:
     """The benchmarks, the rows, and which rows are planted."""
 
     benchmarks: dict[str, list[tuple[str, str]]]
-    """(id, problem) by benchmark."""
+    """The pairs (id, problem) of each benchmark."""
     rows: list[str]
     exact: set[int] = field(default_factory=set)
     paraphrased: set[int] = field(default_factory=set)
     kept_words: list[float] = field(default_factory=list)
-    """For each paraphrase the share of its words that the benchmark problem has."""
+    """The share of each paraphrase's words that the benchmark problem has."""
 
 
 def make_corpus(size: int, planted: int, seed: int, shared: Path | None = SHARED) -> Corpus:
-    """`size` rows with `planted` exact and as many paraphrased benchmark problems; from the files of
-    `shared`, or generated.
+    """Make `size` rows with `planted` exact and as many paraphrased benchmark problems.
+
+    They come from the files of `shared`, or are generated.
     """
     rng = random.Random(seed)
     has_files = shared is not None and shared.is_dir()
@@ -206,7 +189,7 @@ def read_benchmarks(shared: Path) -> dict[str, list[tuple[str, str]]]:
 
 
 def read_paraphrases() -> dict[str, str]:
-    """Paraphrases written by hand, by the id of the benchmark problem."""
+    """Return paraphrases written by hand, by the id of the benchmark problem."""
     return {
         row["id"]: row["text"] for row in read(Path(__file__).parent / "data" / "paraphrased_problems.jsonl")
     }
@@ -217,13 +200,13 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def generated_benchmarks() -> dict[str, list[tuple[str, str]]]:
-    """Stories, for machines without the files."""
+    """Return stories, for machines without the files."""
     rng = random.Random("benchmark")
     return {"stories": [(str(number), story(rng)) for number in range(1500)]}
 
 
 def story(rng: random.Random) -> str:
-    """A problem of three or four sentences put together at random; no two are likely to agree."""
+    """Return a problem of three or four sentences put together at random; no two are likely to agree."""
     thing, other = rng.sample(THINGS, 2)
     slots = {
         "thing": thing,
@@ -241,7 +224,9 @@ def story(rng: random.Random) -> str:
 def innocent_rows(
     shared: Path | None, benchmarks: dict[str, list[tuple[str, str]]], count: int, rng: random.Random
 ) -> list[str]:
-    """Rows that are in no benchmark: other data sets, these with other numbers, and generated problems."""
+    """Return rows that are in no benchmark: other data sets, these with other numbers, and generated
+    problems.
+    """
     taken = {"".join(text.split()) for own in benchmarks.values() for _, text in own}
     files = (
         [row["problem"] for file in OTHER_FILES for row in read(shared / file) if row["id"] not in COPIES]
@@ -265,7 +250,7 @@ def innocent_rows(
 
 
 def other_numbers(text: str, rng: random.Random) -> str:
-    """The same text with other numbers of about the same size: another problem."""
+    """Return the same text with other numbers of about the same size, which is another problem."""
     changed = _NUMBER.sub(
         lambda match: str(max(2, int(int(match[0]) * rng.uniform(0.4, 2.5)) + rng.randint(1, 3))), text
     )
@@ -273,7 +258,7 @@ def other_numbers(text: str, rng: random.Random) -> str:
 
 
 def paraphrase(text: str, rng: random.Random) -> str:
-    """The same problem in other words."""
+    """Return the same problem in other words."""
     sentences = _SENTENCE.split(rename(text, rng).strip())
     sentences = [reorder_clauses(sentence) if rng.random() < 0.5 else sentence for sentence in sentences]
     if len(sentences) > 2 and rng.random() < 0.5:
@@ -292,7 +277,7 @@ def paraphrase(text: str, rng: random.Random) -> str:
 
 
 def rename(text: str, rng: random.Random) -> str:
-    """Other names for the people; words that only look like names are changed too, which makes it harder."""
+    """Give the people other names; words that only look like names are changed too, which makes it harder."""
     found = [name for name in dict.fromkeys(_CAPITALISED.findall(text)) if name.lower() not in SYNONYMS]
     others = rng.sample(NAMES, min(len(found), len(NAMES)))
     for name, other in zip(found, others, strict=False):
@@ -301,7 +286,7 @@ def rename(text: str, rng: random.Random) -> str:
 
 
 def reorder_clauses(sentence: str) -> str:
-    """ "If A, B." becomes "B, if A."; other sentences with one comma change their halves."""
+    """Turn "If A, B." into "B, if A."; other sentences with one comma change their halves."""
     end = sentence[-1] if sentence[-1:] in ".?!" else ""
     head, comma, tail = sentence.removesuffix(end).partition(", ")
     if not comma or "$" in sentence or len(head.split()) < 3 or len(tail.split()) < 3:
@@ -310,7 +295,7 @@ def reorder_clauses(sentence: str) -> str:
 
 
 def synonyms(text: str, rng: random.Random, share: float = 0.8) -> str:
-    """Another word for most words that have one; formulae stay."""
+    """Replace most words that have a synonym by it; formulae stay."""
     parts = re.split(r"(\$[^$]*\$)", text)
 
     def other(match: re.Match[str]) -> str:
@@ -324,7 +309,7 @@ def synonyms(text: str, rng: random.Random, share: float = 0.8) -> str:
 
 
 def kept_share(old: str, new: str) -> float:
-    """The share of the new text's words that the old one has."""
+    """Return the share of the new text's words that the old one has."""
     words = re.findall(r"[a-z]+", new.lower())
     had = set(re.findall(r"[a-z]+", old.lower()))
     return sum(word in had for word in words) / max(1, len(words))

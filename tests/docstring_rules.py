@@ -30,6 +30,9 @@ FRAGMENTS = _words(
 )
 """The first words of a docstring that start a fragment rather than a noun phrase or a sentence."""
 
+OPENINGS = _words("as at after before between by for from if in on since unless until while with without")
+"""The members of FRAGMENTS with which a test's docstring, a whole sentence, may begin."""
+
 SENTENCE_FRAGMENTS = _words("of whether those none true false which whose than never not nor and or but")
 """The first words of a later sentence that leave it without a subject, or that need a second reading."""
 
@@ -37,9 +40,9 @@ NOT_A_VERB = _words(
     "a an the this these it its he they their our we you i your all every each any some no one two three "
     "four nothing everything something anything another other others several many few whole half first "
     "last new old next plain random equal shared known empty held cut small large larger longer shorter "
-    "full complete right wrong value mean median number text row column token prompt-wise logical "
+    "full complete right wrong value mean median number text row column token logical "
     "elementwise dynamic unbiased accuracy memory loss logits width size time place student teacher query "
-    "neighbouring benchmark gold data problem answer-wise forward-only exact freer once together even "
+    "neighbouring benchmark gold data problem exact freer once together even "
     "just very"
 )
 """The articles, pronouns, numerals, adjectives and nouns with which a function's docstring can't begin."""
@@ -127,7 +130,7 @@ def problems(docstring: Docstring) -> Iterator[str]:
             yield f"{start}; a function's docstring begins with a verb in the imperative"
     elif not re.match(r"[A-Z`]", first):
         yield f"{start}; it must begin with a capital letter or a name in backticks"
-    elif first.lower().strip(",.:;") in FRAGMENTS:
+    elif first.lower().strip(",.:;") in (FRAGMENTS - OPENINGS if docstring.kind == "claim" else FRAGMENTS):
         yield f"{start}; it must begin with a noun phrase that says what the thing is"
     paragraphs = re.split(r"\n\s*\n", text.strip())
     if not paragraphs[0].rstrip().endswith((".", ":", "?")):
@@ -146,9 +149,9 @@ def is_verb(first: str, second: str) -> bool:
     It is a heuristic: one capitalised word, neither an article, a pronoun nor a preposition, without the
     ending of a plural, of the third person or of a noun, and not followed by what follows a noun.
     """
-    if not re.fullmatch(r"[A-Z][a-z]+(-[a-z]+)*", first):
+    if not re.fullmatch(r"[A-Z][a-z]+(-[a-z]+)*,?", first):
         return False
-    word, following = first.lower(), second.lower().strip(",.:;")
+    word, following = first.lower().rstrip(","), second.lower().strip(",.:;")
     if word in FRAGMENTS - {"have", "do"} or word in NOT_A_VERB:
         return False
     if word.endswith("s") and not word.endswith("ss"):

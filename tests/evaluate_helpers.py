@@ -13,7 +13,9 @@ from typing import Any
 from r1rl.cli import main as cli
 
 Reply = Callable[[str, dict[str, Any]], str | int | dict[str, Any]]
-"""From a path and a request to the text of the completion, an error status, or the whole answer."""
+"""A function from a path and a request to the text of the completion, an error status, or the whole
+answer.
+"""
 
 
 class StubServer:
@@ -54,7 +56,7 @@ class StubServer:
 
 
 def completion(text: str, chat: bool = False, **choice: Any) -> dict[str, Any]:
-    """An answer of OpenAI's form; a token is a word."""
+    """Return an answer of OpenAI's form; a token is a word."""
     said = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
     return {
         "choices": [{**said, "finish_reason": "stop", **choice}],
@@ -64,7 +66,7 @@ def completion(text: str, chat: bool = False, **choice: Any) -> dict[str, Any]:
 
 @contextmanager
 def serving(reply: Reply) -> Any:
-    """A server for the time of a with block."""
+    """Run a server for the time of a with block."""
     server = StubServer(reply)
     try:
         yield server
@@ -78,7 +80,7 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def write_recipe(path: Path, url: str, *benchmarks: str, extra: str = "") -> Path:
-    """A recipe for a server: no template around the question, one sample."""
+    """Write a recipe for a server: no template around the question, one sample."""
     path.write_text(
         f"run_name: proof\noutput_dir: {path.parent / 'runs'}\nbenchmarks: [{', '.join(benchmarks)}]\n"
         f"models: [{{name: scripted, path: scripted, endpoint: {{url: {url}, retries: 2}}}}]\n"
@@ -91,7 +93,7 @@ def write_recipe(path: Path, url: str, *benchmarks: str, extra: str = "") -> Pat
 def evaluate_scripted(
     tmp_path: Path, benchmark: str, reply: Reply, *overrides: str, extra: str = ""
 ) -> dict[str, Any]:
-    """The figures of a scripted model on one benchmark; the whole path from the command line on."""
+    """Return the figures of a scripted model on one benchmark, by the whole path from the command line on."""
     with serving(reply) as server:
         recipe = write_recipe(tmp_path / "r.yaml", server.url, benchmark, extra=extra)
         assert cli.main(["evaluate", str(recipe), *overrides]) == 0

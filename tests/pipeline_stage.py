@@ -1,10 +1,10 @@
-"""Stands in for r1rl's commands in tests of the pipeline: reads the real recipes and leaves what the commands
-leave, without a model.
+"""A stand-in for r1rl's commands in tests of the pipeline: it reads the real recipes and writes their
+outputs, without a model.
 
     python pipeline_stage.py PAUSE r1rl COMMAND RECIPE key=value ... [--resume]
 
-A training writes a checkpoint per step, whole or not at all, and goes on with --resume; an evaluation keeps
-its samples line by line. What a stage makes depends on its recipe and on the bytes of the models and data
+A training writes a checkpoint per step, whole or not at all, and continues with --resume; an evaluation keeps
+its samples line by line. The output of a stage depends on its recipe and on the bytes of the models and data
 that it reads. Each stage that ends notes it in ended.log beside the stages' folders.
 """
 
@@ -97,7 +97,7 @@ def evaluate(recipe: Any, folder: Path, pause: float) -> None:
 
 
 def read_model(path: str) -> str:
-    """What stands for the weights."""
+    """Return the text that stands for the weights."""
     weights = Path(models.resolve(path)) / "model.safetensors"
     return weights.read_text() if path not in models.EMBEDDED and weights.is_file() else path
 

@@ -81,7 +81,10 @@ class Recording(TorchDispatchMode):
         return result
 
     def replay(self) -> None:
-        """Does the same again. Results that are views of an argument, or the argument itself, need no copy."""
+        """Run the recorded operations again.
+
+        Results that are views of an argument, or the argument itself, need no copy.
+        """
         for func, args, kwargs, result in self.calls:
             again = func(*args, **kwargs)
             owned = {tensor.untyped_storage().data_ptr() for tensor in tensors((args, kwargs))}

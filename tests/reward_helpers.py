@@ -13,7 +13,7 @@ from r1rl.types import Completion, FinishReason, Problem, Prompt
 
 
 def load_built_in(name: str) -> Any:
-    """The function of a built-in reward's file."""
+    """Return the function of a built-in reward's file."""
     spec = importlib.util.spec_from_file_location(
         f"tested_reward_{name}", bundled_path("rewards") / f"{name}.py"
     )
@@ -24,12 +24,12 @@ def load_built_in(name: str) -> Any:
 
 
 def make_prompt(answer: str | None = "4", prefill: str = "", **columns: Any) -> Prompt:
-    """A prompt for "2 + 2"."""
+    """Return a prompt for "2 + 2"."""
     return Prompt(Problem("p", "2 + 2", answer, columns), "Q: 2 + 2" + prefill, [1, 2, 3], prefill)
 
 
 def make_completion(text: str, num_tokens: int = 3) -> Completion:
-    """A completion of some tokens that ended with EOS."""
+    """Return a completion of some tokens that ended with EOS."""
     return Completion(list(range(num_tokens)), [-1.0] * num_tokens, text, FinishReason.EOS)
 
 
@@ -39,7 +39,7 @@ def reward_set(
     base_dir: Path = Path(),
     columns: set[str] | None = None,
 ) -> RewardSet:
-    """A RewardSet over the columns answer and problem."""
+    """Return a RewardSet over the columns answer and problem."""
     return RewardSet(list(configs), outcome, base_dir, columns or {"answer", "problem"})
 
 

@@ -70,8 +70,9 @@ MLA_SHAPE = {
 
 
 def configs() -> dict[str, PreTrainedConfig]:
-    """Architectures that differ in attention: grouped heads, sliding windows (of 6 tokens), soft caps,
-    learned positions, latents.
+    """Return architectures that differ in attention.
+
+    They have grouped heads, sliding windows (of 6 tokens), soft caps, learned positions, or latents.
     """
     return {
         "qwen2": Qwen2Config(**SHAPE),
@@ -95,7 +96,7 @@ def configs() -> dict[str, PreTrainedConfig]:
 
 
 def tiny_model(config: PreTrainedConfig | None = None, seed: int = 0) -> PreTrainedModel:
-    """A random float32 model whose matrices are large enough for its distributions to be far from uniform."""
+    """Return a random float32 model whose matrices are large enough for distributions far from uniform."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config or configs()["qwen3"], dtype=torch.float32)
     with torch.no_grad():
@@ -106,30 +107,29 @@ def tiny_model(config: PreTrainedConfig | None = None, seed: int = 0) -> PreTrai
 
 
 def bloom_model() -> PreTrainedModel:
-    """A model whose position bias the native engine can't know."""
+    """Return a model whose position bias the native engine can't know."""
     return AutoModelForCausalLM.from_config(
         BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4)
     )
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Decodes each id to its entry of TEXTS."""
+    """Return a tokenizer that decodes each id to its entry of TEXTS."""
     backend = Tokenizer(models.BPE(vocab={text: index for index, text in enumerate(TEXTS)}, merges=[]))
     backend.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False)
 
 
 def ids(text: str) -> list[int]:
-    """One id per character."""
+    """Return one id per character."""
     return [TEXTS.index(character) for character in text]
 
 
 def chi_square_p_value(counts: torch.Tensor, probabilities: torch.Tensor) -> float:
-    """P(a chi-square statistic at least this large) under `probabilities`, cells expected fewer than 5 times
-    merged into one.
+    """Return P(a chi-square statistic at least this large) under `probabilities`.
 
-    The survival function of chi-square with k degrees of freedom is the regularized upper incomplete gamma
-    Q(k / 2, x / 2).
+    Cells expected fewer than 5 times are merged into one. The survival function of chi-square with k degrees
+    of freedom is the regularized upper incomplete gamma Q(k / 2, x / 2).
     """
     expected = probabilities.double() * counts.sum()
     if bool((counts[expected == 0] > 0).any()):
@@ -146,7 +146,7 @@ def chi_square_p_value(counts: torch.Tensor, probabilities: torch.Tensor) -> flo
 def run(
     engine: Any, prompts: list[list[int]], num_generations: int, sampling: Sampling, seeds: list[int]
 ) -> list[list[Completion]]:
-    """The completions of each prompt, in the order of the prompts."""
+    """Return the completions of each prompt, in the order of the prompts."""
     groups = {
         group.index: group.completions for group in engine.generate(prompts, num_generations, sampling, seeds)
     }

@@ -36,7 +36,7 @@ evaluation:
   num_samples: 2
 checkpoint: {every_steps: 2}
 """
-"""What runs of any kind measure and keep."""
+"""The evaluation and the checkpoints of runs of any kind."""
 
 RECIPE = """
 run_name: test
@@ -56,7 +56,7 @@ logging: {{live: false, completions_every: 2, show_completions: 0}}
 
 
 def prepare(folder: Path) -> Path:
-    """Puts a random policy, a reward and a recipe into the folder, and returns it."""
+    """Put a random policy, a reward and a recipe into the folder, and return it."""
     save_tiny_policy(folder / "policy")
     (folder / "reward.py").write_text(REWARD)
     (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder, held_out=HELD_OUT))
@@ -64,12 +64,12 @@ def prepare(folder: Path) -> Path:
 
 
 def train(folder: Path, *overrides: str, resume: str | None = None) -> RunDirectory:
-    """`r1rl grpo` with the folder's recipe, in this process."""
+    """Run `r1rl grpo` with the folder's recipe, in this process."""
     return do_run("grpo", run, folder / "recipe.yaml", *overrides, resume=resume)
 
 
 def do_run(command: str, job: Job, path: Path, *overrides: str, resume: str | None = None) -> RunDirectory:
-    """The run of a recipe of this command, by the function that does it."""
+    """Run a recipe of this command by its function, and return the run directory."""
     recipe = load_recipe(command, path, overrides)
     job(recipe, path, resume)
     return RunDirectory.latest(recipe.output_dir, recipe.run_name)
@@ -82,10 +82,10 @@ def start_two(
     launcher: tuple[str, ...] = (),
     environment: dict[str, str] | None = None,
 ) -> RunDirectory:
-    """A command of r1rl with a recipe in two processes on the CPU, which must succeed; the run directory that
-    it says it wrote to.
+    """Run a command of r1rl with a recipe in two processes on the CPU, which must succeed, and return its run
+    directory.
 
-    `launcher`: Python's arguments before the command, if not those of accelerate's launcher.
+    `launcher` are Python's arguments before the command, if not those of accelerate's launcher.
     """
     launcher = launcher or ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m", "r1rl")
     root = str(Path(__file__).parent.parent)
@@ -101,7 +101,7 @@ def start_two(
 
 
 def untimed(directory: RunDirectory) -> list[dict[str, Any]]:
-    """The metrics of every step without those that depend on the clock."""
+    """Return the metrics of every step without those that depend on the clock."""
     return [
         {k: v for k, v in record.items() if not any(part in k for part in TIMES)}
         for record in directory.read_metrics()
@@ -109,12 +109,12 @@ def untimed(directory: RunDirectory) -> list[dict[str, Any]]:
 
 
 def newest(directory: RunDirectory) -> Path:
-    """The run's last checkpoint."""
+    """Return the run's last checkpoint."""
     checkpoint = find_checkpoint(directory.checkpoints)
     assert checkpoint is not None
     return checkpoint
 
 
 def final_weights(directory: RunDirectory) -> dict[str, torch.Tensor]:
-    """Of the causal language model in the run's last checkpoint."""
+    """Return the weights of the causal language model in the run's last checkpoint."""
     return AutoModelForCausalLM.from_pretrained(newest(directory)).state_dict()

@@ -1,7 +1,9 @@
-"""`python -m r1rl` under FSDP2 on CPU processes, which accelerate shards on accelerators only: here it takes
-its processes for such.
+"""`python -m r1rl` under FSDP2 on CPU processes.
 
-torchrun --nproc_per_node 2 tests/sharded_launch.py grpo recipe.yaml          with the environment of `ENVIRONMENT`
+accelerate shards on accelerators only; here it takes its processes for such. The environment is
+`ENVIRONMENT`:
+
+    torchrun --nproc_per_node 2 tests/sharded_launch.py grpo recipe.yaml
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ construct = PartialState.__init__
 
 
 def start_processes(self: PartialState, *args: Any, **kwargs: Any) -> None:
-    """The constructor of accelerate's state, which all of its instances share."""
+    """Replace the constructor of accelerate's state, which all of its instances share."""
     is_first = not self._shared_state
     construct(self, *args, **kwargs)
     if is_first:

@@ -29,11 +29,11 @@ def advantages(rewards: list[list[float]], **choices: object) -> list[list[float
     [
         # mean 1/4, centred [3/4, -1/4, -1/4, -1/4], sum of squares 3/4; sample deviation sqrt(3/4 / 3) = 1/2
         ({"std_correction": "sample"}, [0.75 / 0.5001, -0.25 / 0.5001]),  # 1.49970, -0.49990
-        # population deviation sqrt(3/4 / 4) = sqrt(3) / 4
+        # population deviation sqrt(3/4 / 4) = sqrt(3) / 4, which gives 1.73165
         (
             {"std_correction": "population"},
             [0.75 / (math.sqrt(3) / 4 + 1e-4), -0.25 / (math.sqrt(3) / 4 + 1e-4)],
-        ),  # 1.73165
+        ),
         ({"scale": "none"}, [0.75, -0.25]),
         # 1 - mean(0, 0, 0) = 1 and 0 - mean(1, 0, 0) = -1/3
         ({"baseline": "leave_one_out", "scale": "none"}, [1.0, -1 / 3]),

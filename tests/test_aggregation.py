@@ -1,4 +1,6 @@
-"""Weights of tokens: golden numbers with their arithmetic. The oracle and TRL check them as part of the loss."""
+"""Weights of tokens: golden numbers with their arithmetic. The oracle and TRL check them as part of the
+loss.
+"""
 
 from __future__ import annotations
 

@@ -26,7 +26,6 @@ def test_snippet(snippet):
 
 
 def test_every_choice_of_the_objective_is_on_the_page():
-    choices = {field.name for field in fields(AlgorithmConfig)} - {
-        "max_refills"
-    }  # of the rollout, not of the objective
+    # Of the rollout, not of the objective.
+    choices = {field.name for field in fields(AlgorithmConfig)} - {"max_refills"}
     assert not [name for name in sorted(choices) if name not in PAGE]

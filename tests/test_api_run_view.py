@@ -1,4 +1,4 @@
-"""r1rl.open_run: what a run left is what the view shows, also while it runs; what is no run is told apart."""
+"""`r1rl.open_run` shows the files of a run, also while it runs, and recognises a folder that is no run."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def run(directory: RunDirectory) -> r1rl.Run:
 
 @pytest.fixture
 def running(directory: RunDirectory, tmp_path: Path) -> RunDirectory:
-    """The same run as it was in its second step: a copy without what came later."""
+    """Copy the run as it was in its second step, without anything that came later."""
     copy = RunDirectory(tmp_path / "running")
     copy.path.mkdir()
     for folder in (copy.completions, copy.evaluations, copy.checkpoints):

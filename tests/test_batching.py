@@ -82,9 +82,9 @@ def test_the_trained_tokens_are_the_completions_with_eos_and_nothing_else():
         for row, sequence in enumerate(micro_batch.sequences):
             places = (micro_batch.sequence_N == row).nonzero()[:, 0].tolist()
             length = int(batch.lengths_B[sequence])
-            assert [given[place] for place in places] == [batch.prompt_ids[sequence][-1], *batch.completion_ids_K[
-                batch.starts_B[sequence] : batch.starts_B[sequence] + length - 1
-            ].tolist()]  # fmt: skip
+            start = int(batch.starts_B[sequence])
+            completion = batch.completion_ids_K[start : start + length - 1].tolist()
+            assert [given[place] for place in places] == [batch.prompt_ids[sequence][-1], *completion]
     assert sorted(trained) == [(0, 4), (1, 5), (2, EOS), (3, 6), (4, 7), (5, EOS)]
 
 
@@ -157,7 +157,7 @@ def test_completions_without_tokens_are_in_no_micro_batch():
     assert filler(batch, PADDED).sequences == (1,)
 
 
-# ------------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------
 # cutting
 
 
@@ -247,7 +247,9 @@ def random_batch(seed: int, count: int = 8) -> TrainBatch:
 def step_gradient(
     batch: TrainBatch, config: AlgorithmConfig, update: UpdateConfig, leave_out: bool = False
 ) -> tuple[int, float, torch.Tensor]:
-    """Number of micro-batches, loss and flat gradient of one optimizer step on the whole batch."""
+    """Return the number of micro-batches, the loss and the flat gradient of one optimizer step on the whole
+    batch.
+    """
     policy = PolicyForward(
         tiny_model(), Sampling(max_completion_length=12, temperature=0.8), update.logprob_chunk
     )
@@ -313,7 +315,9 @@ def test_leaving_out_what_is_not_needed_does_not_change_the_gradient(choices):
 
 @pytest.mark.parametrize("level", ["token", "sequence"])
 def test_a_filler_reaches_every_parameter_and_adds_nothing(level):
-    """Also where its old and reference logprobs were never computed, because the sequence is not needed."""
+    """A filler adds nothing even if its old and reference logprobs were never computed, because the sequence
+    is not needed.
+    """
     batch, policy = random_batch(3), PolicyForward(tiny_model(), Sampling(max_completion_length=12), 64)
     unknown = torch.full_like(batch.old_logprobs_K, torch.nan)
     batch = replace(batch, old_logprobs_K=unknown, reference_logprobs_K=unknown, sampler_logprobs_K=unknown)

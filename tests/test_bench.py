@@ -212,8 +212,9 @@ def test_bench_writes_its_figures(
 
 
 class BenchLLM(StandInLLM):
-    """Finds the model and its tokenizer where TRL says, as vLLM does; its answers hold padding and ends, and
-    are longer than any length.
+    """A stand-in that loads the model and its tokenizer from the folder that TRL names, as vLLM does.
+
+    Its answers hold padding and ends, and are longer than any length.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -249,7 +250,7 @@ def test_bench_beside_trl(
 
 
 def their_steps(peer: str, recipe: BenchRecipe) -> Workload:
-    """The work that TRL was given."""
+    """Return the work that TRL was given."""
     model = make_model(recipe, torch.device("cpu"))
     workload = make_workload(recipe, 50)
     one_eos(model, workload.eos)

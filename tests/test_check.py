@@ -32,7 +32,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a recipe, four problems, and a model folder with a tokenizer that makes one token of each
+    """Write a recipe, four problems, and a model folder with a tokenizer that makes one token of each
     character.
     """
     monkeypatch.chdir(tmp_path)
@@ -125,7 +125,7 @@ def test_other_outcomes_have_rules_of_their_own(folder: Path, capsys: pytest.Cap
 def test_without_the_tokenizer_the_rest_is_checked(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The tokenizer is missing as that of a hub model is on a machine without network."""
+    """The rest is checked as for a hub model on a machine without network."""
 
     def fail(*_: object, **__: object) -> None:
         raise OSError("no connection\nsome advice about another library's options")
@@ -145,7 +145,7 @@ def test_without_the_tokenizer_the_rest_is_checked(
 
 
 def test_a_tokenizer_without_its_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The tokenizer that transformers then makes is empty, and turns every text into no tokens."""
+    """In this case transformers makes an empty tokenizer, which turns every text into no tokens."""
     for file in (folder / "model").glob("tokenizer*"):
         file.unlink()
     assert cli.main(["check", "recipe.yaml"]) == 2

@@ -1,4 +1,4 @@
-"""What a checkpoint keeps where accelerate shards the model; whole runs are resumed in test_grpo_run.py."""
+"""Checkpoints of models that accelerate shards; whole runs are resumed in test_grpo_run.py."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from r1rl.runs.checkpoint import Checkpointer, TrainingState
 
 
 class ShardingAccelerator:
-    """Stands for accelerate under FSDP, whose `save_state` writes what accelerate prepared: the optimizer,
-    not our schedule.
+    """A stand-in for accelerate under FSDP, whose `save_state` writes what accelerate prepared: the
+    optimizer, not our schedule.
     """
 
     distributed_type = DistributedType.FSDP

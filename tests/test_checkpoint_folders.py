@@ -13,8 +13,9 @@ from r1rl.models.checkpoint_folders import find_checkpoint, set_aside_after, who
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """Three whole checkpoints, one of a step with more digits than the names are padded to, and one that was
-    being written.
+    """Make three whole checkpoints, and one that was being written.
+
+    One of the whole ones is of a step with more digits than the names are padded to.
     """
     for name in (
         "step-000002",

@@ -30,7 +30,7 @@ def recipe_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Path, str | None]]:
-    """grpo's target replaced by a function that notes what it was called with."""
+    """Replace grpo's target by a function that notes its arguments."""
     made: list[tuple[Any, Path, str | None]] = []
     module = types.ModuleType("r1rl.grpo.run")
     module.run = lambda recipe, recipe_path, resume: made.append((recipe, recipe_path, resume))  # type: ignore[attr-defined]

@@ -163,7 +163,7 @@ def check(recipe, context):
 
 @pytest.fixture
 def greeting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Make a working directory with a recipe of a command whose package is all that was added to r1rl."""
+    """Enter a working directory with a recipe of a command whose package is all that was added to r1rl."""
     package = tmp_path / "added" / "greeting"
     package.mkdir(parents=True)
     files = {"__init__": "", "command": RECORD, "recipe": RECIPE, "run": RUN, "check": CHECK}

@@ -146,17 +146,22 @@ def test_unreadable_files(tmp_path: Path) -> None:
 
 
 def test_all_errors_come_together_in_the_order_of_the_file(recipe_file: Path) -> None:
-    text = "run_name: a\ndata: {sauce: x}\nrollout:\n  temperature: 0\n  num_generation: 4\nrewards: [{function: countdown}]\nbf16: true\n"
+    text = (
+        "run_name: a\ndata: {sauce: x}\nrollout:\n  temperature: 0\n  num_generation: 4\n"
+        "rewards: [{function: countdown}]\nbf16: true\n"
+    )
     lines = message(recipe_file, text, "optimizer.betas=[0.9]", "nonsense=1").splitlines()
     assert lines[0] == f"{recipe_file} has 7 errors:"
     assert [line.strip().split(":")[0] for line in lines[1:]] == [
-        "line 2", "line 2", "line 4", "line 5", "line 7", "override "
-                                                          "nonsense=1", "override optimizer.betas=[0.9]",
+        "line 2", "line 2", "line 4", "line 5", "line 7", "override nonsense=1",
+        "override optimizer.betas=[0.9]",
     ]  # fmt: skip
 
 
 def test_contradictions_are_not_drawn_from_values_that_were_not_read(recipe_file: Path) -> None:
-    """num_prompts is misspelt, so its default of 32 must not be blamed for not being divisible by 7."""
+    """The key num_prompts is misspelt, so its default of 32 must not be blamed for not being divisible by
+    7.
+    """
     found = message(recipe_file, MINIMAL + "rollout: {num_promptz: 14}\nalgorithm: {num_minibatches: 7}\n")
     assert "did you mean rollout.num_prompts?" in found
     assert "does not divide" not in found
@@ -200,7 +205,10 @@ def test_overrides(recipe_file: Path) -> None:
 
 
 def test_overrides_do_not_reach_through_aliases(recipe_file: Path) -> None:
-    text = "run_name: a\ndata: &d {source: countdown, limit: 5}\nevaluation: {data: *d}\nrewards: [{function: countdown}]\n"
+    text = (
+        "run_name: a\ndata: &d {source: countdown, limit: 5}\nevaluation: {data: *d}\n"
+        "rewards: [{function: countdown}]\n"
+    )
     recipe = load(recipe_file, text, "data.limit=7")
     assert (recipe.data.limit, recipe.evaluation.data.limit) == (7, 5)
 
@@ -244,7 +252,10 @@ def test_paths_are_found_in_the_working_directory_or_beside_the_recipe(
         (folder / name).write_text("{problem}", encoding="utf-8")
     (work / "both.txt").write_text("{problem}", encoding="utf-8")
     monkeypatch.chdir(work)
-    text = "run_name: a\ndata: {source: beside.jsonl}\nprompt: {template: both.txt}\nrewards: [{function: accuracy}]\n"
+    text = (
+        "run_name: a\ndata: {source: beside.jsonl}\nprompt: {template: both.txt}\n"
+        "rewards: [{function: accuracy}]\n"
+    )
     recipe = load(folder / "r.yaml", text, "evaluation.data.source=nowhere.jsonl")
     assert recipe.data.source == str(folder / "beside.jsonl")
     assert recipe.prompt.template == "both.txt"

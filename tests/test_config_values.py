@@ -120,7 +120,7 @@ def test_numbers_out_of_range(recipe_file: Path, lines: str, sentence: str) -> N
 
 
 def test_every_number_has_an_interval() -> None:
-    """Only a reward's weight and the entropy bonus may be any number: a negative one is a penalty."""
+    """The only unbounded numbers are a reward's weight and the entropy bonus: a negative one is a penalty."""
     numbers, shares, ranged = set(), set(), set()
     for cls in sections():
         numbers |= {f"{cls.__name__}.{name}" for name, hint in get_type_hints(cls).items() if hint in NUMBERS}
@@ -137,7 +137,7 @@ def test_every_number_has_an_interval() -> None:
 
 
 def sections() -> set[type]:
-    """Every dataclass that a recipe is made of."""
+    """Return every dataclass that a recipe is made of."""
     recipes = [command.recipe for command in find_commands().values() if command.recipe is not None]
     found = set(recipes)
     for recipe in recipes:
@@ -248,7 +248,10 @@ def test_an_outcome_is_needed_where_accuracy_is_used(recipe_file: Path, needs: s
 
 
 def test_pretrain_contradictions(recipe_file: Path) -> None:
-    text = "run_name: a\nbatch_tokens: 1000\nsequence_length: 2048\narchitecture: {num_heads: 4, num_key_value_heads: 3}\n"
+    text = (
+        "run_name: a\nbatch_tokens: 1000\nsequence_length: 2048\n"
+        "architecture: {num_heads: 4, num_key_value_heads: 3}\n"
+    )
     found = message(recipe_file, text, command="pretrain")
     assert "architecture.num_key_value_heads is 3, which does not divide architecture.num_heads (4)" in found
     assert "sequence_length is 2048, more than architecture.max_position_embeddings (1024)" in found

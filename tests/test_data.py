@@ -284,7 +284,7 @@ def test_generators() -> None:
 
 
 class FakeHub:
-    """Stands for the `datasets` package: records how it was called."""
+    """A stand-in for the `datasets` package, which records how it was called."""
 
     def __init__(self, result: Any) -> None:
         self.result = result
@@ -422,7 +422,7 @@ def test_mistakes_in_a_mixed_source_name_its_key(tmp_path: Path) -> None:
 
 
 def test_generator_as_a_table() -> None:
-    """What commands read that take rows as they are, such as r1rl select."""
+    """Commands that take rows as they are, such as r1rl select, read a generator's table."""
     source = SourceConfig(
         source="small_talk", split="test", arguments={"count": 5, "domains": ["helpfulness"]}
     )

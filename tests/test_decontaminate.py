@@ -1,4 +1,6 @@
-"""Decontamination: what counts as the same problem, what does not, and how much of a large corpus is found."""
+"""Decontamination: the texts that count as the same problem, those that do not, and the recall in a large
+corpus.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ from r1rl.data.problem_features import NUMBER, WORD, _classify, read_tokens, sha
 from r1rl.select.recipe import DecontaminationConfig
 
 THRESHOLD = DecontaminationConfig().threshold
-PROBLEM = "Natalia sold 48 clips to her friends in April, and then she sold half as many clips in May. How many clips did she sell in 2 months?"
+PROBLEM = (
+    "Natalia sold 48 clips to her friends in April, and then she sold half as many clips in May. How many "
+    "clips did she sell in 2 months?"
+)
 OTHERS = [
     "A train leaves the station at 9 and travels 310 miles at a steady speed. When does it arrive if it "
     "rests for 25 minutes?",
@@ -29,7 +34,7 @@ OTHERS = [
 
 
 def found(row: str, problem: str = PROBLEM) -> str | None:
-    """How the row is found to be the problem."""
+    """Return the kind of match by which the row is found to be the problem."""
     matches = find_contaminated([row, *OTHERS], [BenchmarkProblem("b", "1", problem)], THRESHOLD)
     return next((match.kind for match in matches if match.row == 0), None)
 
@@ -58,7 +63,10 @@ def test_other_numbers_are_another_problem() -> None:
 
 
 def test_other_formulae_are_another_problem() -> None:
-    problem = "Find all real solutions of the equation $x^4 - 13x^2 + 36 = 0$ and list them in ascending order, separated by commas."
+    problem = (
+        "Find all real solutions of the equation $x^4 - 13x^2 + 36 = 0$ and list them in ascending order, "
+        "separated by commas."
+    )
     assert (
         found(problem.replace("Find all", "Determine the").replace("ascending", "increasing"), problem)
         == "near"
@@ -98,7 +106,7 @@ def test_nothing_to_compare() -> None:
 
 
 def recall(rows: int, planted: int, seed: int, shared: Path | None) -> tuple[int, int, int]:
-    """Exact ones found, paraphrases found, false alarms."""
+    """Return the number of exact copies found, of paraphrases found, and of false alarms."""
     corpus = make_corpus(rows, planted, seed, shared)
     problems = [
         BenchmarkProblem(name, identity, text)

@@ -24,7 +24,7 @@ GENERATED = {
     "seed": 1,
     "model": "m",
 }
-"""What `r1rl generate` writes beside problem, prefill and completion."""
+"""The columns that `r1rl generate` writes beside problem, prefill and completion."""
 
 
 def written(folder: Path, rows: list[Any], **settings: Any) -> DemonstrationsConfig:
@@ -115,22 +115,40 @@ def test_where_limit_and_csv(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "settings", "sentence"),
     [
-        ({"problem": "a"}, {}, r"has no column named completion \(or messages\)\. It has: problem\. Say "
-                               r"which"),
+        (
+            {"problem": "a"},
+            {},
+            r"has no column named completion \(or messages\)\. It has: problem\. Say which",
+        ),
         ({"completion": "a"}, {}, r"has no column named problem \(or prompt\)\. It has: completion\."),
-        ({"problem": "a", "completion": "b"}, {"columns": {"completion": "text"}}, r"data\.columns\.completion: .* has no column 'text'"),
-        ({"problem": "a", "completion": "b"}, {"columns": {"answer": "problem"}}, r"data\.columns\.answer: "
-                                                                                  r"a demonstration has no "
-                                                                                  r"such"),
-        ({"problem": "a", "completion": "b"}, {"where": {"level": 3}}, r"data\.where: .* has no column "
-                                                                       r"'level'"),
-        ({"problem": "a", "completion": "b"}, {"where": {"problem": "c"}}, r"has no rows with \{'problem': "
-                                                                           r"'c'\}\."),
-        ({"problem": "a", "completion": ""}, {}, r"no demonstration is left\. .*1 row skipped "
-                                                 r"\(missing_value\): line 1: no value"),
+        (
+            {"problem": "a", "completion": "b"},
+            {"columns": {"completion": "text"}},
+            r"data\.columns\.completion: .* has no column 'text'",
+        ),
+        (
+            {"problem": "a", "completion": "b"},
+            {"columns": {"answer": "problem"}},
+            r"data\.columns\.answer: a demonstration has no such",
+        ),
+        (
+            {"problem": "a", "completion": "b"},
+            {"where": {"level": 3}},
+            r"data\.where: .* has no column 'level'",
+        ),
+        (
+            {"problem": "a", "completion": "b"},
+            {"where": {"problem": "c"}},
+            r"has no rows with \{'problem': 'c'\}\.",
+        ),
+        (
+            {"problem": "a", "completion": ""},
+            {},
+            r"no demonstration is left\. .*1 row skipped \(missing_value\): line 1: no value",
+        ),
         ([], {}, r"no demonstration is left\. .*1 row skipped \(not_an_object\)"),
     ],
-)  # fmt: skip
+)
 def test_what_can_not_work_is_said_at_once(
     tmp_path: Path, row: Any, settings: dict[str, Any], sentence: str
 ) -> None:

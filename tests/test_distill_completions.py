@@ -43,8 +43,8 @@ def prepare(
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     completions = CompletionsConfig(source=str(path), max_length=longest)
     recipe = DistillRecipe(
-        run_name="x", model=ModelConfig(path="unused"), teacher=TeacherConfig(path="unused"), on_policy=0.0, completions=completions,
-        prompt=PromptConfig(template="plain", prefill=prefill),
+        run_name="x", model=ModelConfig(path="unused"), teacher=TeacherConfig(path="unused"), on_policy=0.0,
+        completions=completions, prompt=PromptConfig(template="plain", prefill=prefill),
     )  # fmt: skip
     return prepare_completions(recipe, read_demonstrations(completions, "completions"), tokenizer, shared)
 

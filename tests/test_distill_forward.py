@@ -14,13 +14,14 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedModel, Qwen3
 from r1rl.distill.batches import TrainSequence, lay_out, make_micro_batches
 from r1rl.distill.divergences import STATISTICS, sequence_weights
 from r1rl.distill.forward import StudentForward, Teacher
-from r1rl.distill.recipe import DivergenceConfig, PassesConfig
+from r1rl.distill.recipe import DivergenceConfig, MicroBatchesConfig
 from r1rl.types import FinishReason, Problem, Prompt
 from tests.reference import distill as oracle
 
 SHAPE = {
-    "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8,
-    "max_position_embeddings": 64, "initializer_range": 0.4, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+    "head_dim": 8, "max_position_embeddings": 64, "initializer_range": 0.4, "pad_token_id": 0,
+    "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
 STUDENT_WIDTH, TEACHER_WIDTH, SHARED = 19, 23, 19
 LENGTHS = [(3, 6), (5, 1), (2, 4), (4, 5)]
@@ -39,7 +40,7 @@ def student() -> PreTrainedModel:
 
 
 def teacher() -> Teacher:
-    """Another architecture, another width, more ids, and logits that are capped."""
+    """Return a teacher of another architecture and width, with more ids and capped logits."""
     torch.manual_seed(2)
     config = Gemma2Config(
         vocab_size=TEACHER_WIDTH,
@@ -62,7 +63,9 @@ def sequences() -> list[TrainSequence]:
 
 
 def full_logits(model: PreTrainedModel, one: TrainSequence) -> Tensor:
-    """The logits before each completion token, of one unpadded sequence, from the model's own forward."""
+    """Return the logits before each completion token of one unpadded sequence, from the model's own
+    forward.
+    """
     ids = torch.tensor([[*one.prompt.token_ids, *one.completion_ids]])
     return model(input_ids=ids, use_cache=False).logits[0, len(one.prompt.token_ids) - 1 : -1]
 
@@ -80,13 +83,13 @@ def oracle_gradients(
     return float(loss.detach()), [parameter.grad for parameter in model.parameters()]
 
 
-def our_gradients(config: DivergenceConfig, passes: PassesConfig) -> tuple[float, list[Tensor], int]:
+def our_gradients(config: DivergenceConfig, update: MicroBatchesConfig) -> tuple[float, list[Tensor], int]:
     model, frozen, batch = student(), teacher(), sequences()
-    forward = StudentForward(model, config, SHARED, passes.logit_chunk)
+    forward = StudentForward(model, config, SHARED, update.logit_chunk)
     lengths = torch.tensor([completion for _, completion in LENGTHS])
     weights = sequence_weights(lengths, int(lengths.sum()), len(lengths), config)
     total = 0.0
-    micro_batches = make_micro_batches(batch, passes)
+    micro_batches = make_micro_batches(batch, update)
     for one in micro_batches:
         states = frozen.states(one.input_ids_RT, one.predictors_N)
         divergences, statistics = forward(one.input_ids_RT, one.predictors_N, states)
@@ -118,8 +121,8 @@ def test_loss_and_gradients_equal_the_oracles_however_the_batch_is_cut(
         (1000, 1, 5),
         (1, None, 16),
     ):
-        passes = PassesConfig(micro_batch_tokens=tokens, micro_batch_sequences=rows, logit_chunk=chunk)
-        found, gradients, count = our_gradients(config, passes)
+        update = MicroBatchesConfig(micro_batch_tokens=tokens, micro_batch_sequences=rows, logit_chunk=chunk)
+        found, gradients, count = our_gradients(config, update)
         counts.add(count)
         assert found == pytest.approx(expected, abs=1e-9)
         for ours, theirs in zip(gradients, expected_gradients, strict=True):
@@ -143,19 +146,20 @@ def test_rows_and_predictors() -> None:
 def test_micro_batches_keep_within_their_budget_and_hold_each_sequence_once() -> None:
     batch = sequences()
     for tokens, rows in ((8, None), (16, None), (1000, 3)):
-        found = make_micro_batches(batch, PassesConfig(micro_batch_tokens=tokens, micro_batch_sequences=rows))
+        found = make_micro_batches(
+            batch, MicroBatchesConfig(micro_batch_tokens=tokens, micro_batch_sequences=rows)
+        )
         assert sorted(place for one in found for place in set(one.sequence_N.tolist())) == [0, 1, 2, 3]
         assert all(
             one.input_ids_RT.numel() <= tokens and one.input_ids_RT.shape[0] <= (rows or 4) for one in found
         )
-    assert (
-        len(make_micro_batches(batch, PassesConfig(micro_batch_tokens=1))) == 4
-    )  # longer than the budget: alone
+    # Longer than the budget: alone.
+    assert len(make_micro_batches(batch, MicroBatchesConfig(micro_batch_tokens=1))) == 4
 
 
 def test_no_logits_are_kept_for_the_backward_pass() -> None:
     model, frozen = student(), teacher()
-    (one,) = make_micro_batches(sequences(), PassesConfig())
+    (one,) = make_micro_batches(sequences(), MicroBatchesConfig())
     forward = StudentForward(model, DivergenceConfig(), SHARED, chunk=4)
     states = frozen.states(one.input_ids_RT, one.predictors_N)
     saved: list[tuple[int, ...]] = []
@@ -175,13 +179,13 @@ def test_statistics_are_not_computed_again_in_the_backward_pass(monkeypatch: pyt
     calls: list[None] = []
     original = module.statistics
     monkeypatch.setattr(module, "statistics", lambda pair: calls.append(None) or original(pair))
-    our_gradients(DivergenceConfig(), PassesConfig(logit_chunk=4))
+    our_gradients(DivergenceConfig(), MicroBatchesConfig(logit_chunk=4))
     assert len(calls) == 4  # 16 tokens
 
 
 def test_teacher_has_no_gradient_and_computes_in_its_own_precision_under_autocast() -> None:
     model, frozen = student().float(), Teacher(teacher().model.float())
-    (one,) = make_micro_batches(sequences(), PassesConfig())
+    (one,) = make_micro_batches(sequences(), MicroBatchesConfig())
     expected = frozen.states(one.input_ids_RT, one.predictors_N).logits()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         states = frozen.states(one.input_ids_RT, one.predictors_N)
@@ -202,8 +206,8 @@ def test_teacher_has_no_gradient_and_computes_in_its_own_precision_under_autocas
 
 @pytest.mark.gpu
 def test_on_a_gpu_no_more_than_a_chunk_of_logits_exists() -> None:
-    """152k entries, 4096 tokens, chunks of 512: float32 logits of all are 2.5 GB for each model, those of a
-    chunk 0.3 GB.
+    """With 152k entries, 4096 tokens and chunks of 512, all float32 logits of a model are 2.5 GB, a chunk's
+    0.3 GB.
     """
     width, tokens, chunk = 152_064, 4096, 512
     shape = {**SHAPE, "vocab_size": width, "hidden_size": 64}

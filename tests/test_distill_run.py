@@ -36,7 +36,8 @@ completions: {{source: {folder}/written.jsonl}}
 prompt: {{template: plain, prefill: " <think>"}}
 rollout: {{num_prompts: 4, num_generations: 2, max_completion_length: 12}}
 rewards: [{{function: countdown}}]
-optimizer: {{learning_rate: 1.0e-2, epsilon: 1.0e-4}}  # a larger epsilon, so that rounding in tiny gradients is not scaled up
+# The epsilon is larger, so that rounding in tiny gradients is not scaled up.
+optimizer: {{learning_rate: 1.0e-2, epsilon: 1.0e-4}}
 update: {{micro_batch_tokens: 256, logit_chunk: 16}}
 {held_out}
 logging: {{live: false, completions_every: 2, show_completions: 1}}
@@ -75,7 +76,7 @@ def digest(path: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def finished(folder: Path) -> RunDirectory:
-    """An uninterrupted run of four steps, half of them on-policy."""
+    """Train an uninterrupted run of four steps, half of them on-policy."""
     return train(folder, "run_name=uninterrupted")
 
 
@@ -109,9 +110,8 @@ def test_half_of_a_step_is_the_students_own(finished: RunDirectory) -> None:
         total = sum(row["divergence"] * row["num_tokens"] for row in some)
         assert record[name] == pytest.approx(total / sum(row["num_tokens"] for row in some), rel=1e-6)
     assert record["completions/mean_length"] == pytest.approx(sum(row["num_tokens"] for row in rows) / 8)
-    assert record["loss"] == pytest.approx(
-        record["divergence/reverse_kl"], rel=1e-5
-    )  # a mean over tokens, as the recipe says
+    # A mean over tokens, as the recipe says.
+    assert record["loss"] == pytest.approx(record["divergence/reverse_kl"], rel=1e-5)
 
 
 def test_checkpoint_loads_as_a_plain_model_and_was_trained(folder: Path, finished: RunDirectory) -> None:
@@ -201,7 +201,7 @@ def test_student_comes_nearer_to_its_teacher(folder: Path, overrides: list[str])
 
 
 def test_forward_kl_teaches_entropy_and_all(folder: Path) -> None:
-    """With enough steps on one prompt's completions the student has its teacher's distribution there."""
+    """The student has its teacher's distribution on one prompt's completions after enough steps there."""
     fixed = [
         "on_policy=0",
         "data=null",

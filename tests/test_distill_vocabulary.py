@@ -1,4 +1,4 @@
-"""Which token ids student and teacher share, and what is refused."""
+"""The token ids that student and teacher share, and the tokenizers that are refused."""
 
 from __future__ import annotations
 

@@ -111,8 +111,9 @@ def test_two_tokens_in_closed_form() -> None:
 
 
 def test_gradient_of_two_tokens_in_closed_form() -> None:
-    """q = (s, 1 - s) with s = sigmoid(z): d KL(p || q) / dz = s - p_0, and d KL(q || p) / dz = s (1 - s) (z -
-    logit(p_0)).
+    """With q = (s, 1 - s) and s = sigmoid(z), both gradients have a closed form.
+
+    d KL(p || q) / dz = s - p_0,   d KL(q || p) / dz = s (1 - s) (z - logit(p_0))
     """
     for kind, expected in (("forward_kl", 0.5 - 0.75), ("reverse_kl", 0.25 * (0.0 - math.log(3.0)))):
         student = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)

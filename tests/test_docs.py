@@ -43,15 +43,16 @@ def yaml_blocks() -> list[Any]:
     found = []
     for page in PAGES:
         for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", text_of(page), re.S | re.M)):
-            if (
-                page.name != "algorithms.md"
-            ):  # its block has one recipe after another; test_algorithms_doc.py reads it
+            # Its block has one recipe after another; test_algorithms_doc.py reads it.
+            if page.name != "algorithms.md":
                 found.append(pytest.param(block, page.stem, id=f"{page.relative_to(ROOT)}-{number}"))
     return found
 
 
 def commands() -> list[Any]:
-    """Return the lines of code blocks that call r1rl, as words; what stands after three spaces is a remark."""
+    """Return every line of a code block that calls r1rl, as (words, id); text after three spaces is a
+    remark.
+    """
     found = []
     for page in PAGES:
         for block in re.findall(r"^```\w*\n(.*?)^```", text_of(page), re.S | re.M):
@@ -94,9 +95,8 @@ def test_dotted_keys_links_and_files_exist(page: Path) -> None:
     text = text_of(page)
     recipes = [command.recipe for command in find_commands().values() if command.recipe is not None]
     known = {key.name for recipe in recipes for key in recipe_keys(recipe)}
-    sections = {name.partition(".")[0] for name in known if "." in name} - {
-        "model"
-    }  # model.generate is transformers' method
+    # `model.generate` is transformers' method.
+    sections = {name.partition(".")[0] for name in known if "." in name} - {"model"}
     dotted = [
         name
         for name in re.findall(r"`([a-z_]+\.[a-z_.0-9]+[a-z])(?:: [^`]*)?`", text)

@@ -73,7 +73,7 @@ def test_pass_at_k_is_unbiased_and_the_simple_form_is_not() -> None:
 
 
 def brute_force_cons(class_sizes: list[int], correct: int, k: int, abstained: int) -> Fraction:
-    """Every draw of k samples, one by one."""
+    """Return cons@k from every draw of k samples, one by one."""
     votes = [index for index, size in enumerate(class_sizes) for _ in range(size)] + [None] * abstained
     draws, won = 0, Fraction(0)
     for draw in combinations(votes, k):

@@ -26,7 +26,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def save_adapter(folder: Path, model: Path, config: Any = None, seed: int = 1) -> Path:
-    """A LoRA whose weights are all random, so that it changes what the model writes."""
+    """Save a LoRA whose weights are all random, so that it changes the model's completions."""
     torch.manual_seed(seed)
     wrapped = get_peft_model(AutoModelForCausalLM.from_pretrained(model), config or lora())
     for parameter in (parameter for parameter in wrapped.parameters() if parameter.requires_grad):

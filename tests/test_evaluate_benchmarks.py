@@ -43,9 +43,18 @@ def test_every_benchmark_is_listed_in_the_docs() -> None:
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the benchmark files")
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("gsm8k", 1319), ("math500", 500), ("math", 5000), ("aime24", 30), ("aime25", 30), ("amc23", 40), ("minerva", 272),
-     ("olympiadbench", 675), ("svamp", 1000)],
-)  # fmt: skip
+    [
+        ("gsm8k", 1319),
+        ("math500", 500),
+        ("math", 5000),
+        ("aime24", 30),
+        ("aime25", 30),
+        ("amc23", 40),
+        ("minerva", 272),
+        ("olympiadbench", 675),
+        ("svamp", 1000),
+    ],
+)
 def test_local_files_are_read_whole(name: str, count: int) -> None:
     loaded = load_benchmark(BENCHMARKS[name], str(SHARED), None, 0)
     assert len(loaded.problems) == count
@@ -77,7 +86,10 @@ def test_a_local_file_may_have_the_hubs_columns_or_ours(tmp_path: Path) -> None:
 def test_a_local_file_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match=r"local_dir: there is no folder .*nowhere \(looked in"):
         load_benchmark(BENCHMARKS["gsm8k"], str(tmp_path / "nowhere"), None, 0)
-    offline = "data set 'openai/gsm8k'.* can't be loaded.*Without the hub: put the file gsm8k_test.jsonl into a folder and name that"
+    offline = (
+        "data set 'openai/gsm8k'.* can't be loaded.*Without the hub: put the file gsm8k_test.jsonl into a "
+        "folder and name that"
+    )
     with monkeypatch.context() as patch:
         patch.setattr("r1rl.data.rows._read_hub", lambda data, section: refuse(data))
         with pytest.raises(DataError, match=offline):
@@ -103,11 +115,12 @@ def refuse(data: DataConfig) -> Any:
 def test_multiple_choice_is_lettered_by_the_problems_id(tmp_path: Path) -> None:
     path = rows(
         tmp_path / "gpqa_diamond.jsonl",
-        *({"id": f"q{i}", "Question": "Which?", "Correct "
-                                                "Answer": "right", **{f"Incorrect Answer "
-                                                                      f"{j}": f"bad{j}" for j in (1, 2, 3)}}
-          for i in range(40)),
-    )  # fmt: skip
+        *(
+            {"id": f"q{i}", "Question": "Which?", "Correct Answer": "right"}
+            | {f"Incorrect Answer {j}": f"bad{j}" for j in (1, 2, 3)}
+            for i in range(40)
+        ),
+    )
     config = BENCHMARKS["gpqa_diamond"]
     config = BenchmarkConfig(
         name="q",

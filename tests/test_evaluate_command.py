@@ -1,4 +1,4 @@
-"""r1rl evaluate from the command line: the path itself is proven, and interrupted evaluations go on."""
+"""`r1rl evaluate` from the command line: the path itself is proven, and interrupted evaluations resume."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OWN = [{"id": f"own-{i}", "problem": f"What is {i}+{i}?", "answer": str(2 * i)} 
 
 
 def evaluate(tmp_path: Path, reply: Callable[[str, dict[str, Any]], Any], *overrides: str) -> dict[str, Any]:
-    """The figures of a scripted model on OWN."""
+    """Return the figures of a scripted model on OWN."""
     own = write_jsonl(tmp_path / "own.jsonl", OWN)
     return evaluate_scripted(tmp_path, str(own), reply, "num_samples=1", *overrides)
 
@@ -116,7 +116,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "OMP_NUM_THREADS
 
 
 def outcome(folder: Path) -> tuple[Any, list[str]]:
-    """The figures, and the log without its order."""
+    """Return the figures, and the log without its order."""
     lines = [
         line
         for path in folder.glob("tiny/arithmetic/samples-*.jsonl")
@@ -218,9 +218,8 @@ def test_many_kills_at_random_moments(tmp_path: Path) -> None:
             assert len(kept) == len(lines)
         assert 0 < len(kept) < 320
         assert cli.main(["evaluate", str(recipe), "num_samples=8"]) == 0
-        assert (
-            len(server.requests) - 320 <= 6 * 2 * 16
-        )  # twice only what was under way: 16 requests of each process
+        # Twice only what was under way: 16 requests of each process.
+        assert len(server.requests) - 320 <= 6 * 2 * 16
         assert cli.main(["evaluate", str(recipe), "num_samples=8", "run_name=whole"]) == 0
     killed, whole = (
         json.loads((tmp_path / f"runs/{name}/summary.json").read_text("utf-8"))["scores"]
@@ -239,7 +238,7 @@ def test_many_kills_at_random_moments(tmp_path: Path) -> None:
 
 
 def kill_family(pid: int) -> None:
-    """SIGKILL for a process and all that it started, which a launcher puts into sessions of their own."""
+    """Send SIGKILL to a process and all that it started, which a launcher puts into sessions of their own."""
     parent = psutil.Process(pid)
     family = [*parent.children(recursive=True), parent]
     for one in family:

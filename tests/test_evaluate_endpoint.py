@@ -19,8 +19,8 @@ from r1rl.types import Problem, Sample
 def sampler(url: str, retries: int = 2, **prompt: Any) -> EndpointSampler:
     endpoint = EndpointConfig(url=url, concurrency=2, retries=retries)
     recipe = EvaluateRecipe(
-        run_name="e", models=[EvaluatedModelConfig(path="m", endpoint=endpoint)], benchmarks=["b"], prompt=PromptConfig(**prompt),
-        sampling=SamplingConfig(temperature=0.7, top_k=5),
+        run_name="e", models=[EvaluatedModelConfig(path="m", endpoint=endpoint)], benchmarks=["b"],
+        prompt=PromptConfig(**prompt), sampling=SamplingConfig(temperature=0.7, top_k=5),
     )  # fmt: skip
     return EndpointSampler(endpoint, "m", recipe)
 
@@ -43,8 +43,8 @@ def test_text_templates_are_rendered_here() -> None:
     path, body = next(request for request in server.requests if "Q1" in request[1]["prompt"])
     assert path == "/v1/completions"
     assert body == {
-        "model": "m", "max_tokens": 50, "seed": 2**40 % 2**31, "n": 1, "temperature": 0.7, "top_p": 0.95, "top_k": 5,
-        "stop": ["</answer>"], "prompt": "User: Q1\nAssistant:<think>",
+        "model": "m", "max_tokens": 50, "seed": 2**40 % 2**31, "n": 1, "temperature": 0.7, "top_p": 0.95,
+        "top_k": 5, "stop": ["</answer>"], "prompt": "User: Q1\nAssistant:<think>",
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Where a lower token limit would have cut a completion."""
+"""The places where a lower token limit would have cut a completion."""
 
 from __future__ import annotations
 

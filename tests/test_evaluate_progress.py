@@ -1,4 +1,4 @@
-"""How long an evaluation will take, and what is printed where there is no terminal."""
+"""The time left of an evaluation, and the lines that are printed without a terminal."""
 
 from __future__ import annotations
 

@@ -29,12 +29,12 @@ PROOFS = [
 
 @pytest.fixture(autouse=True)
 def patient_grader(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These tests are about verdicts, on machines that may be busy."""
+    """Give the grader more time: these tests are about verdicts, on machines that may be busy."""
     monkeypatch.setattr(default_grader(), "seconds", 30.0)
 
 
 def rows_of(name: str, folder: Path) -> list[dict[str, str]]:
-    """Problem, solution and answer of a benchmark's file, read without r1rl."""
+    """Return problem, solution and answer of a benchmark's file, read without r1rl."""
     if not folder.is_dir():
         pytest.skip("needs the benchmark files")
     rows = [json.loads(line) for line in (folder / FILES[name]).read_text(encoding="utf-8").splitlines()]
@@ -83,7 +83,7 @@ def test_shuffled_solutions_score_0_percent(tmp_path: Path, name: str, folder: P
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_mixture_scores_its_shares(tmp_path: Path, name: str) -> None:
-    """Of each problem's four completions one is right, one wrong, one without an answer and one cut off
+    """Each problem has four completions: a right one, a wrong one, one without an answer and one cut off
     inside it.
     """
     rows = rows_of(name, STAND_INS)
@@ -96,7 +96,7 @@ def test_a_mixture_scores_its_shares(tmp_path: Path, name: str) -> None:
         for row, identity in zip(rows, identities(tmp_path, name), strict=True)
         for index, ending in enumerate(endings)
     }
-    reply = lambda path, body: words[body["prompt"], body["seed"]]
+    reply = lambda path, body: words[body["prompt"], body["seed"]]  # noqa: E731
     figures = evaluate_scripted(
         tmp_path, name, reply, "num_samples=4", f"local_dir={STAND_INS}", "run_name=proof"
     )
@@ -109,15 +109,16 @@ def test_a_mixture_scores_its_shares(tmp_path: Path, name: str) -> None:
 
 
 def identities(tmp_path: Path, name: str) -> list[str]:
-    """The ids that r1rl gives to the problems: what the seeds of the requests depend on."""
+    """Return the ids that r1rl gives to the problems, on which the seeds of the requests depend."""
     from r1rl.data.benchmarks import BENCHMARKS, load_benchmark
 
     return [problem.id for problem in load_benchmark(BENCHMARKS[name], str(STAND_INS), None, 0).problems]
 
 
 def test_labelled_outputs_score_their_labels(tmp_path: Path) -> None:
-    """100 MATH problems with 8 real outputs each. Two problems' labels are wrong: 4:30 p.m. and 10{,}000 are
-    the gold answers.
+    """The cases are 100 MATH problems with 8 real outputs each.
+
+    Two problems' labels are wrong: 4:30 p.m. and 10{,}000 are the gold answers.
     """
     path = SHARED / "outputs_qwen_math100x8.jsonl"
     if not path.is_file():

@@ -1,4 +1,6 @@
-"""report.html: complete, free of the network, safe against what models write, and working in a real browser."""
+"""The page report.html: complete, free of the network, safe against models' texts, and working in a real
+browser.
+"""
 
 from __future__ import annotations
 
@@ -90,17 +92,15 @@ class Outline(html.parser.HTMLParser):
 def test_page_is_whole_and_needs_no_network(page: str) -> None:
     outline = Outline()
     outline.feed(page)
-    assert not {"img", "link", "iframe", "b"} & set(
-        outline.tags
-    )  # nothing that a model wrote has become markup
+    # Nothing that a model wrote has become markup.
+    assert not {"img", "link", "iframe", "b"} & set(outline.tags)
     assert outline.tags.count("script") == 2
     assert not [name for name, _ in outline.attributes if name in ("src", "href")]
     assert not re.search(r"https?://|@import|url\(|fetch\(|XMLHttp", page)
     for title in (
-        "Scores", "Differences", "What went "
-                                 "wrong", "Right and other completions", "Groups", "More than one attempt",
-        "Accuracy against the token "
-        "limit", "Over training steps", "Problems", "Completions", "How it was measured",
+        "Scores", "Differences", "What went wrong", "Right and other completions", "Groups",
+        "More than one attempt", "Accuracy against the token limit", "Over training steps", "Problems",
+        "Completions", "How it was measured",
     ):  # fmt: skip
         assert f"<h2>{title}</h2>" in page
     assert "Contamination probe" not in page
@@ -147,17 +147,17 @@ def test_charts_place_their_points() -> None:
     # x from 46 to 400 in equal steps of log2; y from 190 (0 %) to 10 (40 %)
     assert 'points="46.0,190.0 223.0,100.0 400.0,10.0"' in chart
     lengths = line_chart([Series("a", [Point(0, 30.0, None), Point(10, 120.0, None)])], "step", percent=False)
-    assert (
-        'points="46.0,163.0 400.0,82.0"' in lengths and ">200<" in lengths and "a: 120.0 at 10" in lengths
-    )  # of 200
+    # Of 200.
+    assert 'points="46.0,163.0 400.0,82.0"' in lengths and ">200<" in lengths and "a: 120.0 at 10" in lengths
     assert "&lt;a&gt;: 20.0% at 64" in chart and "<a>" not in chart
     assert "nothing was graded" in line_chart([Series("a", [])], "tokens")
 
 
 FAKE_DOCUMENT = """
 const made = {};
-const make = () => ({ value: "", checked: false, dataset: {}, children: [], listeners: {}, append(...c) { this.children.push(...c); },
-  replaceChildren(...c) { this.children = c; }, addEventListener(name, f) { this.listeners[name] = f; } });
+const make = () => ({ value: "", checked: false, dataset: {}, children: [], listeners: {},
+  append(...c) { this.children.push(...c); }, replaceChildren(...c) { this.children = c; },
+  addEventListener(name, f) { this.listeners[name] = f; } });
 globalThis.document = { getElementById: id => made[id] ??= make(), createElement: () => make(), body: make(),
   querySelectorAll: () => [made.button] };
 made.button = Object.assign(make(), { textContent: "p3", dataset: { benchmark: "bench<mark>" } });
@@ -202,10 +202,11 @@ def test_the_script_filters_and_turns_pages(page: str) -> None:
     assert log[1] == ["90 of 90 completions, page 2 of 5", 20]
     assert log[2] == ["18 of 90 completions, page 1 of 1", 18]
     assert log[3] == ["6 of 90 completions, page 1 of 1", 6]
+    # A click on problem p3: its 5 completions of 3 models.
     assert log[4] == [
         "15 of 90 completions, page 1 of 1",
         15,
-    ]  # a click on problem p3: its 5 completions of 3 models
+    ]
     assert run_script(json.loads(outline.data), "#model=base&words=base+3")[1][0] == [
         "5 of 90 completions, page 1 of 1",
         5,

@@ -84,10 +84,24 @@ def test_equivalent_answers_vote_together() -> None:
 
 def test_figures() -> None:
     # a: 2 of 3 decided are right (the timeout is in no accuracy). b: 1 of 4. c: nothing is decided.
-    a = problem(graded("correct", 10), graded("correct", 100), graded("wrong", 20), graded("timeout", 30), identity="a",
-                votes=((1, 2), 1, 1), level="1")  # fmt: skip
-    b = problem(graded("correct", 40), graded("no_answer", 64, finish="length", language=0.5), graded("malformed", 50),
-                graded("wrong", 30, language=None), identity="b", votes=((1, 1), 1, 2), level="2")  # fmt: skip
+    a = problem(
+        graded("correct", 10),
+        graded("correct", 100),
+        graded("wrong", 20),
+        graded("timeout", 30),
+        identity="a",
+        votes=((1, 2), 1, 1),
+        level="1",
+    )
+    b = problem(
+        graded("correct", 40),
+        graded("no_answer", 64, finish="length", language=0.5),
+        graded("malformed", 50),
+        graded("wrong", 30, language=None),
+        identity="b",
+        votes=((1, 1), 1, 2),
+        level="2",
+    )
     c = problem(*[graded("unparseable_gold", 64)] * 4, identity="c", votes=((4,), None, 0), level="2")
     figures = score([a, b, c], 4, 100)
     assert figures["accuracy"] == {
@@ -101,11 +115,13 @@ def test_figures() -> None:
     # cons@4 of all four: a 2 votes to 1, right; b 1 to 1, a tie, one half
     assert figures["cons_at_4"]["value"] == pytest.approx(0.75)
     assert figures["outcomes"] == {
-        "correct": 3, "wrong": 2, "no_answer": 1, "malformed": 1, "unparseable_gold": 4, "timeout": 1, "crashed": 0
+        "correct": 3, "wrong": 2, "no_answer": 1, "malformed": 1, "unparseable_gold": 4, "timeout": 1,
+        "crashed": 0,
     }  # fmt: skip
     rates = {name: round(12 * value) for name, value in figures["rates"].items()}
     assert rates == {
-        "truncated": 1, "truncated_without_answer": 1, "extraction_failure": 2, "no_answer": 1, "malformed": 1, "wrong": 2, "undecided": 5
+        "truncated": 1, "truncated_without_answer": 1, "extraction_failure": 2, "no_answer": 1,
+        "malformed": 1, "wrong": 2, "undecided": 5,
     }  # fmt: skip
     assert figures["correct"] == {
         "count": 3,

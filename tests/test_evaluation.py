@@ -126,9 +126,8 @@ def test_figures(rewards: RewardSet) -> None:
     assert figures["mean_length"]["value"] == pytest.approx(100 / 3)
     assert figures["truncated_rate"]["value"] == pytest.approx((0.25 + 0.5 + 1.0) / 3)
     assert figures["reflection_rate"]["value"] == pytest.approx(0.25 / 3)
-    assert figures["format_rate"]["value"] == pytest.approx(
-        0.5 / 3
-    )  # two of problem 0's four have the full value
+    # Two of problem 0's four have the full value.
+    assert figures["format_rate"]["value"] == pytest.approx(0.5 / 3)
 
 
 def test_nothing_graded_is_no_accuracy_of_zero(rewards: RewardSet) -> None:

@@ -1,6 +1,4 @@
-"""r1rl generate from the command line: rows, few-shot and verification prompts, resuming, and what can't be
-sampled.
-"""
+"""`r1rl generate` from the command line: rows, few-shot and verification prompts, resuming, and refusals."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ PROBLEMS = [
 
 
 def write_recipe(tmp_path: Path, extra: str = "") -> str:
-    """A recipe without a model: an endpoint or a model follows in `extra`."""
+    """Write a recipe without a model: an endpoint or a model follows in `extra`."""
     write_jsonl(tmp_path / "problems.jsonl", PROBLEMS)
     start = f"run_name: g\noutput_dir: {tmp_path}/runs\ndata: {{source: problems.jsonl}}\n"
     (tmp_path / "r.yaml").write_text(start + extra, encoding="utf-8")
@@ -48,7 +46,8 @@ def summary_of(tmp_path: Path) -> Any:
 
 
 def server_lines(url: str, **prompt: Any) -> str:
-    return f"model: {{path: m, endpoint: {{url: {url}, retries: 3}}}}\nprompt: {json.dumps({'template': 'none', **prompt})}\n"
+    section = json.dumps({"template": "none", **prompt})
+    return f"model: {{path: m, endpoint: {{url: {url}, retries: 3}}}}\nprompt: {section}\n"
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +69,8 @@ def test_rows_have_the_problem_the_prompt_and_the_completion(tmp_path: Path, pol
     assert [(row["id"], row["sample"]) for row in rows] == [(f"p{i}", g) for i in range(6) for g in range(3)]
     row = rows[4]
     assert list(row) == [
-        "id", "problem", "answer", "level", "source_sample", "prompt", "prefill", "completion", "finish_reason", "tokens", "sample",
-        "seed", "model", "round",
+        "id", "problem", "answer", "level", "source_sample", "prompt", "prefill", "completion",
+        "finish_reason", "tokens", "sample", "seed", "model", "round",
     ]  # fmt: skip
     assert (row["problem"], row["answer"], row["level"], row["source_sample"]) == (
         "What is 1+1?",
@@ -203,7 +202,7 @@ def test_verification_shows_each_first_answer_and_keeps_both(tmp_path: Path) -> 
 
 
 def test_a_question_can_show_columns_of_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As rewriting does: the rows are completions that were made before."""
+    """The rows are completions that were made before, as in rewriting."""
     with serving(lambda path, body: "rewritten") as server:
         recipe = write_recipe(
             tmp_path,

@@ -1,6 +1,8 @@
-"""Which answers are equal: tables of facts, one per kind of answer, and inputs that must neither raise nor
+"""Equal and unequal answers: tables of facts, one per kind of answer, and inputs that must neither raise nor
 hang.
 """
+
+# ruff: noqa: RUF001 - characters that look like ASCII are part of the cases
 
 from __future__ import annotations
 
@@ -456,7 +458,7 @@ def test_long_answers_are_compared_as_text_only():
 
 
 # -- the parts
-# -------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -542,10 +544,10 @@ def test_normal_form_keeps_a_superscript_a_power():
 # ---------------------------------------------------------------------------------------------------
 
 PIECES = [
-    *"0123456789xyzE+-*/^_(){}[]|!,.:;=<>%'\"& "
-     "~$\\?", "\\frac", "\\sqrt", "\\text{", "\\text{cm}", "\\left(", "\\right)", "\\pi",
-    "\\le ", "\\cup", "\\begin{pmatrix}", "\\end{pmatrix}", "\\\\", "^{", "_{", "\\pm", "\\infty", "\\sin", "\\log", "9^", "cm ",
-    "m/s ", "and ", "or ", "1,000", "0.5", "10^", "\\{", "\\}", "\\cdot", "\\in", "\\circ", "²", "√", "π",
+    *"0123456789xyzE+-*/^_(){}[]|!,.:;=<>%'\"& ~$\\?", "\\frac", "\\sqrt", "\\text{", "\\text{cm}", "\\left(",
+    "\\right)", "\\pi", "\\le ", "\\cup", "\\begin{pmatrix}", "\\end{pmatrix}", "\\\\", "^{", "_{", "\\pm",
+    "\\infty", "\\sin", "\\log", "9^", "cm ", "m/s ", "and ", "or ", "1,000", "0.5", "10^", "\\{", "\\}",
+    "\\cdot", "\\in", "\\circ", "²", "√", "π",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Where the answer is read from: regions, tags, boxes, and the lenient conventions."""
+"""The places that the answer is read from: regions, tags, boxes, and the lenient conventions."""
 
 from __future__ import annotations
 

@@ -25,7 +25,9 @@ def load(name: str) -> list[dict[str, Any]]:
 
 
 def disagreements(cases: list[dict[str, Any]], mode: str = "strict") -> list[tuple[str, str, bool]]:
-    """(gold, extracted answer, expected verdict) of every case that is graded otherwise than expected."""
+    """Return (gold, extracted answer, expected verdict) of every case that is graded otherwise than
+    expected.
+    """
     grades = grade_many([case["pred_text"] for case in cases], [case["gold"] for case in cases], mode)
     return [
         (c["gold"], str(g.extracted), c["expected"])

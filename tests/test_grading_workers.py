@@ -253,12 +253,16 @@ def test_same_verdicts_in_two_accelerate_processes(tmp_path):
 
             accelerator = Accelerator(cpu=True)
             cases = [({INTEGRAL[0]!r}, "1", 60), ("7^2", "49", 60), ("7", "49", 60), ({SLOW!r}, "3", 1)]
-            own = [grade("So it is \\\\boxed{{" + answer + "}}.", gold, timeout=limit).outcome.value for answer, gold, limit in cases]
+            own = [
+                grade("So it is \\\\boxed{{" + answer + "}}.", gold, timeout=limit).outcome.value
+                for answer, gold, limit in cases
+            ]
             outcomes = gather_object([own])
             if accelerator.is_main_process:
                 print(outcomes)
             accelerator.wait_for_everyone()
-            accelerator.end_training()  # a process that just exits can tear the other's connection down with it
+            # A process that just exits can tear the other's connection down with it.
+            accelerator.end_training()
             """
         )
     )

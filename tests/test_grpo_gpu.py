@@ -1,4 +1,6 @@
-"""A whole run of `r1rl grpo` on a GPU: its fast ways stay in use, and its passes do not wait for the device."""
+"""A whole run of `r1rl grpo` on a GPU: its fast ways stay in use, and its passes do not wait for the
+device.
+"""
 
 from __future__ import annotations
 

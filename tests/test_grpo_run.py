@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(folder: Path) -> RunDirectory:
-    """An uninterrupted run of four steps."""
+    """Train an uninterrupted run of four steps."""
     return train(folder, "run_name=uninterrupted")
 
 
@@ -134,7 +134,7 @@ def test_resume_without_a_run_says_so(folder: Path) -> None:
 
 
 def test_two_processes_equal_one(folder: Path, finished: RunDirectory) -> None:
-    """As many as accelerate's CPU launcher is asked for, with the same completions, gradients and metrics."""
+    """Two processes of accelerate's CPU launcher have the completions, gradients and metrics of one."""
     directory = start_two("grpo", folder / "recipe.yaml", "run_name=two")
     for one, two in zip(untimed(finished), untimed(directory), strict=True):
         assert one == pytest.approx(two, rel=0, abs=1e-4)
@@ -172,7 +172,7 @@ def test_interrupt_saves_and_the_run_goes_on(folder: Path, finished: RunDirector
 
 
 def test_interrupt_of_two_processes_saves(folder: Path) -> None:
-    """Who started the processes hands the signal on and waits until they have saved."""
+    """The process that started the others passes the signal on and waits until they have saved."""
     start = "import sys; from r1rl.cli.launch import start_processes; start_processes(2, sys.argv[1:])"
     overrides = [
         "run_name=two-interrupted",
@@ -189,9 +189,8 @@ def test_interrupt_of_two_processes_saves(folder: Path) -> None:
     while not directory.read_metrics() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert (
-        process.wait(timeout=60) == -signal.SIGINT
-    )  # KeyboardInterrupt, for which the command line ends with 130
+    # KeyboardInterrupt, for which the command line ends with 130.
+    assert process.wait(timeout=60) == -signal.SIGINT
     stopped_after = directory.read_metrics()[-1]["step"]
     assert find_checkpoint(directory.checkpoints) == directory.checkpoints / f"step-{stopped_after:06d}"
 
@@ -214,7 +213,7 @@ def test_interrupt_in_the_last_step_leaves_the_evaluation_for_later(
 
 
 def test_run_killed_after_its_last_checkpoint_is_summed_up_on_resume(folder: Path) -> None:
-    """Also where an earlier, shorter leg of the run was summed up already."""
+    """The run is summed up even if an earlier, shorter leg of it was summed up already."""
     directory = train(folder, "run_name=killed", "max_steps=1", "evaluation.data=null")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(InterruptedError):
         patch.setattr(GRPORun, "_finish", _die)
@@ -449,9 +448,8 @@ def test_dynamic_sampling_refills_groups_without_variance(folder: Path) -> None:
     assert record["dynamic_sampling/refilled"] == 8  # 4 groups, twice
     assert record["epoch"] == pytest.approx(12 / 64)
     kept = record["completions/mean_length"] * 4 * 4
-    assert (
-        record["tokens_per_second"] * record["time/step"] > 2 * kept
-    )  # the replaced groups took their time too
+    # The replaced groups took their time too.
+    assert record["tokens_per_second"] * record["time/step"] > 2 * kept
 
 
 def test_batch_that_processes_can_not_share_is_refused(
@@ -463,7 +461,7 @@ def test_batch_that_processes_can_not_share_is_refused(
 
 
 def test_the_allocator_is_told_to_grow_its_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unless the user has told it something, under either of torch's names."""
+    """The allocator is told so unless the user has configured it, under either of torch's names."""
     monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
     monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
     monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:512")

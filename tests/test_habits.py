@@ -1,4 +1,4 @@
-"""How solutions are written in each habit."""
+"""The written solutions of each habit."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_right_solutions_word_for_word() -> None:
 
 
 def attempts_of(thought: str) -> list[tuple[str, int, str]]:
-    """Each attempt of a checked countdown thought: expression, value, verdict."""
+    """Return expression, value and verdict of each attempt of a checked countdown thought."""
     parts = thought.split(" wait, ")
     found = [re.fullmatch(r"([^=]+)=.*=(\d+) check: (yes|no)\.", part) for part in parts]
     return [(match[1], int(match[2]), match[3]) for match in found if match is not None]

@@ -1,4 +1,4 @@
-"""Hooks of a run: every event and its order, from a recipe and from Python, what can't be a hook, and one that
+"""The hooks of a run: every event and its order, from a recipe and from Python, refusals, and a hook that
 raises.
 """
 
@@ -80,7 +80,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def events(folder: Path) -> list[str]:
-    """The events that were noted since the last time."""
+    """Return the events that were noted since the last time."""
     file = folder / "events.txt"
     lines = file.read_text().splitlines() if file.exists() else []
     file.unlink(missing_ok=True)
@@ -88,7 +88,7 @@ def events(folder: Path) -> list[str]:
 
 
 def start(folder: Path, *overrides: str, hooks: tuple[Any, ...] = (), resume: str | None = None) -> GRPORun:
-    """A run with hooks given in Python."""
+    """Start a run with hooks given in Python."""
     path = folder / "recipe.yaml"
     return GRPORun.start(load_recipe("grpo", path, overrides), path, resume, Given(hooks=hooks))
 
@@ -160,8 +160,13 @@ def test_an_object_of_a_module_may_be_named_and_runs_stay_as_they_are(folder: Pa
 
 def test_hooks_run_in_the_main_process_only(folder: Path) -> None:
     start_two(
-        "grpo", folder / "recipe.yaml", "run_name=two", "max_steps=1", "evaluation.data=null", "hooks=[hooks.py:Notes]"
-    )  # fmt: skip
+        "grpo",
+        folder / "recipe.yaml",
+        "run_name=two",
+        "max_steps=1",
+        "evaluation.data=null",
+        "hooks=[hooks.py:Notes]",
+    )
     assert events(folder) == ["step 1 True", "save step-000001 True", "end 1 True True"]
 
 

@@ -1,4 +1,4 @@
-"""r1rl's Triton kernels against plain arithmetic in float64."""
+"""Triton kernels of r1rl against plain arithmetic in float64."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def attended(
     window: int | None,
     softcap: float | None,
 ) -> Tensor:
-    """[R, Q, 1, D], [R, H, C, D] and [R, H, C, E] in float64; [R, 1, Q, E]."""
+    """Return attention [R, 1, Q, E] of a query [R, Q, 1, D], a key [R, H, C, D] and a value [R, H, C, E] in
+    float64.
+    """
     repeats = query.shape[1] // key.shape[1]
     scores = query.double() @ key.double().repeat_interleave(repeats, 1).transpose(2, 3) * scaling
     if softcap is not None:

@@ -11,8 +11,9 @@ from r1rl.objective.kl import kl_estimate
 
 
 def quadrature(shift: float, estimator: str) -> tuple[float, float]:
-    """Mean and deviation of an estimator for q = N(0, 1), p = N(shift, 1), by the trapezoid rule on [-14, 14]
-    (exact to 1e-12).
+    """Return mean and deviation of an estimator for q = N(0, 1), p = N(shift, 1).
+
+    They come from the trapezoid rule on [-14, 14], exact to 1e-12.
     """
     x = torch.linspace(-14, 14, 200_001, dtype=torch.float64)
     log_q, log_p = -x.square() / 2, -(x - shift).square() / 2  # the same constant is left out of both
@@ -75,8 +76,9 @@ def test_k3_keeps_its_digits_near_zero():
 def expected_gradient(
     estimator: str, corrected: bool, sampler: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, ...]:
-    """The exact expectation of the estimator's gradient over 5 tokens, with the gradients of both directions
-    of the divergence.
+    """Return the exact expectation of the estimator's gradient over 5 tokens.
+
+    The gradients of both directions of the divergence are returned too.
     """
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(5, generator=generator, dtype=torch.float64, requires_grad=True)

@@ -20,7 +20,9 @@ THRESHOLD = 0.8
 
 
 def balanced_accuracy(cases):
-    """The mean of the shares of consistent and of mixed texts that land on their side of the threshold."""
+    """Return the mean of the shares of consistent and of mixed texts that land on their side of the
+    threshold.
+    """
     right = {True: [], False: []}
     for case in cases:
         share = language_share(case["text"], case["language"])
@@ -68,7 +70,10 @@ def test_consistency_finds_the_main_language_by_itself():
 
 
 def test_an_unknown_latin_script_language_is_not_taken_for_the_expected_one():
-    polish = "Najpierw obliczamy sumę wszystkich liczb, a potem dzielimy ją przez trzy, więc wynik jest równy dziewięć."
+    polish = (
+        "Najpierw obliczamy sumę wszystkich liczb, a potem dzielimy ją przez trzy, więc wynik jest równy "
+        "dziewięć."
+    )
     assert word_counts(polish, expected="en")[OTHER] > 0
     assert language_share(polish, "en") < 0.5
 

@@ -28,8 +28,10 @@ LAYERS = (
     ("cli", "api"),
     ("__main__",),
 )
-"""The rooms of the package, lowest layer first. A room imports from itself and from lower layers only, so rooms
-of one layer know nothing of each other. CONTRIBUTING.md says what each is for.
+"""The rooms of the package, lowest layer first.
+
+A room imports from itself and from lower layers only, so rooms of one layer know nothing of each other.
+CONTRIBUTING.md says what each is for.
 """
 
 HEAVY = (
@@ -65,7 +67,7 @@ FOR_REWARDS = (
 
 
 def module_name(file: Path) -> str:
-    """r1rl.config.load for r1rl/config/load.py."""
+    """Return r1rl.config.load for r1rl/config/load.py."""
     parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -76,8 +78,9 @@ RECORDS = [module for module in MODULES if module.endswith(".command")]
 
 
 def imports(file: Path, at_import_time: bool = False) -> Iterator[str]:
-    """The modules that a file imports; with `at_import_time` not those inside functions or under
-    TYPE_CHECKING.
+    """Yield the modules that a file imports.
+
+    With `at_import_time`, those inside functions or under TYPE_CHECKING are left out.
     """
     waiting: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"), str(file))]
     while waiting:
@@ -96,14 +99,16 @@ def imports(file: Path, at_import_time: bool = False) -> Iterator[str]:
 
 
 def named_modules(node: ast.ImportFrom) -> Iterator[str]:
-    """`from r1rl import models` imports r1rl.models; `from r1rl.types import Prompt` imports r1rl.types."""
+    """Yield the modules of an import: r1rl.models for `from r1rl import models`, r1rl.types for `from
+    r1rl.types import Prompt`.
+    """
     for alias in node.names:
         inner = f"{node.module}.{alias.name}"
         yield inner if inner in MODULES else str(node.module)
 
 
 def layer(module: str) -> int | None:
-    """The number of a module's layer; None for the package itself, which is above all of them."""
+    """Return the number of a module's layer, or None for the package itself, which is above all of them."""
     room = module.split(".")[1] if module.startswith("r1rl.") else None
     return next((number for number, rooms in enumerate(LAYERS) if room in rooms), None)
 

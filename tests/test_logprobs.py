@@ -77,7 +77,7 @@ def build(name: str) -> PreTrainedModel:
 
 
 def case() -> tuple[Tensor, Tensor, Tensor]:
-    """Three right-padded rows; 4 + 7 + 1 completion tokens."""
+    """Return three right-padded rows of 4 + 7 + 1 completion tokens."""
     generator = torch.Generator().manual_seed(2)
     input_ids_RT = torch.randint(3, VOCABULARY, (3, 10), generator=generator)
     predictors_N = torch.tensor([*range(2, 6), *range(10 + 3, 10 + 10), 20])
@@ -85,7 +85,7 @@ def case() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def plain(model: PreTrainedModel, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Full logits, full softmax."""
+    """Return the logprobs and entropies from full logits and a full softmax."""
     input_ids_RT, predictors_N, targets_N = case()
     logits_RTV = model(
         input_ids=input_ids_RT, attention_mask=torch.ones_like(input_ids_RT), use_cache=False
@@ -181,8 +181,9 @@ def test_only_completion_tokens_go_through_the_head_one_chunk_at_a_time():
 
 
 def test_only_the_last_chunk_of_logits_is_kept_for_the_backward_pass():
-    """12 tokens in chunks of 5, 5 and 2: of what autograd saves, only the last chunk's has a vocabulary
-    dimension, besides the head.
+    """The 12 tokens come in chunks of 5, 5 and 2.
+
+    Among the tensors that autograd saves, only the last chunk's has a vocabulary dimension, besides the head.
     """
     model = build("llama")
     saved: list[tuple[int, ...]] = []
@@ -262,7 +263,7 @@ def test_prepared_by_accelerate_and_wrapped_by_ddp(tmp_path):
 
 @pytest.mark.gpu
 def test_on_a_gpu_the_head_never_waits_and_keeps_one_chunk_of_logits():
-    """151k entries of vocabulary, 4096 tokens, chunks of 512: full float32 logits are 2.5 GB, those of a
+    """With a vocabulary of 151k, 4096 tokens and chunks of 512, full float32 logits are 2.5 GB, those of a
     chunk 0.3 GB.
     """
     vocabulary, hidden_size, tokens, chunk = 151_936, 64, 4096, 512

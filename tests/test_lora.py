@@ -39,7 +39,7 @@ IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
 
 
 def adapted(model: PreTrainedModel, targets: tuple[str, ...] = (), trained: bool = True) -> PreTrainedModel:
-    """The model with adapters; `trained`: B is no longer zero."""
+    """Return the model with adapters; with `trained`, B is no longer zero."""
     add_adapters(
         model, LoRAConfig(rank=RANK, alpha=ALPHA, target_modules=list(targets)), "base", None, seed=3
     )
@@ -52,7 +52,7 @@ def adapted(model: PreTrainedModel, targets: tuple[str, ...] = (), trained: bool
 
 
 def dense(model: PreTrainedModel, name: str) -> PreTrainedModel:
-    """A model of the class `build(name)` with W + scale B A written out."""
+    """Return a model of the class `build(name)` with W + scale B A written out."""
     whole = build(name)
     for path, layer in adapted_layers(model).items():
         a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
@@ -78,7 +78,8 @@ def test_only_adapters_are_trained_and_they_change_nothing_at_first() -> None:
     assert torch.equal(logits(model), logits(plain))
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     layers = [f"model.layers.{index}.{part}" for index in (0, 1) for part in (
-        "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
+        "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj",
+        "mlp.up_proj", "mlp.down_proj",
     )]  # fmt: skip
     assert trained == {f"{layer}.lora_{side}.default.weight" for layer in layers for side in "AB"}
     assert type(model) is type(plain)
@@ -216,8 +217,9 @@ def test_the_copy_has_adapted_matrices_only_and_shares_the_rest() -> None:
 
 
 def test_the_sum_is_rounded_once() -> None:
-    """To half of the last of bfloat16's 8 bits, where a product that was rounded before it was added would be
-    off by more.
+    """The sum is exact to half of the last of bfloat16's 8 bits.
+
+    A product that was rounded before it was added would be off by more.
     """
     model = adapted(build("qwen2").to(torch.bfloat16))
     weights = RolloutWeights(model, torch.bfloat16)
@@ -293,9 +295,8 @@ def test_adapters_of_another_shape_or_model_are_refused(tmp_path: Any) -> None:
     ):
         load_adapter_weights(larger, tmp_path, "base")
     fewer, more = adapted(build("qwen2"), ("q_proj",)), adapted(build("qwen2"))
-    with pytest.raises(
-        UserError, match=r"24 weights of the adapter in .* have no counterpart"
-    ):  # 12 of 14 layers, 2 matrices each
+    # 12 of 14 layers, 2 matrices each.
+    with pytest.raises(UserError, match=r"24 weights of the adapter in .* have no counterpart"):
         load_adapter_weights(fewer, tmp_path, "base")
     save_adapter(fewer, fewer.state_dict(), tmp_path)
     with pytest.raises(UserError, match=r"24 weights of the adapter in .* have no counterpart"):

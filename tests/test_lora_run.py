@@ -42,7 +42,7 @@ def adapter(directory: RunDirectory) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def finished(folder: Path) -> RunDirectory:
-    """An uninterrupted run of four steps, with the KL term."""
+    """Train an uninterrupted run of four steps, with the KL term."""
     return train(folder, "run_name=uninterrupted", LORA, "algorithm.beta=0.1", "evaluation.every_steps=2")
 
 
@@ -140,7 +140,7 @@ def test_several_optimizer_steps_a_rollout_and_the_reference_engine(folder: Path
 
 
 def reset_accelerate() -> None:
-    """accelerate remembers the precision of the first run of a process."""
+    """Make accelerate forget the precision of the first run of a process."""
     for state in (AcceleratorState, GradientState, PartialState):
         state._reset_state()
 
@@ -234,7 +234,7 @@ def test_an_adapter_is_no_model_to_start_from(folder: Path, finished: RunDirecto
 
 
 def test_transformers_loading_an_adapter_onto_its_model_is_noticed(finished: RunDirectory) -> None:
-    """As it does for an adapter's hub name, which no check before knows."""
+    """An adapter's hub name makes transformers do so, and no check before knows it."""
     with pytest.raises(
         UserError,
         match=r"model.path: .* holds a PEFT adapter and no whole model: merge it into its model first",
@@ -245,7 +245,7 @@ def test_transformers_loading_an_adapter_onto_its_model_is_noticed(finished: Run
 def test_without_peft(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Before a model is loaded, and told by `check` too."""
+    """The error comes before a model is loaded, and from `check` too."""
     found = importlib.util.find_spec
     monkeypatch.setattr(
         "importlib.util.find_spec", lambda name, *rest: None if name == "peft" else found(name, *rest)
@@ -253,13 +253,19 @@ def test_without_peft(
     monkeypatch.setattr(setup, "load_policy", lambda *_, **__: pytest.fail("the model was loaded"))
     for command in ("grpo", "check"):
         assert main([command, str(folder / "recipe.yaml"), LORA, "run_name=without"]) == 2
-        sentence = "model.lora trains adapters through peft, which is not installed: pip install 'r1rl[peft]', or leave it out."
+        sentence = (
+            "model.lora trains adapters through peft, which is not installed: pip install 'r1rl[peft]', or "
+            "leave it out."
+        )
         assert sentence in " ".join(capsys.readouterr().err.split())
     assert not (folder / "runs" / "without").exists()
 
 
 def test_vllm_and_sharding_are_refused(folder: Path, tmp_path: Path) -> None:
-    sentence = "rollout.engine is vllm, which is sent whole weights and would not see the adapters of model.lora: write engine: auto"
+    sentence = (
+        "rollout.engine is vllm, which is sent whole weights and would not see the adapters of model.lora: "
+        "write engine: auto"
+    )
     assert sentence in message(tmp_path / "recipe.yaml", MINIMAL, "model.lora={}", "rollout.engine=vllm")
     recipe = load_recipe("grpo", folder / "recipe.yaml", [LORA])
     check_processes(recipe, 1, sharded=False)

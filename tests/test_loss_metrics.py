@@ -59,9 +59,8 @@ def test_processes_combine_sums_and_extremes_once_each():
 
     def reduce_max(own: torch.Tensor) -> torch.Tensor:
         calls.append("max")
-        return torch.maximum(
-            own, torch.tensor([1.5, -1.5], dtype=torch.float64)
-        )  # the minimum travels with its sign turned
+        # The minimum travels with its sign turned.
+        return torch.maximum(own, torch.tensor([1.5, -1.5], dtype=torch.float64))
 
     assert one.values(reduce_sum, reduce_max) == pytest.approx(LossMetrics.merge([one, two]).values())
     assert calls == ["sum", "max"]

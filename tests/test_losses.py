@@ -23,7 +23,7 @@ MAX_LENGTH = 16
 
 
 def one_token(advantage: float, ratio: float, **choices: object) -> tuple[float, float, dict[str, float]]:
-    """Loss, gradient with respect to the logprob (-1 there) and metrics of a single token."""
+    """Return loss, gradient with respect to the logprob (-1 there) and metrics of a single token."""
     logprobs = torch.tensor([-1.0], dtype=torch.float64, requires_grad=True)
     inputs = LossInputs(
         sequence_N=torch.tensor([0]),
@@ -81,7 +81,10 @@ def test_golden_online_rft():
 
 
 def two_sequences(**choices: object) -> tuple[torch.Tensor, torch.Tensor]:
-    """Loss and gradient for lengths 3 and 1, advantages 1 and -1, log ratios [0.3, 0, -0.3 | 0.1], weights 1."""
+    """Return loss and gradient for lengths 3 and 1.
+
+    The advantages are 1 and -1, the log ratios [0.3, 0, -0.3 | 0.1], the weights 1.
+    """
     logprobs = torch.tensor([-0.7, -1.0, -1.3, -0.9], dtype=torch.float64, requires_grad=True)
     inputs = LossInputs(
         sequence_N=torch.tensor([0, 0, 0, 1]),
@@ -108,14 +111,14 @@ def test_golden_sequence_ratio():
     assert gradient.tolist() == pytest.approx([0, -1, -math.exp(-0.3), math.exp(0.1)], rel=1e-12)
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------
 # the oracle
 
 
 def random_sequences(
     seed: object, count: int, with_old: bool = True, with_sampler: bool = True
 ) -> list[reference.Sequence]:
-    """Sequences of 1 to 6 tokens whose ratios lie inside and outside of every bound."""
+    """Return sequences of 1 to 6 tokens whose ratios lie inside and outside of every bound."""
     generator = random.Random(str(seed))
     sequences = []
     for _ in range(count):
@@ -143,7 +146,7 @@ def random_sequences(
 
 
 def as_config(options: reference.Options) -> AlgorithmConfig:
-    """The same choices, for r1rl."""
+    """Return the same choices, for r1rl."""
     own = {
         name: value
         for name, value in asdict(options).items()
@@ -167,7 +170,7 @@ def our_loss(
     cuts: list[slice],
     leave_out: bool = False,
 ) -> torch.Tensor:
-    """r1rl's loss of a minibatch, cut into micro-batches."""
+    """Return r1rl's loss of a minibatch, cut into micro-batches."""
     config = as_config(options)
 
     def trained_counts(
@@ -223,8 +226,9 @@ def gradients(loss: torch.Tensor, sequences: list[reference.Sequence]) -> torch.
 def assert_equals_oracle(
     rollout: list[reference.Sequence], options: reference.Options, leave_out: bool = False
 ) -> None:
-    """Value and gradient of a minibatch (all but the last two sequences), in one micro-batch and in
-    micro-batches of two.
+    """Compare value and gradient of a minibatch (all but the last two sequences) with the oracle's.
+
+    They are computed in one micro-batch and in micro-batches of two.
     """
     minibatch = rollout[:-2]
     expected = reference.loss(minibatch, options, rollout)
@@ -259,8 +263,8 @@ PENALTIES = [
 def test_oracle_for_every_combination(aggregation, level, choices):
     for penalty, bonus, (mask, cap) in product(PENALTIES, (0.0, 0.05), ((False, None), (True, 1.5))):
         options = reference.Options(
-            aggregation=aggregation, importance_level=level, entropy_coefficient=bonus, mask_truncated=mask, importance_cap=cap,
-            **choices, **penalty,
+            aggregation=aggregation, importance_level=level, entropy_coefficient=bonus, mask_truncated=mask,
+            importance_cap=cap, **choices, **penalty,
         )  # fmt: skip
         assert_equals_oracle(random_sequences((aggregation, level, choices, bonus, mask), count=6), options)
 
@@ -324,12 +328,11 @@ def test_several_iterations_on_the_same_rollout():
             ):
                 sequence.logits = (sequence.logits - 3.0 * gradient).detach().requires_grad_()
     ratios = [(a - b) for s in ours for a, b in zip(reference.token_logprobs(s, options), s.old, strict=True)]
-    assert (
-        max(abs(value.item()) for value in ratios) > 0.3
-    )  # the steps were large enough for the clip to matter
+    # The steps were large enough for the clip to matter.
+    assert max(abs(value.item()) for value in ratios) > 0.3
 
 
-# ------------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------
 # metrics
 
 

@@ -1,4 +1,4 @@
-"""The memory estimate against numbers worked out by hand, and against what torch really allocates."""
+"""The memory estimate against numbers that were worked out by hand, and against torch's real allocations."""
 
 from __future__ import annotations
 
@@ -158,9 +158,8 @@ def test_adapters_of_seven_billion_on_one_gpu() -> None:
     assert part(one, "Adam's moments") == 645_922_816
     assert part(one, "rollout copy") == 13_050_576_896
     assert part(one, "weights in bfloat16") == 161_480_704
-    assert (
-        one.of("always") == 15_231_233_024 + 322_961_408 + 645_922_816 + 13_050_576_896 + 3 * GB
-    )  # no reference
+    # No reference.
+    assert one.of("always") == 15_231_233_024 + 322_961_408 + 645_922_816 + 13_050_576_896 + 3 * GB
     assert two.total - one.total == 322_961_408  # gradient buckets
 
 
@@ -180,7 +179,7 @@ def test_adapters_are_not_advised_to_be_sharded() -> None:
 
 
 def test_rollout_beside_the_update_takes_its_memory_at_the_same_time() -> None:
-    """On a CPU, where the rollout otherwise reads the policy's own weights, it also has a copy: 4 x N."""
+    """A rollout on a CPU, which otherwise reads the policy's own weights, then also has a copy: 4 x N."""
     work, launch = Work(rows=8, length=1024, update_tokens=8192, logit_tokens=1024), Launch(on_gpu=False)
     apart, beside = (
         plan_memory(shape("qwen2.5-0.5b"), launch, replace(work, overlaps=overlaps))

@@ -50,9 +50,8 @@ def test_two_processes_give_what_one_gives() -> None:
     for share in shares:
         share.collect(lambda own: records.extend(own) or own)
     assert all(share.collect(lambda own: records) == whole.collect() for share in shares)
-    assert (
-        whole.collect()["reward"] == 0.55
-    )  # (1 + 0 + 0.5 + 0.25 + 1) / 5, not the mean of the shares' means
+    # (1 + 0 + 0.5 + 0.25 + 1) / 5, not the mean of the shares' means.
+    assert whole.collect()["reward"] == 0.55
 
 
 # --- progress ---
@@ -140,9 +139,8 @@ def test_live_table() -> None:
         "time",
     ]
     assert table[0].split() == titles
-    assert [line.split()[0] for line in table[1:9]] == [
-        str(step) for step in range(3, 11)
-    ]  # the last eight steps
+    # The last eight steps.
+    assert [line.split()[0] for line in table[1:9]] == [str(step) for step in range(3, 11)]
     assert table[1].split()[1:] == [
         "0.500",
         "25.0%",
@@ -296,7 +294,7 @@ def test_curves_are_drawn_to_a_file(tmp_path: Path) -> None:
     for row in range(2):  # every panel has ink of the training colour that the blank one lacks
         for column in range(3):
             place = (slice(row * 396 + 20, row * 396 + 376), slice(column * 480 + 20, column * 480 + 460))
-            blue = lambda pixels: ((pixels[..., 2] - pixels[..., 0]) > 0.3).sum()
+            blue = lambda pixels: ((pixels[..., 2] - pixels[..., 0]) > 0.3).sum()  # noqa: E731
             assert blue(image[place]) > 300 > blue(blank[place])
     orange = (image[..., 0] - image[..., 2]) > 0.4
     assert orange.sum() > 200
@@ -310,9 +308,8 @@ def test_smoothing() -> None:
     # (1 + 5 + 0) / 3 = 2 in the middle of the first three; the ends have no neighbour on one side and stay as
     # they are
     assert smoothed([1.0, 5.0, 0.0, 1.0], 1) == [1.0, 2.0, 2.0, 1.0]
-    assert smoothed([1.0, 2.0, 3.0, 4.0, 5.0], 2) == pytest.approx(
-        [1.0, 2.0, 3.0, 4.0, 5.0]
-    )  # a straight line stays where it is
+    # A straight line stays where it is.
+    assert smoothed([1.0, 2.0, 3.0, 4.0, 5.0], 2) == pytest.approx([1.0, 2.0, 3.0, 4.0, 5.0])
 
 
 # --- final tables ---

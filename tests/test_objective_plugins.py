@@ -59,7 +59,7 @@ class MyEngine:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with everything that a run needs, and with code of the user's own beside the recipe."""
+    """Write everything that a run needs, and code of the user's own beside the recipe."""
     folder = prepare(tmp_path_factory.mktemp("own"))
     for example in ("own_loss.py", "own_advantage.py"):
         shutil.copy(EXAMPLES / example, folder / example)
@@ -72,7 +72,7 @@ SHORT = ("max_steps=2", "evaluation.data=null", "algorithm.num_minibatches=2", "
 
 @pytest.fixture(scope="module")
 def built_in(folder: Path) -> list[dict[str, Any]]:
-    """The metrics of two steps with the built-in parts."""
+    """Return the metrics of two steps with the built-in parts."""
     return untimed(train(folder, *SHORT, "run_name=built_in"))
 
 
@@ -401,7 +401,7 @@ def test_no_name_of_a_table_is_compared(file: Path) -> None:
 
 
 def compared_names(source: str) -> list[str]:
-    """The names of `NAMES` that a source compares with, looks for in a collection, or matches."""
+    """Return the names of `NAMES` that a source compares with, looks for in a collection, or matches."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.Compare, ast.MatchValue)):
@@ -426,7 +426,7 @@ def test_the_walk_sees_what_it_should() -> None:
 @pytest.mark.parametrize("key", ["algorithm.surrogate", "algorithm.advantage", "rollout.engine"])
 def test_own_code_is_an_input_of_a_pipelines_stage(tmp_path: Path, key: str) -> None:
     def value(code: str) -> Any:
-        """The input that the key is, with this code in the file."""
+        """Return the input that the key is, with this code in the file."""
         (tmp_path / "own.py").write_text(code)
         recipe = load_recipe("grpo", tmp_path / "recipe.yaml", [f"{key}=own.py:f"])
         return recipe_inputs("grpo", recipe, tmp_path / "recipe.yaml", Hashes()).values[key]

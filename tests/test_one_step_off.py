@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(folder: Path) -> RunDirectory:
-    """An uninterrupted run of four steps, with evaluations between them and every checkpoint kept."""
+    """Train an uninterrupted run of four steps, with evaluations between them and every checkpoint kept."""
     return train(
         folder,
         ON,
@@ -180,7 +180,7 @@ def test_thread_samples_and_never_takes_over_weights(folder: Path, monkeypatch: 
 
 @pytest.fixture
 def another_precision() -> Iterator[None]:
-    """accelerate keeps its first precision for the process, unless its state is thrown away."""
+    """Make accelerate forget the precision of the process, which it otherwise keeps."""
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)

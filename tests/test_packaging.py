@@ -26,8 +26,9 @@ LARGEST_MODEL = 8_000_000
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel built from a copy of the sources, so that no build output is left in the checkout or taken from
-    it.
+    """Build a wheel from a copy of the sources.
+
+    So no build output is left in the checkout or taken from it.
     """
     folder = tmp_path_factory.mktemp("wheel")
     for name in SOURCES:
@@ -56,7 +57,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that the wheel is installed to, without its dependencies."""
+    """Install the wheel to a folder, without its dependencies."""
     folder = tmp_path_factory.mktemp("site")
     command = [
         sys.executable,
@@ -140,9 +141,8 @@ def test_every_imported_package_is_a_dependency() -> None:
         - set(sys.stdlib_module_names)
         - own
     )
-    with_torch = {
-        "triton"
-    }  # comes with torch's builds for GPUs; only the kernels need it, which nothing imports elsewhere
+    # Comes with torch's builds for GPUs; only the kernels need it, which nothing imports elsewhere.
+    with_torch = {"triton"}
     assert {PACKAGE_OF_MODULE.get(root, root) for root in roots} - with_torch <= declared
 
 

@@ -37,7 +37,7 @@ TOKENS, QUERY_HEADS, KEY_HEADS, SIZE = 38, 4, 2, 8
 
 
 def states(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Query [1, Q, M, D], key and value [1, H, M, D] in float64."""
+    """Return query [1, Q, M, D], key and value [1, H, M, D] in float64."""
     generator = torch.Generator().manual_seed(seed)
     shapes = ((1, QUERY_HEADS, TOKENS, SIZE), (1, KEY_HEADS, TOKENS, SIZE), (1, KEY_HEADS, TOKENS, SIZE))
     query, key, value = (
@@ -49,7 +49,7 @@ def states(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
 def one_by_one(
     query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None, softcap: float | None
 ) -> Tensor:
-    """[1, M, Q, D]: each query with the keys that it sees, written out."""
+    """Return attention [1, M, Q, D]: each query with the keys that it sees, written out."""
     outputs = torch.zeros(1, TOKENS, QUERY_HEADS, SIZE, dtype=query.dtype)
     rows = []
     for segment in SEGMENTS:
@@ -76,7 +76,9 @@ def varlen_reference(
     q: Tensor, k: Tensor, v: Tensor, starts_q: Tensor, starts_k: Tensor, longest_q: int, longest_k: int,
     scale: float, left: int, softcap: float | None,
 ) -> Tensor:  # fmt: skip
-    """What kernels for sequences of different lengths compute: a causal mask aligned at the last key."""
+    """Compute what kernels for sequences of different lengths compute: a causal mask aligned at the last
+    key.
+    """
     assert starts_q.dtype == starts_k.dtype == torch.int32
     assert (longest_q, longest_k) == (int(starts_q.diff().max()), int(starts_k.diff().max()))
     outputs = []
@@ -99,7 +101,7 @@ def varlen_reference(
 
 
 def torch_2_10(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False, return_aux=None):
-    """torch 2.10: no scale, no window, no groups of heads."""
+    """Stand in for torch 2.10: no scale, no window, no groups of heads."""
     assert is_causal
     assert query.shape[1] == key.shape[1]
     return varlen_reference(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, SIZE**-0.5, -1, None)
@@ -119,7 +121,7 @@ def torch_2_13(
     window_size=(-1, -1),
     enable_gqa=False,
 ):
-    """torch 2.13: causal is a window that ends at the query; groups of heads on request."""
+    """Stand in for torch 2.13: causal is a window that ends at the query; groups of heads are on request."""
     assert window_size[1] == 0
     assert enable_gqa
     return varlen_reference(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, scale, window_size[0], None)
@@ -129,7 +131,7 @@ def flash_2(
     q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
     dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
 ):  # fmt: skip
-    """FlashAttention 2: groups heads by itself, caps scores."""
+    """Stand in for FlashAttention 2, which groups heads by itself and caps scores."""
     assert causal
     return varlen_reference(
         q,
@@ -146,7 +148,7 @@ def flash_2(
 
 
 def flash_3(*arguments, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0):
-    """FlashAttention 3 gives the log-sum-exp besides."""
+    """Stand in for FlashAttention 3, which also returns the log-sum-exp."""
     assert causal
     return varlen_reference(*arguments, softmax_scale, window_size[0], softcap), None
 
@@ -180,9 +182,8 @@ def test_values_and_gradients_are_those_of_one_query_at_a_time(kernel, scaling, 
         return
     found = plan.attend(*arguments, scaling, window, softcap)
     expected = one_by_one(*arguments, scaling, window, softcap)
-    tolerance = (
-        1e-12 if softcap is None or kernel != "rows" else 1e-6
-    )  # capped scores go through softmax in float32
+    # Capped scores go through softmax in float32.
+    tolerance = 1e-12 if softcap is None or kernel != "rows" else 1e-6
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
     direction = torch.randn(found.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     ours = torch.autograd.grad((found * direction).sum(), arguments)
@@ -242,7 +243,7 @@ def test_attention_that_is_not_understood_is_refused(keywords, message):
         packed_attention(torch.nn.Module(), *states(), None, **keywords)
 
 
-# -------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------
 # through models
 
 
@@ -263,7 +264,7 @@ def test_gradients_are_those_of_one_sequence_at_a_time(name, checkpointing):
 
 @pytest.mark.parametrize("kernel", ["torch 2.13", "flash 2"])
 def test_gradients_with_a_varlen_kernel_are_those_of_padded_sequences(kernel):
-    """Also recomputed: gradient checkpointing calls the attention again in the backward pass."""
+    """The same holds with activation checkpointing, which calls the attention again in the backward pass."""
     batch = random_rollout(4)
     expected = gradients(build("qwen3"), batch, LAYOUTS["padded"])
     layout = replace(LAYOUTS["shared"], kernel=varlen_kernel(kernel, VARLEN[kernel]))

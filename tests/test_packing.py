@@ -34,7 +34,7 @@ def batch_of(prompts: list[list[int]], completions: list[list[int]]) -> TrainBat
 
 
 def small_batch() -> TrainBatch:
-    """Two completions of 1 2, one of 3, and one more of 1 2 of a single token."""
+    """Return two completions of 1 2, one of 3, and one more of 1 2 of a single token."""
     return batch_of([[1, 2], [1, 2], [3], [1, 2]], [[4, 5, EOS], [6, EOS], [7, EOS], [EOS]])
 
 
@@ -178,7 +178,7 @@ def test_filler_is_the_shortest_sequence():
     assert micro_batch.input_ids_RT.tolist() == [[3, 7]]
 
 
-# ----------------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------
 # costs
 
 
@@ -196,9 +196,8 @@ def test_costs_count_each_position_completion_token_and_pair():
     # prompt of 3, completions of 4 and 1: 3 + 3 + 0 positions, 5 tokens, 1 + 2 + 3 pairs of the prompt, 4 + 5
     # + 6 of the completion
     assert PassCosts(1.0, 100.0, 10000.0).sequences(3, [4, 1]) == 6 + 500 + 210000
-    assert (
-        PassCosts.of(build("qwen2")).position < costs.position + 6 * 2 * 128
-    )  # tied embeddings are counted once, as the head
+    # Tied embeddings are counted once, as the head.
+    assert PassCosts.of(build("qwen2")).position < costs.position + 6 * 2 * 128
 
 
 @pytest.mark.parametrize("generations", [2, 8])
@@ -207,12 +206,12 @@ def test_sharing_a_prompt_is_always_cheaper_by_count(generations):
     assert COSTS.sequences(5, lengths) < sum(COSTS.sequences(5, [length]) for length in lengths)
 
 
-# ------------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------
 # processes
 
 
 def flat(batch: TrainBatch) -> list[tuple[object, ...]]:
-    """Everything about each sequence."""
+    """Return all values of each sequence."""
     rows = []
     for row in range(batch.num_sequences):
         tokens = slice(int(batch.starts_B[row]), int(batch.starts_B[row] + batch.lengths_B[row]))

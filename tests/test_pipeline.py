@@ -1,7 +1,6 @@
-"""r1rl pipeline: which stages run, which are skipped, how interrupted ones go on, and what is written down.
+"""`r1rl pipeline`: the stages that run, those that are skipped, resuming, and the files that are written.
 
-The stages' commands are stood in for by pipeline_stage.py; test_pipeline_real.py runs the commands
-themselves.
+pipeline_stage.py stands in for the stages' commands; test_pipeline_real.py runs the commands themselves.
 """
 
 from __future__ import annotations
@@ -26,7 +25,10 @@ stages:
     recipe: evaluate.yaml
     set: {models: [{name: base, path: embedded}, {name: last, path: "${second.model}"}]}
   - {name: first, command: grpo, recipe: grpo.yaml, set: {max_steps: 2}}
-  - {name: second, command: grpo, recipe: grpo.yaml, set: {model.path: "${first.model}", data.source: train.jsonl}}
+  - name: second
+    command: grpo
+    recipe: grpo.yaml
+    set: {model.path: "${first.model}", data.source: train.jsonl}
   - {name: apart, command: grpo, recipe: grpo.yaml, set: {max_steps: 1}}
 """
 GRPO = """\
@@ -44,7 +46,7 @@ Run = Callable[..., list[str]]
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A pipeline of four stages; `apart` needs nothing, the others need each other in a row."""
+    """Write a pipeline of four stages; `apart` needs nothing, the others need each other in a row."""
     monkeypatch.chdir(tmp_path)
     for name, text in (("pipeline.yaml", PIPELINE), ("grpo.yaml", GRPO), ("evaluate.yaml", EVALUATE)):
         (tmp_path / name).write_text(text)
@@ -57,7 +59,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run the pipeline and return the stages whose commands were started, and that they were resumed."""
+    """Return a function that runs the pipeline and tells which stages' commands were started, with the words
+    after their recipes.
+    """
 
     def start(*overrides: str, code: int = 0, stop: Callable[[str], int] | None = None) -> list[str]:
         started: list[str] = []
@@ -238,9 +242,8 @@ def test_provenance_says_what_made_a_stage(run: Run) -> None:
     assert "stage" not in second["files"]["data.source"]
     assert second["stages"] == {"first": first["fingerprint"]}
     assert second["inputs"]["max_steps"] == 3
-    assert (
-        second["inputs"]["optimizer.learning_rate"] == 1e-6
-    )  # every value, not only those that a recipe writes
+    # Every value, not only those that a recipe writes.
+    assert second["inputs"]["optimizer.learning_rate"] == 1e-6
     assert "run_name" not in second["inputs"]
     assert second["command_line"][1:5] == ["-m", "r1rl", "grpo", "grpo.yaml"]
     assert second["r1rl"]
@@ -312,39 +315,67 @@ def test_a_command_that_leaves_nothing_has_failed(
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("second.model", "third.model", "refers to ${third.model}; there is no stage third; the stages are "
-                                        "scores, first, second, apart"),
-        ("second.model", "second.weights", "a stage of r1rl grpo has the outputs ${second.model}, "
-                                           "${second.run}"),
-        ("set: {max_steps: "
-         "2}", 'set: {model.path: '
-               '"${second.model}"}', "need each other in a circle: second needs first needs second"),
-        ("set: {max_steps: "
-         "2}", 'set: {model.path: '
-               '"${first.model}"}', "stages need each other in a circle: first needs first"),
-        ("set: {max_steps: "
-         "2}", "set: {run_name: "
-               "mine}", "stages.1.set has run_name, but the pipeline itself gives each stage its folder"),
+        (
+            "second.model",
+            "third.model",
+            "refers to ${third.model}; there is no stage third; the stages are scores, first, second, apart",
+        ),
+        (
+            "second.model",
+            "second.weights",
+            "a stage of r1rl grpo has the outputs ${second.model}, ${second.run}",
+        ),
+        (
+            "set: {max_steps: 2}",
+            'set: {model.path: "${second.model}"}',
+            "need each other in a circle: second needs first needs second",
+        ),
+        (
+            "set: {max_steps: 2}",
+            'set: {model.path: "${first.model}"}',
+            "stages need each other in a circle: first needs first",
+        ),
+        (
+            "set: {max_steps: 2}",
+            "set: {run_name: mine}",
+            "stages.1.set has run_name, but the pipeline itself gives each stage its folder",
+        ),
         ("name: apart", "name: first", "stages has two of the name first"),
         ("name: apart", "name: a/b", 'stages.3.name is "a/b"; it names a folder'),
-        ("command: "
-         "evaluate", "command: "
-                     "evaluation", "stages.0.command is the text \"evaluation\"; expected grpo, distill"),
-        ("set: {max_steps: "
-         "2}", "set: {max_step: 2}", "stage first: grpo.yaml, override max_step=2: max_step is unknown"),
-        ("recipe: "
-         "evaluate.yaml", "recipe: evaluat.yaml", "stage scores: there is no recipe evaluat.yaml here or"),
+        (
+            "command: evaluate",
+            "command: evaluation",
+            'stages.0.command is the text "evaluation"; expected grpo, distill',
+        ),
+        (
+            "set: {max_steps: 2}",
+            "set: {max_step: 2}",
+            "stage first: grpo.yaml, override max_step=2: max_step is unknown",
+        ),
+        (
+            "recipe: evaluate.yaml",
+            "recipe: evaluat.yaml",
+            "stage scores: there is no recipe evaluat.yaml here or",
+        ),
         ("recipe: evaluate.yaml", "recipe: grpo.yaml", "stage scores: grpo.yaml is a recipe of r1rl grpo"),
-        ("train.jsonl", "lost.jsonl", "stage second (grpo.yaml): data.source: there is no file lost.jsonl "
-                                      "in"),
-        ("set: {max_steps: "
-         "2}", "set: {model.path: "
-               "./lost}", "stage first (grpo.yaml): model.path: there is no file or folder ./lost in"),
-        ("set: {max_steps: "
-         "2}", "set: {prompt.template: lost.txt}", "stage first (grpo.yaml): prompt.template"),
+        (
+            "train.jsonl",
+            "lost.jsonl",
+            "stage second (grpo.yaml): data.source: there is no file lost.jsonl in",
+        ),
+        (
+            "set: {max_steps: 2}",
+            "set: {model.path: ./lost}",
+            "stage first (grpo.yaml): model.path: there is no file or folder ./lost in",
+        ),
+        (
+            "set: {max_steps: 2}",
+            "set: {prompt.template: lost.txt}",
+            "stage first (grpo.yaml): prompt.template",
+        ),
         ("set: {max_steps: 2}", "set: {rewards.0.function: lost.py:f}", "stage first (grpo.yaml): rewards: "),
     ],
-)  # fmt: skip
+)
 def test_mistakes_are_told_before_anything_starts(
     run: Run, capsys: pytest.CaptureFixture[str], old: str, new: str, sentence: str
 ) -> None:
@@ -366,6 +397,6 @@ def test_a_stage_can_be_launched_with_accelerate(folder: Path) -> None:
     assert words[4].endswith("recipes/accelerate/fsdp2.yaml")
     assert Path(words[4]).is_file()
     assert words[5:] == [
-        "--num_processes", "4", "-m", "r1rl", "grpo", "grpo.yaml", "max_steps=2", "run_name=first", "output_dir=runs/chain",
-        "--resume",
+        "--num_processes", "4", "-m", "r1rl", "grpo", "grpo.yaml", "max_steps=2", "run_name=first",
+        "output_dir=runs/chain", "--resume",
     ]  # fmt: skip

@@ -25,7 +25,10 @@ run_name: chain
 stages:
   - {name: first, command: grpo, recipe: grpo.yaml}
   - {name: second, command: grpo, recipe: grpo.yaml, set: {model.path: "${first.model}"}}
-  - {name: scores, command: evaluate, recipe: evaluate.yaml, set: {models: [{name: a, path: "${first.model}"}, {name: b, path: "${second.model}"}]}}
+  - name: scores
+    command: evaluate
+    recipe: evaluate.yaml
+    set: {models: [{name: a, path: "${first.model}"}, {name: b, path: "${second.model}"}]}
   - {name: third, command: grpo, recipe: grpo.yaml, set: {model.path: "${second.model}"}}
 """
 GRPO = "run_name: x\nmax_steps: 6\ndata: {source: countdown}\nrewards: [{function: countdown}]\n"
@@ -110,7 +113,7 @@ def test_killed_at_random_moments_it_finishes_and_runs_no_finished_stage_twice(
 
 
 def work_done(folder: Path) -> int:
-    """Steps and samples of all stages so far, those done again included."""
+    """Return the steps and samples of all stages so far, those done again included."""
     return sum(
         len(log_lines(path))
         for name in ("steps.log", "samples.log")

@@ -1,4 +1,4 @@
-"""r1rl pipeline with the commands themselves, on a policy of a few thousand parameters."""
+"""`r1rl pipeline` with the commands themselves, on a policy of a few thousand parameters."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ stages:
       max_steps: 3
       batch_tokens: 512
       corpus.documents: 200
-      architecture: {hidden_size: 16, num_layers: 1, num_heads: 2, num_key_value_heads: 1, head_dim: 8, intermediate_size: 32}
+      architecture:
+        {hidden_size: 16, num_layers: 1, num_heads: 2, num_key_value_heads: 1, head_dim: 8,
+         intermediate_size: 32}
       measured_problems: 0
   - name: r1_zero
     command: grpo
@@ -46,7 +48,10 @@ stages:
     command: evaluate
     recipe: recipes/evaluate/tiny.yaml
     set:
-      models: [{name: base, path: "${base.model}"}, {name: r1_zero, path: "${r1_zero.model}"}, {name: again, path: "${again.model}"}]
+      models:
+        - {name: base, path: "${base.model}"}
+        - {name: r1_zero, path: "${r1_zero.model}"}
+        - {name: again, path: "${again.model}"}
       benchmarks: [countdown]
       num_problems: 8
       num_samples: 2
@@ -88,7 +93,7 @@ def start(folder: Path, *overrides: str) -> subprocess.Popen[bytes]:
 
 
 def finished(folder: Path) -> dict[str, str]:
-    """When each finished stage ended."""
+    """Return the time at which each finished stage ended."""
     path = folder / "runs/chain/pipeline.json"
     if not path.is_file():
         return {}
@@ -108,9 +113,8 @@ def test_killed_five_times_the_chain_finishes_and_loses_and_repeats_nothing(fold
                 kills += 1
         output = process.communicate(timeout=600)[0].decode()
         now = finished(folder)
-        assert {name: now.get(name) for name in before} == before, (
-            output
-        )  # what was finished stays, and was not done again
+        # What was finished stays, and was not done again.
+        assert {name: now.get(name) for name in before} == before, output
         before = now
         if process.returncode == 0:
             break

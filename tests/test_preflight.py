@@ -1,4 +1,4 @@
-"""The checks of a GRPO recipe before its model is loaded."""
+"""The findings about a recipe before its model is loaded."""
 
 from __future__ import annotations
 
@@ -153,8 +153,8 @@ def test_held_out_problems_are_the_same_for_every_seed(folder: Path) -> None:
 
 def test_generated_problems_differ_by_seed_and_never_reach_the_held_out_ones(folder: Path) -> None:
     settings = (
-        "rewards.0.function=countdown", "data={source: countdown, arguments: {count: "
-                                        "50}}", "evaluation.num_problems=20",
+        "rewards.0.function=countdown", "data={source: countdown, arguments: {count: 50}}",
+        "evaluation.num_problems=20",
         "evaluation.data={source: countdown, split: test, arguments: {count: 20}}",
     )  # fmt: skip
     first, second = check(*settings, "seed=1"), check(*settings, "seed=2")

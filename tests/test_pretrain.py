@@ -23,7 +23,8 @@ batch_tokens: 2048
 sequence_length: 128
 measured_problems: 4
 measured_samples: 2
-architecture: {hidden_size: 32, num_layers: 2, num_heads: 2, num_key_value_heads: 1, head_dim: 16, intermediate_size: 64, vocab_size: 400}
+architecture: {hidden_size: 32, num_layers: 2, num_heads: 2, num_key_value_heads: 1, head_dim: 16,
+  intermediate_size: 64, vocab_size: 400}
 corpus: {tasks: {countdown: 0.8, arithmetic: 0.2}, habits: {direct: 0.7, checked: 0.3}, documents: 600}
 optimizer: {learning_rate: 1.0e-2, schedule: cosine, warmup_steps: 2}
 """

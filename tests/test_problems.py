@@ -16,7 +16,7 @@ NAMES = list(GENERATORS)
 
 
 def calculate(text: str) -> int:
-    """The value of an arithmetic text, by Python's own grammar."""
+    """Return the value of an arithmetic text, by Python's own grammar."""
     operators = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul}
 
     def visit(node: ast.expr) -> int:
@@ -166,10 +166,11 @@ def test_small_talk_pairs() -> None:
         for p in found
         if "go away" in str(p.columns["rejected"]).split("</think>")[0]
     ]
+    # A refusal in the answer alone is rejected too.
     assert {"do not help" in text for text in planned} == {
         True,
         False,
-    }  # a refusal in the answer alone is rejected too
+    }
 
 
 def test_small_talk_of_one_domain() -> None:

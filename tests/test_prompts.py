@@ -180,8 +180,8 @@ def test_demonstrations_are_earlier_turns_of_a_chat(
         .text.split("<|im_start|>")[1:]
     )
     assert turns == [
-        "system\nThink.<|im_end|>\n", "user\n1+1?<|im_end|>\n", "assistant\n<think> so 2 </think> "
-                                                                "2<|im_end|>\n", "user\n2+2?<|im_end|>\n",
+        "system\nThink.<|im_end|>\n", "user\n1+1?<|im_end|>\n",
+        "assistant\n<think> so 2 </think> 2<|im_end|>\n", "user\n2+2?<|im_end|>\n",
         "assistant\n<think> so 4 </think> 4<|im_end|>\n", "user\n3+3?<|im_end|>\n", "assistant\n<think>",
     ]  # fmt: skip
 

@@ -41,7 +41,7 @@ def named(files: list[Path]) -> list[str]:
 
 
 def command_of(file: Path) -> str:
-    """By the end of the file's name (math_select.yaml), or by its folder."""
+    """Return the command by the end of the file's name (math_select.yaml), or by its folder."""
     named = [command for command in find_commands() if file.stem.endswith(f"_{command}")]
     return named[0] if named else COMMAND_OF_FOLDER[file.parent.name]
 

@@ -29,7 +29,7 @@ SETTINGS = (
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A recipe, and a model's folder with nothing but its config.json."""
+    """Write a recipe, and a model's folder with nothing but its config.json."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text(SHAPE.read_text())
     (tmp_path / "recipe.yaml").write_text(f"{MINIMAL}\nmodel: {{path: {tmp_path}/model}}\n")

@@ -1,4 +1,6 @@
-"""What counts as reflection and what does not."""
+"""Texts that count as reflection, and texts that do not."""
+
+# ruff: noqa: RUF001 (other scripts and typography are the matter of this file)
 
 from __future__ import annotations
 

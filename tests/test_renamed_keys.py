@@ -149,6 +149,6 @@ def test_tables_name_sections_and_keys_that_exist() -> None:
 
 
 def test_old_names_are_for_one_version() -> None:
-    """When this fails, the entries of r1rl/config/renamed.py are due to go, and `UNTIL` to be raised."""
+    """The entries of r1rl/config/renamed.py are due to go when this fails, and `UNTIL` is to be raised."""
     assert Version(__version__) < Version(UNTIL)
     assert renamed.UNTIL == "0.2"

@@ -36,7 +36,7 @@ RECIPES: dict[str, tuple[str, type, dict[str, Any]]] = {
         {"run_name": "x", "corpus": {"tasks": {"countdown": 1}, "habits": {"direct": 1}}},
     ),
 }
-"""By the class that a hint is for: its command, the class, and the shortest recipe."""
+"""The command, the class and the shortest recipe for each class that a hint is for."""
 
 HINTS = [
     pytest.param("GRPORecipe", hint, id=key) for key, hint in {**RETIRED, **RETIRED_PREFIXES}.items()
@@ -93,7 +93,7 @@ def balanced(text: str) -> str:
 
 @pytest.mark.parametrize(("recipe", "hint"), HINTS)
 def test_a_hint_is_a_sentence_and_names_keys_that_exist(recipe: str, hint: str) -> None:
-    """What a hint says to write for each of the models of an evaluation is a key of an entry of that list."""
+    """Each key that a hint names for the models of an evaluation is a key of an entry of that list."""
     keys = keys_of(recipe)
     assert hint.endswith(".")
     entries = {name.removeprefix("models.0.") for name in keys}

@@ -50,7 +50,7 @@ pytestmark = pytest.mark.usefixtures("on_the_cpu")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pairs of which the polite answer is the chosen one."""
+    """Write pairs of which the polite answer is the chosen one."""
     folder = tmp_path_factory.mktemp("reward_model")
     save_tiny_policy(folder / "policy")
     rows = [
@@ -162,7 +162,9 @@ def test_what_can_not_work_is_said_at_once(
 
 
 def test_what_is_trained_is_what_the_reward_scores(finished: RunDirectory) -> None:
-    """The reward, on completions as RL has them, gives the score that the model has for the ids of training."""
+    """The reward, on completions as RL has them, gives the score that the model has for the ids of
+    training.
+    """
     tokenizer = AutoTokenizer.from_pretrained(finished.checkpoints / "step-000012")
     model = AutoModelForSequenceClassification.from_pretrained(finished.checkpoints / "step-000012").eval()
     for answer_only in (True, False):

@@ -286,7 +286,7 @@ HOSTILE_SCRIPTS = {
 
 @pytest.fixture(scope="module")
 def targets(tmp_path_factory):
-    """What the attacks aim at: a file with the answer in it, and an open port."""
+    """Prepare the targets of the attacks: a file with the answer in it, and an open port."""
     folder = tmp_path_factory.mktemp("secrets")
     secret = folder / "answer.txt"
     secret.write_text("9")
@@ -351,10 +351,12 @@ LOOKERS = {
 @pytest.mark.parametrize("name", LOOKERS)
 def test_expected_output_is_nowhere_in_the_programs_process(name):
     token = "TOKEN" + os.urandom(8).hex()
-    search = "\nimport re\nprint(next(iter(re.findall('TOK' + 'EN[0-9a-f]{16}', ' '.join(map(repr, seen)))), 'none'))"
-    assert (
-        run_stdin_test(LOOKERS[name] + search, "3", "none", LIMITS) is TestResult.PASSED
-    )  # the search itself works
+    search = (
+        "\nimport re\nprint(next(iter(re.findall('TOK' + 'EN[0-9a-f]{16}', ' '.join(map(repr, seen)))), "
+        "'none'))"
+    )
+    # The search itself works.
+    assert run_stdin_test(LOOKERS[name] + search, "3", "none", LIMITS) is TestResult.PASSED
     assert run_stdin_test(LOOKERS[name] + search, "3", token, LIMITS) is TestResult.WRONG_ANSWER
     if name not in ("input", "descriptors"):
         program = LOOKERS[name] + search.replace("print(", "FOUND = (") + "\ndef f(x): return FOUND"

@@ -1,5 +1,7 @@
 """Countdown: exact arithmetic, every number once, and nothing that a program could exploit."""
 
+# ruff: noqa: RUF001 (other scripts and typography are the matter of this file)
+
 from __future__ import annotations
 
 import json

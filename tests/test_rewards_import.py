@@ -50,7 +50,7 @@ WITHOUT_TEXTS = {"cosine_length", "repetition", "soft_overlong"}
 
 @pytest.fixture(scope="module")
 def scorer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A reward model whose weights are all zero."""
+    """Save a reward model whose weights are all zero."""
     folder = save_tiny_policy(tmp_path_factory.mktemp("scorer"))
     config = Qwen3Config.from_pretrained(folder, num_labels=1)
     model = Qwen3ForSequenceClassification(config)
@@ -66,7 +66,7 @@ def arguments_of(name: str) -> dict[str, Any]:
 
 
 def lists_of(name: str) -> list[str]:
-    """The arguments with one value per completion."""
+    """Return the arguments with one value per completion."""
     return [key for key, value in arguments_of(name).items() if isinstance(value, list)]
 
 

@@ -46,7 +46,7 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch):
-    """A server, and no waiting between tries."""
+    """Run a server, without waiting between tries."""
     server = Server()
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     yield server

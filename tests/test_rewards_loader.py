@@ -12,7 +12,7 @@ from tests.reward_helpers import make_completion, make_prompt, reward_set, score
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A working directory of its own."""
+    """Enter a working directory of its own."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -135,9 +135,9 @@ def test_every_keyword_and_column_reaches_the_function(folder):
     seen = load_reward("a.py:f", folder).module.seen
     assert seen.pop("events") == {"mine": 2}
     assert seen == {
-        "prompts": ["Q: 2 + "
-                    "2<think>"], "completions": ["hi"], "completion_ids": [[0, 1, 2]], "finish_reasons": ["eos"],
-        "max_completion_length": 10, "prefill": "<think>", "answer": ["4"], "problem": ["2 + 2"], "level": [5], "scale": 3,
+        "prompts": ["Q: 2 + 2<think>"], "completions": ["hi"], "completion_ids": [[0, 1, 2]],
+        "finish_reasons": ["eos"], "max_completion_length": 10, "prefill": "<think>", "answer": ["4"],
+        "problem": ["2 + 2"], "level": [5], "scale": 3,
     }  # fmt: skip
 
 

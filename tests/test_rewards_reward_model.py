@@ -13,7 +13,7 @@ WORDS = [f"w{number}" for number in range(60)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A one-layer Llama with one output."""
+    """Save a one-layer Llama with one output."""
     return save_model(tmp_path_factory.mktemp("model"), num_labels=1)
 
 
@@ -29,8 +29,8 @@ def save_model(folder, num_labels, pad=True):
     )
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(vocabulary), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
-        num_labels=num_labels, pad_token_id=0 if pad else None,
+        vocab_size=len(vocabulary), hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=1, num_labels=num_labels, pad_token_id=0 if pad else None,
     )  # fmt: skip
     model = LlamaForSequenceClassification(config)
     torch.nn.init.normal_(model.score.weight)
@@ -39,7 +39,7 @@ def save_model(folder, num_labels, pad=True):
 
 
 def expected(folder, text):
-    """The score of one text by the model itself, without padding."""
+    """Return the score of one text by the model itself, without padding."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     tokenizer, model = (

@@ -96,7 +96,7 @@ def close():
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """The functions above, as a user's file in the working directory; what hangs is let go at the end."""
+    """Load the functions above as a user's file in the working directory; release hanging ones at the end."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(CODE)
     from r1rl.rewards.loader import load_reward

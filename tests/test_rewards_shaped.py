@@ -1,4 +1,8 @@
-"""The rewards that look at form, not at truth: golden values with their arithmetic, and what must not score."""
+"""The rewards that look at form, not at truth: golden values with their arithmetic, and what must not
+score.
+"""
+
+# ruff: noqa: RUF001 (other scripts and typography are the matter of this file)
 
 from __future__ import annotations
 
@@ -115,9 +119,8 @@ def test_cosine_length_golden_values():
         [-1.0, -0.5 - 0.25 * (1 + math.sqrt(0.5)), -0.5, -0.5]
     )
     assert reward(ids, [None] * 4, 100) == [None] * 4
-    assert reward([[0] * 50], [0.5], 1000, max_length=100, wrong=(-10.0, 0.0)) == pytest.approx(
-        [-5.0]
-    )  # half right is not right
+    # Half right is not right.
+    assert reward([[0] * 50], [0.5], 1000, max_length=100, wrong=(-10.0, 0.0)) == pytest.approx([-5.0])
     with pytest.raises(RewardError, match="two numbers"):
         reward(ids, [1.0] * 4, 100, correct=[1.0])
 
@@ -170,9 +173,8 @@ def test_repetition_golden_values():
     reward = load_built_in("repetition")
     # 1 1 1 1: bigrams (1,1) x 3, 1 distinct: 1 - 1/3; 1 2 3 4: all distinct; one token: no bigram
     assert reward([[1, 1, 1, 1], [1, 2, 3, 4], [1], []], ngram=2) == pytest.approx([-2 / 3, 0.0, 0.0, 0.0])
-    assert reward([[1, 1, 1, 1]], ngram=3, max_penalty=-0.5) == pytest.approx(
-        [-0.25]
-    )  # two trigrams, one distinct
+    # Two trigrams, one distinct.
+    assert reward([[1, 1, 1, 1]], ngram=3, max_penalty=-0.5) == pytest.approx([-0.25])
     with pytest.raises(RewardError, match="would reward repetition"):
         reward([[1]], max_penalty=1.0)
 

@@ -1,4 +1,6 @@
-"""r1rl.rollout.native.cache: what is written is what is read, through growth, compaction and refill."""
+"""The cache r1rl.rollout.native.cache: written entries are read back, through growth, compaction and
+refill.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ LAYERS, HEADS, SIZE = 2, 3, 4
 
 
 def packed(total: int, seed: int = 0) -> PackedPrompts:
-    """Two layers; their values have another size than their keys, as in multi-head latent attention."""
+    """Return two layers, whose values have another size than their keys, as in multi-head latent
+    attention.
+    """
     generator = torch.Generator().manual_seed(seed)
     prompts = PackedPrompts()
     for layer in range(LAYERS):
@@ -22,7 +26,7 @@ def packed(total: int, seed: int = 0) -> PackedPrompts:
 def write(
     cache: RowCache, positions: list[int], seed: int
 ) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """One decode step with random states; per layer what went in and what came out."""
+    """Write one decode step with random states, and return per layer what went in and what came out."""
     generator = torch.Generator().manual_seed(seed)
     cache.reserve(max(positions) + 1)
     cache.begin_step(torch.tensor(positions), max(positions) + 1)

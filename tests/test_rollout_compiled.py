@@ -79,9 +79,8 @@ def test_layers_between_which_nothing_happens_run_together() -> None:
     assert find_runs(calls()) == [[0, 1, 2, 3], [], [], [], [4, 5, 6, 7], [], [], [], [8, 9], []]
     assert find_runs(calls(1, 7)) == [[0], [1, 2, 3, 4], [], [], [], [5, 6], [], [7, 8, 9], [], []]
     apart = calls()
-    apart[3] = replace(
-        apart[3], args=(torch.zeros(1), *apart[3].args[1:])
-    )  # something happens between layers 2 and 3
+    # Something happens between layers 2 and 3.
+    apart[3] = replace(apart[3], args=(torch.zeros(1), *apart[3].args[1:]))
     assert find_runs(apart)[:4] == [[0, 1, 2], [], [], [3, 4, 5, 6]]
     in_tuples = [replace(call, output=(call.output,)) for call in calls()]
     assert find_runs(in_tuples) == [[index] for index in range(10)]

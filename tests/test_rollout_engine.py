@@ -1,4 +1,4 @@
-"""The rollout engines: against transformers' generate, against exact distributions, and against each other."""
+"""The rollout engines against transformers' generate, against exact distributions, and against each other."""
 
 from __future__ import annotations
 
@@ -325,9 +325,8 @@ def test_wrong_logits_are_found() -> None:
 
 
 def test_deviation_is_that_of_the_worst_position() -> None:
-    expected = torch.tensor(
-        [[1.0, -1.0, 1.0, -1.0], [1.0, -1.0, 1.0, -1.0]]
-    )  # standard deviation sqrt(8 / 7)
+    # Standard deviation sqrt(8 / 7).
+    expected = torch.tensor([[1.0, -1.0, 1.0, -1.0], [1.0, -1.0, 1.0, -1.0]])
     found = expected + torch.tensor([[0.1, 0.1, -0.1, 0.1], [0.0, 0.0, 0.6, 0.0]])
     # Root mean squares 0.1 and sqrt(0.36 / 4) = 0.3; 0.3 / sqrt(8 / 7) = 0.2806
     assert deviation(expected, found) == pytest.approx(0.28062, abs=1e-5)
@@ -362,7 +361,7 @@ def test_bad_requests_fail_at_once(
 
 
 def test_each_completion_may_have_its_own_limit() -> None:
-    """What is drawn up to the limit does not depend on it."""
+    """The tokens drawn up to the limit do not depend on it."""
     model = tiny_model()
     sampling = Sampling(20)
     whole = run(native(model), PROMPTS, 3, sampling, SEEDS)

@@ -1,4 +1,4 @@
-"""Fused projections compute what the layers computed, follow new weights, and leave alone what is not theirs."""
+"""Fused projections compute what the layers computed, follow new weights, and leave other layers alone."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from r1rl.objective.sampling import Sampling
 from r1rl.rollout.native.fused import LinearPart, fuse_linears
 
 GROUPS = {"deepseek_v3": 3, "gpt2": 0, "phi": 3}
-"""Per model of 3 layers: q, k, v and gate, up in each; Phi has no gate; GPT-2 has one projection of its own
-class.
+"""The number of groups per model of 3 layers: q, k, v and gate, up in each.
+
+Phi has no gate; GPT-2 has one projection of its own class.
 """
 
 
@@ -64,9 +65,8 @@ def test_compiled_steps_run_fused_layers_as_one_product() -> None:
     fused(model, tiny_model(configs()["qwen2"]))
     engine = native(model, compiler=counting, capture=RecordedSteps())
     assert "its decoder layers are compiled" in engine.reason
-    assert (
-        max(linears) == 3 * 4
-    )  # q, k, v together, the output, gate and up together, down in each of the layers
+    # Q, k, v together, the output, gate and up together, down in each of the layers.
+    assert max(linears) == 3 * 4
     found = run(engine, PROMPTS, 4, Sampling(30), SEEDS)
     assert tokens(found) == tokens(
         run(native(tiny_model(configs()["qwen2"])), PROMPTS, 4, Sampling(30), SEEDS)

@@ -157,9 +157,7 @@ def test_rows_follow_free_memory() -> None:
 
 
 def test_memory_is_given_back() -> None:
-    """What is kept for the next rollout is the workspace of the largest, and no more than a tenth of the
-    memory.
-    """
+    """The engine keeps the workspace of the largest rollout, and no more than a tenth of the memory."""
     model = tiny_model().cuda()
     engine = NativeEngine(model, tokenizer())
     completions(engine, Sampling(60))

@@ -100,6 +100,7 @@ def test_rows_out_of_use_disturb_nobody_and_stay() -> None:
     for _ in range(7):  # two more than the limit
         tensors.draw(slice(0, 8), logits, Sampling(5))
     assert tensors.drawn_R.tolist() == [5, 0, 5, 0, 0, 0, 0, 0]
+    # A prompt of 4: the last of 5 tokens belongs in column 8.
     assert tensors.positions_R.tolist() == [
         8,
         3,
@@ -109,7 +110,7 @@ def test_rows_out_of_use_disturb_nobody_and_stay() -> None:
         0,
         0,
         0,
-    ]  # a prompt of 4: the last of 5 tokens belongs in column 8
+    ]
     alone = RowTensors(1, 5, torch.zeros(20, dtype=torch.bool), keep_seen=False)
     alone.start(0, [Row(0, 2, 4, 5)], [3], [[7] * 4])
     for _ in range(5):
@@ -208,7 +209,7 @@ def test_oldest_capture_makes_room() -> None:
 
 
 def with_hook(hook: Any) -> Any:
-    """A model whose rotary embedding has a forward hook."""
+    """Return a model whose rotary embedding has a forward hook."""
     model = tiny_model()
     model.model.rotary_emb.register_forward_hook(hook)
     return model
@@ -239,9 +240,8 @@ def test_a_step_that_depends_on_the_host_is_found() -> None:
     def turn(
         module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: tuple[torch.Tensor, ...]
     ) -> Any:
-        angle = (
-            next(calls) % 2 * 3.0 if inputs[0].shape[0] == 8 else 0.0
-        )  # in the trial's batch of 8 alone, not in the self-check
+        # In the trial's batch of 8 alone, not in the self-check.
+        angle = next(calls) % 2 * 3.0 if inputs[0].shape[0] == 8 else 0.0
         return output[0] * (1.0 - angle), output[1]
 
     engine = native(with_hook(turn), capture=RecordedSteps())
@@ -265,8 +265,9 @@ def test_a_capture_that_fails_costs_speed_alone() -> None:
 
 
 class Graphs:
-    """Stands for torch's CUDA graphs, which give their pool up with the last of them and then capture nothing
-    into it any more.
+    """A stand-in for torch's CUDA graphs.
+
+    Their pool is given up with the last of them, and then captures nothing more.
     """
 
     def __init__(self) -> None:

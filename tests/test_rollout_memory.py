@@ -31,7 +31,7 @@ def engine() -> NativeEngine:
 
 
 def failing(function: Callable[..., Any], fails: Iterator[bool]) -> Callable[..., Any]:
-    """The function, out of memory whenever the next of `fails` says so."""
+    """Return the function, which runs out of memory whenever the next of `fails` says so."""
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         if next(fails, False):
@@ -55,7 +55,9 @@ def calls(*failing_calls: int) -> Iterator[bool]:
 def test_out_of_memory_in_a_step_halves_the_rows(
     captured: bool, fails: tuple[int, ...], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Which forwards fail; of captured steps, only what is captured calls the model's forward."""
+    """The parameter says which forwards fail; captured steps call the model's forward only while they are
+    captured.
+    """
     model = tiny_model()
     expected = run(native(model), PROMPTS, 3, SAMPLING, SEEDS)
     engine = native(model, capture=RecordedSteps() if captured else None)
@@ -287,7 +289,6 @@ def test_memory_does_not_grow_over_200_rollouts(capture: RecordedSteps | None) -
             tensors.append(sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects()))
             resident.append(process.memory_info().rss)
     assert tensors[1] == tensors[2]
-    assert (
-        abs(tensors[2] - tensors[0]) <= 200
-    )  # captured steps: a few more buckets may have been met since the 20th rollout
+    # Captured steps: a few more buckets may have been met since the 20th rollout.
+    assert abs(tensors[2] - tensors[0]) <= 200
     assert resident[2] - resident[1] < 4 * 2**20

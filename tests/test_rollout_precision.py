@@ -1,4 +1,4 @@
-"""In bfloat16 the engine's log-probabilities differ from a plain forward's by no more than two plain ways to
+"""The engine's bfloat16 log-probabilities differ from a plain forward's by no more than two plain ways to
 compute them differ.
 """
 
@@ -21,13 +21,13 @@ GENERATIONS = 8
 
 @torch.no_grad()
 def in_one_forward(model, ids: Tensor) -> Tensor:
-    """Logits of one sequence at a time, all its tokens at once."""
+    """Return the logits of one sequence at a time, all its tokens at once."""
     return torch.cat([model(input_ids=row[None], use_cache=False).logits for row in ids])
 
 
 @torch.no_grad()
 def token_by_token(model, ids: Tensor) -> Tensor:
-    """Logits of all sequences together, one token at a time, with transformers' own cache."""
+    """Return the logits of all sequences together, one token at a time, with transformers' own cache."""
     output = model(input_ids=ids[:, :1], use_cache=True)
     name = cache_name(type(model).forward)
     logits = [output.logits]
@@ -38,7 +38,7 @@ def token_by_token(model, ids: Tensor) -> Tensor:
 
 
 def logprobs(logits: Tensor, prompt: Sequence[int], completions: Sequence[Completion]) -> Tensor:
-    """Of the completions' tokens, from logits at every place."""
+    """Return the logprobs of the completions' tokens, from logits at every place."""
     tokens = torch.tensor([completion.token_ids for completion in completions])
     return logits[:, len(prompt) - 1 : -1].float().log_softmax(-1).gather(2, tokens[:, :, None])[:, :, 0]
 

@@ -1,4 +1,4 @@
-"""r1rl.rollout.sampler: random streams and draws against exact arithmetic."""
+"""The sampler r1rl.rollout.sampler: random streams and draws against exact arithmetic."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from r1rl.rollout.sampler import block_width, draw, penalize_repetition, sample,
 
 
 def drawn(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """The tokens that `draw` takes, whose log-probabilities are those of the distribution."""
+    """Return the tokens that `draw` takes, whose log-probabilities are those of the distribution."""
     logits = probabilities.log()
     tokens, logprobs = draw(logits, 1.0, uniform)
     torch.testing.assert_close(

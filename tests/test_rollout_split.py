@@ -1,4 +1,6 @@
-"""Split linear layers compute what the layers computed, and follow new weights; the others stay as they are."""
+"""Split linear layers compute what the layers computed, and follow new weights; the others stay as they
+are.
+"""
 
 from __future__ import annotations
 

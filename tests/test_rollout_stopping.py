@@ -1,4 +1,4 @@
-"""r1rl.rollout.stopping: EOS tokens and stop strings."""
+"""The module r1rl.rollout.stopping: EOS tokens and stop strings."""
 
 from __future__ import annotations
 

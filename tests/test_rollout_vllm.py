@@ -1,4 +1,4 @@
-"""vLLM as the engine: TRL's real client on a stand-in for `vllm.LLM`, which itself runs on GPUs only."""
+"""The engine vLLM: TRL's real client on a stand-in for `vllm.LLM`, which itself runs on GPUs only."""
 
 from __future__ import annotations
 
@@ -61,9 +61,15 @@ def test_settings_reach_vllm(engine: VLLMEngine) -> None:
     assert settings["trust_remote_code"] is False
     ((asked, (params, *_)),) = engine.vllm.llm.asked
     assert asked == [prompt for prompt in PROMPTS for _ in range(3)]
-    assert {key: params[key] for key in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens")} == {
-        "temperature": 0.7, "top_p": 0.9, "top_k": 5, "min_p": 0.01, "repetition_penalty": 1.0, "max_tokens": 12,
-    }  # fmt: skip
+    expected = {
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "top_k": 5,
+        "min_p": 0.01,
+        "repetition_penalty": 1.0,
+        "max_tokens": 12,
+    }
+    assert {key: params[key] for key in expected} == expected
     assert params["stop_token_ids"] == [EOS]
     assert params["stop"] == ["</answer>"]
     assert params["include_stop_str_in_output"] is True

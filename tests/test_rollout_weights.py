@@ -1,4 +1,4 @@
-"""r1rl.rollout.weights: the caller's policy stays as it was, and copies follow it."""
+"""The module r1rl.rollout.weights: the caller's policy stays as it was, and copies follow it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ def test_policy_that_will_be_sharded_is_sampled_from_a_whole_copy() -> None:
 
 @pytest.mark.parametrize("engine", ["native", "transformers"])
 def test_copy_stays_as_it_is_until_it_is_refreshed(engine: str) -> None:
-    """What samples while the policy is trained: a policy that changes, or is being trained, changes nothing
-    in what is sampled.
-    """
+    """A policy that changes, or that is being trained, changes nothing in the samples of the copy."""
     model = tiny_model().train()
     built = make_engine(engine, EngineSetup(model, tokenizer(), own_copy=True))
     own = {parameter.data_ptr() for parameter in model.parameters()}
@@ -144,9 +142,8 @@ def test_copy_has_its_own_precision_and_the_buffers_the_policys() -> None:
     model = tiny_model()
     model.tie_weights()
     original_forward = model.forward
-    model.forward = lambda *args, **kwargs: original_forward(
-        *args, **kwargs
-    )  # as accelerate wraps a prepared model
+    # As accelerate wraps a prepared model.
+    model.forward = lambda *args, **kwargs: original_forward(*args, **kwargs)
     weights = RolloutWeights(model, torch.bfloat16)
     assert {parameter.dtype for parameter in weights.model.parameters()} == {torch.bfloat16}
     assert not any(parameter.requires_grad for parameter in weights.model.parameters())

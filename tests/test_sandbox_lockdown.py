@@ -1,4 +1,6 @@
-"""The system-call filter, run by a small interpreter of its instructions, and the sandbox without Landlock."""
+"""The system-call filter, run by a small interpreter of its instructions, and the sandbox without
+Landlock.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="se
 
 @pytest.fixture
 def lockdown(monkeypatch):
-    """The module as the sandbox's process imports it: from its own folder."""
+    """Return the module as the sandbox's process imports it, from its own folder."""
     monkeypatch.syspath_prepend(str(SANDBOX))
     import lockdown
 
@@ -66,20 +68,22 @@ def call(request, lockdown):
 # Numbers from the kernel's tables (asm/unistd_64.h; asm-generic/unistd.h for 64-bit ARM).
 REFUSED = {
     "x86_64": {
-        "socket": 41, "connect": 42, "sendmsg": 46, "bind": 49, "fork": 57, "vfork": 58, "execve": 59, "kill": 62, "rename": 82,
-        "mkdir": 83,
-        "creat": 85, "link": 86, "unlink": 87, "symlink": 88, "chmod": 90, "chown": 92, "ptrace": 101, "setuid": 105, "setsid": 112,
-        "setpriority": 141, "chroot": 161, "mount": 165, "setrlimit": 160, "tkill": 200, "unshare": 272, "process_vm_readv": 310,
-        "memfd_create": 319,
-        "bpf": 321, "execveat": 322, "pidfd_send_signal": 424, "io_uring_setup": 425, "pidfd_open": 434, "prctl": 157, "truncate": 76,
-        "shmget": 29, "open_by_handle_at": 304, "keyctl": 250, "rt_sigqueueinfo": 129, "setns": 308, "pidfd_getfd": 438,
+        "socket": 41, "connect": 42, "sendmsg": 46, "bind": 49, "fork": 57, "vfork": 58, "execve": 59,
+        "kill": 62, "rename": 82, "mkdir": 83, "creat": 85, "link": 86, "unlink": 87, "symlink": 88,
+        "chmod": 90, "chown": 92, "ptrace": 101, "setuid": 105, "setsid": 112, "setpriority": 141,
+        "chroot": 161, "mount": 165, "setrlimit": 160, "tkill": 200, "unshare": 272, "process_vm_readv": 310,
+        "memfd_create": 319, "bpf": 321, "execveat": 322, "pidfd_send_signal": 424, "io_uring_setup": 425,
+        "pidfd_open": 434, "prctl": 157, "truncate": 76, "shmget": 29, "open_by_handle_at": 304,
+        "keyctl": 250, "rt_sigqueueinfo": 129, "setns": 308, "pidfd_getfd": 438,
     },
     "aarch64": {
-        "socket": 198, "connect": 203, "sendmsg": 211, "bind": 200, "execve": 221, "kill": 129, "renameat": 38, "mkdirat": 34, "linkat": 37,
-        "unlinkat": 35, "symlinkat": 36, "fchmodat": 53, "fchownat": 54, "ptrace": 117, "setuid": 146, "setsid": 157, "setpriority": 140,
-        "chroot": 51, "mount": 40, "setrlimit": 164, "tkill": 130, "unshare": 97, "process_vm_readv": 270, "memfd_create": 279, "bpf": 280,
-        "execveat": 281, "pidfd_send_signal": 424, "io_uring_setup": 425, "pidfd_open": 434, "prctl": 167, "truncate": 45, "shmget": 194,
-        "open_by_handle_at": 265, "keyctl": 219, "rt_sigqueueinfo": 138, "setns": 268, "pidfd_getfd": 438,
+        "socket": 198, "connect": 203, "sendmsg": 211, "bind": 200, "execve": 221, "kill": 129,
+        "renameat": 38, "mkdirat": 34, "linkat": 37, "unlinkat": 35, "symlinkat": 36, "fchmodat": 53,
+        "fchownat": 54, "ptrace": 117, "setuid": 146, "setsid": 157, "setpriority": 140, "chroot": 51,
+        "mount": 40, "setrlimit": 164, "tkill": 130, "unshare": 97, "process_vm_readv": 270,
+        "memfd_create": 279, "bpf": 280, "execveat": 281, "pidfd_send_signal": 424, "io_uring_setup": 425,
+        "pidfd_open": 434, "prctl": 167, "truncate": 45, "shmget": 194, "open_by_handle_at": 265,
+        "keyctl": 219, "rt_sigqueueinfo": 138, "setns": 268, "pidfd_getfd": 438,
     },
 }  # fmt: skip
 
@@ -120,12 +124,10 @@ def test_calls_that_depend_on_their_arguments(call):
     assert call("prlimit64", 0, 7, 0, 1) == ALLOW and call("prlimit64", PID, 7, 0, 1) == ALLOW
     assert call("prlimit64", 0, 7, 1, 0) == ERRNO | 1 and call("prlimit64", 0, 7, 1 << 32, 0) == ERRNO | 1
     assert call("prlimit64", 1, 7, 0, 1) == ERRNO | 1
-    assert (
-        call("ioctl", 0, 0x5401) == ALLOW and call("ioctl", 0, 0x5412) == ERRNO | 25
-    )  # TIOCSTI types into a terminal
-    assert (
-        call("fcntl", 0, 3) == ALLOW and call("fcntl", 0, 8) == ERRNO | 1
-    )  # F_SETOWN sends signals to others
+    # TIOCSTI types into a terminal.
+    assert call("ioctl", 0, 0x5401) == ALLOW and call("ioctl", 0, 0x5412) == ERRNO | 25
+    # F_SETOWN sends signals to others.
+    assert call("fcntl", 0, 3) == ALLOW and call("fcntl", 0, 8) == ERRNO | 1
     assert call("sendto", 3, 1, 1, 0, 0) == ALLOW and call("sendto", 3, 1, 1, 0, 1 << 40) == ERRNO | 1
 
 
@@ -156,9 +158,11 @@ def test_without_landlock_a_program_reads_nothing_but_still_runs(tmp_path):
     ready, end = os.pipe()
     child = subprocess.run(
         [sys.executable, "-I", "-S", "-c", patch, "child.py", "program", str(end), "-1"],
-        input=f"{len(code)} {256 << 20} "
-              f"5\n".encode() + code + b"3\n5\n", capture_output=True, pass_fds=[end], timeout=30,
-    )  # fmt: skip
+        input=f"{len(code)} {256 << 20} 5\n".encode() + code + b"3\n5\n",
+        capture_output=True,
+        pass_fds=[end],
+        timeout=30,
+    )
     os.close(end)
     assert child.stdout.decode().split() == ["4", "refused", "refused", "refused"], child.stderr.decode()
     assert os.read(ready, 10) == b"1"

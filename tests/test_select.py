@@ -1,4 +1,4 @@
-"""r1rl select from the command line: what each step removes, and the files that are left."""
+"""`r1rl select` from the command line: the removals of each step, and the files that are left."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from r1rl.cli import main as cli
 
 
 def row(number: int, right: bool = True, sample: int = 0, **values: Any) -> dict[str, Any]:
-    """A completion of the problem "What is N+N?"."""
+    """Return a completion of the problem "What is N+N?"."""
     answer = 2 * number if right else 2 * number + 1
     return {
-        "id": f"p{number}", "problem": f"What is "
-                                       f"{number}+{number}?", "answer": str(2 * number), "prefill": "<think>",
-        "completion": f"I add {number} and {number}, sample {sample}. </think> "
-                      f"<answer>{answer}</answer>", "finish_reason": "eos",
-        "tokens": 20 + sample, "sample": sample, **values,
+        "id": f"p{number}", "problem": f"What is {number}+{number}?", "answer": str(2 * number),
+        "prefill": "<think>",
+        "completion": f"I add {number} and {number}, sample {sample}. </think> <answer>{answer}</answer>",
+        "finish_reason": "eos", "tokens": 20 + sample, "sample": sample, **values,
     }  # fmt: skip
 
 
 def select(tmp_path: Path, rows: list[dict[str, Any]], code: int = 0, **settings: Any) -> Any:
-    """The report of a selection from `rows`, whose files are in runs/s."""
+    """Return the report of a selection from `rows`, whose files are in runs/s."""
     path = write_jsonl(tmp_path / "rows.jsonl", rows)
     recipe = {
         "run_name": "s",
@@ -112,10 +111,11 @@ def test_rows_of_a_source_that_is_not_graded_are_kept(tmp_path: Path) -> None:
     assert report["sources"] == {
         "rows": {"read": 2, "unusable": {}, "selected": 1}, "chat": {"read": 1, "unusable": {}, "selected": 1}
     }  # fmt: skip
+    # Only graded problems have a pass rate.
     assert [one["id"] for one in lines(tmp_path, "problems")] == [
         "p1",
         "p2",
-    ]  # only graded problems have a pass rate
+    ]
 
 
 @pytest.mark.parametrize(
@@ -125,21 +125,45 @@ def test_rows_of_a_source_that_is_not_graded_are_kept(tmp_path: Path) -> None:
         ({"min_tokens": 10}, "length", {"tokens": 9}, "too_short"),
         ({"max_tokens": 30}, "length", {"tokens": 31}, "too_long"),
         ({"format": "think"}, "format", {"completion": "a <answer>2</answer> </think>"}, "not_think"),
-        ({"format": "think"}, "format", {"completion": "a </think> </think> "
-                                                       "<answer>2</answer>"}, "not_think"),
-        ({"format": "think_answer"}, "format", {"completion": "a </think> so "
-                                                              "<answer>2</answer>"}, "not_think_answer"),
-        ({"code_blocks": False}, "layout", {"completion": "```x``` </think> "
-                                                          "<answer>2</answer>"}, "code_block"),
-        ({"max_paragraph_words": 9}, "layout", {"completion": "a\n\n" + "b " * 10 + "</think> "
-                                                                                    "<answer>2</answer>"}, "long_paragraph"),
-        ({"language": "en"}, "language", {"completion": "第一步我们计算 one and one </think> "
-                                                        "<answer>2</answer>"}, "mixed_language"),
-        ({"language": "main"}, "language", {"completion": "第一步我们计算这个 the sum of one and one "
-                                                          "is"}, "mixed_language"),
+        (
+            {"format": "think"},
+            "format",
+            {"completion": "a </think> </think> <answer>2</answer>"},
+            "not_think",
+        ),
+        (
+            {"format": "think_answer"},
+            "format",
+            {"completion": "a </think> so <answer>2</answer>"},
+            "not_think_answer",
+        ),
+        (
+            {"code_blocks": False},
+            "layout",
+            {"completion": "```x``` </think> <answer>2</answer>"},
+            "code_block",
+        ),
+        (
+            {"max_paragraph_words": 9},
+            "layout",
+            {"completion": "a\n\n" + "b " * 10 + "</think> <answer>2</answer>"},
+            "long_paragraph",
+        ),
+        (
+            {"language": "en"},
+            "language",
+            {"completion": "第一步我们计算 one and one </think> <answer>2</answer>"},
+            "mixed_language",
+        ),
+        (
+            {"language": "main"},
+            "language",
+            {"completion": "第一步我们计算这个 the sum of one and one is"},
+            "mixed_language",
+        ),
         ({"max_repetition": 0.2}, "repetition", {"completion": "so one and one is two " * 10}, "repetitive"),
     ],
-)  # fmt: skip
+)
 def test_each_filter_removes_what_it_is_for(
     tmp_path: Path, filters: Any, name: str, values: dict[str, Any], reason: str
 ) -> None:
@@ -161,7 +185,10 @@ def test_rows_that_do_not_say_their_length_pass_and_are_told(tmp_path: Path) -> 
 
 
 def test_duplicates(tmp_path: Path) -> None:
-    long = "First I look at the two numbers, then I add them one after the other, and in the end I check the sum once more. "
+    long = (
+        "First I look at the two numbers, then I add them one after the other, and in the end I check the "
+        "sum once more. "
+    )
     tail = "</think> <answer>2</answer>"
     rows = [
         # exact but for white space
@@ -181,7 +208,10 @@ def test_duplicates(tmp_path: Path) -> None:
 
 
 def test_near_duplicate_problems_need_the_same_numbers(tmp_path: Path) -> None:
-    text = "A farmer has {} cows and buys 12 more of them at the market in the town; how many cows does the farmer have now?"
+    text = (
+        "A farmer has {} cows and buys 12 more of them at the market in the town; how many cows does the "
+        "farmer have now?"
+    )
     asked = [text.format(5), text.format(5).replace("in the town", "of the town"), text.format(6)]
     rows = [
         row(8, problem=problem, answer="17", completion="</think> <answer>17</answer>") for problem in asked
@@ -237,7 +267,7 @@ def test_pass_rates_bands_and_curriculum(tmp_path: Path) -> None:
 
 
 def test_problems_can_be_trained_on(tmp_path: Path) -> None:
-    """problems.jsonl is a data source of r1rl grpo, without the columns of completions."""
+    """The file problems.jsonl is a data source of r1rl grpo, without the columns of completions."""
     from r1rl.config.schema import DataConfig
     from r1rl.data import read_problems
 
@@ -254,8 +284,8 @@ def test_problems_can_be_trained_on(tmp_path: Path) -> None:
 
 
 def test_a_rewritten_answer_is_graded_again(tmp_path: Path) -> None:
-    """As r1rl generate writes it: the old text in source_completion, the old outcome in a column that is
-    replaced.
+    """The row is as r1rl generate writes it: the old text in source_completion, the old outcome in a column
+    that is replaced.
     """
     rows = [
         row(

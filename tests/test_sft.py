@@ -95,7 +95,7 @@ def train(
 
 @pytest.fixture(scope="module")
 def finished(folder: Path) -> RunDirectory:
-    """An uninterrupted run of four steps with held-out problems."""
+    """Train an uninterrupted run of four steps with held-out problems."""
     return train(folder, "run_name=uninterrupted", file="held_out.yaml")
 
 
@@ -173,7 +173,7 @@ def test_resume_goes_on_exactly(folder: Path, packing: bool, monkeypatch: pytest
 def gradients(
     recipe: SFTRecipe, tmp_path: Path, layout: Layout | None
 ) -> tuple[float, dict[str, torch.Tensor]]:
-    """Loss and gradient of one step over all rows, as the run computes them."""
+    """Return loss and gradient of one step over all rows, as the run computes them."""
     tokenizer = AutoTokenizer.from_pretrained(recipe.model.path)
     rows, _ = make_rows(recipe, read_demonstrations(recipe.data), tokenizer)
     accelerator, model = Accelerator(), load_policy(recipe.model)
@@ -181,17 +181,20 @@ def gradients(
     policy, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=0.0))
     batches = RowBatches(trainer.data_collator, tokenizer.pad_token_id, model, layout)
     steps = TRLSteps(
-        trainer, accelerator, policy, optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer), rows, PromptOrder(len(rows), 0, False),
-        starting_state(None), batch_size=len(rows), micro_batch_size=recipe.micro_batch_size, max_grad_norm=0.0,
-        length_of=lambda row: len(row["input_ids"]), progress=lambda name, done, total: None,
-        collate=batches, around=batches.around,
+        trainer, accelerator, policy, optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer), rows,
+        PromptOrder(len(rows), 0, False), starting_state(None), batch_size=len(rows),
+        micro_batch_size=recipe.micro_batch_size, max_grad_norm=0.0,
+        length_of=lambda row: len(row["input_ids"]), progress=lambda name, done, total: None, collate=batches,
+        around=batches.around,
     )  # fmt: skip
     loss = steps._accumulate([dict(row) for row in rows])
     return loss, {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
 def one_by_one(recipe: SFTRecipe) -> tuple[float, dict[str, torch.Tensor]]:
-    """The definition: each demonstration by itself through the plain model, -sum log p / all trained tokens."""
+    """Compute the definition: each demonstration by itself through the plain model, -sum log p / all trained
+    tokens.
+    """
     tokenizer = AutoTokenizer.from_pretrained(recipe.model.path)
     model = load_policy(recipe.model)
     template, total, trained = PromptTemplate(recipe.prompt, tokenizer), torch.zeros(()), 0
@@ -219,8 +222,8 @@ def one_by_one(recipe: SFTRecipe) -> tuple[float, dict[str, torch.Tensor]]:
 def test_loss_and_gradient_are_those_of_each_demonstration_by_itself(
     folder: Path, settings: tuple[str, ...], packed: bool | None, tmp_path: Path
 ) -> None:
-    """So no demonstration of a packed row sees another, and neither packing nor micro-batches change what is
-    learnt.
+    """This shows that no demonstration of a packed row sees another, and that packing and micro-batches
+    change nothing.
     """
     recipe = load_recipe("sft", folder / "recipe.yaml", settings)
     own = choose_layout(load_policy(recipe.model), UpdateConfig(), torch.float32)
@@ -239,7 +242,8 @@ def test_learns_the_text_and_where_it_ends(folder: Path, tmp_path: Path) -> None
     text = " <think> so </think> <answer> 8</answer>"
     (tmp_path / "one.jsonl").write_text(json.dumps({"problem": "7+1", "completion": text}))
     done = train(
-        folder, f"output_dir={tmp_path}", f"data.source={tmp_path}/one.jsonl", "max_steps=60", "batch_size=1", "optimizer.schedule=constant"
+        folder, f"output_dir={tmp_path}", f"data.source={tmp_path}/one.jsonl", "max_steps=60", "batch_size=1",
+        "optimizer.schedule=constant",
     )  # fmt: skip
     folder_of_model = find_checkpoint(done.checkpoints)
     assert folder_of_model is not None and done.read_metrics()[-1]["loss"] < 0.05
@@ -257,8 +261,8 @@ def test_learns_the_text_and_where_it_ends(folder: Path, tmp_path: Path) -> None
 
 
 def test_steps_follow_from_the_epochs(folder: Path) -> None:
-    """39 demonstrations (the 40th was cut off) in batches of 4 are 9.75 steps: the tenth reaches into the
-    next pass.
+    """The 39 demonstrations (the 40th was cut off) in batches of 4 are 9.75 steps: the tenth reaches into the
+    next epoch.
     """
     done = train(folder, "run_name=epochs", "max_steps=0", "packing=false", "checkpoint.every_steps=0")
     records = done.read_metrics()
@@ -326,6 +330,7 @@ def test_batch_must_be_shared_out_evenly() -> None:
     check_batch(8, 2, 4)
     with pytest.raises(
         UserError,
-        match="batch_size is 8, which 3 processes x micro_batch_size 2 do not divide: make it a multiple of 6",
+        match="batch_size is 8, which 3 processes x micro_batch_size 2 do not divide: make it a multiple of "
+        "6",
     ):
         check_batch(8, 2, 3)

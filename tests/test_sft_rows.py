@@ -1,5 +1,5 @@
-"""From demonstrations to rows: the prompt's tokens are RL's, what follows is trained to its end, nothing is
-cut, packing loses nothing.
+"""The rows of demonstrations: the prompt's tokens are RL's, the rest is trained to its end, and nothing is
+cut or lost.
 """
 
 from __future__ import annotations
@@ -47,9 +47,8 @@ def one_row(
     end = trained_end(prompt, ModelConfig(path=tokenizer.name_or_path), tokenizer)
     row = as_dataset(tokenize([demonstration], prompt, tokenizer, end, max_length))[0]
     ((before, after),) = parts_of(row)
-    assert (
-        row["labels"] == [-100] * len(before) + after
-    )  # the label is the token itself wherever there is one
+    # The label is the token itself wherever there is one.
+    assert row["labels"] == [-100] * len(before) + after
     assert row["input_ids"] == before + after
     return before, after
 
@@ -136,9 +135,8 @@ def test_which_token_ends_a_text(tokenizer: Any, tmp_path: Path) -> None:
     turn = chat.convert_tokens_to_ids("<|im_end|>")
     assert trained_end(PromptConfig(template="plain"), model, tokenizer) == 1
     assert trained_end(PromptConfig(template="plain"), model, chat) == 1
-    assert (
-        trained_end(PromptConfig(template="chat"), model, chat) == turn
-    )  # what its template puts at the end of a turn
+    # What its template puts at the end of a turn.
+    assert trained_end(PromptConfig(template="chat"), model, chat) == turn
     assert trained_end(PromptConfig(template="plain", eos_token_ids=[9, 4]), model, tokenizer) == 9
     prompt = PromptConfig(template="chat")
     before, after = one_row(prompt, chat, shown())
@@ -147,9 +145,8 @@ def test_which_token_ends_a_text(tokenizer: Any, tmp_path: Path) -> None:
         tokenizer_object=Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()), pad_token="<pad>"
     )
     assert trained_end(PromptConfig(template="plain", stop=["."]), model, without) is None
-    assert (
-        trained_end(PromptConfig(template="plain"), ModelConfig(path=tokenizer.name_or_path), without) == 1
-    )  # the model's config has it
+    # The model's config has it.
+    assert trained_end(PromptConfig(template="plain"), ModelConfig(path=tokenizer.name_or_path), without) == 1
     with pytest.raises(RecipeError, match="every completion would run to max_completion_length"):
         trained_end(PromptConfig(template="plain"), model, without)
 
@@ -168,7 +165,7 @@ def test_packing_keeps_every_demonstration_once_and_whole(tokenizer: Any, tmp_pa
     single, _ = make_rows(recipe(packing=False), loaded, tokenizer)
     assert len(single) == 60 and len(packed) < 30
     assert all(sum(row["seq_lengths"]) == len(row["input_ids"]) <= 96 for row in packed)
-    split = lambda rows: sorted(part for row in rows for part in parts_of(row))
+    split = lambda rows: sorted(part for row in rows for part in parts_of(row))  # noqa: E731
     assert split(packed) == split(single)
 
 

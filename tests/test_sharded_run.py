@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def launch(folder: Path, name: str, *words: str) -> RunDirectory:
-    """`r1rl grpo` in two processes that share the model out."""
+    """Run `r1rl grpo` in two processes that share the model out."""
     launcher = (
         "-m",
         "torch.distributed.run",
@@ -47,14 +47,15 @@ SETTINGS = (
     "algorithm.num_minibatches=2",
     "optimizer.epsilon=1.0e-4",
 )
-"""With a reference policy, and an optimizer step for each half of a rollout; a larger epsilon, so that
-rounding in tiny gradients is not scaled up.
+"""The settings of the runs: a reference policy, and an optimizer step for each half of a rollout.
+
+The epsilon is larger, so that rounding in tiny gradients is not scaled up.
 """
 
 
 @pytest.fixture(scope="module")
 def finished(folder: Path) -> RunDirectory:
-    """Four steps in shards."""
+    """Train four steps in shards."""
     return launch(folder, "sharded", *SETTINGS)
 
 
@@ -67,9 +68,8 @@ def test_a_sharded_run_equals_one_process(folder: Path, finished: RunDirectory) 
     assert "lm_head.weight" not in expected
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
-        torch.testing.assert_close(
-            found[name], tensor, atol=1e-6, rtol=0
-        )  # 3.8e-7 was seen, where training moved weights by 0.071
+        # 3.8e-7 was seen, where training moved weights by 0.071.
+        torch.testing.assert_close(found[name], tensor, atol=1e-6, rtol=0)
     loaded = AutoModelForCausalLM.from_pretrained(newest(finished))
     assert torch.equal(loaded.lm_head.weight, found["model.embed_tokens.weight"])
 
@@ -105,8 +105,8 @@ def test_a_launch_of_the_other_kind_is_told_before_anything_is_touched(
 
 
 def test_the_loss_is_not_rounded(folder: Path) -> None:
-    """accelerate's policy for FSDP2 returns log-probabilities in bfloat16, in which the whole loss is
-    computed then.
+    """The policy of accelerate for FSDP2 would return log-probabilities in bfloat16, and the whole loss would
+    be computed in it.
     """
     directory = launch(
         folder, "bfloat16", "model.dtype=bfloat16", "evaluation.data=null", "algorithm.num_iterations=2"
@@ -117,7 +117,7 @@ def test_the_loss_is_not_rounded(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_compiled_layers_can_be_sharded(folder: Path) -> None:
-    """As they are on GPUs, if nothing else is asked for."""
+    """Layers are compiled on GPUs if nothing else is asked for."""
     settings = "model.dtype=bfloat16", "evaluation.data=null", "max_steps=2"
     plain, compiled = (
         launch(folder, "plain", *settings),

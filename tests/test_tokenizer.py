@@ -24,7 +24,8 @@ def tokenizer() -> Tokenizer:
 
 def test_digits_and_signs_stand_alone_and_tags_are_one_token(tokenizer: Tokenizer) -> None:
     assert tokenizer.encode(" <think> 25+7*3=46 check: yes. </think> <answer>").tokens == [
-        "Ġ<think>", "Ġ", "2", "5", "+", "7", "*", "3", "=", "4", "6", "Ġcheck:", "Ġyes.", "Ġ</think>", "Ġ<answer>",
+        "Ġ<think>", "Ġ", "2", "5", "+", "7", "*", "3", "=", "4", "6", "Ġcheck:", "Ġyes.", "Ġ</think>",
+        "Ġ<answer>",
     ]  # fmt: skip
 
 

@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(folder: Path) -> RunDirectory:
-    """A whole run by `train`."""
+    """Train a whole run by `train`."""
     return train(folder, "run_name=whole")
 
 
@@ -121,7 +121,7 @@ def test_advantages_of_the_caller_are_trained(folder: Path, finished: RunDirecto
 
 
 def lowercase(completions: list[str], **columns: Any) -> list[float]:
-    """The reward of `run_helpers`, in Python."""
+    """Return the reward of `run_helpers`, in Python."""
     return [sum(map(str.islower, text)) / max(1, len(text)) for text in completions]
 
 

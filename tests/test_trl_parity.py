@@ -27,7 +27,7 @@ MAX_LENGTH = 9
 
 @pytest.fixture(scope="module")
 def make_trainer(tmp_path_factory):
-    """Builds GRPOTrainers around a model of a few hundred parameters; nothing is downloaded or reported."""
+    """Build GRPOTrainers around a model of a few hundred parameters; nothing is downloaded or reported."""
     from accelerate.state import AcceleratorState, GradientState, PartialState
     from datasets import Dataset
     from tokenizers import Tokenizer
@@ -36,8 +36,8 @@ def make_trainer(tmp_path_factory):
     from trl import GRPOConfig, GRPOTrainer
 
     def forget_accelerator() -> None:
-        """accelerate keeps the precision of the first Accelerator for the whole process; other tests choose
-        another.
+        """Make accelerate forget the precision of the first Accelerator of the process, since other tests
+        choose another.
         """
         for state in (AcceleratorState, GradientState, PartialState):
             state._reset_state()
@@ -57,14 +57,13 @@ def make_trainer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trl")
     model = Qwen2ForCausalLM(Qwen2Config(vocab_size=4, **shape))
     model.save_pretrained(folder / "model")
-    model.config._name_or_path = str(
-        folder / "model"
-    )  # where TRL looks for the reference model when beta is not 0
+    # Where TRL looks for the reference model when beta is not 0.
+    model.config._name_or_path = str(folder / "model")
 
     def build(**choices: object) -> GRPOTrainer:
         arguments = GRPOConfig(
-            output_dir=str(folder), use_cpu=True, bf16=False, gradient_checkpointing=False, report_to=[], per_device_train_batch_size=4,
-            num_generations=4, max_completion_length=MAX_LENGTH, **choices,
+            output_dir=str(folder), use_cpu=True, bf16=False, gradient_checkpointing=False, report_to=[],
+            per_device_train_batch_size=4, num_generations=4, max_completion_length=MAX_LENGTH, **choices,
         )  # fmt: skip
         trainer = GRPOTrainer(
             model=model,
@@ -88,8 +87,8 @@ def no_telemetry(monkeypatch):
 
 
 def tensors(spread: float = 0.4) -> SimpleNamespace:
-    """Padded logprobs of the policy, the old policy, the sampler and the reference; ratios on both sides of
-    every bound.
+    """Return padded logprobs of the policy, the old policy, the sampler and the reference, with ratios on
+    both sides of every bound.
     """
     generator = torch.Generator().manual_seed(5)
 
@@ -100,7 +99,8 @@ def tensors(spread: float = 0.4) -> SimpleNamespace:
     old = logprobs + noise(spread)
     mask = torch.arange(max(LENGTHS))[None, :] < torch.tensor(LENGTHS)[:, None]
     return SimpleNamespace(
-        logprobs=logprobs, old=old, sampler=old + noise(0.5), reference=logprobs + noise(0.5), entropy=noise(0.2).abs() + 1, mask=mask,
+        logprobs=logprobs, old=old, sampler=old + noise(0.5), reference=logprobs + noise(0.5),
+        entropy=noise(0.2).abs() + 1, mask=mask,
         advantages=torch.tensor([1.3, -0.8, 0.6, -1.9], dtype=torch.float64),
     )  # fmt: skip
 
@@ -108,14 +108,14 @@ def tensors(spread: float = 0.4) -> SimpleNamespace:
 def trl_loss(
     trainer, case: SimpleNamespace, mask: Tensor, correction: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """TRL's loss and its gradient with respect to the logprobs [B, T]."""
+    """Return TRL's loss and its gradient with respect to the logprobs [B, T]."""
     logprobs = case.logprobs.clone().requires_grad_()
     trainer._get_per_token_logps_and_entropies = lambda *_, **__: (logprobs, case.entropy, None)
     ids = torch.zeros(mask.shape, dtype=torch.int64)
     inputs = {
-        "prompt_ids": ids[:, :1], "prompt_mask": torch.ones_like(ids[:, :1]), "completion_ids": ids, "completion_mask": mask.long(),
-        "advantages": case.advantages, "old_per_token_logps": case.old, "ref_per_token_logps": case.reference,
-        "num_items_in_batch": mask.sum(),
+        "prompt_ids": ids[:, :1], "prompt_mask": torch.ones_like(ids[:, :1]), "completion_ids": ids,
+        "completion_mask": mask.long(), "advantages": case.advantages, "old_per_token_logps": case.old,
+        "ref_per_token_logps": case.reference, "num_items_in_batch": mask.sum(),
     }  # fmt: skip
     if correction is not None:
         trainer.use_vllm, trainer.vllm_importance_sampling_correction = True, True
@@ -128,7 +128,7 @@ def trl_loss(
 def our_loss(
     config: AlgorithmConfig, case: SimpleNamespace, with_sampler: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """r1rl's, from the same tensors without their padding."""
+    """Return r1rl's loss and gradient, from the same tensors without their padding."""
     logprobs = case.logprobs.clone().requires_grad_()
     lengths = torch.tensor(LENGTHS)
     trained = trained_sequences(lengths, torch.tensor(TRUNCATED), config)
@@ -211,8 +211,8 @@ def test_truncated_importance_sampling(make_trainer, loss_type):
 
 
 def test_entropy_bonus(make_trainer):
-    """With bnpo TRL's mean over tokens has the weights of the loss; with the others TRL keeps that mean and
-    r1rl the weights.
+    """The mean over tokens that TRL takes has the weights of the loss with bnpo only; r1rl always uses these
+    weights.
     """
     case = tensors()
     config = AlgorithmConfig(aggregation="bnpo", entropy_coefficient=0.05)

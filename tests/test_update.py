@@ -66,13 +66,13 @@ class Setup:
         optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
         self.update = PolicyUpdate(
-            recipe_of(algorithm, update), Accelerator(cpu=True), self.policy, self.reference, [model, frozen], layout, optimizer, schedule,
-            sampler_is_exact,
+            recipe_of(algorithm, update), Accelerator(cpu=True), self.policy, self.reference, [model, frozen],
+            layout, optimizer, schedule, sampler_is_exact,
         )  # fmt: skip
 
 
 def shifted(model: PreTrainedModel) -> PreTrainedModel:
-    """Another policy."""
+    """Return another policy."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(0.9)
@@ -82,18 +82,19 @@ def shifted(model: PreTrainedModel) -> PreTrainedModel:
 def oracle_parameters(
     model: PreTrainedModel, batch: TrainBatch, algorithm: AlgorithmConfig, old_is_sampler: bool = False
 ) -> dict[str, torch.Tensor]:
-    """The parameters after the update, computed one sequence at a time in float64. `old_is_sampler`: the
-    batch's sampler logprobs are those of the old policy.
+    """Return the parameters after the update, computed one sequence at a time in float64.
+
+    With `old_is_sampler` the batch's sampler logprobs are those of the old policy.
     """
     model = copy.deepcopy(model).double()
     frozen = shifted(copy.deepcopy(model))
-    options = reference.Options(
-        **{name: getattr(algorithm, name) for name in (
-            "surrogate", "aggregation", "importance_level", "epsilon_low", "epsilon_high", "delta", "beta", "kl_estimator",
-            "kl_bias_correction", "entropy_coefficient", "importance_cap", "mask_truncated",
-        )},
-        temperature=0.8, max_completion_length=20,
+    names = (
+        "surrogate", "aggregation", "importance_level", "epsilon_low", "epsilon_high", "delta", "beta",
+        "kl_estimator", "kl_bias_correction", "entropy_coefficient", "importance_cap", "mask_truncated",
     )  # fmt: skip
+    options = reference.Options(
+        **{name: getattr(algorithm, name) for name in names}, temperature=0.8, max_completion_length=20
+    )
 
     def sequence(row: int, policy: PreTrainedModel) -> reference.Sequence:
         start, length = int(batch.starts_B[row]), int(batch.lengths_B[row])
@@ -139,7 +140,7 @@ def replace_fixed(
 
 
 def plain_rollout(seed: int) -> TrainBatch:
-    """Without logprobs of anybody: the update computes what it needs."""
+    """Return a rollout without anybody's logprobs: the update computes what it needs."""
     return replace(random_rollout(seed), old_logprobs_K=None, reference_logprobs_K=None)
 
 
@@ -278,7 +279,7 @@ def test_metrics_do_not_depend_on_the_layout():
 
 @contextmanager
 def count_tokens(policy: nn.Module) -> Iterator[list[int]]:
-    """Positions of each forward pass."""
+    """Count the positions of each forward pass."""
     seen: list[int] = []
     handle = policy.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0].numel()))
     try:

@@ -71,8 +71,9 @@ LAYOUTS = {
 
 
 def build(name: str, checkpointing: bool = False) -> PreTrainedModel:
-    """The same random weights each time; attention as written in the model's own code, which caps Gemma's
-    scores.
+    """Build the same random weights each time.
+
+    Attention is as written in the model's own code, which caps Gemma's scores.
     """
     torch.manual_seed(1)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(CONFIGS[name], attn_implementation="eager")
@@ -87,8 +88,10 @@ def build(name: str, checkpointing: bool = False) -> PreTrainedModel:
 
 
 def random_rollout(seed: int, groups: int = 3, generations: int = 4) -> TrainBatch:
-    """Groups of completions of 1 to 20 tokens after prompts of 1 to 9, with old and reference logprobs; one
-    group has no signal.
+    """Return groups of completions of 1 to 20 tokens after prompts of 1 to 9, with old and reference
+    logprobs.
+
+    One group has no signal.
     """
     generator = random.Random(seed)
     prompts = [
@@ -120,7 +123,7 @@ def gradients(
     sequences: Sequence[int] | None = None,
     surrogate: Surrogate | None = None,
 ) -> dict[str, Tensor]:
-    """The gradient of one optimizer step by parameter; `sequences`: only their part of it."""
+    """Return the gradient of one optimizer step by parameter; with `sequences`, only their part of it."""
     update, algorithm = update or UpdateConfig(), algorithm or AlgorithmConfig()
     policy = PolicyForward(model, Sampling(max_completion_length=20, temperature=0.8), update.logprob_chunk)
     trained_B = trained_sequences(batch.lengths_B, batch.truncated_B, algorithm)
@@ -149,8 +152,10 @@ def gradients(
 def assert_same_gradients(
     found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = 1e-6
 ) -> None:
-    """Together to `tolerance` of the gradient's norm, and each parameter's to five times that of its own (and
-    a tenth of the whole: a gradient that is zero but for rounding has no relative precision).
+    """Compare all gradients together to `tolerance` of their norm, and each parameter's to five times that of
+    its own.
+
+    A tenth of the whole is added, because a gradient that is zero but for rounding has no relative precision.
     """
     assert found.keys() == expected.keys()
     whole = torch.cat([gradient.flatten() for gradient in expected.values()]).norm()

@@ -12,11 +12,12 @@ from trl.generation import vllm_generation
 
 
 class StandInLLM:
-    """Holds the weights that it is given and answers each prompt with the next of `answers`; log-probability
-    -(t + 1) / 4 at token t.
+    """A stand-in for `vllm.LLM` that holds the weights that it is given and answers each prompt with the next
+    of `answers`.
 
-    As in vLLM, an answer has `max_tokens` at most, and is over at `eos` unless that is to be ignored; one set
-    of sampling parameters serves all prompts, or each has its own.
+    The log-probability is -(t + 1) / 4 at token t. As in vLLM, an answer has `max_tokens` at most, and is
+    over at `eos` unless that is to be ignored; one set of sampling parameters serves all prompts, or each has
+    its own.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -67,14 +68,14 @@ class StandInLLM:
         return outputs
 
     def ended(self, answer: list[int], params: SimpleNamespace) -> list[int]:
-        """The part of the answer that these parameters allow."""
+        """Return the part of the answer that these parameters allow."""
         if self.eos in answer and not getattr(params, "ignore_eos", False):
             answer = answer[: answer.index(self.eos) + 1]
         return answer[: params.max_tokens]
 
 
 def use_stand_in(monkeypatch: pytest.MonkeyPatch, kind: type[StandInLLM] = StandInLLM) -> list[StandInLLM]:
-    """Lets TRL's client make LLMs of this kind, on a CPU; returns the list to which it adds each that it
+    """Let TRL's client make LLMs of this kind, on a CPU, and return the list to which it adds each that it
     makes.
     """
     made: list[StandInLLM] = []

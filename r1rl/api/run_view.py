@@ -79,8 +79,9 @@ class Run:
         return sorted(_steps_of_files(self._files.completions))
 
     def completions(self, step: int | None = None) -> pd.DataFrame:
-        """Return the completions of a step, one row each; None: of the last step whose completions were written.
+        """Return the completions of a step, one row each.
 
+        The default is the last step whose completions were written.
         The columns of a GRPO run are slot, problem_id, prompt, answer, completion, rewards/<name> for each
         reward before its weight (NaN where it does not apply), reward, outcome, advantage, finish_reason and
         num_tokens; other commands write other columns. Raises UserError if nothing was written for the step.

@@ -1,4 +1,4 @@
-"""What the machine can do, measured: operations a second of a large matrix product, bytes a second of a large
+"""The measured speed of the machine: operations a second of a large matrix product, bytes a second of a large
 copy.
 """
 
@@ -11,14 +11,14 @@ import torch
 
 
 def measured_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of a square matrix product."""
+    """Return the operations a second of a square matrix product."""
     size = 8192 if device.type == "cuda" else 768
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     return 2.0 * size**3 / best_seconds(lambda: left @ right)
 
 
 def measured_bandwidth(device: torch.device) -> float:
-    """Bytes a second that a copy reads and writes."""
+    """Return the bytes a second that a copy reads and writes."""
     count = 2**30 if device.type == "cuda" else 2**25
     source = torch.zeros(count, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
@@ -26,7 +26,7 @@ def measured_bandwidth(device: torch.device) -> float:
 
 
 def best_seconds(work: Callable[[], object], repeats: int = 5) -> float:
-    """The shortest of several runs, after one that is not counted."""
+    """Return the shortest time of several runs, after one that is not counted."""
     seconds = []
     for _ in range(repeats + 1):
         started = _now()

@@ -1,4 +1,4 @@
-"""r1rl's side of a bench: a GRPO step with forced completion lengths, timed by phase."""
+"""The side of r1rl in a bench: a GRPO step with forced completion lengths, timed by phase."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class OurStep:
         )
 
     def run(self, step: int) -> dict[str, float]:
-        """Seconds of each phase and of the whole."""
+        """Return the seconds of each phase and of the whole step."""
         clock = Clock()
         seeds = [step * len(self.workload.prompts) + place for place in range(len(self.workload.prompts))]
         generations = self.recipe.num_generations
@@ -105,14 +105,14 @@ class OurStep:
 
 
 class Clock:
-    """Seconds between laps, the device's work included."""
+    """A clock of the seconds between laps, the device's work included."""
 
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}
         self._last = self._now()
 
     def lap(self, name: str) -> None:
-        """Ends the lap of this name; laps of one name add up."""
+        """End the lap of this name; laps of one name add up."""
         now = self._now()
         self.laps[name] = self.laps.get(name, 0.0) + now - self._last
         self._last = now

@@ -1,4 +1,4 @@
-"""TRL's side of a bench: its stock GRPOTrainer on the same model, prompts, lengths, batch and precision.
+"""The side of TRL in a bench: its stock GRPOTrainer on the same model, prompts, lengths, batch and precision.
 
 Its completions come from transformers' generate (the peer `trl`) or from vLLM inside its process
 (`trl-vllm`).
@@ -30,14 +30,14 @@ from r1rl.bench.workload import Workload, compute_dtype, prompt_text, reward
 from r1rl.errors import UserError
 
 TRL, TRL_VLLM = PEERS = ("trl", "trl-vllm")
-"""What `--against` knows."""
+"""The values of `--against`."""
 
 PHASES = {"_generate_single_turn": "rollout", "_calculate_rewards": "reward"}
-"""Methods of TRL's trainer that are a phase of the step; what is left of the step is its update."""
+"""The methods of TRL's trainer that are a phase of the step; the rest of the step is its update."""
 
 
 class ForceLengths(LogitsProcessor):
-    """Forbids the EOS token until a row has its length, then allows nothing else."""
+    """A logits processor that forbids the EOS token until a row has its length, then allows nothing else."""
 
     def __init__(self, lengths: list[int], eos: int, prompt_width: int) -> None:
         self.lengths = lengths
@@ -58,7 +58,7 @@ class ForceLengths(LogitsProcessor):
 
 
 def trl_steps(recipe: BenchRecipe) -> tuple[int, int]:
-    """Steps that warm up, and steps that are timed."""
+    """Return the number of steps that warm up, and of those that are timed."""
     warmup = recipe.warmup if recipe.trl_warmup is None else recipe.trl_warmup
     return warmup, recipe.steps if recipe.trl_steps is None else recipe.trl_steps
 
@@ -71,8 +71,9 @@ def run_trl(
     tokenizer: PreTrainedTokenizerBase,
     after_step: Callable[[int], None],
 ) -> list[dict[str, float]]:
-    """Seconds of each phase, step by step, warm-up included, for one of PEERS. `after_step(number)` is called
-    between steps, outside the clock.
+    """Return the seconds of each phase, step by step, warm-up included, for one of PEERS.
+
+    `after_step(number)` is called between steps, outside the clock.
     """
     try:
         from datasets import Dataset
@@ -90,7 +91,7 @@ def run_trl(
         setattr(Timed, method, timed(getattr(GRPOTrainer, method), phase, laps))
 
     class Stopwatch(TrainerCallback):
-        """Times steps; what happens between them is not TRL's."""
+        """A timer of steps; the time between them is not TRL's."""
 
         started = 0.0
 
@@ -111,9 +112,13 @@ def run_trl(
         dataset = Dataset.from_dict({"prompt": texts})
         with starting_vllm() if peer == TRL_VLLM else nullcontext():
             trainer = Timed(
-                model=model, reward_funcs=reward, args=GRPOConfig(**settings), train_dataset=dataset, processing_class=tokenizer,
+                model=model,
+                reward_funcs=reward,
+                args=GRPOConfig(**settings),
+                train_dataset=dataset,
+                processing_class=tokenizer,
                 callbacks=[Stopwatch()],
-            )  # fmt: skip
+            )
         trainer.remove_callback(PrinterCallback)
         if peer == TRL_VLLM:
             force_vllm_lengths(trainer.vllm_generation.llm, workload)
@@ -126,7 +131,7 @@ def run_trl(
 
 
 def trl_settings(recipe: BenchRecipe, folder: str) -> dict[str, Any]:
-    """Keywords of TRL's GRPOConfig that every peer has."""
+    """Return the keywords of TRL's GRPOConfig that every peer has."""
     batch = recipe.num_prompts * recipe.num_generations
     return {
         "output_dir": folder,
@@ -151,7 +156,7 @@ def trl_settings(recipe: BenchRecipe, folder: str) -> dict[str, Any]:
 
 
 def check_mean_lengths(log_history: list[dict[str, Any]], workload: Workload) -> None:
-    """Raises AssertionError where TRL's own log says that it did other work."""
+    """Raise `AssertionError` if TRL's own log says that it did other work."""
     asked = workload.num_tokens / sum(map(len, workload.lengths))
     lengths = [
         record["completions/mean_length"] for record in log_history if "completions/mean_length" in record
@@ -163,7 +168,7 @@ def check_mean_lengths(log_history: list[dict[str, Any]], workload: Workload) ->
 
 
 def force_lengths(model: PreTrainedModel, workload: Workload) -> None:
-    """Every `generate` of this model ends row r at the r-th length."""
+    """Make every `generate` of this model end row r at the r-th length."""
     stock: Any = model
     generate = stock.generate
     lengths = [length for group in workload.lengths for length in group]
@@ -176,7 +181,7 @@ def force_lengths(model: PreTrainedModel, workload: Workload) -> None:
 
 
 def timed(method: Callable[..., Any], phase: str, laps: dict[str, float]) -> Callable[..., Any]:
-    """The method, whose seconds are added to the phase's."""
+    """Return the method, whose seconds are then added to the phase's."""
 
     def wrapper(*arguments: Any, **keywords: Any) -> Any:
         started = now()
@@ -188,7 +193,7 @@ def timed(method: Callable[..., Any], phase: str, laps: dict[str, float]) -> Cal
 
 
 def now() -> float:
-    """The time when all work of the device is done."""
+    """Return the time when all work of the device is done."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()

@@ -1,8 +1,8 @@
-"""What TRL's side of a bench needs when vLLM samples for it inside the trainer's process: a GPU, a folder to
-load from, and lengths.
+"""The settings of TRL's side of a bench if vLLM samples for it inside the trainer's process.
 
-Through TRL vLLM takes no logits processor, so a row ends where its own limit of tokens is, not with an EOS
-token as with transformers' generate. TRL trains whatever it gets back: as many tokens either way.
+It needs a GPU, a folder to load from, and lengths. Through TRL, vLLM takes no logits processor, so a row ends
+at its own limit of tokens, not with an EOS token as with transformers' generate. TRL trains whatever it gets
+back: as many tokens either way.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from r1rl.errors import UserError
 
 
 def check_vllm(recipe: BenchRecipe) -> None:
-    """Raises a UserError where vLLM can't do this recipe's work; needs no model."""
+    """Raise a `UserError` if vLLM can't do this recipe's work. No model is needed for this."""
     if importlib.util.find_spec("vllm") is None:
         raise UserError("--against trl-vllm needs vLLM, which is not installed: pip install 'r1rl[vllm]'.")
     if not torch.cuda.is_available():
@@ -41,11 +41,11 @@ def check_vllm(recipe: BenchRecipe) -> None:
 def vllm_settings(
     recipe: BenchRecipe, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path
 ) -> dict[str, Any]:
-    """Keywords of TRL's GRPOConfig. Saves the model to `folder`, where vLLM finds it: TRL hands over its
-    path, and later its weights.
+    """Return the keywords of TRL's GRPOConfig, and save the model to `folder`, where vLLM finds it.
 
-    What is no key of the recipe is as TRL sets it: no sleep between rollouts, and one more forward pass of
-    the update, which corrects for vLLM's log-probabilities.
+    TRL gives vLLM the model's path, and later its weights. All that is no key of the recipe is as TRL sets
+    it: no sleep between rollouts, and one more forward pass of the update, which corrects for vLLM's
+    log-probabilities.
     """
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -65,7 +65,9 @@ def vllm_settings(
 
 @contextmanager
 def starting_vllm() -> Iterator[None]:
-    """Around TRL's construction of its trainer, in which vLLM starts: too little memory, say, is a sentence."""
+    """Wrap TRL's construction of its trainer, in which vLLM starts, so that too little memory, say, becomes a
+    sentence.
+    """
     try:
         yield
     except (ImportError, OSError, ValueError, RuntimeError) as error:
@@ -75,10 +77,10 @@ def starting_vllm() -> Iterator[None]:
 
 
 def force_vllm_lengths(llm: Any, workload: Workload) -> None:
-    """Every `generate` of this `vllm.LLM` gives row r as many tokens as the r-th length says.
+    """Make every `generate` of this `vllm.LLM` give row r as many tokens as the r-th length.
 
-    Colocated, TRL hands over every row of its batch, a prompt as often as it has completions, with n = 1 and
-    the same parameters for all.
+    If vLLM is colocated, TRL passes every row of its batch, a prompt as often as it has completions, with n =
+    1 and the same parameters for all.
     """
     generate = llm.generate
     lengths = [length for group in workload.lengths for length in group]
@@ -92,7 +94,7 @@ def force_vllm_lengths(llm: Any, workload: Workload) -> None:
 
 
 def of_length(sampling_params: Any, length: int) -> Any:
-    """These `vllm.SamplingParams` for exactly `length` tokens."""
+    """Return these `vllm.SamplingParams` for exactly `length` tokens."""
     own = copy.deepcopy(sampling_params)
     own.max_tokens = length
     own.ignore_eos = True

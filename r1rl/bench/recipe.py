@@ -16,7 +16,7 @@ from r1rl.config.schema import LoRAConfig, UpdateConfig
 class ShapeConfig:
     """The shape of a decoder with random weights."""
 
-    architecture: Literal["qwen2", "qwen3", "llama"] = option("qwen2", "whose code in transformers runs it")
+    architecture: Literal["qwen2", "qwen3", "llama"] = option("qwen2", "the architecture in transformers")
     hidden_size: int = option(896, "width", within=COUNT)
     num_layers: int = option(24, "depth", within=COUNT)
     num_heads: int = option(14, "attention heads", within=COUNT)
@@ -29,11 +29,11 @@ class ShapeConfig:
 
 @dataclass(kw_only=True, slots=True)
 class BenchRecipe:
-    """`r1rl bench`: how long the phases of a GRPO step take."""
+    """`r1rl bench`: the time that the phases of a GRPO step take."""
 
     run_name: str = required("names the folder of the results")
     output_dir: str = option("runs", "result folders are made in here")
-    seed: int = option(0, "of weights, prompts, lengths and samples", within=NOT_NEGATIVE)
+    seed: int = option(0, "seed of weights, prompts, lengths and samples", within=NOT_NEGATIVE)
     path: str | None = option(
         None, "a model's folder or hub name; null: random weights of this shape", path="any"
     )
@@ -51,8 +51,12 @@ class BenchRecipe:
     completion_length_max: int = option(512, "tokens of the longest completion", within=COUNT)
     steps: int = option(5, "steps that are timed; the table shows their medians", within=COUNT)
     warmup: int = option(2, "steps before those", within=COUNT)
-    trl_steps: int | None = option(None, "steps of TRL that are timed; null: as many", within=COUNT)
-    trl_warmup: int | None = option(None, "steps of TRL before those; null: as many", within=COUNT_OR_OFF)
+    trl_steps: int | None = option(
+        None, "steps of TRL that are timed; null: as many as of r1rl", within=COUNT
+    )
+    trl_warmup: int | None = option(
+        None, "steps of TRL before those; null: as many as of r1rl", within=COUNT_OR_OFF
+    )
     threads: int = option(0, "threads of a CPU; 0: torch's own choice", within=COUNT_OR_OFF)
     trl_micro_batch: int = option(
         32, "completions per forward pass of TRL, which pads all of them to the longest", within=COUNT
@@ -62,7 +66,9 @@ class BenchRecipe:
         "share of the GPU's memory for vLLM with --against trl-vllm; null: TRL's own choice",
         within=Interval(above=0, below=1),
     )
-    compile_layers: bool | None = option(None, "of r1rl's rollout: as rollout.compile_layers of `r1rl grpo`")
+    compile_layers: bool | None = option(
+        None, "compile the layers of r1rl's rollout, as rollout.compile_layers of `r1rl grpo`"
+    )
     update: UpdateConfig = section(UpdateConfig, "micro-batches of r1rl")
     lora: LoRAConfig | None = option(
         None, "train adapters of a model in dtype, as model.lora of `r1rl grpo`; not with --against"
@@ -70,7 +76,7 @@ class BenchRecipe:
 
 
 def contradictions(recipe: BenchRecipe) -> Iterator[Contradiction]:
-    """Lengths that can't be met, and a batch that TRL can't divide."""
+    """Yield lengths that can't be met, and a batch that TRL can't divide."""
     for low, high in (
         ("prompt_length_min", "prompt_length_max"),
         ("completion_length_mean", "completion_length_max"),

@@ -1,7 +1,7 @@
-"""`r1rl bench`: times the phases of a GRPO step, beside TRL if asked, and writes what it found.
+"""`r1rl bench`: the times of the phases of a GRPO step, beside TRL's if asked.
 
-On a CPU the two take turns step by step in one process, so that whatever else the machine does hits both. On
-a GPU, where each is to have the memory for itself, r1rl runs first and then TRL.
+On a CPU the two take turns step by step in one process, so that other work of the machine affects both. On a
+GPU, where each needs the memory for itself, r1rl runs first and then TRL.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ PHASES = ("rollout", "reward", "update", "step")
 
 
 def run(recipe: BenchRecipe, recipe_path: Path, against: str | None = None) -> None:
-    """`r1rl bench`. `against`: one of PEERS, or None."""
+    """Run `r1rl bench`. `against` is one of PEERS, or None."""
     if against not in (None, *PEERS):
         raise UserError(f"--against {against}: the bench knows {' and '.join(PEERS)}.")
     if against and recipe.lora is not None:
@@ -127,15 +127,16 @@ def run(recipe: BenchRecipe, recipe_path: Path, against: str | None = None) -> N
 
 
 def fresh_model(recipe: BenchRecipe, workload: Workload, device: torch.device) -> PreTrainedModel:
-    """The same model once more, untouched."""
+    """Return the same model once more, untouched."""
     model = make_model(recipe, device)
     one_eos(model, workload.eos)
     return model
 
 
 def planned_memory(recipe: BenchRecipe, workload: Workload, model: PreTrainedModel, layout: Layout) -> int:
-    """Bytes of tensors at most, by the estimate that `r1rl check` prints (`r1rl.memory.plan`), for the passes
-    of this step's lengths.
+    """Return the most bytes of tensors, by the estimate that `r1rl check` prints (`r1rl.memory.plan`).
+
+    The estimate is for the micro-batches of this step's lengths.
     """
     prompts = [
         prompt for prompt, lengths in zip(workload.prompts, workload.lengths, strict=True) for _ in lengths
@@ -146,7 +147,7 @@ def planned_memory(recipe: BenchRecipe, workload: Workload, model: PreTrainedMod
         for length in lengths
     ]
     batch = build_train_batch(prompts, completions, torch.zeros(len(prompts)))
-    passes = make_micro_batches(batch, range(len(prompts)), layout, recipe.update)
+    micro_batches = make_micro_batches(batch, range(len(prompts)), layout, recipe.update)
     launch, arithmetic = (
         Launch(card_bytes=total_bytes(model.device)),
         ModelConfig(path="", dtype=recipe.dtype),
@@ -154,8 +155,8 @@ def planned_memory(recipe: BenchRecipe, workload: Workload, model: PreTrainedMod
     work = Work(
         rows=len(prompts),
         length=max(map(len, workload.prompts)) + recipe.completion_length_max,
-        update_tokens=max(one.input_ids_RT.numel() for one in passes),
-        logit_tokens=min(recipe.update.logprob_chunk, max(one.targets_N.numel() for one in passes)),
+        update_tokens=max(one.input_ids_RT.numel() for one in micro_batches),
+        logit_tokens=min(recipe.update.logprob_chunk, max(one.targets_N.numel() for one in micro_batches)),
         compiled=is_compiled(recipe.update, launch, arithmetic),
         fused_logits=fuses_logits(RolloutConfig(), launch, arithmetic),
         adapters=None if recipe.lora is None else adapters_of(model.config, recipe.lora),
@@ -164,17 +165,18 @@ def planned_memory(recipe: BenchRecipe, workload: Workload, model: PreTrainedMod
 
 
 def figures(timed: list[dict[str, float]]) -> dict[str, Any]:
-    """Medians by phase over the timed steps, and every step's seconds."""
+    """Return the medians by phase over the timed steps, and every step's seconds."""
     seconds = {phase: statistics.median(step[phase] for step in timed) for phase in PHASES}
     return {"seconds": seconds, "steps": timed}
 
 
 def efficiency(contender: OurStep, workload: Workload, seconds: dict[str, float]) -> dict[str, float]:
-    """Tokens a second, and the shares of what the machine can do.
+    """Return the tokens a second, and the shares of the machine's speed that are used.
 
-    The update's useful operations (`r1rl.policy.costs`, each prompt counted once) over those of a large
-    matrix product in the same time; the bytes that decoding must read (the weights once per token of the
-    longest completion, and each row's keys and values at each of its tokens) over those of a large copy.
+    The share of the update is its useful operations (`r1rl.policy.costs`, each prompt counted once) over
+    those of a large matrix product in the same time. The share of decoding is the bytes that it must read
+    over those of a large copy in the same time. These bytes are the weights once per token of the longest
+    completion, and each row's keys and values at each of its tokens.
     """
     model, device = contender.engine.weights.model, contender.accelerator.device
     costs = contender.layout.costs
@@ -204,14 +206,15 @@ def efficiency(contender: OurStep, workload: Workload, seconds: dict[str, float]
 
 
 def peak_memory() -> int:
-    """Bytes that tensors took at most, since the device was last asked to forget; 0 on a CPU, where the
-    process's memory is everybody's.
+    """Return the most bytes that tensors took since the device's statistics were last reset.
+
+    The result is 0 on a CPU, where the process's memory belongs to everything in it.
     """
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
 
 
 def show(result: dict[str, Any], recipe: BenchRecipe, console: Console) -> None:
-    """The figures as a table."""
+    """Print the figures as a table."""
     lengths = f"mean {recipe.completion_length_mean}, at most {recipe.completion_length_max} tokens"
     table = Table(
         title=f"{recipe.run_name}: {recipe.num_prompts} prompts x {recipe.num_generations}, {lengths}"

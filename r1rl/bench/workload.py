@@ -1,7 +1,8 @@
 """The work that every contender gets: the same model, prompts, completion lengths and reward.
 
-Completions have forced lengths: random weights would end them at random, each trainer at other places. The
-lengths are drawn once, an exponential cut off at the maximum, scaled so that their mean is the recipe's.
+Completions have forced lengths, because random weights would end them at random, each trainer's at other
+places. The lengths are drawn once, from an exponential cut off at the maximum, scaled so that their mean is
+the recipe's.
 """
 
 from __future__ import annotations
@@ -41,17 +42,17 @@ class Workload:
 
     prompts: list[list[int]]
     lengths: list[list[int]]
-    """Tokens of each completion, the EOS token included, by prompt and generation."""
+    """The tokens of each completion, the EOS token included, by prompt and generation."""
     eos: int
 
     @property
     def num_tokens(self) -> int:
-        """Completion tokens of a step."""
+        """The completion tokens of a step."""
         return sum(map(sum, self.lengths))
 
 
 def make_workload(recipe: BenchRecipe, vocabulary: int) -> Workload:
-    """Prompts of random tokens and lengths, from the recipe's seed."""
+    """Return prompts of random tokens and lengths, from the recipe's seed."""
     generator = random.Random(recipe.seed)
     eos = vocabulary - 1
     prompts = [
@@ -68,8 +69,9 @@ def make_workload(recipe: BenchRecipe, vocabulary: int) -> Workload:
 
 
 def forced_lengths(count: int, mean: int, longest: int, seed: int) -> list[int]:
-    """`count` lengths from 1 to `longest` whose mean is `mean` up to rounding, the longest among them, with a
-    long tail.
+    """Return `count` lengths from 1 to `longest` whose mean is `mean` up to rounding.
+
+    They have a long tail, and the longest is among them.
     """
     if mean >= longest:
         return [longest] * count
@@ -89,14 +91,16 @@ def forced_lengths(count: int, mean: int, longest: int, seed: int) -> list[int]:
 
 
 def compute_dtype(recipe: BenchRecipe) -> torch.dtype:
-    """What forward passes compute in."""
+    """Return the precision in which forward passes compute."""
     use_bfloat16 = recipe.dtype == "bfloat16" or (recipe.dtype == "auto" and torch.cuda.is_available())
     return torch.bfloat16 if use_bfloat16 else torch.float32
 
 
 def make_model(recipe: BenchRecipe, device: torch.device) -> PreTrainedModel:
-    """The model in float32 (with adapters: frozen, in what is computed in): of the recipe's path, or with
-    random weights of its shape, which are the same each time.
+    """Return the model in float32; a model with adapters is frozen and in the precision that it computes in.
+
+    It is the model of the recipe's path, or one with random weights of its shape, which are the same each
+    time.
     """
     torch.manual_seed(recipe.seed)
     dtype = torch.float32 if recipe.lora is None else compute_dtype(recipe)
@@ -113,7 +117,7 @@ def make_model(recipe: BenchRecipe, device: torch.device) -> PreTrainedModel:
 
 
 def shape_config(shape: ShapeConfig, recipe: BenchRecipe) -> PreTrainedConfig:
-    """transformers' configuration of this shape, with room for the longest sequence."""
+    """Return transformers' configuration of this shape, with room for the longest sequence."""
     make: Any = ARCHITECTURES[shape.architecture]  # each takes keywords of its own
     config: PreTrainedConfig = make(
         hidden_size=shape.hidden_size,
@@ -133,14 +137,15 @@ def shape_config(shape: ShapeConfig, recipe: BenchRecipe) -> PreTrainedConfig:
 
 
 def vocabulary_of(model: PreTrainedModel) -> int:
-    """Width of the logits."""
+    """Return the width of the logits."""
     head: Any = model.get_output_embeddings()
     return int(head.weight.shape[0])
 
 
 def make_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
-    """One word per id, so that text and tokens say the same. Special tokens are cut out of a text first,
-    wherever they are in it: no word contains one.
+    """Return a tokenizer with one word per id, so that text and tokens say the same.
+
+    Special tokens are cut out of a text first, wherever they are in it, so no word contains one.
     """
     special = {"<pad>": 0, "<unk>": 1, "<eos>": vocabulary - 1}
     words = {f"t{token}": token for token in range(2, vocabulary - 1)}
@@ -152,15 +157,15 @@ def make_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
 
 
 def prompt_text(prompt: Sequence[int]) -> str:
-    """What `make_tokenizer`'s tokenizer makes these tokens of."""
+    """Return the text that `make_tokenizer`'s tokenizer splits into these tokens."""
     return " ".join(f"t{token}" for token in prompt)
 
 
 def one_eos(model: PreTrainedModel, eos: int) -> None:
-    """The model ends completions with this token alone."""
+    """Make the model end completions with this token alone."""
     model.generation_config = GenerationConfig(eos_token_id=eos, pad_token_id=0)
 
 
 def reward(completions: Sequence[str], **columns: Any) -> list[float | None]:
-    """A number per completion that differs within groups, so that every group has a signal."""
+    """Return a number per completion that differs within groups, so that every group has a signal."""
     return [float(len(completion) % 7) for completion in completions]

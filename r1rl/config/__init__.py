@@ -1,1 +1,1 @@
-"""Recipes: YAML onto typed dataclasses, checked before torch is imported."""
+"""Recipes: YAML text becomes typed dataclasses, which are checked before torch is imported."""

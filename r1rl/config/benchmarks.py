@@ -14,12 +14,12 @@ from r1rl.config.schema import DataConfig
 
 @dataclass(kw_only=True, slots=True)
 class BenchmarkConfig:
-    """A benchmark: its problems, how they are put to a model, and how answers are graded."""
+    """A benchmark: its problems, the question that is put to a model, and the grading of answers."""
 
-    name: str = required("what benchmarks and results call it")
+    name: str = required("its name in benchmarks and results")
     data: DataConfig = required("its problems")
     question: str = option(
-        "{problem}", "what the template is filled with; {problem} stands for the problem's text"
+        "{problem}", "the text that fills the template; {problem} stands for the problem's text"
     )
     choices: list[str] = option(
         [],

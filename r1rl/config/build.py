@@ -1,5 +1,6 @@
-"""The way from the tree of a YAML text to typed dataclasses: unknown keys, missing keys, wrong types and
-numbers out of range.
+"""The step from the tree of a YAML text to typed dataclasses.
+
+It finds unknown keys, missing keys, wrong types and numbers out of range.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from r1rl.config.nodes import Node, plain
 from r1rl.config.renamed import take_over
 
 BAD = object()
-"""The mark of a value that could not be read; its issue is noted and the field keeps its default."""
+"""A stand-in for a value that could not be read; its issue is noted and the field keeps its default."""
 
 
 def build_recipe(recipe: type, root: Node, issues: Issues) -> Any:
-    """Return the recipe's dataclass. What can't be read is noted in `issues` and replaced by its default, so
-    that the rest is checked too.
+    """Return the recipe's dataclass.
+
+    A value that can't be read is noted in `issues` and replaced by its default, so that the rest is checked
+    too.
     """
     if root.value is not None and not isinstance(root.value, dict):
         issues.add(
@@ -34,7 +37,7 @@ def build_recipe(recipe: type, root: Node, issues: Issues) -> Any:
 
 
 class _Builder:
-    """The recipe class that unknown keys are looked up in, and where the issues go."""
+    """The recipe class in which unknown keys are looked up, and the list that issues are added to."""
 
     def __init__(self, recipe: type, issues: Issues) -> None:
         self.recipe = recipe
@@ -171,14 +174,15 @@ class _Builder:
         return number
 
     def bad(self, node: Node, key: str, expected: str) -> Any:
-        """Note a value of the wrong kind."""
+        """Note a value of the wrong kind, and return BAD."""
         self.issues.add(node.where, f"{key} is {node.describe()}; {expected}", suspect=[key])
         return BAD
 
 
 def _number(value: Any, whole: bool) -> int | float | None:
-    """Return a finite number of the right kind, or None. Text such as "1e-6" in quotes counts; true and false
-    do not.
+    """Return a finite number of the right kind, or None.
+
+    Text such as "1e-6" in quotes counts; true and false do not.
     """
     if isinstance(value, bool):
         return None

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def bundled_path(name: Literal["rewards", "recipes"]) -> Path:
-    """Return the folder `rewards/` or `recipes/`: the checkout's own, else the copy that the wheel carries in
+    """Return the folder `rewards/` or `recipes/`: the checkout's own, or else the copy in the wheel's
     `r1rl/_bundled/`.
     """
     checkout = PACKAGE.parent
@@ -30,8 +30,9 @@ def bundled_path(name: Literal["rewards", "recipes"]) -> Path:
 
 
 def find_recipe(name: str) -> Path:
-    """Return the recipe's file: in the working directory, else among the bundled recipes
-    (`recipes/zero_rl/tiny.yaml`, `zero_rl/tiny`).
+    """Return the recipe's file, from the working directory or else from the bundled recipes.
+
+    A bundled recipe may be named `recipes/zero_rl/tiny.yaml` or `zero_rl/tiny`.
     """
     path = Path(name)
     if path.is_file():

@@ -29,7 +29,8 @@ from r1rl.config.issues import Contradiction, Issues
 from r1rl.config.nodes import Node
 
 Continuation = Literal["from a checkpoint", "by itself", "from the start"]
-"""The way in which a killed run goes on: with --resume; with the same command in the same folder; not at all.
+"""The way in which a killed run continues: with --resume, with the same command in the same folder, or not at
+all.
 """
 
 SUMMARY = "summary.json"
@@ -41,9 +42,8 @@ WHOLE_RUN = "run"
 class Flag:
     """A flag `--name [VALUE]` of a command.
 
-    Its value is None where it is absent, `bare` where it stands without a value, else the value. With
-    `places`, the names of several values, it needs all of them, gives them as a list, and takes the place of
-    the recipe.
+    Its value is None if it is absent, `bare` if it stands without a value, else the value. With `places`, the
+    names of several values, it needs all of them, gives them as a list, and takes the place of the recipe.
     """
 
     name: str
@@ -110,9 +110,10 @@ class Command:
     examples: tuple[str, ...]
     """Command lines that work as they are; the first one is shown where the recipe is missing."""
     run: str
-    """The function that runs the command. It gets the recipe, its path, and each flag as a keyword argument;
-    recipe and path are None where a flag with places takes their place. It raises UserError for what the user
-    can mend.
+    """The function (recipe, its path, and each flag as a keyword) -> None.
+
+    Recipe and path are None if a flag with places takes the place of the recipe. It raises `UserError` for
+    mistakes that the user can mend.
     """
     recipe: type | None = None
     """The dataclass of the recipe; None for a command that reads the recipes of all others."""
@@ -120,30 +121,41 @@ class Command:
     many_processes: bool = False
     """A flag, true if the command shares its work among the processes of `accelerate launch`."""
     contradictions: Callable[[Any], Iterable[Contradiction]] = _no_contradictions
-    """The function that finds values of a recipe that contradict each other, beyond those of sections that
-    several recipes have. It reads no files.
+    """The function (recipe) -> values that contradict each other, beside the checks of sections that several
+    recipes have.
+
+    It reads no files.
     """
     apply_override: Callable[[Node, str, Issues], bool] | None = None
-    """The function that gets the recipe's tree, an override "key=value" and the issues, and returns whether
-    it applied the override in the command's own way. None: overrides have their usual meaning only.
+    """The function (tree of the recipe, "key=value", issues) -> bool, or None if overrides have their usual
+    meaning.
+
+    It returns True if the override was applied in the command's own way.
     """
     check: str | None = None
-    """The function that gets a recipe and its `r1rl.preflight.context.CheckContext` and returns the
-    `r1rl.preflight.findings.Findings` before a model is loaded. None: the folders alone are looked at.
+    """The function (recipe, r1rl.preflight.context.CheckContext) -> r1rl.preflight.findings.Findings, or
+    None.
+
+    Its findings are all that can be known before a model is loaded. With None, only the output folder and the
+    model's folder are looked at.
     """
     parts: str | None = None
-    """The function that gets a recipe made of other recipes and its `CheckContext`, and yields a
-    `r1rl.preflight.context.Part` for each of them: `r1rl check` checks those in the place of the whole.
+    """The function (recipe, CheckContext) -> iterator of r1rl.preflight.context.Part, for a recipe that is
+    made of other recipes.
+
+    `r1rl check` checks each of those in the place of the whole.
     """
     memory: str | None = None
-    """The function that gets the recipe, the launch, the tokens of the longest prompt or None, and the path
-    of a config.json or None, and returns an `r1rl.memory.estimate.Estimate`, or None where the recipe loads
-    no model here. None in the place of a function: the command has no estimate.
+    """The function (recipe, Launch, longest, config) -> r1rl.memory.estimate.Estimate, or None if there is no
+    estimate.
+
+    `longest` are the tokens of the longest prompt or None, and `config` is the path of a config.json or None.
+    The function returns None if the recipe loads no model here.
     """
     panels: str = "r1rl.monitor.curves:PANELS"
     """The tuple of `r1rl.monitor.curves.Panel` that curves.png of a run shows."""
     stage: StageRecord | None = None
-    """The properties as a stage of a pipeline; None: the command can't be one."""
+    """The properties of the command as a stage of a pipeline, or None if it can't be one."""
 
 
 def resolve(name: str) -> Any:
@@ -156,7 +168,7 @@ def resolve(name: str) -> Any:
 def find_commands() -> Mapping[str, Command]:
     """Return the commands of r1rl by name, in the order of their positions.
 
-    Looks for packages of r1rl with a `command.py`, without importing any other package.
+    It looks for packages of r1rl with a `command.py`, without importing any other package.
     """
     found = [
         importlib.import_module(f"r1rl.{package.name}.command").COMMAND

@@ -15,7 +15,7 @@ from r1rl.config.fields import Choices
 from r1rl.config.retired import replacement
 
 NO_DEFAULT = object()
-"""Marks a key that every recipe must set."""
+"""The mark of a key that every recipe must set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Key:
 
     @property
     def section(self) -> str:
-        """Everything before the leaf; empty at the top of the recipe."""
+        """The part of the name before the leaf; empty at the top of the recipe."""
         return self.name.rpartition(".")[0]
 
 
@@ -67,7 +67,7 @@ def default_of(entry: dataclasses.Field[Any]) -> Any:
 
 
 def section_class(hint: Any) -> type | None:
-    """Return the dataclass that a key holds, directly, as `X | None` or as the items of a list; None for a
+    """Return the dataclass that a key holds, directly, as `X | None` or as the items of a list, or None for a
     plain value.
     """
     for candidate in (hint, *typing.get_args(hint)):
@@ -77,12 +77,12 @@ def section_class(hint: Any) -> type | None:
 
 
 def is_list(hint: Any) -> bool:
-    """Return whether a type is `list[...]`."""
+    """Return whether the type is `list[...]`."""
     return typing.get_origin(hint) is list
 
 
 def optional_inner(hint: Any) -> Any | None:
-    """Return `X` of `X | None`, else None."""
+    """Return `X` of `X | None`, or else None."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         inner = [choice for choice in typing.get_args(hint) if choice is not type(None)]
         return inner[0] if len(inner) == 1 else None
@@ -110,8 +110,8 @@ def type_words(hint: Any) -> str:
 
 
 def explain_unknown(key: str, section: str, recipe: type) -> tuple[str, list[str]]:
-    """Return a sentence about a key that its section does not have, and the keys that the user may have
-    meant.
+    """Explain a key that its section does not have, and return the sentence and the keys that the user may
+    have meant.
     """
     keys = recipe_keys(recipe)
     written = f"{section}.{key}" if section else key

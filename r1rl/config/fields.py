@@ -14,9 +14,10 @@ from typing import Any, Literal, Protocol
 from r1rl.config.intervals import Interval
 
 PathKind = Literal["any", "data", "code"]
-"""The kind of path that a text, or each of a list of texts, may be. "any" is a file or folder. "data" is a
-path only where it ends in a data file's suffix. "code" is code of the user's own (`r1rl.config.plugins`),
-whose file stands before a colon.
+"""The kind of path that a text, or each of a list of texts, may be.
+
+"any" is a file or folder. "data" is a path only if it ends in a data file's suffix. "code" is code of the
+user's own (`r1rl.config.plugins`), whose file stands before a colon.
 """
 
 

@@ -1,4 +1,4 @@
-"""Held-out problems of the commands that train on no reward: how their answers are drawn and scored."""
+"""The held-out problems of the commands that train on no reward: how their answers are drawn and scored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from r1rl.config.schema import EvaluationConfig, RewardConfig, SamplingConfig
 
 @dataclass(kw_only=True, slots=True)
 class SampledEvaluationConfig(EvaluationConfig):
-    """Held-out problems answered before, during and after training, where training itself samples nothing."""
+    """Held-out problems answered before, during and after training, for commands whose training samples
+    nothing.
+    """
 
     num_samples: int = option(4, "completions per problem, drawn as sampling says", within=COUNT)
     sampling: SamplingConfig = section(SamplingConfig, "how the answers are drawn")
@@ -42,7 +44,7 @@ def scoring_contradictions(
 
 
 def sampling_contradictions(evaluation: SampledEvaluationConfig) -> Iterator[Contradiction]:
-    """Yield several samples that would all be the same."""
+    """Yield a contradiction for several samples that would all be the same."""
     if evaluation.sampling.temperature == 0 and evaluation.num_samples > 1:
         yield (
             ("evaluation.num_samples", "evaluation.sampling.temperature"),

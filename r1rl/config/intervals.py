@@ -1,4 +1,4 @@
-"""Ranges of numbers that settings accept."""
+"""The ranges of numbers that settings accept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The errors of a recipe, collected so that one message names everything at once."""
+"""The mistakes in a recipe, collected so that one message names all of them at once."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ Contradiction = tuple[tuple[str, ...], str]
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """One thing to mend: `where` is "line 12" or "override rollout.top_p=2", or empty when the file has no
-    such line.
+    """One thing to mend.
+
+    `where` is "line 12" or "override rollout.top_p=2", or empty if the file has no such line.
     """
 
     where: str
@@ -42,7 +43,9 @@ class Issues:
         self.suspect.update(suspect)
 
     def raise_if_any(self) -> None:
-        """Raise one `RecipeError` that lists every issue in the order of the file, if there is one."""
+        """Raise one `RecipeError` that lists every issue in the order of the file; return if there is
+        none.
+        """
         if not self.found:
             return
         if len(self.found) == 1:
@@ -53,7 +56,7 @@ class Issues:
 
 
 def _file_order(issue: Issue) -> tuple[int, int]:
-    """Return a key that sorts lines first, then overrides, then what has no place."""
+    """Return a sort key: lines first, then overrides, then issues without a place."""
     if issue.where.startswith("line "):
         return (0, int(issue.where.removeprefix("line ")))
     return (1 if issue.where else 2, 0)

@@ -80,7 +80,7 @@ def _read(path: Path) -> str:
 
 
 def _refuse_recipe_of_another_command(command: Command, root: Node, path: Path) -> None:
-    """Raise one error for a recipe that another command reads, instead of one for each of its keys."""
+    """Raise one sentence for a recipe that another command reads, not an error for each of its keys."""
     if not isinstance(root.value, dict) or root.value.keys() <= _sections(command):
         return
     for other in _commands_with_recipes():

@@ -39,11 +39,11 @@ class Node:
 
     @property
     def from_override(self) -> bool:
-        """A flag, true if the value was given on the command line."""
+        """Return whether the value was given on the command line."""
         return self.where.startswith("override ")
 
     def describe(self) -> str:
-        """Return what was found, in a word or as written."""
+        """Return the value in a word or as written, for messages."""
         if isinstance(self.value, dict):
             return "a section" if self.value else "an empty section"
         if isinstance(self.value, list):
@@ -63,7 +63,7 @@ def plain(node: Node) -> Any:
 
 
 def find(root: Node, key: str) -> Node | None:
-    """Return the node at a dotted key, or None when the recipe does not mention it."""
+    """Return the node at a dotted key, or None if the recipe does not mention it."""
     node: Node | None = root
     for part in key.split("."):
         if node is None:
@@ -78,8 +78,9 @@ def find(root: Node, key: str) -> Node | None:
 
 
 def parse(text: str, source: str, issues: Issues, override: str = "") -> Node:
-    """Return the tree of a YAML text. Syntax errors raise at once; duplicate keys and foreign tags are noted
-    in `issues`.
+    """Return the tree of a YAML text.
+
+    Syntax errors raise at once; duplicate keys and foreign tags are noted in `issues`.
     """
     loader = RecipeLoader(text)
     try:
@@ -128,9 +129,8 @@ def _convert_mapping(
                 f"the key {key.value} is written twice; the first is on {seen[key.value]}",
             )
         seen.setdefault(str(key.value), override or _line(key))
-    loader.flatten_mapping(
-        node
-    )  # "<<: *anchor" becomes keys that come first, so that the section's own keys win
+    # "<<: *anchor" becomes keys that come first, so that the section's own keys win.
+    loader.flatten_mapping(node)
     children = {}
     for key, value in node.value:
         key_where = override or _line(key)
@@ -154,11 +154,11 @@ def _syntax_error(error: yaml.YAMLError, source: str, override: str) -> str:
 
 
 def apply_override(root: Node, override: str, issues: Issues) -> None:
-    """Set a dotted `key=value` in the tree; the value is YAML, list items go by index
+    """Set a dotted `key=value` in the tree; the value is YAML, and list items are addressed by index
     (`rewards.0.weight=0.5`).
 
-    `key=` sets empty text. Sections on the way that the recipe does not mention are made; a list grows by one
-    item when its next index is named.
+    `key=` sets empty text. Sections of the key that the recipe does not mention are made; a list grows by one
+    item if its next index is named.
     """
     key, separator, text = override.partition("=")
     where = f"override {override}"
@@ -183,8 +183,9 @@ def apply_override(root: Node, override: str, issues: Issues) -> None:
 def _child(
     node: Node, part: str, path: str, where: str, issues: Issues, value: Node | None = None
 ) -> Node | None:
-    """Return the child of a section or list, made when it is missing and replaced when a value is given; None
-    after an error.
+    """Return the child of a section or list, made if it is missing and replaced if a value is given.
+
+    Return None after an error.
     """
     if isinstance(node.value, dict):
         if value is not None:

@@ -24,7 +24,7 @@ RENAMED: dict[str, dict[str, str]] = {
 """The new name of each renamed key, by the class of the section that has it."""
 
 ANY = object()
-"""The mark of every value of a key that had no effect."""
+"""A stand-in for every value of a key that had no effect."""
 
 
 @dataclass(frozen=True, slots=True)

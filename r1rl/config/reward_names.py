@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from r1rl.config.schema import RewardConfig
 
 OUTCOME_REWARDS = ("accuracy", "countdown", "code_execution")
-"""Rewards that say whether an answer is right; the first of the recipe's is its outcome when `outcome` is
-null.
+"""The rewards that say whether an answer is right.
+
+If `outcome` is null, the first of them in the recipe is its outcome.
 """
 
 
 def reward_names(rewards: Sequence[RewardConfig]) -> list[str]:
-    """Return the names that rewards have in metrics, gates and `outcome`: the recipe's or the function's; the
-    second `length` is `length_2`.
+    """Return the names that rewards have in metrics, gates and `outcome`.
+
+    A name is the recipe's or the function's; the second `length` is `length_2`.
     """
     names: list[str] = []
     counts: Counter[str] = Counter()

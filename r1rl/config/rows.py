@@ -1,4 +1,6 @@
-"""The sources of the rows of supervised training: texts to imitate, or pairs to tell apart."""
+"""The sources of rows for supervised training: texts to imitate, or pairs of a chosen and a rejected
+answer.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The recipe, as typed dataclasses: one per component, each field with its help. The only place where a
-setting is declared.
+"""The recipe, as typed dataclasses: one per component, each field with its help.
 
-Every field's `help` is what `r1rl COMMAND --help` prints. Nothing here imports torch.
+A setting is declared here and nowhere else. Every field's `help` is what `r1rl COMMAND --help` prints.
+Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from r1rl.config.intervals import COUNT, COUNT_OR_OFF, NOT_NEGATIVE, POSITIVE, S
 
 @dataclass(kw_only=True, slots=True)
 class ModelConfig:
-    """The policy: where its weights come from and the precision that it computes in."""
+    """The policy: the source of its weights and the precision that it computes in."""
 
     path: str = option(
         "embedded",
@@ -27,13 +27,13 @@ class ModelConfig:
     revision: str | None = option(None, "the hub revision (branch, tag or commit); recorded with the run")
     dtype: Literal["auto", "float32", "bfloat16"] = option(
         "auto",
-        "what forward and backward compute in; auto: bfloat16 on a GPU, float32 on a CPU. Weights that are "
-        "trained stay float32",
+        "precision of the forward and backward passes; auto: bfloat16 on a GPU, float32 on a CPU. Weights "
+        "that are trained stay float32",
     )
     gradient_checkpointing: bool | None = option(
         None,
-        "recompute activations in the backward pass: less memory, about a third more time. null: on a GPU "
-        "that can't hold them, by the estimate of r1rl check",
+        "activation checkpointing: recompute activations in the backward pass, which takes less memory and "
+        "about a third more time. null: on a GPU that can't hold them, by the estimate of r1rl check",
     )
 
 
@@ -65,7 +65,7 @@ class PolicyConfig(ModelConfig):
 
 @dataclass(kw_only=True, slots=True)
 class SourceConfig:
-    """One place where problems come from."""
+    """One source of problems."""
 
     source: str = required(
         "a hub name, a .jsonl/.parquet/.csv file, or a generator: arithmetic, word_problems, countdown, "
@@ -80,8 +80,8 @@ class SourceConfig:
     columns: dict[str, str] = option({}, "our column: theirs, such as {problem: question, answer: solution}")
     answer_format: Literal["plain", "boxed", "after_hashes"] = option(
         "plain",
-        "where the answer stands in its column. plain: all of it; boxed: in the last \\boxed{} (MATH); "
-        "after_hashes: after #### (GSM8K)",
+        "the place of the answer in its column. plain: the whole column; boxed: in the last \\boxed{} "
+        "(MATH); after_hashes: after #### (GSM8K)",
     )
     arguments: dict[str, Any] = option(
         {}, "the generator's arguments, such as {count: 4096, numbers: [3, 4]}"
@@ -97,12 +97,12 @@ class SourceConfig:
 
 @dataclass(kw_only=True, slots=True)
 class DataConfig(SourceConfig):
-    """The source of problems: one, or several mixed."""
+    """The source of problems, or several sources that are mixed."""
 
     mix: list[SourceConfig] = option(
         [],
-        "further sources, whose rows join these; how many rows each has is its share: see limit, and the "
-        "generators' count",
+        "further sources whose rows are added to these; the number of rows of each is its share (see limit, "
+        "and the generators' count)",
     )
     max_prompt_tokens: int | None = option(
         None, "prompts longer than this are dropped and counted", within=COUNT
@@ -112,7 +112,7 @@ class DataConfig(SourceConfig):
 
 @dataclass(kw_only=True, slots=True)
 class PromptConfig:
-    """The way in which a problem becomes the text that the policy continues."""
+    """The form in which a problem becomes the text that the policy continues."""
 
     template: str = option(
         "r1_zero", "r1_zero, plain, chat, none, or a path to a text file that contains {problem}", path="any"
@@ -125,7 +125,8 @@ class PromptConfig:
     system: str | None = option(None, "system message; chat template only")
     demonstrations: str | None = option(
         None,
-        "few-shot: a .jsonl file of {problem, completion} that stand, answered, before every problem",
+        "few-shot: a .jsonl file of {problem, completion}, which are put, with their answers, before every "
+        "problem",
         path="any",
     )
     stop: list[str] = option([], 'strings that end a completion, such as ["</answer>"]; kept in the text')
@@ -143,7 +144,7 @@ class RewardConfig:
         "(path/to/file.py:function)",
         path="code",
     )
-    name: str | None = option(None, "what metrics, gates and outcome call it; null: the function's name")
+    name: str | None = option(None, "its name in metrics, gates and outcome; null: the function's name")
     weight: float = option(1.0, "its factor in the total reward; 0 only measures it")
     arguments: dict[str, Any] = option({}, "keyword arguments for the function")
     where: dict[str, Any] = option(
@@ -172,7 +173,7 @@ class VLLMConfig:
         "colocate: on the training GPUs, asleep during the update; server: one that was started with vllm "
         "serve",
     )
-    server_url: str = option("http://localhost:8000", "server: where it listens")
+    server_url: str = option("http://localhost:8000", "server: its address")
     server_timeout: float = option(240.0, "server: seconds to wait for it at the start", within=POSITIVE)
     tensor_parallel_size: int = option(
         1, "colocate: GPUs that share one copy of the model; divides the number of processes", within=COUNT
@@ -232,7 +233,7 @@ class OptimizerConfig:
 
 @dataclass(kw_only=True, slots=True)
 class UpdateConfig:
-    """The cuts of a batch for the forward and backward passes. No value here changes the gradient."""
+    """The division of a batch into micro-batches. No value here changes the gradient."""
 
     layout: Literal["auto", "packed", "padded"] = option(
         "auto",
@@ -259,10 +260,12 @@ class EvaluationConfig:
     """Held-out problems answered before, during and after training."""
 
     data: DataConfig | None = option(None, "held-out problems; null: none")
-    num_problems: int = option(256, "how many", within=COUNT)
+    num_problems: int = option(256, "problems of the evaluations before and after training", within=COUNT)
     num_samples: int = option(4, "completions per problem, sampled as in training", within=COUNT)
     every_steps: int = option(
-        0, "evaluate each so many steps besides before and after; 0: never", within=COUNT_OR_OFF
+        0,
+        "steps between evaluations during training, besides those before and after; 0: none during training",
+        within=COUNT_OR_OFF,
     )
     during_problems: int = option(64, "problems of an evaluation during training", within=COUNT)
     at_start: bool = option(True, "evaluate the model that training starts from")
@@ -270,32 +273,32 @@ class EvaluationConfig:
 
 @dataclass(kw_only=True, slots=True)
 class CheckpointConfig:
-    """The checkpoints that are saved, and their times."""
+    """The checkpoints: when one is saved, and how many are kept."""
 
     every_steps: int = option(
-        100, "save each so many steps, besides at the end and on Ctrl-C", within=COUNT_OR_OFF
+        100, "steps between checkpoints; one is also saved at the end and on Ctrl-C", within=COUNT_OR_OFF
     )
-    keep: int = option(2, "keep the newest so many; 0 keeps all", within=COUNT_OR_OFF)
+    keep: int = option(2, "number of newest checkpoints that are kept; 0 keeps all", within=COUNT_OR_OFF)
 
 
 def hooks_option() -> Any:
     """Declare the key `hooks` of a recipe that trains in steps."""
     return option(
         [],
-        "code of your own that the run calls after a step, an evaluation, a checkpoint and at the end, such as "
-        "[path/to/file.py:MyHook, my_package.my_module:MyHook]; docs/hooks.md",
+        "code of your own that the run calls after a step, an evaluation, a checkpoint and at the end, such "
+        "as [path/to/file.py:MyHook, my_package.my_module:MyHook]; docs/hooks.md",
     )
 
 
 @dataclass(kw_only=True, slots=True)
 class LoggingConfig:
-    """The output that is shown and written while the run goes on."""
+    """The display, the logs and the trackers of a run."""
 
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = option(
         [], "experiment trackers, through accelerate"
     )
     completions_every: int = option(
-        10, "write all completions of each so-many-th step; 0: never", within=COUNT_OR_OFF
+        10, "steps between those whose completions are written; 0: none are", within=COUNT_OR_OFF
     )
     show_completions: int = option(
         1, "completions printed with the table of those steps", within=COUNT_OR_OFF
@@ -305,16 +308,17 @@ class LoggingConfig:
 
 @dataclass(kw_only=True, slots=True)
 class EndpointConfig:
-    """A server with OpenAI's interface (vLLM, SGLang, llama.cpp, a hosted model) that samples in the place of
-    the rollout engine.
+    """A server with OpenAI's interface that samples in the place of the rollout engine.
+
+    Such servers are vLLM, SGLang, llama.cpp and hosted models.
     """
 
-    url: str = required("up to and with /v1, such as http://localhost:8000/v1")
+    url: str = required("base address of the API, /v1 included, such as http://localhost:8000/v1")
     model: str | None = option(None, "the model's name at the server; null: the model's path")
     key_variable: str = option(
         "OPENAI_API_KEY", "the environment variable that holds the key; none is sent if it is not set"
     )
-    concurrency: int = option(16, "requests under way at once", within=COUNT)
+    concurrency: int = option(16, "requests that may be open at the same time", within=COUNT)
     timeout: float = option(600.0, "seconds for one completion", within=POSITIVE)
     retries: int = option(
         5,
@@ -335,11 +339,11 @@ class SampledModelConfig:
     revision: str | None = option(None, "the hub revision (branch, tag or commit)")
     base: str | None = option(
         None,
-        "of a PEFT adapter, the model that it is merged into; null: the one that its configuration names",
+        "the model that a PEFT adapter is merged into; null: the one that its configuration names",
         path="any",
     )
     step: int | None = option(
-        None, "of a run directory, the checkpoint of this step; null: the newest", within=COUNT_OR_OFF
+        None, "the checkpoint of this step of a run directory; null: the newest", within=COUNT_OR_OFF
     )
     dtype: Literal["auto", "float32", "bfloat16"] = option(
         "auto", "auto: bfloat16 on a GPU, float32 on a CPU"
@@ -349,7 +353,7 @@ class SampledModelConfig:
 
 @dataclass(kw_only=True, slots=True)
 class SamplingConfig:
-    """The way in which completions are drawn where nothing is trained on their distribution."""
+    """The settings of sampling where nothing is trained on the distribution of the completions."""
 
     temperature: float = option(0.6, "0 is greedy", within=NOT_NEGATIVE)
     top_p: float = option(0.95, "nucleus sampling; 1 is off", within=Interval(above=0, most=1))
@@ -367,7 +371,8 @@ class EvaluatedModelConfig(SampledModelConfig):
     path: str = required(
         'a run directory, a folder with a model or a PEFT adapter, a hub name, or "embedded"', path="any"
     )
-    name: str | None = option(None, "what tables and folders call it; null: the last part of the path")
+    name: str | None = option(None, "its name in tables and folders; null: the last part of the path")
     every_step: bool = option(
-        False, "of a run directory, every kept checkpoint and the model that training started from: a curve"
+        False,
+        "evaluate every kept checkpoint of a run directory and the model that training started from: a curve",
     )

@@ -8,8 +8,9 @@ from typing import Any
 
 
 def walk(value: Any, key: str = "", kind: str | None = None) -> Iterator[tuple[str, Any, str | None]]:
-    """Yield (dotted key, value, kind of path) of every setting. "free" is the kind of what stands in a
-    mapping with keys of the user's.
+    """Yield (dotted key, value, kind of path) of every setting.
+
+    "free" is the kind of values in a mapping with keys of the user's.
     """
     if dataclasses.is_dataclass(value):
         for entry in dataclasses.fields(value):

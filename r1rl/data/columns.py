@@ -1,5 +1,5 @@
-"""From a row of someone's data set to a `Problem`: which column is which, and where the answer stands in its
-column.
+"""The step from a row of a data set to a `Problem`: the meaning of its columns, and the place of the answer
+in its column.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ USUAL_NAMES = {
     "answer": ("answer", "solution", "target"),
     "id": ("id",),
 }
-"""Our column: the names that it usually has, tried in this order, by exact match. Nothing else is guessed."""
+"""The usual names of each of our columns, tried in this order, by exact match. Nothing else is guessed."""
 
 AnswerFormat = Literal["plain", "boxed", "after_hashes"]
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnMap:
-    """Their name for each of our columns."""
+    """The data set's name for each of our columns."""
 
     problem: str
     answer: str | None
@@ -34,12 +34,13 @@ class ColumnMap:
     others: Mapping[str, str]
     """Further columns that the recipe renames."""
     guessed: tuple[str, ...]
-    """Those of problem and answer that the recipe does not name, and whose name is not ours."""
+    """The columns among problem and answer that the recipe does not name, and whose name is not ours."""
 
 
 def resolve_columns(data: SourceConfig, table: Table) -> ColumnMap:
-    """Find the problem, the answer and every column that the recipe names. Raises DataError for one that does
-    not exist.
+    """Find the problem, the answer and every column that the recipe names.
+
+    Raise `DataError` for a column that does not exist.
     """
     for ours, theirs in data.columns.items():
         if theirs not in table.columns:
@@ -78,15 +79,15 @@ def _usual(ours: str, columns: list[str]) -> str | None:
 
 
 def listed(columns: list[str]) -> str:
-    """The columns of a table, for messages."""
+    """Return the names of a table's columns, for messages."""
     return ", ".join(columns) or "none"
 
 
 def keeps(values: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
-    """True if each column named in `where` has the value, or one of the values, given there; `values` are the
-    row's.
+    """Return whether each column named in `where` has the value, or one of the values, given there.
 
-    Values are compared as they are and as text, so that `level: 3` also matches a csv's "3".
+    `values` are the row's. Values are compared as they are and as text, so that `level: 3` also matches a
+    csv's "3".
     """
     return all(
         _is_one_of(values.get(name), wanted if isinstance(wanted, list) else [wanted])
@@ -100,19 +101,19 @@ def _is_one_of(value: Any, wanted: list[Any]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """What a problem is made from, before it has its id."""
+    """The parts that a problem is made from, before it has its id."""
 
     id: str | None
     problem: str
     answer: str | None
     columns: dict[str, Any]
     place: str
-    """The row's."""
+    """The place of the row, for messages."""
 
 
 def fields_of(row: Row, mapping: ColumnMap, answer_format: AnswerFormat) -> Fields | BadRow:
-    """The row's problem and answer, and all its other columns under their own names and those that the recipe
-    gives them.
+    """Return the row's problem and answer, and all its other columns under their own names and the recipe's
+    names.
     """
     problem = cell_text(row, mapping.problem)
     if isinstance(problem, BadRow):
@@ -138,7 +139,9 @@ def fields_of(row: Row, mapping: ColumnMap, answer_format: AnswerFormat) -> Fiel
 
 
 def cell_text(row: Row, column: str) -> str | BadRow:
-    """A column's value as text; numbers become text, a list of one element stands for that element."""
+    """Return a column's value as text; numbers become text, and a list of one element stands for that
+    element.
+    """
     value = row.values.get(column)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
@@ -154,10 +157,13 @@ def cell_text(row: Row, column: str) -> str | BadRow:
 
 
 def extract_answer(text: str, answer_format: AnswerFormat) -> str | None:
-    """The answer within the text of its column, or None if the format's mark is not there.
+    r"""Return the answer within the text of its column, or None if the format's mark is not there.
 
-    plain: all of it. boxed: the content of the last \\boxed{}, as in MATH. after_hashes: what follows the
-    last "####", its thousands separators removed, as GSM8K's own scorer does.
+    The answer in each format is:
+
+    - plain: the whole text;
+    - boxed: the content of the last \boxed{}, as in MATH;
+    - after_hashes: the text after the last "####", without thousands separators, as GSM8K's own scorer does.
     """
     match answer_format:
         case "plain":

@@ -1,20 +1,25 @@
-"""Rows of a corpus that are benchmark problems, word for word or in other words. docs/select.md has the
-method and what it finds.
+"""The search for rows of a corpus that are benchmark problems, word for word or in other words.
+
+docs/select.md has the method and its results.
 
 Word for word: at least EXACT_SHARE of the benchmark problem's 8-token windows are in the row, and all of its
-numbers; a shorter problem must be the whole row.
+numbers. A shorter problem must be the whole row.
 
-In other words: with the weights of `r1rl.data.problem_features`, b the features of the benchmark problem, r
-those of the row, w(x) the weight of a set of features, and n and f the numbers and the pieces of formulae
-among them,
+In other words: the features of `r1rl.data.problem_features` and their weights are compared. Let b be the
+features of the benchmark problem and r those of the row, w(x) the weight of a set of features, and n and f
+the numbers and the pieces of formulae among them.
 
-    score = w(b & r) / (0.9 w(b) + 0.1 w(r))                        most of the problem is in the row, and the row is little else
-          * (|n_b & n_r| / |n_b|)^2 * (|n_b & n_r| / |n_r|)^0.5     its numbers are the same: with others it is another problem
-          * ((2 w(f_b & f_r) + 6) / (w(f_b) + w(f_r) + 6))^2        so are its formulae
-          * min(0.7 + 0.045 e, 1.4),  e = w(n_b & n_r) + w(f_b & f_r)     rare numbers speak for it; words alone must agree better
+    score = min(1, overlap * numbers * formulae * evidence)
 
-and at most 1. It is 0 where w(b & r) is below 15: weights are -ln of how often a feature occurs, and so
-little may agree by chance.
+    overlap  = w(b & r) / (0.9 w(b) + 0.1 w(r))
+    numbers  = (|n_b & n_r| / |n_b|)^2 * (|n_b & n_r| / |n_r|)^0.5
+    formulae = ((2 w(f_b & f_r) + 6) / (w(f_b) + w(f_r) + 6))^2
+    evidence = min(0.7 + 0.045 e, 1.4),  e = w(n_b & n_r) + w(f_b & f_r)
+
+The overlap is large if most of the problem is in the row and the row is little else. The numbers must be the
+same, since with other numbers it is another problem, and so must the formulae. Rare numbers are evidence of
+their own; words alone must agree better. The score is 0 if w(b & r) is below 15: weights are -ln of how often
+a feature occurs, and so little may agree by chance.
 
 Legend: N tokens, V distinct features, B benchmark problems.
 """
@@ -45,10 +50,10 @@ OF_PROBLEM = 0.9
 FORMULA_PRIOR = 6.0
 FIRM_LEAST, FIRM_SLOPE, FIRM_MOST = 0.7, 0.045, 1.4
 CANDIDATES = 12
-"""Benchmark problems that share the most with a row are compared with it in full."""
+"""The number of benchmark problems, those that share most with a row, that are compared with it in full."""
 COMMON_SHARE, COMMON_LEAST = 0.05, 50
-"""Candidates are not looked for by features that more than this share of the benchmark problems (or this
-number of them) have.
+"""The share and the number of benchmark problems beyond which a feature is too common to find candidates
+by.
 """
 
 Ids = NDArray[np.int64]
@@ -71,19 +76,21 @@ class Match:
     row: int
     problem: BenchmarkProblem
     kind: str
-    """"exact" or "near"."""
+    """The kind of match, "exact" or "near"."""
     score: float
-    """0 to 1: for an exact one the share of its windows."""
+    """The score, 0 to 1. For an exact match it is the share of the problem's windows."""
     shared: str
-    """What the row has of it, gaps marked."""
+    """The text that the row shares with the problem, gaps marked."""
 
 
 def find_contaminated(
     rows: Sequence[str], benchmarks: Sequence[BenchmarkProblem], threshold: float
 ) -> list[Match]:
-    """The rows that are benchmark problems, in ascending order, each with the one that it resembles most.
+    """Return the rows that are benchmark problems, in ascending order, each with the one that it resembles
+    most.
 
-    A row in other words counts from a score of `threshold` on. Takes about 100 bytes of memory for a token.
+    A row in other words counts from a score of `threshold` on. This takes about 100 bytes of memory for a
+    token.
     """
     if not rows or not benchmarks:
         return []
@@ -99,7 +106,9 @@ def find_contaminated(
 
 
 def _find_exact(tokens: Tokens, num_benchmark: int) -> dict[int, tuple[float, int]]:
-    """For the rows that have a benchmark problem word for word, the share of its windows and which one it is."""
+    """Return, for rows that have a benchmark problem word for word, the share of its windows and the
+    problem's number.
+    """
     found: dict[int, tuple[float, int]] = {}
     for row, place, share in (
         *_whole_short_rows(tokens, num_benchmark),
@@ -115,7 +124,7 @@ def _find_exact(tokens: Tokens, num_benchmark: int) -> dict[int, tuple[float, in
 
 
 def _whole_short_rows(tokens: Tokens, num_benchmark: int) -> Iterator[tuple[int, int, float]]:
-    """Rows of fewer than EXACT_WINDOW tokens that are a benchmark problem."""
+    """Yield the rows of fewer than EXACT_WINDOW tokens that are a benchmark problem."""
     short: dict[bytes, int] = {}
     for text, size in enumerate(np.diff(tokens.starts)):
         if 0 < size < EXACT_WINDOW:
@@ -127,16 +136,15 @@ def _whole_short_rows(tokens: Tokens, num_benchmark: int) -> Iterator[tuple[int,
 
 
 def _shared_windows(tokens: Tokens, num_benchmark: int) -> Iterator[tuple[int, int, float]]:
-    """(row, benchmark problem, the share of its windows that the row has) where that is more than none."""
+    """Yield (row, benchmark problem, share of its windows that the row has) for each share above 0."""
     if len(tokens.hashes_N) < EXACT_WINDOW:
         return
     inside, hashes = windows(tokens.owner_N, tokens.hashes_N, EXACT_WINDOW)
     owner = tokens.owner_N[: len(hashes)][inside]
     hashes = hashes[inside]
     ours = owner < num_benchmark
-    pairs = np.unique(
-        np.stack([hashes[ours], owner[ours].astype(np.uint64)]), axis=1
-    )  # by hash, then by problem
+    # By hash, then by problem.
+    pairs = np.unique(np.stack([hashes[ours], owner[ours].astype(np.uint64)]), axis=1)
     hits = ~ours & np.isin(hashes, pairs[0])
     of_rows = np.unique(np.stack([hashes[hits], owner[hits].astype(np.uint64)]), axis=1)
     first, last = (np.searchsorted(pairs[0], of_rows[0], side) for side in ("left", "right"))
@@ -149,15 +157,15 @@ def _shared_windows(tokens: Tokens, num_benchmark: int) -> Iterator[tuple[int, i
 
 
 def _ranges(first: Ids, last: Ids) -> Ids:
-    """All numbers from first[i] to last[i] - 1, range after range."""
+    """Return all numbers from first[i] to last[i] - 1, range after range."""
     sizes = last - first
     offsets = np.repeat(first - np.concatenate([[0], np.cumsum(sizes)[:-1]]), sizes)
     return offsets + np.arange(len(offsets))
 
 
 class _Weighed:
-    """The features of all texts as numbers from 0 to V - 1, with their weights, and which benchmark problems
-    have which.
+    """The features of all texts as numbers from 0 to V - 1, with their weights and the benchmark problems
+    that have them.
     """
 
     def __init__(self, features: Features, num_benchmark: int) -> None:
@@ -178,12 +186,14 @@ class _Weighed:
         """The weight of each text."""
 
     def of(self, text: int) -> Ids:
-        """The features of one text, ascending."""
+        """Return the features of one text, ascending."""
         return self.ids[self.starts[text] : self.starts[text + 1]]
 
 
 def _find_near(features: Features, num_benchmark: int, threshold: float) -> dict[int, tuple[float, int]]:
-    """For the rows that are a benchmark problem in other words, the best score and which one it is."""
+    """Return, for rows that are a benchmark problem in other words, the best score and the problem's
+    number.
+    """
     weighed = _Weighed(features, num_benchmark)
     common = max(COMMON_LEAST, COMMON_SHARE * num_benchmark)
     telling_V = (weighed.having_V > 0) & (weighed.having_V <= common)
@@ -199,7 +209,7 @@ def _find_near(features: Features, num_benchmark: int, threshold: float) -> dict
 
 
 def _candidates(weighed: _Weighed, telling: Ids, num_benchmark: int) -> Ids:
-    """The benchmark problems of which the row has the largest share, by weight."""
+    """Return the benchmark problems of which the row has the largest share, by weight."""
     if not len(telling):
         return telling
     places = weighed.postings[_ranges(weighed.first_V[telling], weighed.first_V[telling + 1])]
@@ -214,7 +224,7 @@ def _candidates(weighed: _Weighed, telling: Ids, num_benchmark: int) -> Ids:
 
 
 def _score(weighed: _Weighed, place: int, text: int) -> float:
-    """How much the text is the benchmark problem (see the module's docstring)."""
+    """Return the score of the text as a rewording of the benchmark problem (see the module's docstring)."""
     problem, row = weighed.of(place), weighed.of(text)
     both = np.intersect1d(problem, row, assume_unique=True)
     weights_V, kinds_V = weighed.weights_V, weighed.kinds_V

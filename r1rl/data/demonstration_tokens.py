@@ -1,5 +1,5 @@
-"""The tokens of demonstrations: prompts as RL and evaluation render them, the text that follows, and the
-token that ends it.
+"""The tokens of demonstrations: prompts as RL and evaluation render them, the text after them, and the token
+that ends it.
 
 Nothing is ever cut: a demonstration that is too long is left out and counted.
 """
@@ -20,7 +20,7 @@ from r1rl.text.prompts import CHAT, PromptTemplate, end_of_turn_id, ids_before_t
 from r1rl.types import Problem, Prompt
 
 CHUNK = 1024
-"""Demonstrations that are tokenized in one call."""
+"""The number of demonstrations that are tokenized in one call."""
 
 
 @dataclass(slots=True)
@@ -30,17 +30,17 @@ class TokenizedDemonstrations:
     sequences: list[np.ndarray] = field(default_factory=list)
     prompt_lengths: list[int] = field(default_factory=list)
     demonstrations: list[Demonstration] = field(default_factory=list)
-    """What each of the sequences was made from."""
+    """The demonstration that each of the sequences was made from."""
     bad: list[BadRow] = field(default_factory=list)
 
 
 def trained_end(prompt: PromptConfig, model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The token that every demonstration ends with; always one of those that end a completion in RL and
-    evaluation.
+    """Return the token that every demonstration ends with, always one of those that end a completion in RL
+    and evaluation.
 
-    The recipe's first `prompt.eos_token_ids`; with the chat template the token that ends a turn; else the
-    tokenizer's EOS token, or the model's where the tokenizer has none. None only where there is none at all
-    and stop strings end the completions. Raises RecipeError if nothing could end one.
+    It is the first of the recipe's `prompt.eos_token_ids`; with the chat template the token that ends a turn;
+    else the EOS token of the tokenizer or, if that has none, of the model. Return None only if there is none
+    at all and stop strings end the completions. Raise `RecipeError` if nothing could end one.
     """
     generation = None
     if tokenizer.eos_token_id is None:
@@ -65,10 +65,10 @@ def tokenize(
     end: int | None,
     max_length: int,
 ) -> TokenizedDemonstrations:
-    """The token ids of each demonstration: prompt, text, and the token `end`, unless the text ends with it
-    already.
+    """Return the token ids of each demonstration: prompt, text, and the token `end`, unless the text ends
+    with it already.
 
-    The demonstrations are of one form: all have a problem, or all have their prompt.
+    The demonstrations are of one form: either all have a problem, or all have their prompt.
     """
     has_problem = demonstrations[0].problem is not None
     template = PromptTemplate(prompt if has_problem else PromptConfig(template="none"), tokenizer)
@@ -105,11 +105,11 @@ def tokenize(
 def _completion_ids(
     demonstrations: Sequence[Demonstration], prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase
 ) -> Iterator[list[int] | BadRow]:
-    """The tokens after each prompt.
+    """Yield the tokens after each prompt.
 
-    Prompt and text are tokenized together where the result begins with the prompt's tokens. Where a token
-    would form across the border, the text is tokenized by itself: the policy always gets the whole prompt and
-    goes on from there.
+    Prompt and text are tokenized together if the result begins with the prompt's tokens. If a token would
+    form across the border, the text is tokenized by itself: the policy always gets the whole prompt and
+    continues from there.
     """
     texts = [one.text.removeprefix(made.prefill) for one, made in zip(demonstrations, prompts, strict=True)]
     together = tokenizer(

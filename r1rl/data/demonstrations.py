@@ -7,8 +7,8 @@ A row has one of three forms:
     prompt, completion       the prompt is rendered already
     messages                 a conversation of one user turn and one assistant turn, as in OpenR1-Math-220k
 
-With the first two, `prefill` is what was put before the completion as the model's own first words, and a
-`finish_reason` of length says that the completion was cut off, so that its end is not one.
+With the first two, `prefill` is the text that was put before the completion as the model's own first words. A
+`finish_reason` of length says that the completion was cut off, so that its end is no real end.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ class Demonstration:
     """One text to imitate."""
 
     problem: str | None
-    """None where the prompt is rendered already."""
+    """The problem, or None if the prompt is rendered already."""
     prompt: str | None
-    """The rendered prompt; None where there is a problem to render."""
+    """The rendered prompt, or None if there is a problem to render."""
     text: str
     """All that follows the prompt; with a problem, the prefill is a part of it."""
     place: str
-    """Where the row stands, for messages."""
+    """The place of the row, for messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedDemonstrations:
-    """The demonstrations, and what a user should know about how they were read."""
+    """The demonstrations, and notes for the user about how they were read."""
 
     name: str
-    """What messages call the data."""
+    """The name of the data in messages."""
     demonstrations: list[Demonstration]
     bad: list[BadRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -83,7 +83,9 @@ def read_demonstrations(
 
 
 def find_columns(data: DemonstrationsConfig, table: Table) -> dict[str, str]:
-    """Our columns that the table has, and their names there. Raises DataError for one that is missing."""
+    """Return our columns that the table has, and their names there. Raise `DataError` for one that is
+    missing.
+    """
     check_columns(data, table, OUR_COLUMNS, "a demonstration")
     found = {ours: ours for ours in OUR_COLUMNS if ours in table.columns}
     problem = next((name for name in PROBLEM_NAMES if name in table.columns), None)
@@ -104,7 +106,7 @@ def find_columns(data: DemonstrationsConfig, table: Table) -> dict[str, str]:
 
 
 def check_columns(data: RowsConfig, table: Table, ours: Sequence[str], what: str) -> None:
-    """Raises DataError if the recipe maps a column that `what` does not have, or names one that the table
+    """Raise `DataError` if the recipe maps a column that `what` does not have, or names one that the table
     does not have.
     """
     for our, theirs in data.columns.items():
@@ -126,7 +128,9 @@ def check_columns(data: RowsConfig, table: Table, ours: Sequence[str], what: str
 
 
 def missing_column(table: Table, ours: str, instead: str = "") -> DataError:
-    """The error of a table without one of our columns, nor the one that may stand in its place."""
+    """Return the error of a table that has neither one of our columns nor the one that may stand in its
+    place.
+    """
     named = f"{ours} (or {instead})" if instead else ours
     return DataError(
         f"{table.name} has no column named {named}. It has: {listed(table.columns)}. "
@@ -135,7 +139,7 @@ def missing_column(table: Table, ours: str, instead: str = "") -> DataError:
 
 
 def demonstration_of(row: Row, columns: Mapping[str, str]) -> Demonstration | BadRow:
-    """The demonstration of one row."""
+    """Return the demonstration of one row."""
     if "messages" in columns:
         turn = one_turn(row, columns["messages"])
         return turn if isinstance(turn, BadRow) else Demonstration(turn[0], None, turn[1], row.place)
@@ -161,8 +165,9 @@ def demonstration_of(row: Row, columns: Mapping[str, str]) -> Demonstration | Ba
 
 
 def one_turn(row: Row, column: str) -> tuple[str, str] | BadRow:
-    """The user's and the assistant's text of a conversation. A system message before them is left out: it is
-    the recipe's to say.
+    """Return the user's and the assistant's text of a conversation.
+
+    A system message before them is left out, because the recipe decides about it.
     """
     messages = row.values.get(column)
     if not isinstance(messages, list) or not all(
@@ -188,7 +193,7 @@ def one_turn(row: Row, column: str) -> tuple[str, str] | BadRow:
 
 
 def exact_text(row: Row, column: str) -> str | BadRow:
-    """A column's text with its white space, which is trained like any other."""
+    """Return a column's text with its white space, which is trained like any other."""
     value = row.values.get(column)
     if value is None or (isinstance(value, str) and not value.strip()):
         return BadRow(row.place, RowFault.MISSING_VALUE, f"no value in column {column!r}")
@@ -200,7 +205,7 @@ def exact_text(row: Row, column: str) -> str | BadRow:
 
 
 def as_source(data: RowsConfig) -> SourceConfig:
-    """The same table, as the section that tables are read from."""
+    """Return the same table, as the section that tables are read from."""
     return SourceConfig(
         source=data.source,
         subset=data.subset,
@@ -223,7 +228,7 @@ def _notes(columns: Mapping[str, str], table: Table) -> list[str]:
 
 
 def why_empty(table: Table, data: RowsConfig, bad: list[BadRow], what: str) -> str:
-    """The sentence for a table of which nothing is left; `what` is what its rows are."""
+    """Return the sentence for a table of which nothing is left; `what` names the kind of its rows."""
     if bad:
         return " ".join([f"{table.name}: no {what} is left.", *skipped_sentences(table.name, bad)])
     return f"{table.name} has no rows{f' with {data.where}' if data.where and table.columns else ''}."

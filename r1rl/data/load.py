@@ -1,4 +1,6 @@
-"""Load the problems that a recipe's data section describes, and tell what was guessed and what was skipped."""
+"""The problems that a recipe's data section describes, with notes of the columns that were guessed and the
+rows that were skipped.
+"""
 
 from __future__ import annotations
 
@@ -17,29 +19,30 @@ from r1rl.seeds import derive_seed
 from r1rl.types import Problem
 
 SHOWN_BAD_ROWS = 3
-"""Bad rows of each kind that a message quotes."""
+"""The number of bad rows of each kind that a message quotes."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedProblems:
-    """The problems, and what a user should know about how they were read."""
+    """The problems, and notes for the user about how they were read."""
 
     problems: list[Problem]
     notes: list[str] = field(default_factory=list)
     """Sentences about guessed columns."""
     skipped: Counter[str] = field(default_factory=Counter)
-    """Rows left out, by fault."""
+    """The number of rows left out, by fault."""
     warnings: list[str] = field(default_factory=list)
     """Sentences about skipped rows, and about answers that look like whole solutions."""
 
 
 def load_problems(data: DataConfig, seed: int, section: str = "data") -> list[Problem]:
-    """The problems of a recipe's data section, in the order of the source; what there is to tell is logged.
+    """Return the problems of a recipe's data section, in the order of the source, and log the notes about
+    them.
 
-    `seed` is the generators'; `section` is the recipe's section, for messages. Raises DataError if the source
-    can't be read, a column is missing or no row is left.
+    `seed` is the generators'; `section` is the recipe's section, for messages. Raise `DataError` if the
+    source can't be read, a column is missing or no row is left.
     """
     loaded = read_problems(data, seed, section)
     for note in loaded.notes:
@@ -52,12 +55,13 @@ def load_problems(data: DataConfig, seed: int, section: str = "data") -> list[Pr
 def read_problems(
     data: DataConfig, seed: int, section: str = "data", rows: Rows | None = None
 ) -> LoadedProblems:
-    """Read the problems like `load_problems`, with the notes and the count of skipped rows beside them; `rows`
-    stand in the place of the section's source.
+    """Return what `load_problems` does, with the notes and the count of skipped rows beside the problems.
+
+    `rows` stand in the place of the section's source.
     """
     if rows is not None:
         return _problems_of(read_table(data, section, rows), data)
-    # Each source of a mixture has a seed of its own: one generator named twice would otherwise draw the same
+    # Each source of a mixture has a seed of its own. Otherwise one generator named twice would draw the same
     # problems twice.
     sources = [(section, data, seed)] + [
         (f"{section}.mix.{i}", one, derive_seed(seed, "mix", i)) for i, one in enumerate(data.mix)
@@ -116,8 +120,8 @@ def _problems_of(table: Table, data: SourceConfig) -> LoadedProblems:
 
 
 def column_names(problems: Iterable[Problem]) -> set[str]:
-    """The columns that a reward may name: `problem`, `answer` if some problem has one, and all others of the
-    data.
+    """Return the columns that a reward may name: `problem`, `answer` if some problem has one, and all others
+    of the data.
     """
     names = {"problem"}
     for problem in problems:
@@ -154,8 +158,9 @@ def _generate(data: SourceConfig, seed: int, section: str) -> list[Problem]:
 
 
 def _fields(row: Row | BadRow, mapping: ColumnMap | None, data: SourceConfig) -> Fields | BadRow | None:
-    """None for a row that the recipe's `where` leaves out. Only a table without a readable row has no
-    mapping.
+    """Return the row's fields, or None for a row that the recipe's `where` leaves out.
+
+    Only a table without a readable row has no mapping.
     """
     if isinstance(row, BadRow) or mapping is None:
         return row if isinstance(row, BadRow) else None
@@ -163,8 +168,8 @@ def _fields(row: Row | BadRow, mapping: ColumnMap | None, data: SourceConfig) ->
 
 
 def _identities(fields: list[Fields]) -> Iterator[str]:
-    """Each problem's id: its own, or a hash of its text and answer, so that it keeps it when rows are added
-    or moved.
+    """Yield each problem's id: its own, or a hash of its text and answer, which stays if rows are added or
+    moved.
     """
     return _distinct(
         one.id or hashlib.blake2b(f"{one.problem}\0{one.answer}".encode(), digest_size=8).hexdigest()
@@ -173,7 +178,7 @@ def _identities(fields: list[Fields]) -> Iterator[str]:
 
 
 def _distinct(identities: Iterable[str]) -> Iterator[str]:
-    """The ids in their order; the second of the same id gets "-2" at its end."""
+    """Yield the ids in their order; the second of the same id gets "-2" at its end."""
     seen: Counter[str] = Counter()
     given: set[str] = set()
     for identity in identities:
@@ -201,7 +206,7 @@ def _guesses(table: Table, mapping: ColumnMap) -> list[str]:
 
 
 def skipped_sentences(name: str, bad: Sequence[BadRow]) -> list[str]:
-    """One sentence for each kind of bad row, with the first few."""
+    """Return one sentence for each kind of bad row, with the first few."""
     by_fault: dict[str, list[BadRow]] = defaultdict(list)
     for row in bad:
         by_fault[row.fault.value].append(row)
@@ -216,7 +221,9 @@ def skipped_sentences(name: str, bad: Sequence[BadRow]) -> list[str]:
 
 
 def _suspicions(table: Table, data: SourceConfig, mapping: ColumnMap, fields: list[Fields]) -> list[str]:
-    """Answers that are whole solutions: the commonest reason for an accuracy that stays at zero."""
+    """Return sentences about answers that are whole solutions, the commonest reason for an accuracy that
+    stays at zero.
+    """
     if data.answer_format != "plain":
         return []
     for answer_format, mark in (("boxed", "\\boxed{"), ("after_hashes", "####")):
@@ -243,4 +250,7 @@ def _why_empty(table: Table, data: SourceConfig, bad: list[BadRow]) -> str:
         f"{name} is {', '.join(repr(value) for value, _ in counts.most_common(8))}"
         for name, counts in values.items()
     )
-    return f"{table.section}.where: no row of {table.name} has {data.where}. The commonest values: {found or 'none'}."
+    return (
+        f"{table.section}.where: no row of {table.name} has {data.where}. "
+        f"The commonest values: {found or 'none'}."
+    )

@@ -1,13 +1,13 @@
-"""Near-duplicate texts: MinHash signatures with locality-sensitive hashing find candidates, and their
+"""The search for near-duplicate texts: MinHash with locality-sensitive hashing finds candidates, and their
 shingles decide.
 
 A text is the set of its word n-grams (shingles), hashed to 64 bits. The Jaccard similarity of two sets is the
 share of their union that both have. A MinHash signature has, for each of NUM_HASHES hash functions, the
-smallest hash of the set; two signatures agree at a place with a probability equal to the similarity s. In
-`bands` bands of `rows` values two texts become candidates if some band is equal, with probability 1 - (1 -
+smallest hash of the set; two signatures agree at a place with a probability equal to the similarity s. With
+`bands` bands of `rows` values, two texts become candidates if some band is equal, with probability 1 - (1 -
 s^rows)^bands (Broder 1997; Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", 3.4). Every
-candidate is compared by its exact similarity, so nothing is removed by a chance hit. Offline and
-deterministic.
+candidate is compared by its exact similarity, so nothing is removed by a chance hit. The search is offline
+and deterministic.
 
 Legend: K shingles of a text, H hash functions.
 """
@@ -25,27 +25,28 @@ from numpy.typing import NDArray
 
 NUM_HASHES = 128
 RECALL = 0.99
-"""At the threshold, the probability of becoming a candidate is at least this."""
+"""The least probability of becoming a candidate at the threshold."""
 _WORD = re.compile(r"\d+(?:\.\d+)?|\w+|[^\w\s]")
 Hashes = NDArray[np.uint64]
 
 
 def words_of(text: str) -> list[str]:
-    """Words in lower case, numbers and single signs."""
+    """Return the words in lower case, the numbers and the single signs of a text."""
     return _WORD.findall(text.lower())
 
 
 @lru_cache(maxsize=1 << 18)
 def word_hash(word: str) -> int:
-    """64 bits, the same in every process."""
+    """Return a hash of 64 bits that is the same in every process."""
     return int.from_bytes(
         blake2b(word.encode("utf-8", errors="backslashreplace"), digest_size=8).digest(), "little"
     )
 
 
 def shingles_of(text: str, ngram: int) -> Hashes:
-    """The distinct hashed word n-grams of a text in ascending order [K]; those of a shorter text are its
-    words together.
+    """Return the distinct hashed word n-grams of a text in ascending order [K].
+
+    The only shingle of a text with fewer words is all its words together.
     """
     hashes = np.array([word_hash(word) for word in words_of(text)], dtype=np.uint64)
     if not len(hashes):
@@ -59,21 +60,21 @@ def shingles_of(text: str, ngram: int) -> Hashes:
 
 
 def mix(values: Hashes) -> Hashes:
-    """A bijection of 64 bits that spreads every bit (the finaliser of SplitMix64)."""
+    """Apply a bijection of 64 bits that spreads every bit (the finaliser of SplitMix64)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
 
 
 def jaccard(first: Hashes, second: Hashes) -> float:
-    """The share of the union that both have; 0 where both are empty."""
+    """Return the share of the union that both have, or 0 if both are empty."""
     both = len(np.intersect1d(first, second, assume_unique=True))
     union = len(first) + len(second) - both
     return both / union if union else 0.0
 
 
 class NearDuplicateIndex:
-    """Texts that were kept so far; `find` tells which of them a new text resembles."""
+    """The texts that were kept so far; `find` tells which of them a new text resembles."""
 
     def __init__(self, threshold: float, ngram: int) -> None:
         self.threshold = threshold
@@ -86,8 +87,9 @@ class NearDuplicateIndex:
         self._texts: list[str] = []
 
     def find(self, text: str) -> int | None:
-        """The first kept text that is at least as similar as the threshold, by its number in the order of
-        `add`; None without one.
+        """Return the first kept text that is at least as similar as the threshold, or None without one.
+
+        The text is given by its number in the order of `add`.
         """
         shingles_K = shingles_of(text, self.ngram)
         candidates = {place for band in self._bands(shingles_K) for place in self._buckets.get(band, ())}
@@ -119,8 +121,8 @@ def _recall(similarity: float, rows: int) -> float:
 def near_duplicates(
     texts: Sequence[str], threshold: float, ngram: int, groups: Sequence[Hashable]
 ) -> list[int | None]:
-    """For each text the earlier kept one of the same group that it is a near duplicate of, or None if it is
-    kept.
+    """Return, for each text, the earlier kept one of its group that it is a near duplicate of, or None if it
+    is kept.
     """
     found: list[int | None] = [None] * len(texts)
     members: dict[Hashable, list[int]] = defaultdict(list)

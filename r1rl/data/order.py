@@ -1,4 +1,6 @@
-"""The order in which a run visits its prompts: epoch by epoch, and the same wherever the run was interrupted."""
+"""The order in which a run visits its prompts, epoch by epoch, and the same wherever the run was
+interrupted.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ class PromptOrder:
     """Indices of prompts, without end: every epoch visits each prompt once, in a permutation of its own.
 
     An epoch's permutation depends on the seed and the epoch's number alone, so the order's whole state is its
-    position. It knows nothing of processes: take a batch for all of them and give each its share.
+    position. The order knows nothing of processes: take a batch for all of them and give each its share.
     """
 
     def __init__(self, num_prompts: int, seed: int, shuffle: bool) -> None:
@@ -23,16 +25,16 @@ class PromptOrder:
         self.seed = seed
         self.shuffle = shuffle
         self.position = 0
-        """Prompts taken since the run began."""
+        """The number of prompts taken since the run began."""
         self._permutation = self._permutation_of(0)
 
     @property
     def epoch(self) -> float:
-        """Passes over the data so far, with the fraction of the one that is under way."""
+        """The number of epochs so far, with the fraction of the current one."""
         return self.position / self.num_prompts
 
     def take(self, count: int) -> list[int]:
-        """The next `count` indices. A batch may reach over the end of an epoch."""
+        """Return the next `count` indices. A batch may reach over the end of an epoch."""
         taken: list[int] = []
         while len(taken) < count:
             within = self.position % self.num_prompts
@@ -44,7 +46,7 @@ class PromptOrder:
         return taken
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: JSON values only."""
+        """Return the state for a checkpoint, in JSON values only."""
         return {
             "position": self.position,
             "num_prompts": self.num_prompts,
@@ -53,7 +55,7 @@ class PromptOrder:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint. Raises DataError if that one had other data or another order."""
+        """Continue from a checkpoint. Raise `DataError` if that one had other data or another order."""
         for key, mine in (("num_prompts", self.num_prompts), ("seed", self.seed), ("shuffle", self.shuffle)):
             if state[key] != mine:
                 raise DataError(

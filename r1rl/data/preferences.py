@@ -28,13 +28,13 @@ OUR_COLUMNS = ("problem", "chosen", "rejected")
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """A pair."""
+    """A problem with a chosen and a rejected answer."""
 
     problem: str
     chosen: str
     rejected: str
     place: str
-    """Where the row stands, for messages."""
+    """The place of the row, for messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,9 @@ class LoadedPreferences:
 def read_preferences(
     data: PreferencesConfig, section: str = "data", rows: Rows | None = None
 ) -> LoadedPreferences:
-    """Return the pairs of a recipe's data section; `rows` stand in the place of its source. Raises DataError if
-    the source can't be read, a column is missing or no row is left.
+    """Return the pairs of a recipe's data section; `rows` stand in the place of its source.
+
+    Raise `DataError` if the source can't be read, a column is missing or no row is left.
     """
     table = read_table(as_source(data), section, rows)
     loaded = LoadedPreferences(table.name)
@@ -84,7 +85,7 @@ def read_preferences(
 
 
 def preference_of(row: Row, problem_column: str | None, columns: Mapping[str, str]) -> Preference | BadRow:
-    """The pair of one row."""
+    """Return the pair of one row."""
     answers: list[str] = []
     problem: str | BadRow | None = None
     for column in (columns["chosen"], columns["rejected"]):

@@ -1,18 +1,20 @@
-"""What is compared of two problem texts: words without names, numbers, and pieces of formulae, each weighted
-by how rare it is.
+"""The features by which two problem texts are compared: words without names, numbers, and pieces of formulae.
 
-A text becomes tokens (numbers, words, LaTeX commands, signs), the same for rows and benchmarks. From these
-come the features:
+A text becomes tokens (numbers, words, LaTeX commands, signs), the same for rows and benchmarks. The features
+come from these:
 
-    words          in lower case without their endings; names of people are left out, since a paraphrase may change them
-    numbers        by value, the second 5 of a text being another feature than the first
-    formulae       three tokens of a formula in a row
+    words       in lower case without their endings; names of people are left out, since a paraphrase may
+                change them
+    numbers     by value; the second 5 of a text is another feature than the first
+    formulae    three tokens of a formula in a row
 
-A feature f that df of D texts have weighs ln((D + 1) / (df + 1)): what every problem has weighs next to
+A feature f that df of D texts have weighs ln((D + 1) / (df + 1)): a feature of every problem weighs next to
 nothing.
 
 Legend: D texts, N tokens of all texts together, V entries of the vocabulary, F distinct features.
 """
+
+# ruff: noqa: RUF001 (typography is the matter of this file)
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ Hashes = NDArray[np.uint64]
 Ids = NDArray[np.int64]
 
 _DROPPED = re.compile(
-    r"\\(?:left|right|displaystyle|textstyle|quad|qquad|limits|mathrm|mathbf|mathbb|mathcal|operatorname|text|textbf|mbox|[,;:! ])"
+    r"\\(?:left|right|displaystyle|textstyle|quad|qquad|limits|mathrm|mathbf|mathbb|mathcal"
+    r"|operatorname|text|textbf|mbox|[,;:! ])"
 )
 _TOKEN = re.compile(
     r"\d+(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"  # 1,000 and 2.5
@@ -43,50 +46,56 @@ _TOKEN = re.compile(
 _SENTENCE_ENDS = frozenset(".!?")
 _SIGNS = frozenset("-+*/^=<>_|()[]%")
 _VALUES = {
-    "zero": "0", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10",
-    "eleven": "11", "twelve": "12", "thirteen": "13", "fourteen": "14", "fifteen": "15", "sixteen": "16", "seventeen": "17",
-    "eighteen": "18", "nineteen": "19", "twenty": "20", "thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "seventy": "70",
-    "eighty": "80", "ninety": "90", "hundred": "100", "thousand": "1000", "dozen": "12",
+    "zero": "0", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8",
+    "nine": "9", "ten": "10", "eleven": "11", "twelve": "12", "thirteen": "13", "fourteen": "14",
+    "fifteen": "15", "sixteen": "16", "seventeen": "17", "eighteen": "18", "nineteen": "19", "twenty": "20",
+    "thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "seventy": "70", "eighty": "80",
+    "ninety": "90", "hundred": "100", "thousand": "1000", "dozen": "12",
 }  # fmt: skip
-"""Numbers written as words; "one" is a pronoun more often than a number."""
+"""The values of numbers that are written as words. The word "one" is a pronoun more often than a number."""
 _SPELLINGS = {
-    "\\dfrac": "\\frac", "\\tfrac": "\\frac", "\\le": "<", "\\leq": "<", "\\ge": ">", "\\geq": ">", "\\times": "*", "\\cdot": "*",
-    "\\div": "/",
+    "\\dfrac": "\\frac", "\\tfrac": "\\frac", "\\le": "<", "\\leq": "<", "\\ge": ">", "\\geq": ">",
+    "\\times": "*", "\\cdot": "*", "\\div": "/",
 }  # fmt: skip
 _ENDINGS = (("ies", "y"), ("ing", ""), ("ed", ""), ("es", ""), ("s", ""), ("ly", ""))
 WORD, NUMBER, MATHS, END = range(4)
-"""Classes of tokens: MATHS are single letters, commands and signs; END closes a sentence."""
+"""The classes of tokens: MATHS are single letters, commands and signs; END closes a sentence."""
 NAME_SHARE = 0.3
-"""A word is a name if at most this share of its occurrences within sentences is written small."""
+"""The largest share of a name's occurrences within sentences that are written small; a word above it is no
+name.
+"""
 ONE = np.uint64(word_hash(f"{NUMBER} 1"))
-"""The number 1 is in every other problem, and \"one\" is no number here: it says nothing."""
+"""The feature of the number 1, which says nothing: it is in every other problem, and "one" is no number
+here.
+"""
 FORMULA_TOKENS = 3
 PHRASE_TOKENS = 4
 PHRASE_PROBLEMS, PHRASE_SHARE = 8, 0.005
-"""A phrase of PHRASE_TOKENS tokens that so many benchmark problems, and this share of them, have says nothing
-about which problem it is.
+"""The number and the share of benchmark problems from which a phrase of PHRASE_TOKENS tokens identifies none
+of them.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """The features of D texts, text after text: `values[starts[d]:starts[d + 1]]` are those of text d, in
-    ascending order and distinct.
+    """The features of D texts, text after text.
+
+    `values[starts[d]:starts[d + 1]]` are the features of text d, distinct and in ascending order.
     """
 
     values: Hashes
     kinds: NDArray[np.int8]
-    """WORD, NUMBER or MATHS (a piece of a formula), beside each value."""
+    """The class of each value: WORD, NUMBER or MATHS (a piece of a formula)."""
     starts: Ids
 
 
 def tokenize(text: str) -> list[str]:
-    """The tokens of a text, as they are written."""
+    """Return the tokens of a text, as they are written."""
     return _TOKEN.findall(_DROPPED.sub(" ", unicodedata.normalize("NFKC", text)))
 
 
 def stem(word: str) -> str:
-    """A word in lower case without its ending; words of up to four letters stay."""
+    """Return a word in lower case without its ending; words of up to four letters stay."""
     plain = word.lower().partition("'")[0].partition("’")[0]
     for ending, instead in _ENDINGS:
         if plain.endswith(ending) and len(plain) - len(ending) >= 3:
@@ -97,10 +106,10 @@ def stem(word: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Vocabulary:
-    """What is known of each written token [V]."""
+    """The properties of each written token [V]."""
 
     hashes_V: Hashes
-    """Equal for tokens that mean the same."""
+    """Hashes that are equal for tokens that mean the same."""
     classes_V: NDArray[np.int8]
     capitalised_V: NDArray[np.bool_]
     small_V: NDArray[np.bool_]
@@ -114,13 +123,13 @@ class Tokens:
     owner_N: Ids
     """The text of each token."""
     hashes_N: Hashes
-    """Equal for tokens that mean the same."""
+    """Hashes that are equal for tokens that mean the same."""
     classes_N: NDArray[np.int8]
     starts: Ids
     vocabulary: _Vocabulary
 
     def has_numbers_of(self, text: int, other: int) -> bool:
-        """True if the text has every number of the other one, at least as often."""
+        """Return whether the text has every number of the other one, at least as often."""
         needed = Counter(self._numbers(other).tolist())
         return not needed - Counter(self._numbers(text).tolist())
 
@@ -130,7 +139,7 @@ class Tokens:
 
 
 def read_tokens(texts: Sequence[str]) -> Tokens:
-    """The tokens of each text."""
+    """Return the tokens of each text."""
     ids_N, starts, written = _read(texts)
     vocabulary = _describe(written)
     owner_N = np.repeat(np.arange(len(texts)), np.diff(starts))
@@ -138,10 +147,10 @@ def read_tokens(texts: Sequence[str]) -> Tokens:
 
 
 def extract_features(tokens: Tokens, num_benchmark: int) -> Features:
-    """The features of each text, of which the first `num_benchmark` are the benchmarks'.
+    """Return the features of each text, of which the first `num_benchmark` are the benchmarks'.
 
-    Names are told from words by how all texts together write them, and standing phrases by the benchmarks
-    alone: what a corpus has often may be just what is looked for.
+    Names are recognised by how all texts together write them, and standing phrases by the benchmarks alone: a
+    phrase that the corpus has often may be just the contamination that is looked for.
     """
     owner_N, classes_N, hashes_N = tokens.owner_N, tokens.classes_N, tokens.hashes_N
     is_name_V = _names(tokens.ids_N, owner_N, classes_N, tokens.vocabulary)
@@ -161,8 +170,9 @@ def extract_features(tokens: Tokens, num_benchmark: int) -> Features:
 
 
 def shared_text(text: str, other: str, most: int = 200) -> str:
-    """What the text has of the other's words, numbers and signs, in its order; gaps are marked, and it ends
-    after `most` characters.
+    """Return the words, numbers and signs that the text shares with the other, in its order.
+
+    Gaps are marked, and the result ends after `most` characters.
     """
     known = {_classify(token) for token in tokenize(other)}
     parts: list[str] = []
@@ -178,7 +188,7 @@ def shared_text(text: str, other: str, most: int = 200) -> str:
 
 
 def _read(texts: Sequence[str]) -> tuple[Ids, Ids, list[str]]:
-    """Token ids of all texts [N], where each text starts [D + 1], and what the ids stand for [V]."""
+    """Return the token ids of all texts [N], the start of each text [D + 1], and the token of each id [V]."""
     known: dict[str, int] = {}
     pieces, starts = [], [0]
     for text in texts:
@@ -196,9 +206,8 @@ def _describe(written: Sequence[str]) -> _Vocabulary:
         hashes.append(word_hash(f"{kind} {meaning}"))
         classes.append(kind)
         is_word = kind == WORD and len(token) > 1
-        capitalised.append(
-            is_word and token[0].isupper() and not token.isupper()
-        )  # TEPEE in a puzzle about words is no name
+        # TEPEE in a puzzle about words is no name.
+        capitalised.append(is_word and token[0].isupper() and not token.isupper())
         small.append(is_word and token[0].islower())
     return _Vocabulary(
         np.array(hashes, np.uint64),
@@ -209,7 +218,7 @@ def _describe(written: Sequence[str]) -> _Vocabulary:
 
 
 def _classify(token: str) -> tuple[int, str]:
-    """The class of a token and what it means."""
+    """Return the class of a token and its meaning."""
     if token[0].isdigit():
         value = token.replace(",", "")
         return NUMBER, (value.rstrip("0").rstrip(".") if "." in value else value).lstrip("0") or "0"
@@ -227,7 +236,9 @@ def _classify(token: str) -> tuple[int, str]:
 def _names(
     ids_N: Ids, owner_N: Ids, classes_N: NDArray[np.int8], vocabulary: _Vocabulary
 ) -> NDArray[np.bool_]:
-    """Which tokens [V] are names: hardly ever written small, leaving the beginnings of sentences out."""
+    """Return a mask [V] of the tokens that are names: hardly ever written small, leaving out the beginnings
+    of sentences.
+    """
     begins_N = np.ones(len(ids_N), bool)
     begins_N[1:] = (owner_N[1:] != owner_N[:-1]) | (classes_N[:-1] == END)
     _, meaning_V = np.unique(vocabulary.hashes_V, return_inverse=True)
@@ -242,8 +253,9 @@ def _names(
 
 
 def _standing_phrases(owner_N: Ids, hashes_N: Hashes, num_benchmark: int) -> NDArray[np.bool_]:
-    """Which tokens [N] are part of a phrase that many benchmark problems have, such as "Express your answer
-    as a common fraction".
+    """Return a mask [N] of the tokens in phrases that many benchmark problems have.
+
+    An example is "Express your answer as a common fraction".
     """
     covered_N = np.zeros(len(hashes_N), bool)
     count = len(hashes_N) - PHRASE_TOKENS + 1
@@ -260,8 +272,8 @@ def _standing_phrases(owner_N: Ids, hashes_N: Hashes, num_benchmark: int) -> NDA
 
 
 def windows(owner_N: Ids, hashes_N: Hashes, size: int) -> tuple[NDArray[np.bool_], Hashes]:
-    """For every place the hash of `size` tokens from there on, and whether they are of one text [N - size +
-    1].
+    """Return for every place the hash of `size` tokens from there on, and whether they are of one text [N -
+    size + 1].
     """
     count = len(hashes_N) - size + 1
     mixed = np.zeros(count, np.uint64)
@@ -271,7 +283,7 @@ def windows(owner_N: Ids, hashes_N: Hashes, size: int) -> tuple[NDArray[np.bool_
 
 
 def _numbered(owner: Ids, hashes: Hashes) -> Hashes:
-    """The hashes of numbers, those of the second and later occurrences in a text changed."""
+    """Return the hashes of numbers, changed for the second and later occurrences in a text."""
     order = np.lexsort((hashes, owner))
     same = np.zeros(len(order), bool)
     same[1:] = (owner[order][1:] == owner[order][:-1]) & (hashes[order][1:] == hashes[order][:-1])
@@ -283,7 +295,7 @@ def _numbered(owner: Ids, hashes: Hashes) -> Hashes:
 
 
 def _formulae(owner_N: Ids, classes_N: NDArray[np.int8], hashes_N: Hashes) -> tuple[Ids, Hashes]:
-    """Every FORMULA_TOKENS tokens of a formula in a row, at least one of them no number."""
+    """Return every FORMULA_TOKENS tokens of a formula in a row, at least one of them no number."""
     count = len(hashes_N) - FORMULA_TOKENS + 1
     if count < 1:
         return owner_N[:0], hashes_N[:0]
@@ -299,7 +311,7 @@ def _formulae(owner_N: Ids, classes_N: NDArray[np.int8], hashes_N: Hashes) -> tu
 
 
 def _sorted(owner: Ids, values: Hashes, kinds: NDArray[np.int8], count: int) -> Features:
-    """Text by text, each text's features in ascending order and once."""
+    """Return each text's features in ascending order and once, text by text."""
     order = np.lexsort((values, owner))
     owner, values, kinds = owner[order], values[order], kinds[order]
     fresh = np.ones(len(values), bool)

@@ -1,4 +1,4 @@
-"""From problems to prompts, without those that are too long."""
+"""The step from problems to prompts, without those that are too long."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from r1rl.types import Problem, Prompt
 def build_prompts(
     problems: Sequence[Problem], template: PromptTemplate, max_prompt_tokens: int | None
 ) -> tuple[list[Prompt], int]:
-    """The prompts of at most `max_prompt_tokens` tokens (None: all of them), and how many were longer and are
-    dropped.
+    """Return the prompts of at most `max_prompt_tokens` tokens (None: all of them), and how many were longer
+    and are dropped.
 
-    A prompt is never cut: its end, where the template hands over to the policy, would be lost. Raises
-    DataError if none is left, or if a prompt has no tokens at all.
+    A prompt is never cut, because its end, where the template hands over to the policy, would be lost. Raise
+    `DataError` if none is left, or if a prompt has no tokens at all.
     """
     prompts = template.render_batch(problems)
     empty = next((prompt for prompt in prompts if not prompt.token_ids), None)

@@ -1,4 +1,4 @@
-"""Rows of a data set, from a file or the hub. A row that can't be read is handed on as a `BadRow`, never
+"""Rows of a data set, from a file or the hub. A row that can't be read is returned as a `BadRow`, never
 raised.
 """
 
@@ -25,7 +25,7 @@ IN_MEMORY = "in memory"
 
 
 class RowFault(StrEnum):
-    """Why a row is skipped."""
+    """The reason why a row is skipped."""
 
     NOT_UTF8 = "not_utf8"
     NOT_JSON = "not_json"
@@ -34,7 +34,7 @@ class RowFault(StrEnum):
     MISSING_VALUE = "missing_value"
     NOT_TEXT = "not_text"
     NO_ANSWER_FOUND = "no_answer_found"
-    # of rows to imitate:
+    # These are faults of rows to imitate:
     NOT_ONE_TURN = "not_one_turn"  # a conversation of other turns than one question and one answer
     TRUNCATED = "truncated"  # a completion that its length limit cut off
     OTHER_PREFILL = "other_prefill"  # a text that does not begin with the recipe's prefill
@@ -66,7 +66,7 @@ class Table:
     """The rows of one data set, read as they are iterated over."""
 
     name: str
-    """What messages call it: the file, or the hub name with subset and split."""
+    """The name of the data set in messages: the file, or the hub name with subset and split."""
     section: str
     """The recipe's section that describes it, for messages: "data" or "evaluation.data"."""
     columns: list[str]
@@ -74,11 +74,10 @@ class Table:
 
 
 def read_table(data: SourceConfig, section: str = "data", rows: Rows | None = None) -> Table:
-    """Return the rows of a file, a hub data set or a generator, or the given `rows` instead. Raises DataError if
-    the source can't be read at all or has no rows.
+    """Return the rows of a file, a hub data set or a generator, or the given `rows` instead.
 
     A generator's rows are the same every time (seed 0); `r1rl.data.load` draws a run's problems from the
-    run's seed.
+    run's seed. Raise `DataError` if the source can't be read at all or has no rows.
     """
     if rows is not None:
         return _given_table(rows, section)
@@ -116,7 +115,7 @@ def _read_generator(data: SourceConfig, section: str) -> Table:
 
 
 def _refuse_what_is_no_hub_name(source: str, section: str) -> None:
-    """A sentence at once, where the hub client would search the network for a file or for a misspelt
+    """Raise a sentence at once, where the hub client would search the network for a file or for a misspelt
     generator.
     """
     path = Path(source).expanduser()
@@ -254,7 +253,7 @@ def _read_hub(data: SourceConfig, section: str) -> Table:
         loaded = datasets.load_dataset(
             data.source, name=data.subset, split=data.split, revision=data.revision
         )
-    # the hub client raises dozens of types: no network, no such name, no such subset, private, ...
+    # The hub client raises dozens of types: no network, no such name, no such subset, private, ...
     except Exception as error:
         kind = HubUnreachable if isinstance(error, ConnectionError) else DataError
         raise kind(_hub_sentence(data, section, error)) from error

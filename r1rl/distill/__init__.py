@@ -1,3 +1,3 @@
-"""Distillation: a student learns a teacher's token distribution. docs/distillation.md tells what can be
-chosen.
+"""Distillation: a student learns a teacher's token distribution. docs/distillation.md describes the
+choices.
 """

@@ -1,10 +1,10 @@
-"""From sequences to micro-batches: what one forward pass sees, and at which places student and teacher are
-compared.
+"""The step from sequences to micro-batches: the input of one forward pass, and the places where the two
+models are compared.
 
 Only completion tokens are compared, the EOS token included; the prompt is context, and padding is neither. A
-row is prompt + completion without its last token: the place before a token is where both models say what they
-expect there, and after the last one nothing is expected. Rows are cut from the sequences sorted by length; no
-choice here changes the gradient.
+row is prompt + completion without its last token: at the place before a token both models predict it, and
+after the last one nothing is predicted. Rows are cut from the sequences sorted by length; no choice here
+changes the gradient.
 
 Legend: B sequences of this process, R rows and T positions of a micro-batch, N its completion tokens.
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from r1rl.distill.recipe import PassesConfig
+from r1rl.distill.recipe import MicroBatchesConfig
 from r1rl.types import FinishReason, Prompt
 
 
@@ -26,14 +26,14 @@ class TrainSequence:
     """One completion that the student learns from."""
 
     slot: int
-    """Its prompt's place in the step, over all processes."""
+    """The place of its prompt in the step, over all processes."""
     prompt: Prompt
     completion_ids: Sequence[int]
-    """The EOS token included, if there is one. At least one token."""
+    """The token ids, at least one, the EOS token included if there is one."""
     text: str
     finish_reason: FinishReason
     on_policy: bool
-    """True if the student wrote it in this step; false if it is from the file."""
+    """A flag: true if the student wrote the completion in this step, false if it is from the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +41,24 @@ class MicroBatch:
     """Some sequences, laid out for one forward pass of either model."""
 
     input_ids_RT: Tensor
-    """Padded on the right; under causal attention what the padding holds has no effect."""
+    """The token ids, padded on the right; under causal attention the padding has no effect."""
     predictors_N: Tensor
     """The place in the R * T positions from which each completion token is predicted."""
     sequence_N: Tensor
     """The sequence (among the B) of each completion token."""
 
     def on(self, device: torch.device) -> MicroBatch:
-        """A copy on the device."""
+        """Return a copy on the device."""
         return MicroBatch(
             self.input_ids_RT.to(device), self.predictors_N.to(device), self.sequence_N.to(device)
         )
 
 
-def make_micro_batches(sequences: Sequence[TrainSequence], config: PassesConfig) -> list[MicroBatch]:
-    """Micro-batches that hold each sequence once, the longest first.
+def make_micro_batches(sequences: Sequence[TrainSequence], config: MicroBatchesConfig) -> list[MicroBatch]:
+    """Return micro-batches that hold each sequence once, the longest first.
 
-    Rows times the longest row stay within `micro_batch_tokens`; a sequence that is longer than the budget
-    goes alone.
+    The rows times the longest row stay within `micro_batch_tokens`; a sequence that is longer than the budget
+    is a micro-batch by itself.
     """
     lengths = [len(one.prompt.token_ids) + len(one.completion_ids) - 1 for one in sequences]
     order = sorted(range(len(sequences)), key=lambda place: (-lengths[place], place))
@@ -77,7 +77,7 @@ def make_micro_batches(sequences: Sequence[TrainSequence], config: PassesConfig)
 
 
 def lay_out(sequences: Sequence[TrainSequence], places: Sequence[int]) -> MicroBatch:
-    """One row for each of these sequences."""
+    """Return a micro-batch with one row for each of these sequences."""
     width = (
         max(len(sequences[place].prompt.token_ids) + len(sequences[place].completion_ids) for place in places)
         - 1

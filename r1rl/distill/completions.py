@@ -1,7 +1,7 @@
 """Completions from a file, such as `r1rl generate` and `r1rl select` write, read as `r1rl sft` reads them.
 
-The prompt is what the student gets in RL and evaluation; all that follows is learnt, the token that ends a
-completion included.
+The prompt is the one that the student gets in RL and evaluation. All that follows it is learnt, the token
+that ends a completion included.
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ class PreparedCompletions:
 def prepare_completions(
     recipe: DistillRecipe, loaded: LoadedDemonstrations, tokenizer: PreTrainedTokenizerBase, shared: int
 ) -> PreparedCompletions:
-    """The recipe's rows as tokens, in their order. `shared` is the number of ids that the teacher knows too.
+    """Return the recipe's rows as tokens, in their order. `shared` is the number of ids that the teacher
+    knows too.
 
-    A row whose prompt has a token that the teacher does not know is left out; one whose completion has it is
-    used up to there. Raises DataError if none is left.
+    A row whose prompt has a token that the teacher does not know is left out; one whose completion has such a
+    token is used up to there. Raise `DataError` if none is left.
     """
     assert recipe.completions is not None
     end = trained_end(recipe.prompt, recipe.model, tokenizer)

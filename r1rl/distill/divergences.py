@@ -1,5 +1,5 @@
-"""How far a student's next-token distribution is from its teacher's, token by token, and what each token
-weighs.
+"""Divergences of a student's next-token distribution from its teacher's, token by token, and the weight of
+each token.
 
 With p = softmax(z_teacher / tau), q = softmax(z_student / tau), for one place in one completion:
 
@@ -7,14 +7,14 @@ With p = softmax(z_teacher / tau), q = softmax(z_student / tau), for one place i
     reverse_kl    KL(q || p) = sum_v q_v (log q_v - log p_v)
     jsd           beta KL(p || m) + (1 - beta) KL(q || m),    m = beta p + (1 - beta) q,    0 < beta < 1
 
-(Agarwal et al. 2024, "On-policy distillation of language models", arXiv 2306.13649, section 2 and equation 1,
-with its P the teacher and its Q the student). The limits are jsd / beta -> forward_kl for beta -> 0 and jsd /
-(1 - beta) -> reverse_kl for beta -> 1: the jsd itself vanishes at both ends, and its gradient with it. No
-factor tau^2 is put before it (Hinton et al. 2015 do, GKD and TRL do not).
+The source is Agarwal et al. 2024, "On-policy distillation of language models", arXiv 2306.13649, section 2
+and equation 1, with its P the teacher and its Q the student. The limits are jsd / beta -> forward_kl for beta
+-> 0 and jsd / (1 - beta) -> reverse_kl for beta -> 1: the jsd itself vanishes at both ends, and its gradient
+with it. The divergences have no factor tau^2 (Hinton et al. 2015 have one, GKD and TRL do not).
 
 Two models of one tokenizer may differ in the width of their logits, because vocabularies are padded to round
 numbers. They are compared on the first V ids, which both have: each distribution is conditioned on these ids,
-p_v / sum_{u < V} p_u. What a model says of an id beyond them takes no part and gets no gradient.
+p_v / sum_{u < V} p_u. A model's logits of ids beyond them take no part and get no gradient.
 
 Legend: N completion tokens, V ids that both models have, W_s and W_t the widths of their logits (each at
 least V), B sequences.
@@ -42,7 +42,7 @@ class Comparison:
 
 
 def compare(student_logits: Tensor, teacher_logits: Tensor, temperature: float, shared: int) -> Comparison:
-    """The distributions of logits [N, W_s] and [N, W_t] over the first `shared` ids. Neither input is
+    """Return the distributions of logits [N, W_s] and [N, W_t] over the first `shared` ids. Neither input is
     changed.
     """
 
@@ -55,8 +55,9 @@ def compare(student_logits: Tensor, teacher_logits: Tensor, temperature: float, 
 
 
 def divergence(pair: Comparison, config: DivergenceConfig) -> Tensor:
-    """The recipe's divergence in nats [N]; never negative but for rounding. The gradient flows to both inputs
-    that ask for it.
+    """Return the recipe's divergence in nats [N], never negative but for rounding.
+
+    The gradient flows to both inputs that ask for it.
     """
     if config.kind == "forward_kl":
         return kl(pair.teacher_NV, pair.student_NV)
@@ -68,28 +69,31 @@ def divergence(pair: Comparison, config: DivergenceConfig) -> Tensor:
 
 
 def kl(logprobs_NV: Tensor, others_NV: Tensor) -> Tensor:
-    """KL(first || second) [N]."""
+    """Return KL(first || second) [N]."""
     return (logprobs_NV.exp() * (logprobs_NV - others_NV)).sum(-1)
 
 
 def generalised_jsd(pair: Comparison, beta: float) -> Tensor:
-    """The generalised Jensen-Shannon divergence [N], at most the entropy of (beta, 1 - beta), ln 2 for beta =
-    1/2.
+    """Return the generalised Jensen-Shannon divergence [N].
+
+    It is at most the entropy of (beta, 1 - beta), which is ln 2 for beta = 1/2.
     """
     mixture_NV = torch.logaddexp(pair.teacher_NV + math.log(beta), pair.student_NV + math.log1p(-beta))
     return beta * kl(pair.teacher_NV, mixture_NV) + (1.0 - beta) * kl(pair.student_NV, mixture_NV)
 
 
 STATISTICS = ("forward_kl", "reverse_kl", "jsd", "student_entropy", "teacher_entropy", "agreement")
-"""What `statistics` measures of each token, in its order. jsd is the symmetric one (beta 1/2) whatever the
-recipe trains.
+"""The figures that `statistics` measures of each token, in its order.
+
+jsd is the symmetric one (beta 1/2) whatever the recipe trains.
 """
 
 
 @torch.no_grad()
 def statistics(pair: Comparison) -> Tensor:
-    """Figures of N tokens [N, len(STATISTICS)] for the metrics: nats, and 1 where both models have the same
-    likeliest token.
+    """Return figures of N tokens [N, len(STATISTICS)] for the metrics, in nats.
+
+    The last one is 1 for tokens at which both models have the same likeliest token, else 0.
     """
     teacher_NV, student_NV = pair.teacher_NV.detach(), pair.student_NV.detach()
     values = (
@@ -104,21 +108,20 @@ def statistics(pair: Comparison) -> Tensor:
 
 
 def entropy(logprobs_NV: Tensor) -> Tensor:
-    """Entropy in nats [N]."""
+    """Return the entropy in nats [N]."""
     return -(logprobs_NV.exp() * logprobs_NV).sum(-1)
 
 
 def sequence_weights(
     lengths_B: Tensor, total_tokens: int, total_sequences: int, config: DivergenceConfig
 ) -> Tensor:
-    """What each token of a sequence weighs in the loss, float64 [B]; over all sequences of a step, tokens
-    times weights add up to 1.
+    """Return the weight in the loss of each token of a sequence, float64 [B].
 
-    tokens:     1 / `total_tokens`                          (TRL)
-    sequences:  1 / (`total_sequences` * its own length)    (arXiv 2306.13649, equation 2)
+        tokens       1 / `total_tokens`                          (TRL)
+        sequences    1 / (`total_sequences` * its own length)    (arXiv 2306.13649, equation 2)
 
-    The totals are those of all processes, so the gradient depends neither on micro-batches nor on the number
-    of processes.
+    Over all sequences of a step, tokens times weights add up to 1. The totals are those of all processes, so
+    the gradient depends neither on micro-batches nor on the number of processes.
     """
     if config.aggregation == "tokens":
         return torch.full(lengths_B.shape, 1.0 / total_tokens, dtype=torch.float64)

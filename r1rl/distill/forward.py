@@ -1,8 +1,8 @@
-"""Student and teacher side by side, without ever holding the logits of a whole batch.
+"""The forward pass of student and teacher side by side, without ever holding the logits of a whole batch.
 
-Each decoder runs without its language-model head; only the hidden states before completion tokens go through
-the heads, a chunk of them at a time, through both. Each chunk is checkpointed: the backward pass computes its
-logits again, the student's and the teacher's, so memory never holds more than one chunk's.
+Each decoder runs without its language-model head. Only the hidden states before completion tokens go through
+the heads, a chunk of them at a time, through both. Each chunk has activation checkpointing: the backward pass
+computes its logits again, the student's and the teacher's, so memory never holds more than one chunk's.
 
 Legend: R rows and T positions of a micro-batch, N completion tokens, C tokens of a chunk, D and E hidden
 sizes of student and teacher, V ids that are compared, K figures of `r1rl.distill.divergences.STATISTICS`.
@@ -26,27 +26,28 @@ from r1rl.policy.logprobs import LogitHead
 class TeacherStates:
     """The teacher's hidden states [N, E] before the completion tokens, and its head.
 
-    An object of its own, because wrappers cast the tensors that a forward pass is given to the student's
-    precision.
+    It is an object of its own, because wrappers cast the tensors that a forward pass is given to the
+    student's precision.
     """
 
     head: LogitHead
     hidden_NE: Tensor
 
     def split(self, chunk: int) -> list[TeacherStates]:
-        """The same in chunks of so many tokens."""
+        """Return the same states in chunks of so many tokens."""
         return [TeacherStates(self.head, hidden_CE) for hidden_CE in self.hidden_NE.split(chunk)]
 
     @torch.no_grad()
     def logits(self) -> Tensor:
-        """The teacher's logits of these states, over its whole vocabulary and in its own precision."""
+        """Return the teacher's logits of these states, over its whole vocabulary and in its own precision."""
         with torch.autocast(self.hidden_NE.device.type, enabled=False):
             return self.head(self.hidden_NE)
 
 
 class Teacher:
-    """The frozen teacher. Not a module: nothing that trains, saves or shards the student may find its
-    parameters.
+    """The frozen teacher.
+
+    It is no module, because nothing that trains, saves or shards the student may find its parameters.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -54,18 +55,22 @@ class Teacher:
 
     @torch.no_grad()
     def states(self, input_ids_RT: Tensor, predictors_N: Tensor) -> TeacherStates:
-        """Its hidden states before the completion tokens, in its own precision."""
+        """Return its hidden states before the completion tokens, in its own precision."""
         with torch.autocast(input_ids_RT.device.type, enabled=False):
             return TeacherStates(LogitHead(self.model), states(self.model, input_ids_RT, predictors_N))
 
 
 class StudentForward(nn.Module):
-    """The student as a module whose forward pass gives divergences, so that DDP's and accelerate's hooks on
+    """The student as a module whose forward pass returns divergences, so that DDP's and accelerate's hooks on
     `forward` apply.
     """
 
     def __init__(self, model: PreTrainedModel, config: DivergenceConfig, shared: int, chunk: int) -> None:
-        """`shared`: ids that are compared; `chunk`: completion tokens whose logits exist at the same time."""
+        """Wrap the student.
+
+        `shared` is the number of ids that are compared, and `chunk` the number of completion tokens whose
+        logits exist at the same time.
+        """
         super().__init__()
         self.model = model
         self._no_split_modules = model._no_split_modules  # the layers that FSDP wraps one by one
@@ -76,8 +81,9 @@ class StudentForward(nn.Module):
     def forward(
         self, input_ids_RT: Tensor, predictors_N: Tensor, teacher: TeacherStates
     ) -> tuple[Tensor, Tensor]:
-        """The divergence [N] from the teacher at the places `predictors_N`, and the statistics [N, K], which
-        have no gradient.
+        """Return the divergence [N] from the teacher at the places `predictors_N`, and the statistics [N, K].
+
+        The statistics have no gradient.
         """
         hidden_ND = states(self.model, input_ids_RT, predictors_N)
         head = LogitHead(self.model)
@@ -93,12 +99,13 @@ class StudentForward(nn.Module):
     def _compare(self, head: LogitHead, hidden_CD: Tensor, teacher: TeacherStates) -> tuple[Tensor, Tensor]:
         pair = compare(head(hidden_CD), teacher.logits(), self.config.temperature, self.shared)
         divergence_C = divergence(pair, self.config)
-        # Last, and without gradient: the recomputation in the backward pass ends before it gets here.
+        # This comes last, and without gradient: the backward pass, which computes the chunk again, stops
+        # before it gets here.
         return divergence_C, statistics(pair)
 
 
 def states(model: PreTrainedModel, input_ids_RT: Tensor, predictors_N: Tensor) -> Tensor:
-    """The decoder's last hidden states at the places `predictors_N` of the R * T positions [N, D].
+    """Return the decoder's last hidden states at the places `predictors_N` of the R * T positions [N, D].
 
     There is no attention mask: under causal attention no token sees the padding to its right.
     """

@@ -35,14 +35,14 @@ class TeacherConfig:
     )
     revision: str | None = option(None, "the hub revision (branch, tag or commit)")
     dtype: Literal["auto", "float32", "bfloat16"] = option(
-        "auto", "of its weights and of what they compute; auto: bfloat16 on a GPU, float32 on a CPU"
+        "auto", "precision of its weights and computations; auto: bfloat16 on a GPU, float32 on a CPU"
     )
 
 
 @dataclass(kw_only=True, slots=True)
 class DivergenceConfig:
-    """How far the student's next-token distribution is from the teacher's. docs/distillation.md has the
-    equations.
+    """The divergence of the student's next-token distribution from the teacher's. docs/distillation.md has
+    the equations.
     """
 
     kind: Literal["forward_kl", "reverse_kl", "jsd"] = option(
@@ -73,8 +73,8 @@ class CompletionsConfig(DemonstrationsConfig):
 
 
 @dataclass(kw_only=True, slots=True)
-class PassesConfig:
-    """How a step is cut up for the forward and backward passes. No value here changes the gradient."""
+class MicroBatchesConfig:
+    """The division of a step into micro-batches. No value here changes the gradient."""
 
     micro_batch_tokens: int = option(16384, "tokens per forward pass, padding included", within=COUNT)
     micro_batch_sequences: int | None = option(
@@ -126,15 +126,17 @@ class DistillRecipe:
     rollout: StudentRolloutConfig = section(
         StudentRolloutConfig, "the step's size, and how the student samples"
     )
-    divergence: DivergenceConfig = section(DivergenceConfig, "what is minimised")
-    rewards: list[RewardConfig] = option([], "what scores the held-out answers; nothing is trained on it")
+    divergence: DivergenceConfig = section(DivergenceConfig, "the divergence that is minimised")
+    rewards: list[RewardConfig] = option(
+        [], "the rewards that score the held-out answers; nothing is trained on them"
+    )
     outcome: str | None = option(
         None,
         "the reward that says whether an answer is right; null: the first of accuracy, countdown, "
         "code_execution",
     )
     optimizer: OptimizerConfig = section(OptimizerConfig, "AdamW and its schedule")
-    update: PassesConfig = section(PassesConfig, "micro-batches")
+    update: MicroBatchesConfig = section(MicroBatchesConfig, "micro-batches")
     evaluation: EvaluationConfig = section(EvaluationConfig, "held-out problems")
     checkpoint: CheckpointConfig = section(CheckpointConfig, "saving")
     logging: LoggingConfig = section(LoggingConfig, "progress, trackers, completions")
@@ -142,14 +144,15 @@ class DistillRecipe:
 
     @property
     def on_policy_prompts(self) -> int:
-        """The prompts of a step that the student answers; its slots are the first ones. `contradictions`
-        makes sure that it is whole.
+        """The number of a step's prompts that the student answers; their slots are the first ones.
+
+        `contradictions` makes sure that it is whole.
         """
         return round(self.on_policy * self.rollout.num_prompts)
 
 
 def contradictions(recipe: DistillRecipe) -> Iterator[Contradiction]:
-    """Values of the recipe that contradict each other."""
+    """Yield the values of the recipe that contradict each other."""
     if recipe.rollout.one_step_off:
         yield (
             ("rollout.one_step_off",),

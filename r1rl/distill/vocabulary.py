@@ -1,9 +1,9 @@
-"""Which token ids a student and its teacher both have, from their tokenizers alone.
+"""The token ids that a student and its teacher both have, from their tokenizers alone.
 
-A divergence compares probabilities id by id, so an id must mean the same token in both. Allowed are equal
-tokenizers, whatever the widths of the two models' logits, and tokenizers of which one has further tokens
-after all those of the other (such as special tokens that a later model added): then the ids before them are
-compared. Everything else is refused.
+A divergence compares probabilities id by id, so an id must mean the same token in both. Two tokenizers are
+allowed if they are equal, whatever the widths of the two models' logits. They are also allowed if one has
+further tokens after all those of the other, such as special tokens that a later model added; then the ids
+before them are compared. Everything else is refused.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ PROBE = (
     "The answer is 12,345.67 = x^2 + \\frac{1}{2}.\n\n  def f(a):\n\treturn a  # I'm, don't, 2024-01-02\n"
     "na\u00efve caf\u00e9, \u4f60\u597d \U0001f642\n"
 )
-"""Text of many kinds: tokenizers with equal tokens may still split it differently."""
+"""A text of many kinds: tokenizers with equal tokens may still split it differently."""
 
 
 @dataclass(frozen=True, slots=True)
 class SharedTokens:
-    """The ids below `limit` mean the same in both tokenizers; None where all do."""
+    """The ids below `limit`, which mean the same in both tokenizers; None if all ids do."""
 
     limit: int | None
     note: str = ""
     """A sentence about the tokens that only one of them has; empty if there are none."""
 
     def size(self, student_width: int, teacher_width: int) -> int:
-        """How many ids are compared between logits of these widths."""
+        """Return the number of ids that are compared between logits of these widths."""
         widths = (student_width, teacher_width)
         return min(widths) if self.limit is None else min(*widths, self.limit)
 
@@ -44,8 +44,9 @@ class Tokenizers:
 
 
 def shared_tokens(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> SharedTokens:
-    """What the tokenizers share. Raises UserError if an id means different tokens, or if they split a text
-    differently.
+    """Return the ids that the tokenizers share.
+
+    Raise `UserError` if an id means different tokens, or if they split a text differently.
     """
     own, theirs = _tokens(student), _tokens(teacher)
     for token_id in sorted(own.keys() & theirs.keys()):
@@ -88,15 +89,15 @@ def shared_tokens(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizer
 
 
 def known_part(completion_ids: list[int], shared: int) -> list[int]:
-    """The completion up to and including its first id that the teacher does not know: what follows, the
-    teacher can't read.
+    """Return the completion up to and including its first id that the teacher does not know.
 
-    That id itself is only predicted, never read, so its place is still compared.
+    The teacher can't read what follows. That id itself is only predicted, never read, so its place is still
+    compared.
     """
     foreign = next((place for place, token_id in enumerate(completion_ids) if token_id >= shared), None)
     return completion_ids if foreign is None else completion_ids[: foreign + 1]
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
-    """Token by id, added tokens included."""
+    """Return the token of each id, added tokens included."""
     return {token_id: token for token, token_id in tokenizer.get_vocab().items()}

@@ -1,11 +1,11 @@
-"""Grading of mathematical answers: `grade` a completion against a gold answer, and get a typed outcome in
-bounded time.
+r"""The grading of mathematical answers: `grade` compares a completion with a gold answer, and returns a typed
+outcome in bounded time.
 
     >>> from r1rl.grading import grade
-    >>> grade("So the area is \\\\boxed{\\\\frac{1}{2}}.", "0.5").outcome
+    >>> grade("So the area is \\boxed{\\frac{1}{2}}.", "0.5").outcome
     <Outcome.CORRECT: 'correct'>
 
-The policy and the stages are described in docs/grading.md.
+docs/grading.md describes the policy and the stages.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from r1rl.grading.types import AnswerProblem, Grade, Mode, Outcome, Stage
 from r1rl.grading.workers import WorkersUnavailableError
 
 __all__ = [
-    "AnswerProblem", "Grade", "Grader", "Mode", "Outcome", "Stage", "WorkersUnavailableError", "audit_answers", "default_grader",
-    "extract_answer", "grade", "grade_many", "is_correct", "is_correct_lenient",
+    "AnswerProblem", "Grade", "Grader", "Mode", "Outcome", "Stage", "WorkersUnavailableError",
+    "audit_answers", "default_grader", "extract_answer", "grade", "grade_many", "is_correct",
+    "is_correct_lenient",
 ]  # fmt: skip
 
 
@@ -30,11 +31,11 @@ def grade(
     prefill: str = "",
     timeout: float | None = None,
 ) -> Grade:
-    """The grade of one completion against its gold answer.
+    """Return the grade of one completion against its gold answer.
 
-    `prefill` is the end of the prompt that stands for the model's own first words ("<think>"). `timeout` in
-    seconds limits the symbolic stage (2 by default). A gold answer may be a number; None is one that is
-    missing. What a model or a data set may hold never raises.
+    `prefill` is the end of the prompt that stands for the model's own first words ("<think>"). `timeout`
+    limits the symbolic stage, in seconds (2 by default). A gold answer may be a number; None stands for a
+    missing one. No text that a model or a data set may hold makes this function raise.
     """
     return default_grader().grade(completion, answer, mode, prefill, timeout)
 
@@ -46,22 +47,24 @@ def grade_many(
     prefill: str = "",
     timeout: float | None = None,
 ) -> list[Grade]:
-    """`grade` for many completions at once, the symbolic stage spread over all workers."""
+    """Return the grades of many completions, as `grade` does, with the symbolic stage spread over all
+    workers.
+    """
     return default_grader().grade_many(completions, answers, mode, prefill, timeout)
 
 
 def is_correct(completion: str, answer: Gold) -> bool | None:
-    """Whether a completion is graded correct in strict mode; None when the gold answer can't be graded
-    against.
+    """Return whether a completion is graded correct in strict mode, or None if nothing can be graded against
+    the gold answer.
 
-    An answer that could not be decided (timeout, crash) is False here: it earns nothing. `grade` tells it
-    from a wrong one.
+    An answer that could not be decided (timeout, crash) gives False, because it earns nothing. `grade` tells
+    such an answer from a wrong one.
     """
     return _verdict(grade(completion, answer))
 
 
 def is_correct_lenient(completion: str, answer: Gold) -> bool | None:
-    """`is_correct` in lenient mode, for benchmarks whose answers are not boxed."""
+    """Return what `is_correct` does, but in lenient mode, for benchmarks whose answers are not boxed."""
     return _verdict(grade(completion, answer, Mode.LENIENT))
 
 

@@ -1,6 +1,7 @@
 """The atoms of expressions: numbers, letters, names with subscripts, commands and their arguments, functions.
 
-`AtomParser` is the lower half of the parser in `expression`; sums, products and powers are its upper half.
+`AtomParser` is the lower half of the parser in `expression`, whose upper half reads sums, products and
+powers.
 """
 
 from __future__ import annotations
@@ -13,22 +14,22 @@ from r1rl.grading.tokens import Token, UnreadableError
 Node = tuple[Any, ...]
 
 MAX_DEPTH = 60
-"""Brackets, fractions and functions inside each other; deeper text is no answer that a person would write."""
+"""The deepest nesting of brackets, fractions and functions; no person would write a deeper answer."""
 MAX_DIGITS = 2000
 
 FUNCTIONS = frozenset(
     [
-        "sin", "cos", "tan", "sec", "csc", "cot", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "ln", "log", "exp",
-        "arccot", "arcsec", "arccsc", "asin", "acos", "atan", "lcm", "gcd", "max", "min",
+        "sin", "cos", "tan", "sec", "csc", "cot", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "ln",
+        "log", "exp", "arccot", "arcsec", "arccsc", "asin", "acos", "atan", "lcm", "gcd", "max", "min",
     ]
 )  # fmt: skip
 _RENAMED = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "lg": "log"}
 _MANY = frozenset(["lcm", "gcd", "max", "min"])
 _GREEK = frozenset(
     [
-        "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi", "rho",
-        "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma",
-        "Upsilon", "Phi", "Psi", "Omega", "hbar", "ell", "infty",
+        "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu",
+        "nu", "xi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "Gamma", "Delta", "Theta",
+        "Lambda", "Xi", "Pi", "Sigma", "Upsilon", "Phi", "Psi", "Omega", "hbar", "ell", "infty",
     ]
 )  # fmt: skip
 _PLAIN_GREEK = frozenset(
@@ -45,8 +46,9 @@ END = Token("end", "", False)
 
 
 def number(text: str) -> Fraction:
-    """The exact value of a number token such as "1,024", ".5" or "1.5e-3". Raises `UnreadableError` when it
-    is absurdly long.
+    """Return the exact value of a number token such as "1,024", ".5" or "1.5e-3".
+
+    Raise `UnreadableError` if it is absurdly long.
     """
     text = text.replace(",", "")
     mantissa, _, exponent = text.lower().partition("e")
@@ -63,14 +65,14 @@ def number(text: str) -> Fraction:
 
 
 def negate(node: Node) -> Node:
-    """The tree of -node."""
+    """Return the tree of -node."""
     if node[0] == "n":
         return ("n", -node[1])
     return times(MINUS_ONE, node)
 
 
 def times(left: Node, right: Node) -> Node:
-    """The tree of a product; a long product is one flat node."""
+    """Return the tree of a product; a long product is one flat node."""
     return ("*", *left[1:], right) if left[0] == "*" else ("*", left, right)
 
 
@@ -84,15 +86,20 @@ class AtomParser:
         self.open_bars = 0
 
     def peek(self, ahead: int = 0) -> Token:
+        """Return the token that is `ahead` places behind the next one, without moving; `END` if there is
+        none.
+        """
         index = self.position + ahead
         return self.tokens[index] if index < len(self.tokens) else END
 
     def take(self) -> Token:
+        """Return the next token and move behind it."""
         token = self.peek()
         self.position += 1
         return token
 
     def accept(self, *values: str) -> bool:
+        """Move behind the next token if it is one of these symbols or commands, and return whether it is."""
         token = self.peek()
         if token.value in values and token.kind in ("symbol", "command"):
             self.position += 1
@@ -100,39 +107,42 @@ class AtomParser:
         return False
 
     def expect(self, value: str) -> None:
+        """Move behind the next token. Raise `UnreadableError` if it is not this symbol or command."""
         token = self.take()
         if token.value != value or token.kind not in ("symbol", "command"):
             raise UnreadableError(f"expected {value!r}")
 
     def sum(self) -> Node:
-        """A whole expression; the upper half of the parser."""
+        """Read a whole expression. The upper half of the parser implements it."""
         raise NotImplementedError
 
     def factor(self) -> Node:
-        """An atom with its postfixes; the upper half of the parser."""
+        """Read an atom with its postfixes. The upper half of the parser implements it."""
         raise NotImplementedError
 
     def implicit(self, left: Node) -> Node:
-        """The product of `left` with the next factor; the upper half of the parser."""
+        """Return the product of `left` with the next factor. The upper half of the parser implements it."""
         raise NotImplementedError
 
     def starts_factor(self, token: Token) -> bool:
-        """Whether a factor can begin with this token; the upper half of the parser."""
+        """Return whether a factor can begin with this token. The upper half of the parser implements it."""
         raise NotImplementedError
 
     def short_exponent(self) -> Node:
-        """An exponent without braces; the upper half of the parser."""
+        """Read an exponent without braces. The upper half of the parser implements it."""
         raise NotImplementedError
 
     def group(self) -> Node:
-        """`{ sum }`, its opening brace being the next token."""
+        """Read `{ sum }`, whose opening brace is the next token."""
         self.expect("{")
         node = self.sum()
         self.expect("}")
         return node
 
     def argument(self, whole_number: bool) -> Node:
-        """The argument of a command: a group, or one token (one digit of a number unless `whole_number`)."""
+        """Read the argument of a command: a group, or one token (one digit of a number unless
+        `whole_number`).
+        """
         token = self.peek()
         if token.kind == "symbol" and token.value == "{":
             return self.group()
@@ -147,8 +157,9 @@ class AtomParser:
         return self.atom()
 
     def atom(self) -> Node:
-        """The next atom. Everything that can stand inside of something else passes here, so here the depth is
-        bounded.
+        """Read the next atom.
+
+        Everything that can stand inside of something else comes through here, so here the depth is bounded.
         """
         self.depth += 1
         if self.depth > MAX_DEPTH:
@@ -158,6 +169,7 @@ class AtomParser:
         return node
 
     def one_atom(self, token: Token) -> Node:
+        """Read the atom that begins with this token, which is already taken."""
         if token.kind == "number":
             return self.decimal(token)
         if token.kind == "word":
@@ -181,7 +193,7 @@ class AtomParser:
         raise UnreadableError(f"did not expect {token.value!r}")
 
     def decimal(self, token: Token) -> Node:
-        """A number; with an overlined tail (`0.1\\bar{6}`) a repeating decimal."""
+        r"""Read a number; with an overlined tail (`0.1\bar{6}`) it is a repeating decimal."""
         value = number(token.value)
         if "." in token.value and self.peek().kind == "command" and self.peek().value == "bar":
             digits = [self.peek(1 + k).value for k in range(3)]
@@ -192,7 +204,7 @@ class AtomParser:
         return ("n", value)
 
     def letters(self, token: Token) -> Node:
-        """A run of letters: a function or constant by name, or a product of single letters."""
+        """Read a run of letters: a function or constant by name, or a product of single letters."""
         word = token.value
         if word in FUNCTIONS:
             return self.function(_RENAMED.get(word, word))
@@ -216,7 +228,7 @@ class AtomParser:
         return node
 
     def subscript(self, node: Node) -> Node:
-        """`node` with the subscript that follows it, if any, made part of its name."""
+        """Return `node` with the subscript that follows it, if there is one, as part of its name."""
         if not (self.peek().kind == "symbol" and self.peek().value == "_"):
             return node
         self.position += 1
@@ -242,6 +254,7 @@ class AtomParser:
         return ("s", f"{node[1]}_{name}")
 
     def command(self, name: str) -> Node:
+        """Read the atom that the command `name` begins, such as `frac`, `sqrt` or a function."""
         if name == "frac":
             top = self.argument(whole_number=False)
             return ("/", top, self.argument(whole_number=False))
@@ -264,6 +277,7 @@ class AtomParser:
         raise UnreadableError(f"\\{name}")
 
     def root(self) -> Node:
+        """Read the index and the radicand of a root."""
         index: Node = ("n", Fraction(2))
         if self.peek().value == "[" and self.peek().kind == "symbol":
             self.position += 1
@@ -275,7 +289,7 @@ class AtomParser:
         return ("f", "root", radicand, index)
 
     def function(self, name: str) -> Node:
-        """A named function with its base, power and argument: `\\log_2 8`, `\\sin^2 x`, `\\cos(2t)`."""
+        r"""Read a named function with its base, power and argument: `\log_2 8`, `\sin^2 x`, `\cos(2t)`."""
         base: Node | None = None
         power: Node | None = None
         for _ in range(2):
@@ -301,8 +315,8 @@ class AtomParser:
         return ("^", node, power)
 
     def function_argument(self) -> Node:
-        """What a function without its own brackets applies to: one bracket, or the product up to a sign or
-        another function.
+        """Read the argument of a function without brackets of its own: one bracket, or the product up to a
+        sign or another function.
         """
         token = self.peek()
         if token.kind == "symbol" and token.value in "([{|":
@@ -327,7 +341,7 @@ class AtomParser:
                 return node
 
     def call(self) -> list[Node]:
-        """`( sum, sum, ... )`"""
+        """Read the arguments in brackets: `( sum, sum, ... )`."""
         self.expect("(")
         arguments = [self.sum()]
         while self.accept(","):
@@ -337,5 +351,5 @@ class AtomParser:
 
 
 def symbol(name: str) -> Node:
-    """The tree of a variable or of one of the constants e, i, pi."""
+    """Return the tree of a variable or of one of the constants e, i, pi."""
     return ("s", name)

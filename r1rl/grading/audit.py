@@ -1,5 +1,5 @@
-"""The audit of a column of gold answers: every one must grade itself correct, and be more than a text to
-compare with.
+"""The audit of a column of gold answers: each must be graded correct against itself, and be more than a text
+to compare with.
 """
 
 from __future__ import annotations

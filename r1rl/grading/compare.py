@@ -1,8 +1,8 @@
-"""Whether two answers are the same, shape by shape. True and False are decisions; None hands over to the
-symbolic stage.
+"""The comparison of two answers, shape by shape.
 
-Shapes that can't be equal are rejected here (a list for a number, a tuple with an entry more, an interval
-with another end); only mathematics that this package can't read (`Opaque`) stays undecided.
+The verdicts True and False are decisions, and None leaves the decision to the symbolic stage. Shapes that
+can't be equal are rejected here: a list for a number, a tuple with one more entry, an interval with another
+end. Only mathematics that this package can't read (`Opaque`) stays undecided.
 """
 
 from __future__ import annotations
@@ -21,16 +21,19 @@ from r1rl.grading.regions import as_region, has_inequality
 from r1rl.grading.shapes import Answer, Based, Group, Matrix, Opaque, Ratio, Relation, Scalar, Union, Words
 
 DECIMAL_DIGITS = 6
-"""A decimal number stands for an exact answer when it has so many significant digits, all correct."""
+"""The least number of significant digits, all correct, with which a decimal number stands for an exact
+answer.
+"""
 ROUNDED_DIGITS = 3
-"""A gold answer that is a decimal number of so many digits may stand for the exact value that rounds to it.
+"""The least number of digits of a decimal gold answer that may stand for the exact value that rounds to it.
 """
 APPROXIMATION = 0.01
-"""How far, relatively, the sides of an "approximately" may be apart."""
+"""The largest relative difference between the sides of an "approximately"."""
 
 MAX_UNMATCHED = 32
-"""So many entries of two unordered lists, not equal as text, are compared with each other; more would take
-too long.
+"""The most entries of two unordered lists, not equal as text, that are compared with each other.
+
+More would take too long.
 """
 
 _NUMBER_WORDS = {
@@ -58,13 +61,16 @@ _INTEGER_PAIR = re.compile(r"(-?\d+),(\d+)")
 
 
 class Comparer:
-    """Compares answers with one evaluator. Raises `TooLargeError` when a value is too large to be computed."""
+    """The comparison of answers with one evaluator.
+
+    Its methods raise `TooLargeError` if a value is too large to be computed.
+    """
 
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator = evaluator
 
     def equal(self, gold: Answer, answer: Answer) -> bool | None:
-        """Whether `answer` is the gold answer; None when no rule decides."""
+        """Return whether `answer` is the gold answer, or None if no rule decides."""
         if gold.key and gold.key == answer.key:
             return True
         if isinstance(gold, Words) or isinstance(answer, Words):
@@ -103,8 +109,7 @@ class Comparer:
             return self._words(value, answer) if isinstance(value, Words) else False
         return False
 
-    # -- numbers and expressions
-    # -------------------------------------------------------------------------------------
+    # -- numbers and expressions --
 
     def _scalars(self, gold: Scalar, answer: Scalar) -> bool | None:
         if gold.unit and answer.unit and gold.unit != answer.unit:
@@ -132,10 +137,10 @@ class Comparer:
         return same_value(self.evaluator, left, right)
 
     def _rounds_to(self, node: Node, decimal: Scalar, cut_off: bool) -> bool:
-        """Whether the constant `node` gives the decimal number when it is rounded (`cut_off`: or cut off) to
-        its places.
+        """Return whether the constant `node` gives the decimal number if it is rounded (with `cut_off`: or
+        cut off) to its places.
 
-        Never when `node` is an integer: that has a shorter decimal number of its own.
+        Return False if `node` is an integer, which has a shorter decimal number of its own.
         """
         rounded = exact(decimal.node)
         if symbols(node) or not rounded:
@@ -153,15 +158,16 @@ class Comparer:
         return distance <= place / 2 or (cut_off and distance < place and abs(rounded) < abs(value))
 
     def _constant(self, node: Node) -> Any:
-        """The value of a tree without variables, an mpf or mpc; None where it has none."""
+        """Return the value of a tree without variables, as an mpf or mpc, or None if it has none."""
         try:
             return self.evaluator.value(node, {})
         except (UndefinedError, ZeroDivisionError, ValueError, OverflowError):
             return None
 
     def _ratios(self, gold: Answer, answer: Answer) -> bool | None:
-        """A ratio equals another in proportion, and the fraction that it stands for; "12:00" only equals
-        itself.
+        """Return whether a ratio equals another in proportion, or the fraction that it stands for.
+
+        "12:00" only equals itself.
         """
         if isinstance(gold, Relation) or isinstance(answer, Relation):
             return self._relations(gold, answer)
@@ -172,12 +178,12 @@ class Comparer:
             return None if isinstance(gold, Opaque) or isinstance(answer, Opaque) else False
         return self._same(first, second)
 
-    # -- relations
-    # ---------------------------------------------------------------------------------------------------
+    # -- relations --
 
     def value_of(self, relation: Relation) -> Answer | None:
-        """The value that a chain of equalities gives: of `x = 5` and `\\log_2 8 = 3`; None when its sides
-        contradict each other or when it is an equation to be solved (`x + y = 1`).
+        r"""Return the value that a chain of equalities gives, such as `x = 5` and `\log_2 8 = 3`.
+
+        Return None if its sides contradict each other or if it is an equation to be solved (`x + y = 1`).
         """
         if any(operator not in ("=", "~") for operator in relation.operators):
             return None
@@ -250,8 +256,8 @@ class Comparer:
         return None if undecided else False
 
     def _rearranged(self, gold: Relation, answer: Relation) -> bool | None:
-        """Whether two equations or inequalities are the same up to a factor when everything is brought to one
-        side.
+        """Return whether two equations or inequalities are equal up to a factor after everything is brought
+        to one side.
         """
         sides = [*gold.sides, *answer.sides]
         if not all(isinstance(side, Scalar) for side in sides):
@@ -264,8 +270,7 @@ class Comparer:
             or False
         )
 
-    # -- intervals and unions
-    # ----------------------------------------------------------------------------------------
+    # -- intervals and unions --
 
     def _regions(self, gold: Answer, answer: Answer) -> bool | None:
         first, second = as_region(gold), as_region(answer)
@@ -273,8 +278,7 @@ class Comparer:
             return None if isinstance(gold, Opaque) or isinstance(answer, Opaque) else False
         return self._unordered(first, second)
 
-    # -- groups
-    # ------------------------------------------------------------------------------------------------------
+    # -- groups --
 
     def _groups(self, gold: Answer, answer: Answer) -> bool | None:
         if not isinstance(gold, Group) or not isinstance(answer, Group):
@@ -316,7 +320,7 @@ class Comparer:
         return False
 
     def _unordered(self, first: tuple[Answer, ...], second: tuple[Answer, ...]) -> bool | None:
-        """Whether two collections hold the same answers in any order."""
+        """Return whether two collections hold the same answers in any order."""
         if len(first) != len(second):
             return False
         rest = list(second)
@@ -360,7 +364,7 @@ class Comparer:
 
 
 def _all(verdicts: Iterable[bool | None]) -> bool | None:
-    """False when one is False, else None when one is None, else True."""
+    """Return False if one verdict is False, else None if one is None, else True."""
     undecided = False
     for verdict in verdicts:
         if verdict is False:
@@ -370,27 +374,27 @@ def _all(verdicts: Iterable[bool | None]) -> bool | None:
 
 
 def _magnitude(value: Fraction) -> int:
-    """The exponent of the first significant digit: 2 for 314, -3 for 0.00271."""
+    """Return the exponent of the first significant digit: 2 for 314, -3 for 0.00271."""
     value = abs(value)
     exponent = len(str(value.numerator)) - len(str(value.denominator))
     return exponent if value >= Fraction(10) ** exponent else exponent - 1
 
 
 def _letters(answer: Answer) -> str | None:
-    """The words of an answer in words; a variable is a word of one letter."""
+    """Return the words of an answer in words; a variable is a word of one letter."""
     if isinstance(answer, Words):
         return answer.words
     return answer.text.strip("() ").lower() if isinstance(answer, Scalar) and answer.node[0] == "s" else None
 
 
 def _fraction(value: Any) -> Fraction:
-    """The exact value of an mpf or of an mpc without imaginary part."""
+    """Return the exact value of an mpf or of an mpc without imaginary part."""
     sign, mantissa, exponent, _ = getattr(value, "real", value)._mpf_
     return Fraction((-1) ** sign * int(mantissa)) * Fraction(2) ** exponent
 
 
 def _quotient(answer: Answer) -> Node | None:
-    """The fraction that a ratio of two terms stands for, or the expression itself."""
+    """Return the fraction that a ratio of two terms stands for, or the expression itself."""
     if isinstance(answer, Scalar):
         return answer.node
     if not isinstance(answer, Ratio) or len(answer.terms) != 2:

@@ -1,7 +1,7 @@
-"""The value of an expression tree: exact where it is rational, to 40 digits at given points otherwise, always
+"""The value of an expression tree: exact if it is rational, else to 40 digits at given points, and always
 bounded.
 
-Before a power, factorial or exponential is computed the size of the result is known; beyond the bounds
+The size of the result is known before a power, factorial or exponential is computed. Beyond the bounds
 `TooLargeError` is raised, so no tree, whatever it says, holds the interpreter for more than some
 milliseconds.
 """
@@ -19,7 +19,7 @@ from mpmath.ctx_mp import MPContext
 from r1rl.grading.atoms import Node
 
 MAX_BITS = 40_000
-"""The longest integer, and the largest binary exponent, that is computed."""
+"""The most bits of an integer, and of a binary exponent, that is computed."""
 DIGITS = 40
 
 
@@ -34,15 +34,15 @@ class UndefinedError(ArithmeticError):
 
 
 def bits(value: Fraction) -> int:
-    """The size of the larger of numerator and denominator, in bits."""
+    """Return the size of the larger of numerator and denominator, in bits."""
     return max(value.numerator.bit_length(), value.denominator.bit_length())
 
 
 def exact(node: Node) -> Fraction | None:
-    """The exact value when the tree is rational by its arithmetic alone, else None (a variable, a surd, a
-    function).
+    """Return the exact value of a tree that is rational by its arithmetic alone.
 
-    Raises `TooLargeError`, and `UndefinedError` for a division by zero.
+    Return None for any other tree (with a variable, a surd, a function). Raise `TooLargeError`, and
+    `UndefinedError` for a division by zero.
     """
     kind = node[0]
     if kind == "n":
@@ -95,7 +95,7 @@ def _integer_power(base: Fraction, power: int) -> Fraction:
 
 
 def _exact_root(base: Fraction, exponent: Fraction) -> Fraction | None:
-    """base**exponent when base is a positive perfect power, as 8^(2/3) = 4."""
+    """Return base**exponent if base is a positive perfect power, as in 8^(2/3) = 4."""
     degree = exponent.denominator
     if base <= 0 or degree > 64:
         return Fraction(0) if base == 0 and exponent > 0 else None
@@ -149,12 +149,12 @@ def _exact_function(node: Node) -> Fraction | None:
 
 
 def symbols(node: Node) -> frozenset[str]:
-    """The names of the variables in a tree, without the constants e, i and pi."""
+    """Return the names of the variables in a tree, without the constants e, i and pi."""
     return frozenset(_symbols(node)) - {"e", "i", "pi"}
 
 
 def mentions_i(node: Node) -> bool:
-    """Whether the imaginary unit stands in the tree."""
+    """Return whether the imaginary unit stands in the tree."""
     return "i" in _symbols(node)
 
 
@@ -171,8 +171,9 @@ def _symbols(node: Node) -> set[str]:
 
 
 class Evaluator(threading.local):
-    """Evaluates trees to `DIGITS` digits. One arithmetic context per thread, because mpmath changes its
-    precision as it works.
+    """An evaluator of trees to `DIGITS` digits.
+
+    It has one arithmetic context per thread, because mpmath changes its precision as it works.
     """
 
     def __init__(self) -> None:
@@ -188,9 +189,9 @@ class Evaluator(threading.local):
         self._functions |= {"arc" + name: getattr(self.ctx, "a" + name) for name in ("sinh", "cosh", "tanh")}
 
     def value(self, node: Node, point: Mapping[str, Any], common_log: bool = False) -> Any:
-        """The value at `point` (a number for each variable), an mpf or mpc.
+        r"""Return the value at `point` (a number for each variable), as an mpf or mpc.
 
-        `common_log`: `\\log` without a base is the common logarithm, not the natural one. Raises
+        With `common_log`, `\log` without a base is the common logarithm instead of the natural one. Raise
         `TooLargeError` and `UndefinedError`.
         """
         ctx = self.ctx
@@ -219,7 +220,7 @@ class Evaluator(threading.local):
         return self._power(values[0], values[1])
 
     def _size(self, value: Any) -> Any:
-        """|log2 |value||, roughly: how many bits its exponent takes."""
+        """Return |log2 |value||, roughly: the number of bits that its exponent takes."""
         return abs(self.ctx.mag(value)) if value else 0
 
     def _power(self, base: Any, exponent: Any) -> Any:
@@ -259,7 +260,7 @@ class Evaluator(threading.local):
         return self._integer_function(name, values)
 
     def _root(self, radicand: Any, index: Any) -> Any:
-        """The root; of a negative number with an odd index the real one."""
+        """Return the root; the root of a negative number with an odd index is the real one."""
         if index == 0:
             raise UndefinedError
         if (
@@ -272,7 +273,9 @@ class Evaluator(threading.local):
         return self._power(radicand, 1 / index)
 
     def _unknown(self, name: str, values: list[Any]) -> Any:
-        """A stand-in for an unknown function: smooth, not linear, another one for every name."""
+        """Return the value of a stand-in for an unknown function: smooth, not linear, and another one for
+        every name.
+        """
         seed = sum(ord(char) * 31**k for k, char in enumerate(name)) % 997
         total = self.ctx.mpf(seed) / 499
         for k, value in enumerate(values):

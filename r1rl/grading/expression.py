@@ -1,13 +1,13 @@
-"""A parser for the expressions of answers: LaTeX and the plain notation of calculators, into a small tree.
+r"""A parser for the expressions of answers: LaTeX and the plain notation of calculators, into a small tree.
 
-Only this grammar is read, nothing is ever evaluated as code. A tree is a tuple: ("n", Fraction), ("s", name),
-("+", a, b, ...), ("*", a, b, ...), ("/", a, b), ("^", a, b), ("f", name, argument, ...). Trees are hashable
-and immutable.
+Only this grammar is read, and nothing is ever evaluated as code. A tree is a tuple: ("n", Fraction), ("s",
+name), ("+", a, b, ...), ("*", a, b, ...), ("/", a, b), ("^", a, b), ("f", name, argument, ...). Trees are
+hashable and immutable.
 
-Conventions: implicit products bind like explicit ones and operators of the same rank associate to the left;
-`\\frac12` takes single digits, `\\sqrt12` and `x^12` take the whole number; an integer before a fraction of
-integers is a mixed number; `e`, `i` and `\\pi` are the constants; `f`, `g` and `h` before a bracket are
-functions, any other letter a factor.
+Implicit products bind like explicit ones, and operators of the same rank associate to the left. `\frac12`
+takes single digits, while `\sqrt12` and `x^12` take the whole number. An integer before a fraction of
+integers is a mixed number. The constants are `e`, `i` and `\pi`. The letters `f`, `g` and `h` before a
+bracket are functions; any other letter is a factor.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ _SIGNS = frozenset(["+", "-"])
 
 
 def parse(text: str) -> Node:
-    """The tree of an expression in normal form. Raises `UnreadableError` for anything else, text and
-    relations included.
+    """Return the tree of an expression in normal form.
+
+    Raise `UnreadableError` for anything else, text and relations included.
     """
     return parse_tokens(tokenize(text))
 
 
 def parse_tokens(tokens: list[Token]) -> Node:
-    """`parse` on tokens."""
+    """Return the tree of tokens, as `parse` does for text."""
     if not tokens:
         raise UnreadableError("nothing to read")
     if len(tokens) > MAX_TOKENS:
@@ -40,7 +41,7 @@ def parse_tokens(tokens: list[Token]) -> Node:
 
 
 class _Parser(AtomParser):
-    """Recursive descent: sums of products of powers of atoms."""
+    """A recursive-descent parser: sums of products of powers of atoms."""
 
     def sum(self) -> Node:
         terms: list[Node] = []
@@ -64,9 +65,8 @@ class _Parser(AtomParser):
             token = self.peek()
             if token.kind == "symbol" and token.value in "*/":
                 self.position += 1
-                if (
-                    token.value == "*" and self.peek().value == "*" and self.peek().kind == "symbol"
-                ):  # Python's power
+                # Two stars are Python's power.
+                if token.value == "*" and self.peek().value == "*" and self.peek().kind == "symbol":
                     self.position += 1
                     node = ("^", node, self.signed_factor())
                     continue
@@ -84,7 +84,7 @@ class _Parser(AtomParser):
                 return node
 
     def implicit(self, left: Node) -> Node:
-        """The next factor after `left` without an operator: a mixed number or a product."""
+        """Return the product of `left` and the next factor, which no operator joins, or a mixed number."""
         token = self.peek()
         before = self.tokens[self.position - 1]
         if before.kind == "number" and "." not in before.value and left[0] == "n":
@@ -126,7 +126,7 @@ class _Parser(AtomParser):
         return self.factor()
 
     def factor(self) -> Node:
-        """An atom with its postfixes: power, factorial, degree sign."""
+        """Return an atom with its postfixes: power, factorial, degree sign."""
         return self.postfix(self.atom())
 
     def postfix(self, node: Node) -> Node:

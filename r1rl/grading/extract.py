@@ -1,6 +1,7 @@
-"""Where the answer is: the region after the thinking block, the answer tag in it, the last box in that.
+"""The extraction of the answer: the region after the thinking block, the answer tag in it, the last box in
+that.
 
-Every search is a forward or backward scan (`str.find`, `str.rfind`, one pass over the braces), so the time is
+Every search is a forward or backward scan (`str.find`, `str.rfind`, one scan over the braces). So the time is
 linear in the length of the completion whatever the model wrote; no regular expression runs over a whole
 completion.
 """
@@ -14,13 +15,14 @@ from r1rl.grading.types import Outcome
 
 BOX_COMMANDS = ("\\boxed", "\\fbox", "\\framebox")
 MAX_JOINED_BOXES = 16
-"""So many boxes next to each other are read as one list; a longer row is no answer that a person would write.
+"""The most adjacent boxes that are read as one list; no person would write a longer row of boxes as an
+answer.
 """
 
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BARE_BOX = re.compile(r"[ \t]+([-+]?\d[\d,]*(?:\.\d+)?|[A-Za-z](?![A-Za-z]))|([0-9])")
 _MENTION = re.compile(r"[`'\".]*[ \t]+[A-Za-z]{2}")
-"""What follows a box command that is only talked about: "Note that \\boxed is a command"."""
+r"""The text after a box command that is only talked about: "Note that \boxed is a command"."""
 _BETWEEN_BOXES = re.compile(
     r"(?:[\s,;&$]|and\b|or\b|\\text\s*\{\s*(?:and|or|,)?\s*\}|\\q?quad|\\[()\[\],;! \\])*"
 )
@@ -39,10 +41,11 @@ MALFORMED = Extraction(None, Outcome.MALFORMED)
 
 
 def answer_region(completion: str, prefill: str = "") -> str | None:
-    """The part of a completion that may hold the answer: what follows the last `</think>`.
+    """Return the part of a completion that may hold the answer, which is everything after the last
+    `</think>`.
 
-    None when the thinking block is open at the end. `prefill` is the end of the prompt that stands for the
-    model's first words: with "<think>" in it, a completion without `</think>` is all thoughts.
+    Return None if the thinking block is still open at the end. `prefill` is the end of the prompt that stands
+    for the model's first words: with "<think>" in it, a completion without `</think>` is all thoughts.
     """
     closed = completion.rfind("</think>")
     region = completion if closed < 0 else completion[closed + 8 :]
@@ -52,7 +55,7 @@ def answer_region(completion: str, prefill: str = "") -> str | None:
 
 
 def answer_tag(region: str, prefill: str = "") -> str | None:
-    """The content of the last complete `<answer>...</answer>`; None when there is none."""
+    """Return the content of the last complete `<answer>...</answer>`, or None if there is none."""
     end = region.rfind("</answer>")
     if end < 0:
         return None
@@ -65,8 +68,9 @@ def answer_tag(region: str, prefill: str = "") -> str | None:
 
 
 def closing_brace(text: str, start: int) -> int:
-    """The index of the brace that closes the one at `text[start]`; -1 when it is never closed. `\\{` and
-    `\\}` don't count.
+    r"""Return the index of the brace that closes the one at `text[start]`, or -1 if it is never closed.
+
+    `\{` and `\}` don't count.
     """
     depth = 0
     for match in _BRACE.finditer(text, start):
@@ -81,7 +85,9 @@ def closing_brace(text: str, start: int) -> int:
 
 
 def _last_command(text: str, end: int) -> tuple[int, int]:
-    """Start and end of the last box command that begins before `end`; (-1, -1) when there is none."""
+    """Return the start and the end of the last box command that begins before `end`, or (-1, -1) if there is
+    none.
+    """
     start, length = -1, 0
     for command in BOX_COMMANDS:
         found = text.rfind(command, 0, end)
@@ -91,8 +97,9 @@ def _last_command(text: str, end: int) -> tuple[int, int]:
 
 
 def _box_content(text: str, after: int) -> tuple[str, int] | None:
-    """The argument of a box command that ends at `after`, and the index behind it; None when it is malformed
-    or empty.
+    """Return the argument of a box command that ends at `after`, and the index behind it.
+
+    Return None if the argument is malformed or empty.
     """
     brace = after
     while brace < len(text) and text[brace] in " \t\n":
@@ -108,7 +115,7 @@ def _box_content(text: str, after: int) -> tuple[str, int] | None:
 
 
 def last_box(text: str) -> Extraction | None:
-    """The content of the last box in `text`; None when there is no box at all.
+    """Return the content of the last box in `text`, or None if there is no box at all.
 
     A command without an argument in the middle of a sentence is no box. A last box that is empty or never
     closed is malformed, whatever boxes came before. Boxes that follow each other with nothing but commas,
@@ -138,7 +145,9 @@ def last_box(text: str) -> Extraction | None:
 
 
 def extract_strict(completion: str, prefill: str = "") -> Extraction:
-    """The answer by the strict policy: a box or an answer tag behind the thinking block, nothing else."""
+    """Return the answer by the strict policy: a box or an answer tag behind the thinking block, and nothing
+    else.
+    """
     region = answer_region(completion, prefill)
     if region is None:
         return NO_ANSWER
@@ -153,5 +162,5 @@ def extract_strict(completion: str, prefill: str = "") -> Extraction:
 
 
 def braces_match(text: str) -> bool:
-    """Whether every brace in `text` has its partner, so that it can stand in a box."""
+    """Return whether every brace in `text` has its partner, so that the text can stand in a box."""
     return closing_brace("{" + text + "}", 0) == len(text) + 1

@@ -1,5 +1,5 @@
-"""What is refused before any parser or worker sees it: answers too long, too deep or too large to be decided
-in the limit.
+"""The gate before any parser or worker: answers that are too long, too deep or too large to be decided within
+the limit.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 
 MAX_LENGTH = 1_500
-"""Characters of an answer or gold answer; longer ones are only compared as text."""
+"""The most characters of an answer or gold answer; longer ones are only compared as text."""
 MAX_NESTING = 60
 MAX_STACKED_POWERS = 3
 
@@ -20,13 +20,16 @@ _BOUNDS = re.compile(
 
 
 def too_long(text: str) -> bool:
-    """Whether an answer is so long that only equality as text is tried."""
+    """Return whether an answer is so long that only equality as text is tried."""
     return len(text) > MAX_LENGTH
 
 
 def too_costly(text: str) -> bool:
-    """Whether computer algebra would need unbounded time for what no parser of this package has read: stacked
-    powers of numbers, sums over millions of terms, factorials of large numbers, brackets nested very deeply.
+    """Return whether computer algebra would need unbounded time for a text that no parser of this package has
+    read.
+
+    Such texts have stacked powers of numbers, sums over millions of terms, factorials of large numbers or
+    brackets nested very deeply.
     """
     depth = deepest = 0
     powers: list[int] = []

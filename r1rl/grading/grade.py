@@ -29,7 +29,7 @@ CACHE_SIZE = 100_000
 Decision = tuple[Outcome, Stage]
 Gold = str | int | float | None
 _PLAIN_NUMBER = re.compile(r"-?\d{1,11}(?:\.\d{1,4})?")
-"""Numbers of at most 15 digits: two of them are equal exactly when the floats that they are read as are
+"""A number of at most 15 digits. Two such numbers are equal exactly if the floats that they are read as are
 equal.
 """
 _INNER_TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
@@ -37,7 +37,7 @@ _UNREADABLE_GOLD = frozenset(["", "nan", "null", "n/a", "[]", "{}"])
 
 
 class _State:
-    """What belongs to one process: caches, locks, workers. A fork gets a new one."""
+    """The caches, locks and workers that belong to one process. A forked process gets new ones."""
 
     def __init__(self, max_workers: int, memory_bytes: int) -> None:
         self.lock = threading.Lock()
@@ -48,10 +48,10 @@ class _State:
 
 
 class Grader:
-    """Grades completions against gold answers. Every method may be called from any thread and after a fork.
+    """A grader of completions against gold answers.
 
-    `seconds` limits one comparison in the symbolic stage; `max_workers` processes of at most `memory_bytes`
-    each serve it.
+    Every method may be called from any thread and after a fork. `seconds` limits one comparison in the
+    symbolic stage, which is served by `max_workers` processes of at most `memory_bytes` each.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Grader:
         prefill: str = "",
         timeout: float | None = None,
     ) -> Grade:
-        """The grade of one completion; `timeout` in seconds replaces the grader's own limit."""
+        """Return the grade of one completion. `timeout` in seconds replaces the grader's own limit."""
         return self.grade_many([completion], [answer], mode, prefill, timeout)[0]
 
     def grade_many(
@@ -83,10 +83,10 @@ class Grader:
         prefill: str = "",
         timeout: float | None = None,
     ) -> list[Grade]:
-        """The grades of many completions, `answers[k]` being the gold answer of `completions[k]`.
+        """Return the grades of many completions; `answers[k]` is the gold answer of `completions[k]`.
 
-        All cheap stages run here; what is left for the symbolic stage is spread over the workers, the same
-        pair once.
+        All cheap stages run in this process. The rest is left to the symbolic stage and spread over the
+        workers, where equal pairs are computed once.
         """
         mode = Mode(mode)
         state = self._state()
@@ -114,11 +114,13 @@ class Grader:
         return [grade for grade in grades if grade is not None]
 
     def warm_up(self) -> None:
-        """Start the worker process now, so that the first symbolic comparison need not wait for its imports."""
+        """Start the worker process now, so that the first symbolic comparison need not wait for its
+        imports.
+        """
         self._state().pool.warm_up()
 
     def close(self) -> None:
-        """End the worker processes; the next comparison that needs one starts them again."""
+        """End the worker processes. The next comparison that needs one starts them again."""
         self._state().pool.close()
 
     def _state(self) -> _State:
@@ -131,7 +133,9 @@ class Grader:
         return state
 
     def _decide(self, state: _State, gold: str, answer: str) -> Decision | None:
-        """The verdict of the cheap stages or of the cache; None leaves it to the symbolic stage."""
+        """Return the verdict of the cheap stages or of the cache, or None to leave it to the symbolic
+        stage.
+        """
         if gold == answer and gold.strip().lower() not in _UNREADABLE_GOLD:
             return Outcome.CORRECT, Stage.TEXT
         key = (gold, answer)
@@ -142,11 +146,8 @@ class Grader:
                 return decision
         try:
             decision = decide_cheaply(state.comparer, state.golds, gold, answer)
-        except (
-            ArithmeticError,
-            RecursionError,
-            ValueError,
-        ):  # an answer that a rule trips over must not end a training run
+        except (ArithmeticError, RecursionError, ValueError):
+            # An answer that a rule trips over must not end a training run.
             decision = (Outcome.CRASHED, Stage.STRUCTURE)
         if decision is not None:
             self._remember(state, key, decision)
@@ -182,8 +183,9 @@ class Grader:
 def extract_answer(
     completion: str, mode: Mode | str = Mode.STRICT, prefill: str = "", gold: str | None = None
 ) -> Extraction:
-    """The answer of a completion by the policy of `mode`. In lenient mode the gold answer tells whether to
-    look for a choice letter; it is never compared here.
+    """Return the answer of a completion by the policy of `mode`.
+
+    In lenient mode the gold answer tells whether to look for a choice letter; it is never compared here.
     """
     extraction = extract_strict(completion, prefill)
     if extraction.text is None and mode == Mode.LENIENT:
@@ -192,12 +194,12 @@ def extract_answer(
 
 
 def gold_string(answer: Gold) -> str:
-    """A gold answer as text; data sets also hold numbers, and None where it is missing."""
+    """Return a gold answer as text. Data sets also hold numbers, and None where an answer is missing."""
     return "" if answer is None else str(answer)
 
 
 def gold_text(gold: str) -> str:
-    """The gold answer itself: of a solution text the last box."""
+    """Return the last box of a gold answer that is a whole solution, or else the gold answer itself."""
     if "\\boxed" in gold or "\\fbox" in gold:
         box = last_box(gold)
         if box is not None and box.text is not None:
@@ -206,13 +208,13 @@ def gold_text(gold: str) -> str:
 
 
 def read_gold(gold: str) -> tuple[Answer | None, str]:
-    """The shape of a gold answer (None when it is too long to be read) and its text key."""
+    """Return the shape of a gold answer (None if it is too long to be read) and its text key."""
     text = clean(gold_text(gold))
     return (None if too_long(text) else read(text)), text_key(text)
 
 
 def unreadable_reason(gold: str) -> str | None:
-    """Why no completion can be graded against this gold answer; None when one can."""
+    """Return the reason why no completion can be graded against this gold answer, or None if one can."""
     if gold.strip().lower() in _UNREADABLE_GOLD:
         return "it is empty"
     if not text_key(clean(gold_text(gold))):
@@ -223,8 +225,10 @@ def unreadable_reason(gold: str) -> str | None:
 def decide_cheaply(
     comparer: Comparer, golds: Callable[[str], tuple[Answer | None, str]], gold: str, answer: str
 ) -> Decision | None:
-    """The stages text, number and structure; None when only the symbolic stage could tell. `golds` is
-    `read_gold`, cached.
+    """Return the decision of the stages text, number and structure, or None if only the symbolic stage could
+    tell.
+
+    `golds` is `read_gold`, cached.
     """
     shape, key = golds(gold)
     if not key or gold.strip().lower() in _UNREADABLE_GOLD:
@@ -257,7 +261,8 @@ def _words_inside(text: str) -> list[str]:
 
 @lru_cache(maxsize=1)
 def default_grader() -> Grader:
-    """The grader behind the module's functions: one per program, made when first used. It holds the cache and
-    the workers, which are only worth having when all callers share them.
+    """Return the grader behind the module's functions, one per program, made on the first call.
+
+    It holds the cache and the workers, which only pay if all callers share them.
     """
     return Grader()

@@ -1,8 +1,8 @@
-"""Whether two expressions are the same: exact rationals, else their values to 40 digits at random points.
+"""The test for equal expressions: by exact rationals, or else by their values to 40 digits at random points.
 
 Two different expressions of the kind that answers are made of agree at a random point with probability zero
-(Schwartz 1980, "Fast probabilistic algorithms for verification of polynomial identities"), so agreement at
-several points, to 20 digits, decides in both directions. The points are drawn from a fixed seed: a verdict
+(Schwartz 1980, "Fast probabilistic algorithms for verification of polynomial identities"). So agreement at
+several points, to 20 digits, decides in both directions. The points are drawn from a fixed seed, so a verdict
 never changes between two calls.
 """
 
@@ -16,15 +16,15 @@ from r1rl.grading.atoms import Node
 from r1rl.grading.evaluate import Evaluator, UndefinedError, exact, mentions_i, symbols
 
 AGREE = 1e-20
-"""Values that differ relatively by less are equal; a surd that was mistyped differs by far more."""
+"""The relative difference below which values are equal; a surd that was mistyped differs by far more."""
 NEEDED_POINTS = 3
 MAX_POINTS = 12
 
 
 def same_value(evaluator: Evaluator, left: Node, right: Node) -> bool | None:
-    """Whether two trees are equal wherever both are real; None when no point could tell.
+    """Return whether two trees are equal wherever both are real, or None if no point could tell.
 
-    Raises `TooLargeError` when one is too large to be computed and they are not the same tree.
+    Raise `TooLargeError` if one is too large to be computed and they are not the same tree.
     """
     if left == right:
         return True
@@ -75,8 +75,10 @@ def _same_at_points(
 
 
 def same_up_to_factor(evaluator: Evaluator, left: Node, right: Node, positive: bool) -> bool | None:
-    """Whether left = c * right for a constant c other than 0 (`positive`: above 0): the test for two
-    equations or inequalities of the form tree = 0. None when no point could tell.
+    """Return whether left = c * right for a constant c other than 0 (with `positive`: above 0), or None if no
+    point could tell.
+
+    This is the test for two equations or inequalities of the form tree = 0.
     """
     names = symbols(left) | symbols(right)
     if symbols(left) != symbols(right):
@@ -100,7 +102,9 @@ def same_up_to_factor(evaluator: Evaluator, left: Node, right: Node, positive: b
 
 
 def points(evaluator: Evaluator, names: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Random points, the positive ones first, small and large; one empty point when there are no variables."""
+    """Yield random points, the positive ones first, small and large; one empty point if there are no
+    variables.
+    """
     ordered = sorted(names)
     if not ordered:
         yield {}
@@ -117,13 +121,13 @@ def points(evaluator: Evaluator, names: Iterable[str]) -> Iterator[dict[str, Any
 
 
 def is_real(value: Any) -> bool:
-    """Whether the imaginary part is nothing but rounding."""
+    """Return whether the imaginary part is nothing but rounding."""
     imaginary = getattr(value, "imag", 0)
     return bool(abs(imaginary) <= AGREE * max(abs(value), 1e-6))
 
 
 def close(evaluator: Evaluator, a: Any, b: Any) -> bool:
-    """Whether two values are equal but for rounding."""
+    """Return whether two values are equal but for rounding."""
     if not (evaluator.ctx.isfinite(a) and evaluator.ctx.isfinite(b)):
         return False
     return bool(abs(a - b) <= AGREE * max(abs(a), abs(b), 1e-15))

@@ -1,9 +1,14 @@
-"""Reading answers that are neither boxed nor tagged, for benchmarks whose convention differs. Never used for
-training rewards unless a recipe asks for it: a policy soon learns to scatter numbers over its last line.
+"""The reading of answers that are neither boxed nor tagged, for benchmarks whose convention differs.
 
-In this order: what stands behind "####", behind the last "the answer is" (also in other languages), the last
-formula, the last bold text, the last number; for a choice letter the last capital letter on its own.
+It is not used for training rewards unless a recipe asks for it: a policy soon learns to scatter numbers over
+its last line.
+
+An answer is looked for in this order: behind "####", behind the last "the answer is" (also in other
+languages), in the last formula, in the last bold text, as the last number. A choice letter is the last
+capital letter on its own.
 """
+
+# ruff: noqa: RUF001 - answers are announced in many scripts
 
 from __future__ import annotations
 
@@ -12,7 +17,7 @@ import re
 from r1rl.grading.extract import NO_ANSWER, Extraction, answer_region
 
 TAIL = 2_000
-"""Only so many characters at the end are searched."""
+"""The number of characters at the end that are searched."""
 
 _ANCHOR = re.compile(
     r"(?:final\s+answer|answer|result|solution|réponse|respuesta|antwort|resposta|risposta|ответ|答案|答え|정답)"
@@ -32,7 +37,7 @@ _SENTENCE_END = re.compile(r"(?<=[^\d\s])\.\s|\.\s*$|\.\s+(?=[A-Z\\])|\n|。")
 
 
 def extract_lenient(completion: str, prefill: str, gold: str | None) -> Extraction:
-    """The answer of a completion that has neither a box nor a tag."""
+    """Return the answer of a completion that has neither a box nor a tag."""
     region = answer_region(completion, prefill)
     if region is None:
         return NO_ANSWER
@@ -75,7 +80,7 @@ def _after_anchor(tail: str) -> str | None:
 
 
 def _short(tail: str) -> str | None:
-    """A completion that is nothing but an answer."""
+    """Return a completion that is nothing but an answer."""
     return (
         tail if tail.isascii() and len(tail) <= 40 and "\n" not in tail and len(tail.split()) <= 3 else None
     )

@@ -16,7 +16,10 @@ _CONSTANT_NAMES = frozenset(["\\pi", "\\infty"])
 
 
 def is_name(answer: Answer) -> bool:
-    """Whether this can only be what a value is given to: `x`, `f(x)`, `C_1`, `|AB|`, `A:B`, "Area", `(x, y)`."""
+    """Return whether this can only be a name that a value is given to.
+
+    Such names are `x`, `f(x)`, `C_1`, `|AB|`, `A:B`, "Area" and `(x, y)`.
+    """
     if isinstance(answer, Words):
         return True
     if isinstance(answer, Group):
@@ -29,11 +32,15 @@ def is_name(answer: Answer) -> bool:
 
 
 def name_key(answer: Answer) -> str | None:
+    """Return the text key of an answer that is a name, or None if it is none."""
     return answer.key if is_name(answer) else None
 
 
 def same_name(first: str, second: str) -> bool:
-    """Equal names; a function's name with and without its argument, and y for f(x), count as equal."""
+    """Return whether two names are equal.
+
+    A function's name with and without its argument count as equal, and so do y and f(x).
+    """
     bare = [name.partition("(")[0] for name in (first, second)]
     return bare[0] == bare[1] or (
         "y" in (first, second) and any(name.endswith("(x)") for name in (first, second))
@@ -41,7 +48,7 @@ def same_name(first: str, second: str) -> bool:
 
 
 def by_name(group: Group) -> dict[str, Answer] | None:
-    """The values by name when every item is `name = value` with another name, else None."""
+    """Return the values by name if every item is `name = value` with another name, or else None."""
     named: dict[str, Answer] = {}
     for item in group.items:
         if (
@@ -56,7 +63,7 @@ def by_name(group: Group) -> dict[str, Answer] | None:
 
 
 def bare_items(group: Group) -> tuple[Answer, ...]:
-    """The items without their names: `x = 1, x = 2`, `x = 1, 2` and `1, 2` are the same list."""
+    """Return the items without their names: `x = 1, x = 2`, `x = 1, 2` and `1, 2` are the same list."""
     items: list[Answer] = []
     for item in group.items:
         if isinstance(item, Relation) and item.operators == ("=",) and is_name(item.sides[0]):

@@ -1,9 +1,11 @@
 """The normal form of an answer: the same mathematics spelled one way, so that most right answers are equal as
 text.
 
-No step changes a value: layout commands go, synonyms become one command, Unicode becomes LaTeX. What is left
-is LaTeX that the tokenizer reads.
+No step changes a value: layout commands are removed, synonyms become one command, Unicode becomes LaTeX. The
+result is LaTeX that the tokenizer reads.
 """
+
+# ruff: noqa: RUF001 - the Unicode characters that look like ASCII are what this module replaces
 
 from __future__ import annotations
 
@@ -18,38 +20,43 @@ _FRACTION_SLASH = re.compile("(\\d+)\u2044(\\d+)")
 _UNICODE_ROOT = re.compile(r"√\s*(\d+(?:\.\d+)?|[A-Za-z]|(?=[({]))")
 
 _UNICODE = {
-    "−": "-", "–": "-", "—": "-", "‐": "-", "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "∙": "\\cdot ", "÷": "\\div ",
-    "π": "\\pi ", "∞": "\\infty ", "°": "^{\\circ}", "º": "^{\\circ}", "≤": "\\leq ", "⩽": "\\leq ", "≥": "\\geq ",
-    "⩾": "\\geq ", "≠": "\\neq ", "≈": "\\approx ", "±": "\\pm ", "∓": "\\mp ", "∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ",
-    "∅": "\\emptyset ", "ℝ": "\\mathbb{R}", "ℤ": "\\mathbb{Z}", "ℕ": "\\mathbb{N}", "ℚ": "\\mathbb{Q}", "ℂ": "\\mathbb{C}",
-    "θ": "\\theta ", "α": "\\alpha ", "β": "\\beta ", "γ": "\\gamma ", "λ": "\\lambda ", "μ": "\\mu ", "φ": "\\phi ",
-    "ω": "\\omega ", "σ": "\\sigma ", "∠": "\\angle ", "△": "\\triangle ", "…": "\\ldots ", "′": "'", "’": "'",
-    "“": '"', "”": '"', "，": ",", "。": ".", "；": ";", "：": ":", "、": ",", "（": "(", "）": ")", "％": "%", "∨": "\\lor ",
-    "∧": "\\land ", "€": "\\euro ", "£": "\\pounds ", "≡": "\\equiv ", "∼": "\\sim ", "\u200b": "", "\ufeff": "", "\u2061": "",
+    "−": "-", "–": "-", "—": "-", "‐": "-", "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "∙": "\\cdot ",
+    "÷": "\\div ", "π": "\\pi ", "∞": "\\infty ", "°": "^{\\circ}", "º": "^{\\circ}", "≤": "\\leq ",
+    "⩽": "\\leq ", "≥": "\\geq ", "⩾": "\\geq ", "≠": "\\neq ", "≈": "\\approx ", "±": "\\pm ", "∓": "\\mp ",
+    "∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ", "∅": "\\emptyset ", "ℝ": "\\mathbb{R}", "ℤ": "\\mathbb{Z}",
+    "ℕ": "\\mathbb{N}", "ℚ": "\\mathbb{Q}", "ℂ": "\\mathbb{C}", "θ": "\\theta ", "α": "\\alpha ",
+    "β": "\\beta ", "γ": "\\gamma ", "λ": "\\lambda ", "μ": "\\mu ", "φ": "\\phi ", "ω": "\\omega ",
+    "σ": "\\sigma ", "∠": "\\angle ", "△": "\\triangle ", "…": "\\ldots ", "′": "'", "’": "'", "“": '"',
+    "”": '"', "，": ",", "。": ".", "；": ";", "：": ":", "、": ",", "（": "(", "）": ")",
+    "％": "%", "∨": "\\lor ",
+    "∧": "\\land ", "€": "\\euro ", "£": "\\pounds ", "≡": "\\equiv ", "∼": "\\sim ", "\u200b": "",
+    "\ufeff": "", "\u2061": "",
 }  # fmt: skip
 _UNICODE_TABLE = str.maketrans(_UNICODE)
 
-# Commands that only lay out; the ones that stand for a space become a space.
+# These commands only lay out; those that stand for a space become a space.
 _LAYOUT = frozenset(
     [
-        "left", "right", "big", "Big", "bigg", "Bigg", "bigl", "bigr", "Bigl", "Bigr", "biggl", "biggr", "Biggl", "Biggr",
-        "displaystyle", "textstyle", "scriptstyle", "limits", "nolimits", "middle", "rm", "bf", "it", ",", "!", "notag",
-        "nonumber", "hfill", "mathbf", "mathit", "boldsymbol", "bm",
+        "left", "right", "big", "Big", "bigg", "Bigg", "bigl", "bigr", "Bigl", "Bigr", "biggl", "biggr",
+        "Biggl", "Biggr", "displaystyle", "textstyle", "scriptstyle", "limits", "nolimits", "middle", "rm",
+        "bf", "it", ",", "!", "notag", "nonumber", "hfill", "mathbf", "mathit", "boldsymbol", "bm",
     ]
 )  # fmt: skip
 _SPACES = frozenset(
     ["quad", "qquad", " ", ";", ":", ">", "enspace", "thinspace", "\n", "newline", "hspace", "\\ "]
 )
 _SYNONYMS = {
-    "dfrac": "\\frac", "tfrac": "\\frac", "cfrac": "\\frac", "dbinom": "\\binom", "tbinom": "\\binom", "le": "\\leq",
-    "leqslant": "\\leq", "ge": "\\geq", "geqslant": "\\geq", "ne": "\\neq", "lt": "<", "gt": ">", "$": "", "%": "%",
-    "&": "&", "#": "#", "_": "_", "lbrace": "\\{", "rbrace": "\\}", "lbrack": "[", "rbrack": "]", "lvert": "|", "rvert": "|",
-    "vert": "|", "mid": "|", "ast": "\\cdot", "bullet": "\\cdot", "varnothing": "\\emptyset", "degree": "^{\\circ}",
-    "dots": "\\ldots", "cdots": "\\ldots", "dotsc": "\\ldots", "textdollar": "", "textdegree": "^{\\circ}", "land": "\\land",
-    "wedge": "\\land", "vee": "\\lor", "varphi": "\\phi", "varepsilon": "\\epsilon", "vartheta": "\\theta", "overrightarrow": "\\vec",
-    "overline": "\\bar", "minus": "-", "colon": ":", "backslash": "\\setminus", "infin": "\\infty", "to": "\\to",
-    "rightarrow": "\\to", "lparen": "(", "rparen": ")", "langle": "(", "rangle": ")", "R": "\\mathbb{R}", "reals": "\\mathbb{R}",
-    "percent": "%", "lg": "\\log", "tg": "\\tan", "ctg": "\\cot", "arctg": "\\arctan",
+    "dfrac": "\\frac", "tfrac": "\\frac", "cfrac": "\\frac", "dbinom": "\\binom", "tbinom": "\\binom",
+    "le": "\\leq", "leqslant": "\\leq", "ge": "\\geq", "geqslant": "\\geq", "ne": "\\neq", "lt": "<",
+    "gt": ">", "$": "", "%": "%", "&": "&", "#": "#", "_": "_", "lbrace": "\\{", "rbrace": "\\}",
+    "lbrack": "[", "rbrack": "]", "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "ast": "\\cdot",
+    "bullet": "\\cdot", "varnothing": "\\emptyset", "degree": "^{\\circ}", "dots": "\\ldots",
+    "cdots": "\\ldots", "dotsc": "\\ldots", "textdollar": "", "textdegree": "^{\\circ}", "land": "\\land",
+    "wedge": "\\land", "vee": "\\lor", "varphi": "\\phi", "varepsilon": "\\epsilon", "vartheta": "\\theta",
+    "overrightarrow": "\\vec", "overline": "\\bar", "minus": "-", "colon": ":", "backslash": "\\setminus",
+    "infin": "\\infty", "to": "\\to", "rightarrow": "\\to", "lparen": "(", "rparen": ")", "langle": "(",
+    "rangle": ")", "R": "\\mathbb{R}", "reals": "\\mathbb{R}", "percent": "%", "lg": "\\log", "tg": "\\tan",
+    "ctg": "\\cot", "arctg": "\\arctan",
 }  # fmt: skip
 _TEXT_COMMANDS = frozenset(
     [
@@ -97,14 +104,13 @@ def _from_unicode(text: str) -> str:
 
 
 def clean(text: str) -> str:
-    """The normal form of an answer's LaTeX; the empty string when nothing but layout is left."""
+    """Return the normal form of an answer's LaTeX, which is empty if the answer is nothing but layout."""
     if not text.isascii():
         text = _from_unicode(text)
     if "\\" in text:
         if "\\begin" not in text:
-            text = text.replace(
-                "\\\\", "\\"
-            )  # doubled backslashes of a badly escaped file; in a matrix they end a row
+            # Doubled backslashes of a badly escaped file; in a matrix they end a row.
+            text = text.replace("\\\\", "\\")
         text = _DELIMITER.sub("", text)
         text = _NAMED_SPACE.sub(" ", text)
         text = _THIN_SPACED.sub(r"\1", text)
@@ -135,15 +141,15 @@ _NOT_LETTERS_OR_SIGNS = re.compile(r"[^\w.:+\-/]+|\.(?!\d)")
 
 
 def text_key(cleaned: str) -> str:
-    """What two answers must share to be equal as text: the normal form without spaces, text commands and idle
+    """Return the text that two equal answers share: the normal form without spaces, text commands and idle
     braces.
     """
     return _KEY_BRACES.sub(r"\1", _KEY_SPACES.sub("", _KEY_TEXT.sub(r" \1 ", cleaned).rstrip(" .")))
 
 
 def words_key(words: str) -> str:
-    """What two answers in words must share: the letters in lower case; beside digits also signs, points and
-    colons.
+    """Return the text that two equal answers in words share: the letters in lower case, beside digits also
+    signs, points and colons.
     """
     words = words.lower()
     drop = _NOT_LETTERS_OR_SIGNS if any(char.isdigit() for char in words) else _NOT_LETTERS

@@ -1,7 +1,7 @@
-"""Reading an answer: from its normal form to its shape (see `shapes`).
+"""The reading of an answer, from its normal form to its shape (see `shapes`).
 
-`read` never fails: what no rule reads is `Opaque`, which equals another answer only as text or by the
-symbolic stage. The rules are tried in a fixed order, from the least to the most binding separator: words,
+`read` never fails: a text that no rule reads becomes `Opaque`, which equals another answer only as text or by
+the symbolic stage. The rules are tried in a fixed order, from the least to the most binding separator: words,
 matrices, lists, relations, unions, brackets, numerals with a base, ratios, and at last one expression.
 """
 
@@ -15,13 +15,15 @@ from r1rl.grading.tokens import depths, split_top
 
 MAX_ITEMS = 200
 MAX_DEPTH = 12
-"""Brackets, lists and relations inside each other."""
+"""The deepest nesting of brackets, lists and relations that is read."""
 
 _WORDS = re.compile(r"[A-Za-z][A-Za-z'\-\s.,!?\"()&]*")
 _ONLY_TEXT = re.compile(r"\\text ?\{((?:[^{}\\]|\\.)*)\}")
 _AND_OR = re.compile(
-    r"(?:,\s*)?(?:\\text ?\{\s*(?:and|or|or "
-    r"else|,|;)?\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\l(?:or|and)(?![A-Za-z]))\s*,?"
+    r"(?:,\s*)?"
+    r"(?:\\text ?\{\s*(?:and|or|or else|,|;)?\s*,?\s*\}"
+    r"|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])"
+    r"|\\l(?:or|and)(?![A-Za-z]))\s*,?"
 )
 _COMMA = re.compile(",")
 _COLON = re.compile(":")
@@ -30,8 +32,8 @@ _SEMICOLON = re.compile(r";|\\\\")
 _CUP = re.compile(r"\\cup ?|(?<=[)\]}])\s*U\s*(?=[(\[{\\])")
 _RELATION = re.compile(r"<=|>=|!=|==|\\leq ?|\\geq ?|\\neq ?|\\approx ?|\\equiv ?|[=<>]")
 _OPERATORS = {
-    "<=": "<=", "\\leq": "<=", ">=": ">=", "\\geq": ">=", "!=": "!=", "\\neq": "!=", "==": "=", "=": "=", "<": "<", ">": ">",
-    "\\approx": "~", "\\equiv": "=",
+    "<=": "<=", "\\leq": "<=", ">=": ">=", "\\geq": ">=", "!=": "!=", "\\neq": "!=", "==": "=", "=": "=",
+    "<": "<", ">": ">", "\\approx": "~", "\\equiv": "=",
 }  # fmt: skip
 _FLIPPED = {">": "<", ">=": "<="}
 _MEMBER = re.compile(r"^[A-Za-z](?:_\{?\w+\}?)? ?\\in(?![A-Za-z])\s*")
@@ -69,7 +71,7 @@ EMPTY_SET_NAMES = frozenset(
 
 
 def read(text: str) -> Answer:
-    """The shape of an answer in normal form."""
+    """Return the shape of an answer in normal form."""
     return _read(text, 0)
 
 
@@ -92,7 +94,7 @@ def _read(text: str, depth: int) -> Answer:
 
 
 def _read_number(text: str, depth: int) -> Answer | None:
-    """Plain numbers, the common case, without looking for anything else."""
+    """Read a plain number, the common case, without looking for anything else."""
     return (
         read_scalar(text)
         if _NUMBER_LIKE.match(text) and (text.count(",") == 0 or _THOUSANDS.match(text))
@@ -131,7 +133,9 @@ def _read_matrix(text: str, depth: int) -> Answer | None:
 
 
 def _items(parts: list[str], depth: int) -> tuple[Answer, ...]:
-    """The answers of a list, with lists inside (from "or" beside commas, from plus-minus) made part of it."""
+    """Return the answers of a list, in which inner lists (from "or" beside commas, from plus-minus) are
+    flattened.
+    """
     items: list[Answer] = []
     for part in parts:
         item = _read(part, depth + 1)
@@ -143,7 +147,7 @@ def _items(parts: list[str], depth: int) -> tuple[Answer, ...]:
 
 
 def _read_list(text: str, depth: int) -> Answer | None:
-    """Answers with commas, semicolons, "and" or "or" between them."""
+    """Read answers with commas, semicolons, "and" or "or" between them."""
     for separator in (_SEMICOLON, _AND_OR, _COMMA):
         parts = split_top(_without_thousands(text) if separator is _COMMA else text, separator)
         if parts is None:
@@ -155,9 +159,8 @@ def _read_list(text: str, depth: int) -> Answer | None:
             return Opaque(text)
         joined_by_or = separator is _AND_OR
         items = _items(parts, depth)
-        if separator is _SEMICOLON and len(items) > len(
-            parts
-        ):  # "p = 5, q = 2; p = 7, q = 2" are two answers of two entries
+        # "p = 5, q = 2; p = 7, q = 2" are two answers of two entries.
+        if separator is _SEMICOLON and len(items) > len(parts):
             entries = [_read(part, depth + 1) for part in parts]
             if all(isinstance(entry, Group) for entry in entries):
                 items = tuple(
@@ -172,7 +175,7 @@ def _read_list(text: str, depth: int) -> Answer | None:
 
 
 def _without_thousands(text: str) -> str:
-    """The text with the commas inside numbers such as 1,024 taken out, as far as these stand outside of
+    """Return the text without the commas inside numbers such as 1,024, as far as these stand outside of
     brackets.
     """
     level = depths(text) if _THOUSANDS_COMMA.search(text) else None
@@ -228,8 +231,9 @@ def _read_union(text: str, depth: int) -> Answer | None:
 
 
 def _read_brackets(text: str, depth: int) -> Answer | None:
-    """A tuple, set or interval when one pair of brackets holds the whole text; plain grouping brackets are
-    taken off.
+    """Read a tuple, set or interval if one pair of brackets holds the whole text.
+
+    Plain grouping brackets are removed.
     """
     for opening, closing in _BRACKETS:
         if text.startswith(opening) and text.endswith(closing) and len(text) > len(opening) + len(closing):
@@ -285,7 +289,7 @@ def _read_scalar(text: str, depth: int) -> Answer | None:
 
 
 def _read_text_inside(text: str, depth: int) -> Answer | None:
-    """Words wrapped in text commands between plain ones; no mathematics at all."""
+    """Read words in text commands between plain words, without any mathematics."""
     if "\\text" not in text:
         return Words(text) if text.replace(" ", "").isalpha() else None
     plain = text.replace("\\text", "").replace("{", "").replace("}", "")
@@ -295,14 +299,15 @@ def _read_text_inside(text: str, depth: int) -> Answer | None:
 
 
 _READERS = (
-    _read_number, _read_words, _read_matrix, _read_list, _read_relation, _read_union, _read_brackets, _read_based, _read_ratio,
-    _read_scalar, _read_text_inside,
+    _read_number, _read_words, _read_matrix, _read_list, _read_relation, _read_union, _read_brackets,
+    _read_based, _read_ratio, _read_scalar, _read_text_inside,
 )  # fmt: skip
 
 
 def choice_letter(text: str) -> str | None:
-    """The letter of "B. 5", "(B) 5" or "B: 5"; None when the text does not begin like a choice, or names
-    another one too.
+    """Return the letter of "B. 5", "(B) 5" or "B: 5".
+
+    Return None if the text does not begin like a choice, or if it also names another one.
     """
     match = _CHOICE.match(text)
     return match.group(1) if match and not _OTHER_CHOICE.search(match.group(2)) else None

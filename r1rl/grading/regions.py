@@ -1,4 +1,6 @@
-"""Sets of real numbers: intervals, inequalities about one variable, and unions of them, brought to one form."""
+"""Sets of real numbers: intervals, inequalities about one variable, and unions of them, brought to one
+form.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ _INTERVALS = frozenset(["()", "[]", "(]", "[)"])
 
 
 def as_region(answer: Answer) -> tuple[Answer, ...] | None:
-    """The intervals and sets whose union an answer is; None when it is no set of numbers."""
+    """Return the intervals and sets whose union an answer is, or None if it is no set of numbers."""
     if isinstance(answer, Union):
         parts = [as_region(part) for part in answer.parts]
         if any(part is None for part in parts):
@@ -26,7 +28,7 @@ def as_region(answer: Answer) -> tuple[Answer, ...] | None:
 
 
 def _interval(relation: Relation) -> tuple[Answer, ...] | None:
-    """The interval of an inequality about one variable: `x > 5`, `1 <= x < 2`, `x != 0`."""
+    """Return the interval of an inequality about one variable: `x > 5`, `1 <= x < 2`, `x != 0`."""
     sides, operators = relation.sides, relation.operators
     variables = [
         k
@@ -66,7 +68,7 @@ def _interval(relation: Relation) -> tuple[Answer, ...] | None:
 
 
 def _without(excluded: Answer, text: str) -> tuple[Answer, ...] | None:
-    """The two open intervals around one excluded number."""
+    """Return the two open intervals around one excluded number."""
     if isinstance(excluded, Group):
         return None
     return (
@@ -76,4 +78,5 @@ def _without(excluded: Answer, text: str) -> tuple[Answer, ...] | None:
 
 
 def has_inequality(relation: Relation) -> bool:
+    """Return whether one of the relation's operators is "<", "<=" or "!="."""
     return any(operator in ("<", "<=", "!=") for operator in relation.operators)

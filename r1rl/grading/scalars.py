@@ -1,4 +1,6 @@
-"""Reading one expression with what stands around it: currency, unit, percent and degree sign, plus-minus."""
+"""The reading of one expression with its surroundings: currency, unit, percent and degree sign,
+plus-minus.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,9 @@ _SCIENTIFIC = re.compile(
 
 
 def read_scalar(text: str) -> Answer | None:
-    """One expression with its unit, or the list of the two that a plus-minus sign stands for; None when it
-    can't be read.
+    """Return one expression with its unit, or the list of the two that a plus-minus sign stands for.
+
+    Return None if the text can't be read.
     """
     body = strip_lead(text)
     body, unit = split_unit(body)
@@ -39,7 +42,7 @@ def read_scalar(text: str) -> Answer | None:
 
 
 def _precision(body: str) -> tuple[int | None, int]:
-    """Decimals and significant digits of a decimal number; (None, 0) for anything else."""
+    """Return the decimals and the significant digits of a decimal number, or (None, 0) for anything else."""
     match = _DECIMAL.match(body)
     if match:
         whole = (match.group(1) or "").replace(",", "")
@@ -51,7 +54,9 @@ def _precision(body: str) -> tuple[int | None, int]:
 
 
 def _plus_minus(tokens: list[Token]) -> list[list[Token]]:
-    """The token lists that a plus-minus sign stands for; all signs of one expression are taken together."""
+    """Return the token lists that a plus-minus sign stands for; all signs of one expression are taken
+    together.
+    """
     if not any(token.kind == "command" and token.value in ("pm", "mp") for token in tokens):
         return [tokens]
     upper, lower = {"pm": "+", "mp": "-"}, {"pm": "-", "mp": "+"}

@@ -13,7 +13,7 @@ from r1rl.grading.normalize import text_key, words_key
 
 @dataclass(frozen=True)
 class Answer:
-    """What all shapes share: the normal form that they were read from."""
+    """The base of all shapes: the normal form that they were read from."""
 
     text: str
 
@@ -40,13 +40,13 @@ class Words(Answer):
 
 @dataclass(frozen=True)
 class Scalar(Answer):
-    """One expression, with what stands behind it."""
+    """One expression, with the unit or sign behind it."""
 
     node: Node
     decimals: int | None = None
-    """Digits behind the point when it was written as a decimal number; None for every other expression."""
+    """The number of digits behind the point of a decimal number, or None for every other expression."""
     digits: int = 0
-    """Significant digits of such a decimal number."""
+    """The number of significant digits of such a decimal number."""
     unit: str | None = None
     percent: bool = False
     degree: bool = False
@@ -54,8 +54,9 @@ class Scalar(Answer):
 
 @dataclass(frozen=True)
 class Group(Answer):
-    """Several answers. `brackets` is "" for a bare list, "{}" for a set, else the two delimiters: "()", "[]",
-    "(]", "[)".
+    """Several answers.
+
+    `brackets` is "" for a bare list, "{}" for a set, else the two delimiters: "()", "[]", "(]", "[)".
     """
 
     items: tuple[Answer, ...]
@@ -63,7 +64,9 @@ class Group(Answer):
 
     @property
     def ordered(self) -> bool:
-        """Lists and sets have no order, tuples, intervals and vectors do."""
+        """Return whether the order counts: it does in tuples, intervals and vectors, but not in lists and
+        sets.
+        """
         return self.brackets not in ("", "{}")
 
 
@@ -76,7 +79,7 @@ class Union(Answer):
 
 @dataclass(frozen=True)
 class Matrix(Answer):
-    """Rows of entries; `determinant` for vertical bars."""
+    """A matrix as rows of entries; `determinant` is true if vertical bars enclose it."""
 
     rows: tuple[tuple[Answer, ...], ...]
     determinant: bool
@@ -84,8 +87,9 @@ class Matrix(Answer):
 
 @dataclass(frozen=True)
 class Relation(Answer):
-    """A chain `sides[0] operators[0] sides[1] ...` of "=", "<", "<=", "!=", "~" (approximately); ">" is
-    turned round.
+    """A chain `sides[0] operators[0] sides[1] ...`.
+
+    Its operators are "=", "<", "<=", "!=" and "~" (approximately); ">" is turned round.
     """
 
     sides: tuple[Answer, ...]
@@ -102,6 +106,6 @@ class Based(Answer):
 
 @dataclass(frozen=True)
 class Ratio(Answer):
-    """`a : b`, also a time of day."""
+    """A ratio `a : b`, or a time of day."""
 
     terms: tuple[Answer, ...]

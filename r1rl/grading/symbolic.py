@@ -1,7 +1,8 @@
 """The last stage: computer algebra through math-verify, for mathematics that the parser here can't read.
 
-Runs in worker processes only. A "yes" of math-verify counts only when both sides, as it understood them, are
-the same structure, or agree at random points to 25 digits: its reading of an answer can drop a part of it.
+It runs in worker processes only. A "yes" of math-verify counts only if both sides, as it understood them,
+have the same structure, or agree at random points to 25 digits: its reading of an answer can drop a part of
+it.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ DIGITS = 30
 AGREE = sympy.Float("1e-20", DIGITS)
 POINTS = 4
 _EXAMPLES = (
-    "y = \\sqrt[3]{x} + "
-    "e^{-x}", "\\sum_{k=0}^{n-1} F_k x^k", "\\int_0^1 \\frac{x}{2} dx", "\\lim_{x\\to 0} \\frac{\\sin(x)}{x}",
-    "\\begin{pmatrix}1 & 2 \\\\ 3 & "
-    "4\\end{pmatrix}", "\\{x|x=3k,k\\in \\mathbb{Z}\\}", "(-\\infty, 2] \\cup (3, \\infty)",
-)  # fmt: skip
+    "y = \\sqrt[3]{x} + e^{-x}",
+    "\\sum_{k=0}^{n-1} F_k x^k",
+    "\\int_0^1 \\frac{x}{2} dx",
+    "\\lim_{x\\to 0} \\frac{\\sin(x)}{x}",
+    "\\begin{pmatrix}1 & 2 \\\\ 3 & 4\\end{pmatrix}",
+    "\\{x|x=3k,k\\in \\mathbb{Z}\\}",
+    "(-\\infty, 2] \\cup (3, \\infty)",
+)
 _CONFIG = (LatexExtractionConfig(boxed_match_priority=0),)
 
 
 def decide(gold: str, answer: str) -> bool | None:
-    """Whether two answers in LaTeX are equal; None when one of them can't be read."""
+    """Return whether two answers in LaTeX are equal, or None if one of them can't be read."""
     first, second = _parse(gold), _parse(answer)
     if first is None or second is None:
         return None
@@ -37,7 +41,9 @@ def decide(gold: str, answer: str) -> bool | None:
 
 
 def warm_up() -> None:
-    """Read one answer of every kind: the grammar is loaded with the first, and its tables grow with each."""
+    """Read one answer of every kind, because the first reading loads the grammar and each kind extends its
+    tables.
+    """
     for example in _EXAMPLES:
         _parse(example)
 
@@ -50,7 +56,9 @@ def _parse(text: str) -> Any | None:
 
 
 def confirmed(gold: Any, answer: Any) -> bool:
-    """Whether two sympy objects are the same: in structure, entry by entry, or in value at random points."""
+    """Return whether two sympy objects are the same in structure, entry by entry, or in value at random
+    points.
+    """
     if isinstance(gold, sympy.MatrixExpr) or isinstance(answer, sympy.MatrixExpr):
         gold, answer = gold.doit(), answer.doit()
     if type(gold) is type(answer) and gold == answer:

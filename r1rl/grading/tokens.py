@@ -1,5 +1,5 @@
-"""The tokens of an answer in normal form, each with the brackets that it is inside of: what the structure and
-the expression parsers share.
+"""The tokens of an answer in normal form, each with the brackets around it, for the structure and the
+expression parsers.
 """
 
 from __future__ import annotations
@@ -20,23 +20,26 @@ _TOKEN = re.compile(
 
 
 class UnreadableError(ValueError):
-    """The text is not an expression that the parser knows; another stage may still know what to do with it."""
+    """The text is not an expression that the parser knows; another stage may still know what to do with
+    it.
+    """
 
 
 class Token(NamedTuple):
-    """One token: `kind` is number, command, word, symbol or text; `value` its text (a command without its
-    backslash).
+    """One token: `kind` is number, command, word, symbol or text, and `value` is its text (a command without
+    its backslash).
     """
 
     kind: str
     value: str
     spaced: bool
-    """Whether a space stood before it."""
+    """A flag, true if a space stood before the token."""
 
 
 def tokenize(text: str) -> list[Token]:
-    """The tokens of `text`; `\\text{...}` is one token of kind "text". Raises `UnreadableError` on an
-    unclosed text group.
+    r"""Return the tokens of `text`; `\text{...}` is one token of kind "text".
+
+    Raise `UnreadableError` if a text group is not closed.
     """
     tokens: list[Token] = []
     position, end, spaced = 0, len(text), False
@@ -59,8 +62,8 @@ def tokenize(text: str) -> list[Token]:
 
 
 def _group(text: str, start: int) -> tuple[str, int]:
-    """The content of the brace group that begins at or behind `start` (behind spaces), and the index behind
-    it.
+    """Return the content of the brace group that begins at `start` or behind spaces there, and the index
+    behind it.
     """
     while start < len(text) and text[start] == " ":
         start += 1
@@ -75,7 +78,7 @@ _BRACKET = re.compile(r"\\[{}]|\\(?:begin|end) ?\{[A-Za-z*]+\}|\\[A-Za-z]+|[(){}
 
 
 def depths(text: str) -> list[int] | None:
-    """For each character, how many brackets it is inside of; None when the brackets don't match.
+    """Return for each character the number of brackets around it, or None if the brackets don't match.
 
     An environment counts as a bracket. A half-open interval closes "(" with "]" and "[" with ")", so round
     and square brackets may close each other.
@@ -112,7 +115,9 @@ def depths(text: str) -> list[int] | None:
 
 
 def split_top(text: str, separator: re.Pattern[str]) -> list[str] | None:
-    """`text` split at the matches of `separator` outside all brackets; None when there is no such match."""
+    """Return `text` split at the matches of `separator` outside all brackets, or None if there is no such
+    match.
+    """
     if separator.search(text) is None:
         return None
     depth = depths(text)

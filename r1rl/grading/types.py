@@ -1,4 +1,4 @@
-"""What a grade is: the typed outcome of one completion, the modes of reading it, and a defect of a gold
+"""The types of a grade: the outcome of one completion, the modes of reading it, and a defect of a gold
 answer.
 """
 
@@ -9,8 +9,9 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """How grading one completion ended. Only `CORRECT` earns a reward; every other outcome is counted under
-    its own name.
+    """The way in which grading one completion ended.
+
+    Only `CORRECT` earns a reward; every other outcome is counted under its own name.
     """
 
     CORRECT = "correct"
@@ -18,7 +19,8 @@ class Outcome(StrEnum):
     NO_ANSWER = "no_answer"  # nothing in the answer region is an answer, or the thinking never ended
     MALFORMED = "malformed"  # the last box or tag is empty or never closed
     UNPARSEABLE_GOLD = "unparseable_gold"  # the data are at fault, not the completion
-    # could not be decided within the limit: refused beforehand (stage "gate") or killed (stage "symbolic")
+    # The comparison could not be decided within the limit: it was refused beforehand (stage "gate") or killed
+    # (stage "symbolic").
     TIMEOUT = "timeout"
     CRASHED = (
         "crashed"  # a worker process died, most often of its memory limit, or a rule failed on the answer
@@ -37,7 +39,7 @@ class Stage(StrEnum):
 
 
 class Mode(StrEnum):
-    """Which parts of a completion may hold the answer."""
+    """The policy that says which parts of a completion may hold the answer."""
 
     STRICT = "strict"  # the last box or the answer tag
     LENIENT = "lenient"  # also "The answer is", "####", the last formula, the last number
@@ -49,14 +51,16 @@ class Grade:
 
     outcome: Outcome
     extracted: str | None
-    """The answer text that was compared with the gold answer; None when there was none."""
+    """The answer text that was compared with the gold answer, or None if there was none."""
     stage: Stage
     seconds: float
-    """Wall-clock time that this grade took, in seconds; next to nothing when it came from the cache."""
+    """The wall-clock time that this grade took, in seconds. It is close to 0 if the grade came from the
+    cache.
+    """
 
     @property
     def correct(self) -> bool:
-        """True only for `Outcome.CORRECT`."""
+        """Return whether the outcome is `Outcome.CORRECT`."""
         return self.outcome is Outcome.CORRECT
 
 
@@ -65,10 +69,12 @@ class AnswerProblem:
     """A gold answer that the grader can't use, or can only compare as text."""
 
     index: int
-    """Its place in the list that was audited, from 0."""
+    """The place of the answer in the list that was audited, from 0."""
     answer: str
     outcome: Outcome
-    """What the answer got when it was graded against itself."""
+    """The outcome of grading the answer against itself."""
     reason: str
     fatal: bool
-    """True: no completion can be graded against it. False: only the same text will count as correct."""
+    """A flag: if true, no completion can be graded against the answer; if false, only the same text counts as
+    correct.
+    """

@@ -1,7 +1,7 @@
-"""Units, currencies and percent signs: told apart from the number that they belong to.
+"""Units, currencies and percent signs: the rules that split them from the number that they belong to.
 
-A unit may be left out or added, never changed: "15 cm" equals "15" and "15 centimeters", not "15 m". No unit
-is converted.
+A unit may be left out or added, but never changed: "15 cm" equals "15" and "15 centimeters", but not "15 m".
+No unit is converted.
 """
 
 from __future__ import annotations
@@ -9,30 +9,24 @@ from __future__ import annotations
 import re
 
 _ALIASES = {
-    "cm": "centimeter "
-          "centimetre", "mm": "millimeter millimetre", "m": "meter metre", "km": "kilometer kilometre",
-    "in": "inch "
-          "inche", "ft": "foot "
-                         "feet", "yd": "yard", "mi": "mile", "g": "gram gramme "
-                                                                  "gm", "kg": "kilogram "
-                                                                              "kilo", "mg": "milligram",
-    "lb": "pound", "oz": "ounce", "s": "sec "
-                                       "second", "min": "minute", "h": "hr "
-                                                                       "hour", "day": "", "week": "wk", "month": "",
+    "cm": "centimeter " "centimetre", "mm": "millimeter millimetre", "m": "meter metre",
+    "km": "kilometer kilometre", "in": "inch " "inche", "ft": "foot " "feet", "yd": "yard", "mi": "mile",
+    "g": "gram gramme " "gm", "kg": "kilogram " "kilo", "mg": "milligram", "lb": "pound", "oz": "ounce",
+    "s": "sec " "second", "min": "minute", "h": "hr " "hour", "day": "", "week": "wk", "month": "",
     "year": "yr", "ml": "milliliter millilitre", "l": "liter litre", "mph": "", "kph": "kmh", "degree": "deg",
-    "dollar": "usd", "cent": "", "euro": "eur", "yuan": "rmb", "rupee": "rs", "radian": "rad", "unit": "", "square": "sq",
-    "cubic": "cu", "j": "joule", "n": "newton", "w": "watt", "v": "volt", "a": "ampere "
-                                                                               "amp", "hz": "hertz", "k": "kelvin",
-    "pa": "pascal", "people": "person", "gallon": "gal", "nm": "", "kj": "", "kw": "", "mhz": "", "mol": "mole",
-    "gb": "", "mb": "", "percent": "pct percentage",
+    "dollar": "usd", "cent": "", "euro": "eur", "yuan": "rmb", "rupee": "rs", "radian": "rad", "unit": "",
+    "square": "sq", "cubic": "cu", "j": "joule", "n": "newton", "w": "watt", "v": "volt",
+    "a": "ampere amp", "hz": "hertz", "k": "kelvin", "pa": "pascal", "people": "person", "gallon": "gal",
+    "nm": "", "kj": "", "kw": "", "mhz": "", "mol": "mole", "gb": "", "mb": "", "percent": "pct percentage",
 }  # fmt: skip
 _CANONICAL = {alias: name for name, aliases in _ALIASES.items() for alias in [name, *aliases.split()]}
 _NOT_A_UNIT = frozenset(
     [
-        "or", "and", "if", "not", "for", "is", "are", "the", "no", "yes", "when", "where", "with", "but", "to", "than", "more",
-        "less", "about", "approximately", "either", "neither", "nor", "any", "all", "such", "that", "other", "maybe", "perhaps",
-        "then", "so", "else", "except", "between", "does", "do", "false", "true", "undefined", "infinity", "none", "nan", "pi",
-        "sin", "cos", "tan", "log", "ln", "sqrt", "exp",
+        "or", "and", "if", "not", "for", "is", "are", "the", "no", "yes", "when", "where", "with", "but",
+        "to", "than", "more", "less", "about", "approximately", "either", "neither", "nor", "any", "all",
+        "such", "that", "other", "maybe", "perhaps", "then", "so", "else", "except", "between", "does", "do",
+        "false", "true", "undefined", "infinity", "none", "nan", "pi", "sin", "cos", "tan", "log", "ln",
+        "sqrt", "exp",
     ]
 )  # fmt: skip
 _WORD = re.compile(r"[A-Za-z]+")
@@ -52,24 +46,24 @@ _APPROXIMATE = re.compile(
 
 
 def split_percent(text: str) -> tuple[str, bool]:
-    """The text without a percent sign or word at its end, and whether there was one."""
+    """Return the text without a percent sign or word at its end, and whether there was one."""
     match = _PERCENT.search(text)
     return (text[: match.start()], True) if match and match.start() else (text, False)
 
 
 def split_degree(text: str) -> tuple[str, bool]:
-    """The text without a degree sign or word at its end, and whether there was one."""
+    """Return the text without a degree sign or word at its end, and whether there was one."""
     match = _DEGREE.search(text)
     return (text[: match.start()], True) if match and match.start() else (text, False)
 
 
 def strip_lead(text: str) -> str:
-    """The text without a currency or an "approximately" before the number."""
+    """Return the text without a currency or an "approximately" before the number."""
     return _CURRENCY.sub("", _APPROXIMATE.sub("", text))
 
 
 def split_unit(text: str) -> tuple[str, str | None]:
-    """The text without the unit at its end, and the unit in canonical form (None when there is none)."""
+    """Return the text without the unit at its end, and the unit in canonical form (None if there is none)."""
     start = text.find("\\text")
     while start > 0:
         unit = _text_tail(text, start)
@@ -80,7 +74,10 @@ def split_unit(text: str) -> tuple[str, str | None]:
 
 
 def _split_bare(text: str) -> tuple[str, str | None]:
-    """`split_unit` for a unit in plain letters. Scans backwards once, for the time must stay linear."""
+    """Do what `split_unit` does for a unit in plain letters.
+
+    It scans backwards once, because the time must stay linear in the length of the text.
+    """
     text = text.replace("^{2}", "^2").replace("^{3}", "^3")
     start = len(text)
     while start:
@@ -107,7 +104,7 @@ def _split_bare(text: str) -> tuple[str, str | None]:
 
 
 def _text_tail(text: str, start: int) -> str | None:
-    """The unit when everything from `start` on is text groups and unit signs, else None."""
+    """Return the unit if everything from `start` on is text groups and unit signs, or else None."""
     position, parts = start, []
     while position < len(text):
         match = _TAIL_PART.match(text, position)
@@ -138,7 +135,9 @@ def _singular(word: str) -> str:
 
 
 def canonical(unit: str) -> str | None:
-    """One spelling for a unit: canonical names in their order with exponents, None for an empty one."""
+    """Return the one spelling of a unit: canonical names in their order with exponents, or None for an empty
+    unit.
+    """
     names = []
     squared = {"square": "2", "cubic": "3"}
     pending = ""

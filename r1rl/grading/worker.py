@@ -6,8 +6,8 @@ computes nothing and has one thread, so it always answers and may always fork. I
 when the control socket closes or its parent is gone.
 
 Messages on the control socket are lines: "S", with a socket attached, starts a worker on it; "K" and a
-process id kills one. On a worker's socket: the worker greets with its process id; then requests `[gold,
-answer, seconds]` and replies `[verdict]`, each a line of JSON.
+process id kill one. On a worker's socket the worker first greets with its process id. Requests are then
+`[gold, answer, seconds]` and replies `[verdict]`, each a line of JSON.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main(control_fd: int, memory_bytes: int) -> None:
 
 
 def _fork(control: socket.socket, fd: int, memory_bytes: int) -> int:
-    """The process id of a new worker that serves the socket `fd`."""
+    """Start a worker that serves the socket `fd`, and return its process id."""
     pid = os.fork()
     if pid == 0:
         control.close()
@@ -64,8 +64,9 @@ def _fork(control: socket.socket, fd: int, memory_bytes: int) -> int:
 
 
 def _kill(pid: int, workers: set[int]) -> None:
-    """Kill a worker that this process started and has not reaped yet: the id can't have been given to another
-    process.
+    """Kill a worker that this process started and has not reaped yet.
+
+    Because it is not reaped, its id can't have been given to another process.
     """
     if pid in workers:
         os.kill(pid, signal.SIGKILL)
@@ -80,7 +81,7 @@ def _reap(workers: set[int]) -> None:
 
 
 def _serve(connection: socket.socket, memory_bytes: int) -> None:
-    """The life of one worker: requests until the socket closes. Never returns."""
+    """Serve the requests of one worker until the socket closes, then end the process."""
     status = 1
     try:
         if sys.platform == "linux":
@@ -101,8 +102,9 @@ def _serve(connection: socket.socket, memory_bytes: int) -> None:
 
 
 def _limit_cpu(seconds: float) -> None:
-    """The kernel ends this process when it computes for much longer than its limit, should nobody be left to
-    kill it.
+    """Make the kernel end this process if it computes for much longer than its limit.
+
+    This is for the case that nobody is left to kill it.
     """
     usage = resource.getrusage(resource.RUSAGE_SELF)
     soft = int(usage.ru_utime + usage.ru_stime + seconds) + 2

@@ -1,10 +1,10 @@
-"""A pool of killable processes for the symbolic stage, with a limit per request that holds whatever a request
-computes.
+"""A pool of killable processes for the symbolic stage, with a time limit per request that holds whatever a
+request computes.
 
 The limit is kept from outside: the caller waits on the worker's socket and has the worker killed when the
-time is over, which neither threads nor signals could do to a computation that holds the interpreter lock.
-Processes are started through `subprocess` from a module of their own, so a script needs no `if __name__ ==
-"__main__"` and nothing of the caller (threads, CUDA, open files) is inherited.
+time is over. Neither threads nor signals could do that to a computation that holds the interpreter lock.
+Processes are started through `subprocess` from a module of their own. So a script needs no `if __name__ ==
+"__main__"`, and nothing of the caller (threads, CUDA, open files) is inherited.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from typing import IO
 from r1rl.grading.types import Outcome
 
 START_SECONDS = 60.0
-"""How long the first worker may take to import the computer algebra; not part of a request's limit."""
+"""The most seconds that the first worker may take to import the computer algebra. They are not part of a
+request's limit.
+"""
 
 Verdict = bool | None | Outcome
 """A reply: equal, not equal, unreadable (None), or `Outcome.TIMEOUT` or `Outcome.CRASHED`."""
@@ -42,14 +44,14 @@ class WorkersUnavailableError(RuntimeError):
 class _Worker:
     connection: socket.socket
     pid: int | None = None
-    """Known once the worker has greeted."""
+    """The process id, known once the worker has greeted."""
     buffer: bytes = b""
     request: int = -1
-    """The index of the request that it works on."""
+    """The index of the request that the worker computes."""
     deadline: float = 0.0
 
     def send(self, batch: _Batch) -> None:
-        """Send its request; from now on the limit counts."""
+        """Send the worker its request. The limit counts from now on."""
         self.deadline = time.monotonic() + batch.seconds
         with contextlib.suppress(OSError):  # it died while idle; reading from it says so
             self.connection.sendall(
@@ -57,7 +59,7 @@ class _Worker:
             )
 
     def read_line(self) -> bytes | None:
-        """The next line when it has come whole, b"" when not, None when the worker is gone."""
+        """Return the next line if it has arrived whole, b"" if not, and None if the worker is gone."""
         try:
             received = self.connection.recv(1 << 16)
         except OSError:
@@ -74,12 +76,12 @@ class _Worker:
 
 @dataclass
 class _Batch:
-    """The requests of one call of `run`, and how far they are."""
+    """The requests of one call of `run`, and their progress."""
 
     requests: Sequence[tuple[str, str]]
     seconds: float
     starts_left: int = 1
-    """How often a worker may still fail to start before the call gives up."""
+    """The number of times that a worker may still fail to start before the call gives up."""
 
     def __post_init__(self) -> None:
         self.verdicts: list[Verdict] = [None] * len(self.requests)
@@ -88,10 +90,10 @@ class _Batch:
 
 
 class WorkerPool:
-    """At most `max_workers` processes, each with at most `memory_bytes` of address space; started when first
-    needed.
+    """A pool of at most `max_workers` processes, each with at most `memory_bytes` of address space, started
+    when first needed.
 
-    Safe to use from several threads. Not usable in another process than the one that made it (see `Grader`).
+    It may be used from several threads, but only in the process that made it (see `Grader`).
     """
 
     def __init__(self, max_workers: int, memory_bytes: int) -> None:
@@ -105,9 +107,9 @@ class WorkerPool:
         self._errors: IO[bytes] | None = None
 
     def run(self, requests: Sequence[tuple[str, str]], seconds: float) -> list[Verdict]:
-        """The verdicts for pairs (gold, answer), in their order, each within `seconds` of its start.
+        """Return the verdicts for pairs (gold, answer), in their order, each within `seconds` of its start.
 
-        Raises `WorkersUnavailableError` when no worker can be started at all.
+        Raise `WorkersUnavailableError` if no worker can be started at all.
         """
         batch = _Batch(requests, seconds)
         with selectors.DefaultSelector() as selector:
@@ -126,7 +128,9 @@ class WorkerPool:
         return batch.verdicts
 
     def _hand_out(self, batch: _Batch, selector: selectors.BaseSelector) -> None:
-        """Give waiting requests to workers, as many as there may be; wait for one when the batch has none."""
+        """Give waiting requests to workers, to as many as there may be, and wait for one if the batch has
+        none.
+        """
         while batch.waiting:
             worker = self._take(wait=not batch.active)
             if worker is None:
@@ -139,7 +143,7 @@ class WorkerPool:
                 worker.send(batch)
 
     def _hear(self, worker: _Worker, batch: _Batch, selector: selectors.BaseSelector) -> None:
-        """Take what a worker says: its greeting, a verdict, or that it is gone."""
+        """Read a worker's message: its greeting, a verdict, or that it is gone."""
         line = worker.read_line()
         if line is None:
             self._lose(worker, Outcome.CRASHED, batch, selector)
@@ -153,8 +157,9 @@ class WorkerPool:
     def _lose(
         self, worker: _Worker, outcome: Outcome, batch: _Batch, selector: selectors.BaseSelector
     ) -> None:
-        """A worker died or ran out of time. One that never greeted says nothing about its request, which is
-        tried again once.
+        """Handle a worker that died or ran out of time.
+
+        One that never greeted says nothing about its request, which is tried again once.
         """
         if worker.pid is None:
             with self._condition:
@@ -189,7 +194,9 @@ class WorkerPool:
             self._control = self._process = self._errors = None
 
     def abandon(self) -> None:
-        """Let go of what was inherited by a fork, without touching the processes: they belong to the parent."""
+        """Let go of everything inherited by a fork, without touching the processes, which belong to the
+        parent.
+        """
         for connection in [worker.connection for worker in self._idle] + (
             [self._control] if self._control else []
         ):
@@ -199,7 +206,7 @@ class WorkerPool:
         self._control = self._process = None
 
     def _take(self, wait: bool) -> _Worker | None:
-        """An idle worker or a new one; None when all are busy (`wait`: wait for one instead)."""
+        """Return an idle worker or a new one, or None if all are busy; with `wait`, wait for one instead."""
         with self._condition:
             while not self._idle and self._busy >= self.max_workers:
                 if not wait:
@@ -229,7 +236,7 @@ class WorkerPool:
                 self._stop_process()
 
     def _spawn(self) -> _Worker:
-        """A new worker; it greets when it is ready. A process that is gone is started again."""
+        """Start a new worker, which greets when it is ready. A process that is gone is started again."""
         self._start()
         ours, theirs = socket.socketpair()
         with theirs:
@@ -247,7 +254,7 @@ class WorkerPool:
         ours, theirs = socket.socketpair()
         paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
         environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join(filter(None, paths)))
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process lives
         with theirs:
             self._process = subprocess.Popen(
                 [
@@ -269,9 +276,7 @@ class WorkerPool:
         self._control = ours
 
     def _stop_process(self) -> str:
-        """Forget a process that is gone or no longer answers; returns the end of what it wrote to its error
-        output.
-        """
+        """Forget a process that is gone or no longer answers, and return the end of its error output."""
         message = ""
         for worker in self._idle:
             worker.connection.close()

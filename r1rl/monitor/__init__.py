@@ -1,1 +1,1 @@
-"""What is shown and drawn of a run: metrics, progress, curves, the final tables."""
+"""The displays and drawings of a run: metrics, progress, curves, the final tables."""

@@ -1,4 +1,4 @@
-"""curves.png: what happened in a run, as small multiples over its steps."""
+"""The file curves.png: the course of a run, as small multiples over its steps."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Panel:
 
     title: str
     metric: str
-    """Its name in metrics.jsonl."""
+    """The panel's name in metrics.jsonl."""
     figure: str | None = None
-    """Its name among an evaluation's figures."""
+    """The panel's name among an evaluation's figures."""
     percent: bool = False
     absent: str = "not measured"
-    """What the panel says when no step has the metric."""
+    """The text of the panel if no step has the metric."""
 
 
 PANELS = (
@@ -44,8 +44,9 @@ PANELS = (
 
 
 def smoothed(values: Sequence[float], reach: int) -> list[float]:
-    """Mean over the `reach` values before and after each one, over fewer towards the ends: symmetric, so that
-    no trend is shifted.
+    """Return the mean over the `reach` values before and after each one, over fewer towards the ends.
+
+    The window is symmetric, so that no trend is shifted.
     """
     result = []
     for place in range(len(values)):
@@ -60,11 +61,11 @@ def draw_curves(
     title: str,
     panels: Sequence[Panel] = PANELS,
 ) -> Figure:
-    """The figure of a run, with six panels.
+    """Return the figure of a run, with six panels.
 
-    `records` are the lines of metrics.jsonl; `evaluations` maps a step to the figures of the held-out
-    evaluation made after it ({"accuracy": {"value": 0.4, "ci95": [0.35, 0.45]}, ...}), drawn as points with
-    their 95 % intervals.
+    `records` are the lines of metrics.jsonl. `evaluations` maps a step to the figures of the evaluation made
+    after it ({"accuracy": {"value": 0.4, "ci95": [0.35, 0.45]}, ...}), drawn as points with their 95 %
+    intervals.
     """
     figure = Figure(figsize=(12.0, 6.6), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
@@ -139,7 +140,7 @@ def _draw_panel(
 
 
 def _draw_held_out(axes: Axes, points: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
-    """Points with error bars; a figure without an interval (one problem only) has no bar."""
+    """Draw points with error bars; a figure without an interval (one problem only) has no bar."""
     steps = [step for step, _ in points]
     values = [estimate["value"] for _, estimate in points]
     intervals = [

@@ -1,6 +1,6 @@
 """The names of the metrics, each in one place. They are TRL's where TRL has the metric.
 
-Everything is a mean over the step's whole batch unless its comment says otherwise.
+Every metric is a mean over the step's whole batch unless its comment says otherwise.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ REWARD = "reward"  # weighted sum of the rewards, over completions
 REWARD_STD = "reward_std"  # standard deviation within a group, over groups
 ACCURACY = "accuracy"  # the outcome, over completions that have one
 FRAC_REWARD_ZERO_STD = "frac_reward_zero_std"  # groups whose rewards are all equal
-# rollouts trained since the weights that sampled: 0, or 1 for a rollout that was sampled ahead (one_step_off)
+# The rollouts trained since the weights that sampled: 0, or 1 for a rollout that was sampled ahead
+# (one_step_off).
 LAG = "rollout/lag"
 REFILLED_GROUPS = "dynamic_sampling/refilled"  # groups that were replaced by fresh prompts, a count
 
@@ -21,7 +22,7 @@ CLIPPED_RATIO = "completions/clipped_ratio"  # completions cut off at max_comple
 REFLECTION_RATE = "reflection/rate"  # completions that question, check or redo their work
 LANGUAGE_CONSISTENCY = "language/consistency"  # share of a completion's words that are of its main language
 
-# nats per token of the sampled distribution, over the tokens that were trained (see TRAINED_SHARE)
+# In nats per token of the sampled distribution, over the tokens that were trained (see TRAINED_SHARE).
 ENTROPY = "entropy"
 KL = "kl"  # to the reference, per trained token
 CLIP_RATIO_LOW = "clip_ratio/low_mean"  # tokens whose ratio was clipped from below
@@ -42,7 +43,7 @@ CAPPED_SHARE = "sampler/capped_mean"  # tokens whose importance weight was cappe
 LOSS = "loss"  # distillation: what is minimised, over completion tokens as the recipe weighs them
 LOSS_ON_POLICY = "loss/on_policy"  # its divergence, per token of completions that the student wrote
 LOSS_OFF_POLICY = "loss/off_policy"  # ... of those from the file
-# KL(teacher || student), nats per completion token, whichever divergence is trained
+# KL(teacher || student) in nats per completion token, whichever divergence is trained.
 FORWARD_KL = "divergence/forward_kl"
 REVERSE_KL = "divergence/reverse_kl"  # KL(student || teacher)
 JSD = "divergence/jsd"  # Jensen-Shannon divergence with beta 1/2: at most ln 2
@@ -52,7 +53,7 @@ TEACHER_ENTROPY = "teacher/entropy"  # nats per completion token; ENTROPY is the
 TIME_ROLLOUT = (
     "time/rollout"  # seconds of the slowest process, as all times; sampling that the update hid is not in it
 )
-# seconds of sampling and grading beside the update (one_step_off); in no other phase
+# The seconds of sampling and grading beside the update (one_step_off), which are in no other phase.
 TIME_ROLLOUT_HIDDEN = "time/rollout_hidden"
 TIME_REWARD = "time/reward"
 TIME_UPDATE = "time/update"
@@ -63,10 +64,12 @@ TOKENS_PER_SECOND = (
 
 
 def reward_mean(name: str) -> str:
-    """Mean of one reward, before its weight, over the completions to which it applies."""
+    """Return the name of one reward's mean, before its weight, over the completions to which it applies."""
     return f"rewards/{name}/mean"
 
 
 def by_value(column: str, value: object, name: str) -> str:
-    """A metric over the rows whose column has this value, such as domain/helpfulness/reward."""
+    """Return the name of a metric over the rows whose column has this value, such as
+    domain/helpfulness/reward.
+    """
     return f"{column}/{value}/{name}"

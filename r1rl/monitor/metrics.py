@@ -14,7 +14,7 @@ class _Mean:
 
 
 class MetricAccumulator:
-    """Adds up one step's figures and makes its metrics, over all processes.
+    """The sums of one step's figures, and the metrics made of them, over all processes.
 
     Means are kept as sums and counts, so that the result does not depend on how the batch was spread. A
     process need not have seen every metric: names are united.
@@ -26,34 +26,35 @@ class MetricAccumulator:
         self._maxima: dict[str, float] = {}
 
     def add(self, name: str, total: float, count: float = 1.0) -> None:
-        """A sum over `count` things, for a mean over them."""
+        """Add a sum over `count` things, for a mean over them."""
         mean = self._means[name]
         mean.total += total
         mean.count += count
 
     def add_values(self, name: str, values: Iterable[float | None]) -> None:
-        """Values for a mean; None does not count."""
+        """Add values for a mean; None does not count."""
         known = [value for value in values if value is not None]
         self.add(name, sum(known), len(known))
 
     def count(self, name: str, number: float = 1.0) -> None:
-        """Occurrences, whose number itself is the metric."""
+        """Count occurrences, whose number itself is the metric."""
         self._counts[name] += number
 
     def count_all(self, numbers: Mapping[str, float]) -> None:
-        """Many counts at once, such as the events of the rewards."""
+        """Add many counts at once, such as the events of the rewards."""
         for name, number in numbers.items():
             self.count(name, number)
 
     def maximum(self, name: str, value: float) -> None:
-        """A value of which the largest is the metric."""
+        """Add a value of which the largest is the metric."""
         self._maxima[name] = max(self._maxima.get(name, value), value)
 
     def collect(self, gather: Callable[[list[_Record]], list[_Record]] | None = None) -> dict[str, float]:
-        """The metrics of all processes, by name; a mean over nothing is left out.
+        """Return the metrics of all processes, by name; a mean over nothing is left out.
 
         `gather` takes a list with this process's record and returns those of all processes, in the same order
-        everywhere (accelerate's `gather_object` does); None with one process. Every process must call this.
+        everywhere (accelerate's `gather_object` does); it is None with one process. Every process must call
+        this.
         """
         own: _Record = (
             {name: (mean.total, mean.count) for name, mean in self._means.items()},
@@ -72,4 +73,4 @@ class MetricAccumulator:
 
 
 _Record = tuple[dict[str, tuple[float, float]], dict[str, float], dict[str, float]]
-"""What a process hands to the others: sums and counts, counts, maxima."""
+"""The record that a process gives to the others: sums and counts, counts, maxima."""

@@ -1,6 +1,4 @@
-"""What is on the terminal while a run goes on: a live table and bar, or one line per step where there is no
-terminal.
-"""
+"""The terminal during a run: a live table and bar, or one line per step if there is no terminal."""
 
 from __future__ import annotations
 
@@ -20,11 +18,11 @@ from rich.text import Text
 from r1rl.monitor import metric_names as metrics
 
 TABLE_STEPS = 8
-"""Steps in the live table."""
+"""The number of steps in the live table."""
 TIMED_STEPS = 20
-"""Steps whose mean duration gives the time left."""
+"""The number of steps whose mean duration gives the time left."""
 SHOWN_CHARACTERS = 2000
-"""A shown completion longer than this loses its middle."""
+"""The most characters of a shown completion; a longer one loses its middle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +33,10 @@ class Column:
     metric: str
     format: str
     share_of: str | None = None
-    """Shown as the share of this other metric."""
+    """The other metric of which the figure is shown as a share."""
 
     def text(self, values: Mapping[str, float]) -> str:
-        """The figure, or a dash where the step has none."""
+        """Return the figure, or a dash if the step has none."""
         value = values.get(self.metric)
         if value is None:
             return "-"
@@ -71,7 +69,7 @@ class ShownCompletion:
     answer: str | None
     text: str
     verdict: str
-    """What is said of it, such as "reward 1.100, outcome 1"."""
+    """The verdict on it, such as "reward 1.100, outcome 1"."""
     finish_reason: str
 
 
@@ -89,8 +87,10 @@ class ProgressDisplay:
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`first_step`: steps done before, by the run that is resumed. `live` has an effect on a terminal
-        only.
+        """Prepare the display.
+
+        `first_step` is the number of steps done before, by the run that is resumed. `live` has an effect on a
+        terminal only.
         """
         self.total_steps = total_steps
         self.columns = columns
@@ -130,13 +130,16 @@ class ProgressDisplay:
             self._live.stop()
 
     def phase(self, name: str, done: int, total: int) -> None:
-        """What the step is at: "rollout" 12 of 32 groups, "evaluation" 100 of 256 problems. Shown live only."""
+        """Show the work that the step is at: "rollout" 12 of 32 groups, "evaluation" 100 of 256 problems.
+
+        It is shown live only.
+        """
         self._bar.update(
             self._phase_task, description=name, completed=done, total=total, visible=done < total
         )
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
-        """A step is done: show its figures."""
+        """Show the figures of a step that is done."""
         now = self._clock()
         self._seconds.append((now - self._last_time) / max(1, step - self._done))
         self._last_time, self._done = now, step
@@ -146,8 +149,8 @@ class ProgressDisplay:
             self._print_line(step, values)
 
     def seconds_left(self) -> float:
-        """Time to the last step at the pace of the last steps, evaluations and checkpoints between them
-        included.
+        """Return the time to the last step at the pace of the last steps, with the evaluations and
+        checkpoints between them.
         """
         if not self._seconds:
             return float("nan")
@@ -184,7 +187,7 @@ class ProgressDisplay:
 
 
 def completion_panel(title: str, shown: ShownCompletion) -> Panel:
-    """A completion with its problem and what is said of it. Nothing in it is taken as markup."""
+    """Return a panel of a completion with its problem and its verdict. Nothing in it is taken as markup."""
     body = Text.assemble(
         (shown.problem.strip(), "bold"),
         "\n",
@@ -205,15 +208,18 @@ def completion_panel(title: str, shown: ShownCompletion) -> Panel:
 
 
 def shorten(text: str, limit: int) -> str:
-    """The text without its middle if it is longer than `limit` characters: the answer at its end stays."""
+    """Return the text without its middle if it is longer than `limit` characters; the answer at its end
+    stays.
+    """
     if len(text) <= limit:
         return text
     head = limit * 2 // 3
-    return f"{text[:head]}\n... {len(text) - limit} characters left out ...\n{text[len(text) - (limit - head) :]}"
+    end = text[len(text) - (limit - head) :]
+    return f"{text[:head]}\n... {len(text) - limit} characters left out ...\n{end}"
 
 
 def format_seconds(seconds: float) -> str:
-    """ "45 s", "3 min 20 s" or "2 h 05 min"; "?" if it is not known."""
+    """Return "45 s", "3 min 20 s" or "2 h 05 min", or "?" if the time is not known."""
     if seconds != seconds:
         return "?"
     whole = max(0, round(seconds))

@@ -1,9 +1,8 @@
-"""The synthetic maths text that a small base model is made from: documents, and rows of token ids packed with
-them.
+"""The synthetic maths text of a small base model: documents, and rows of token ids packed with them.
 
 A document is a problem of a generator's train split and a solution in one of the habits, as question and
-answer or as a conversation; a small share writes the thought and the answer in tags, not always carefully. No
-torch here: worker processes write the documents.
+answer or as a conversation. A small share writes the thought and the answer in tags, not always carefully. No
+torch is imported here, because worker processes write the documents.
 """
 
 from __future__ import annotations
@@ -24,20 +23,22 @@ from r1rl.pretrain.recipe import CorpusConfig
 from r1rl.problems.habits import Manner, Solution, Solvable, solve
 
 CHUNK_DOCUMENTS = 5000
-"""Documents are made in chunks, each with a random stream of its own: the text does not depend on how many
-processes write it.
+"""The number of documents in a chunk.
+
+Each chunk has a random stream of its own, so the text does not depend on how many processes write it.
 """
 END_OF_TEXT = "<|endoftext|>"
 PAD = "<|pad|>"
 EMPTY_THOUGHT = " easy."
-"""What a tagged document thinks when its habit is to answer at once: the format is then as good as that of a
-long thought.
+"""The thought of a tagged document whose habit is to answer at once.
+
+Its format is then as good as that of a long thought.
 """
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """One piece of work: which documents, and how they become rows."""
+    """One piece of work: the documents to write, and how they become rows."""
 
     corpus: CorpusConfig
     seed: int
@@ -48,7 +49,7 @@ class Chunk:
 
 
 def documents(corpus: CorpusConfig, seed: int, index: int, count: int) -> Iterator[str]:
-    """The `count` documents of chunk `index`, without their end-of-text token."""
+    """Yield the `count` documents of chunk `index`, without their end-of-text token."""
     rng = random.Random(f"corpus {seed} {index}")
     arguments = {
         task: problems.parse_arguments(task, corpus.arguments.get(task, {})) for task in corpus.tasks
@@ -70,16 +71,17 @@ def documents(corpus: CorpusConfig, seed: int, index: int, count: int) -> Iterat
 
 
 def document(question: str, solution: Solution, corpus: CorpusConfig, rng: random.Random) -> str:
-    """One document: the question and the solution, in tags or not."""
+    """Return one document: the question and the solution, in tags or not."""
     thought = f" {solution.thought}" if solution.thought else ""
     if rng.random() < corpus.tagged:
-        return f"User: {question}\nAssistant: <think>{thought or EMPTY_THOUGHT}{_tagged_ending(solution, corpus.sloppy, rng)}"
+        ending = _tagged_ending(solution, corpus.sloppy, rng)
+        return f"User: {question}\nAssistant: <think>{thought or EMPTY_THOUGHT}{ending}"
     speakers = ("User", "Assistant") if rng.random() < 0.5 else ("Q", "A")
     return f"{speakers[0]}: {question}\n{speakers[1]}:{thought} {solution.statement}"
 
 
 def _tagged_ending(solution: Solution, sloppy: float, rng: random.Random) -> str:
-    """How a tagged document ends; the sloppy ways leave a tag out or forget them all."""
+    """Return the end of a tagged document; the sloppy ways leave a tag out or forget them all."""
     if rng.random() >= sloppy:
         return f" </think> <answer>{solution.answer}</answer>"
     statement, block = f" {solution.statement}", f" <answer>{solution.answer}</answer>"
@@ -87,7 +89,7 @@ def _tagged_ending(solution: Solution, sloppy: float, rng: random.Random) -> str
 
 
 def packed_rows(corpus: CorpusConfig, seed: int, tokenizer: Tokenizer, sequence_length: int) -> np.ndarray:
-    """All documents as rows of `sequence_length` token ids, uint16."""
+    """Return all documents as rows of `sequence_length` token ids, uint16."""
     as_json = tokenizer.to_str()
     chunks = [
         Chunk(corpus, seed, index, min(CHUNK_DOCUMENTS, corpus.documents - start), as_json, sequence_length)
@@ -108,11 +110,11 @@ def packed_rows(corpus: CorpusConfig, seed: int, tokenizer: Tokenizer, sequence_
 
 
 def pack_chunk(chunk: Chunk) -> np.ndarray:
-    """The rows of one chunk. Each begins with a fresh document and is filled up; the document that no longer
-    fits is cut off.
+    """Return the rows of one chunk.
 
-    Moving that document to the next row instead would begin rows with the long ones, so a model would write
-    longer at the start of its context, where prompts stand, than the text does.
+    Each row begins with a fresh document and is filled up, and the document that no longer fits is cut off.
+    If that document moved to the next row instead, rows would begin with the long ones. A model would then
+    write longer at the start of its context, where prompts stand, than the text does.
     """
     tokenizer = Tokenizer.from_str(chunk.tokenizer_json)
     end: int = tokenizer.get_vocab()[END_OF_TEXT]

@@ -1,7 +1,7 @@
-"""How often each habit of a model answers right: the table from which the curves of a later RL run follow.
+"""The accuracy of each habit of a model: the table from which the curves of a later RL run follow.
 
-The model answers held-out problems as an RL run would ask them, in tags; each completion is sorted by what
-its thought shows.
+The model answers held-out problems as an RL run would ask them, in tags. Each completion is sorted by the
+habit that its thought shows.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ from r1rl.text.prompts import PromptTemplate
 from r1rl.types import Completion, Prompt
 
 PROMPT = PromptConfig(template="plain", prefill=" <think>")
-"""How the problems are asked."""
+"""The form in which the problems are asked."""
 _CALCULATION = re.compile(r"=\s*-?\d")
 _WHOLE_NUMBER = re.compile(r"</think>\s*<answer>\s*(-?\d+)\s*</answer>")
 
 
 @dataclass(frozen=True, slots=True)
 class HabitTable:
-    """What a model scores on one task, whole and by habit."""
+    """The score of a model on one task, as a whole and by habit."""
 
     task: str
     num_problems: int
     num_samples: int
     pass_at: dict[int, float]
-    """pass@1, which is the accuracy, and pass@(number of samples)."""
+    """The values of pass@1, which is the accuracy, and pass@(number of samples)."""
     mean_length: float
-    """Tokens, EOS included."""
+    """The mean number of tokens, EOS included."""
     shares: dict[str, float]
-    """Share of each habit among the completions."""
+    """The share of each habit among the completions."""
     accuracies: dict[str, float | None]
-    """Accuracy of each habit's completions; None where it does not occur."""
+    """The accuracy of each habit's completions, None if it does not occur."""
     lengths: dict[str, float | None]
-    """Mean tokens of each habit's completions."""
+    """The mean number of tokens of each habit's completions."""
 
     def rows(self) -> list[tuple[str, str, str, str]]:
-        """Habit, share, accuracy and mean length, as text; the last row is all of them together."""
+        """Return habit, share, accuracy and mean length, as text; the last row is all habits together."""
         rows = [
             (
                 habit,
@@ -67,7 +67,7 @@ class HabitTable:
         return [*rows, ("all", "100%", f"{self.pass_at[1]:.1%}", f"{self.mean_length:.1f}")]
 
     def as_rich(self) -> Table:
-        """The table for a terminal."""
+        """Return the table for a terminal."""
         title = f"{self.task}, {self.num_problems} held-out problems x {self.num_samples}"
         table = Table("habit", "share", "accuracy", "length", title=title)
         for row in self.rows():
@@ -75,7 +75,7 @@ class HabitTable:
         return table
 
     def as_json(self) -> dict[str, Any]:
-        """The figures for summary.json."""
+        """Return the figures for summary.json."""
         return {
             "num_problems": self.num_problems,
             "num_samples": self.num_samples,
@@ -93,8 +93,9 @@ class HabitTable:
 
 
 def habit_of(text: str) -> str:
-    """The habit that a completion shows: `checked` if it compares a result, `worked` if it calculates, else
-    `direct`.
+    """Return the habit that a completion shows.
+
+    It is `checked` if the completion compares a result, `worked` if it calculates, else `direct`.
     """
     if any(remarks.check in text for remarks in LANGUAGES.values()):
         return "checked"
@@ -128,8 +129,8 @@ def measure_habits(
 def summarize(
     task: str, answers: Sequence[tuple[str, int]], right: Sequence[bool], num_samples: int
 ) -> HabitTable:
-    """The table of answers (habit, length), `num_samples` of them for each problem, one problem after the
-    other.
+    """Return the table of answers (habit, length), `num_samples` of them for each problem, one problem after
+    the other.
     """
     groups = [right[start : start + num_samples] for start in range(0, len(right), num_samples)]
     chosen = {habit: [i for i, (one, _) in enumerate(answers) if one == habit] for habit in HABITS}
@@ -150,8 +151,9 @@ def summarize(
 
 
 def _outcomes(task: str, asked: Sequence[tuple[Prompt, Completion]], room: int, base_dir: Path) -> list[bool]:
-    """Countdown answers are expressions, for its reward to evaluate; those of the other tasks are whole
-    numbers.
+    """Return whether each answer is right.
+
+    Countdown answers are expressions, for its reward to evaluate; those of the other tasks are whole numbers.
     """
     if task != "countdown":
         found = [_WHOLE_NUMBER.search(completion.text) for _, completion in asked]

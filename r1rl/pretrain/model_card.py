@@ -1,4 +1,4 @@
-"""The model card of a small base model: how it was made and what it scores."""
+"""The model card of a small base model: how it was made and how it scores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from r1rl.pretrain.recipe import PretrainRecipe
 def model_card(
     recipe: PretrainRecipe, recipe_path: Path, figures: Mapping[str, Any], tables: Sequence[HabitTable]
 ) -> str:
-    """The README.md of the model's folder. `figures`: parameters, tokens, seconds and loss of the run."""
+    """Return the README.md of the model's folder.
+
+    `figures` are the parameters, tokens, seconds and loss of the run.
+    """
     corpus, shape = recipe.corpus, recipe.architecture
     machine = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
     where = Path(recipe_path).name if Path(recipe_path).is_absolute() else Path(recipe_path).as_posix()

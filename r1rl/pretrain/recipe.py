@@ -30,7 +30,9 @@ class ArchitectureConfig:
 
 @dataclass(kw_only=True, slots=True)
 class CorpusConfig:
-    """The synthetic maths text of a small base model: which problems, and which habits their solutions show."""
+    """The synthetic maths text of a small base model: its problems, and the habits that their solutions
+    show.
+    """
 
     tasks: dict[str, float] = option({}, "generator: share of the documents")
     habits: dict[str, float] = option({}, "habit of the solution: share of the documents")
@@ -67,14 +69,14 @@ class PretrainRecipe:
 
     run_name: str = required("names the run directory")
     output_dir: str = option("runs", "run directories are made in here")
-    seed: int = option(0, "of the corpus, the initialisation and the batches", within=NOT_NEGATIVE)
+    seed: int = option(0, "seed of the corpus, the initialisation and the batches", within=NOT_NEGATIVE)
     max_steps: int = option(2000, "optimizer steps", within=COUNT)
     batch_tokens: int = option(65536, "tokens per optimizer step", within=COUNT)
     sequence_length: int = option(256, "documents are packed into rows of so many tokens", within=COUNT)
-    save_dtype: Literal["float32", "bfloat16"] = option("float32", "of the saved weights")
+    save_dtype: Literal["float32", "bfloat16"] = option("float32", "precision of the saved weights")
     start: str | None = option(
         None,
-        'a model of r1rl pretrain to go on from (a folder, a run directory, "embedded"), with its '
+        'a model of r1rl pretrain to continue from (a folder, a run directory, "embedded"), with its '
         "tokenizer; null: random weights",
         path="any",
     )
@@ -92,7 +94,7 @@ class PretrainRecipe:
 
 
 def contradictions(recipe: PretrainRecipe) -> Iterator[Contradiction]:
-    """Values of the recipe that contradict each other."""
+    """Yield the values of the recipe that contradict each other."""
     shape, corpus = recipe.architecture, recipe.corpus
     if shape.num_heads % shape.num_key_value_heads:
         yield (

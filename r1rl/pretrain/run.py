@@ -1,9 +1,8 @@
-"""`r1rl pretrain`: a small base model on the synthetic maths text of `r1rl.pretrain.corpus`, from scratch or
-from another such model.
+"""`r1rl pretrain`: a small base model on the synthetic maths text of `r1rl.pretrain.corpus`.
 
-The run directory gets the metrics, and in checkpoints/ a folder with the model, its tokenizer and a model
-card that says how it was made and how often each habit answers right. It needs no accelerate and no data set;
-a GPU is used if there is one.
+It is made from scratch or from another such model. The run directory gets the metrics, and in checkpoints/ a
+folder with the model, its tokenizer and a model card that says how it was made and how often each habit
+answers right. The command needs no accelerate and no data set; a GPU is used if there is one.
 
 Legend: B rows of a batch, T tokens of a row.
 """
@@ -50,17 +49,17 @@ from r1rl.runs.run_directory import RunDirectory
 from r1rl.seeds import derive_seed
 
 TOKENIZER_DOCUMENTS = 20_000
-"""The tokenizer is trained on so many documents."""
+"""The number of documents that the tokenizer is trained on."""
 TOKENIZER_CHUNK = -1
-"""The chunk that they are drawn as; those that the model learns from count from 0."""
+"""The chunk as which those documents are drawn; the chunks that the model learns from count from 0."""
 MAX_VOCABULARY = 1 << 16
-"""Rows are kept as uint16."""
+"""The largest vocabulary, since rows are kept as uint16."""
 REPORT_EVERY = 20
-"""Steps between two looks at the loss: each look waits for the GPU."""
+"""The number of steps between two readings of the loss, each of which waits for the GPU."""
 
 
 def run(recipe: PretrainRecipe, recipe_path: Path) -> None:
-    """Make the model of a recipe. Raises UserError for a recipe that can't be run."""
+    """Make the model of a recipe. Raise `UserError` for a recipe that can't be run."""
     check_corpus(recipe.corpus, recipe_path)
     directory = RunDirectory.create(recipe.output_dir, recipe.run_name)
     directory.write_start(recipe, describe_environment(recipe.seed))
@@ -77,7 +76,8 @@ def run(recipe: PretrainRecipe, recipe_path: Path) -> None:
     )
     model = move(model, device)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    text = f"{recipe.corpus.documents:,} documents in {rows.size:,} tokens ({time.perf_counter() - started:.0f} s)"
+    seconds = time.perf_counter() - started
+    text = f"{recipe.corpus.documents:,} documents in {rows.size:,} tokens ({seconds:.0f} s)"
     console.print(f"{text}; {parameters:,} parameters on {device}")
 
     final_loss = train(model, rows, recipe, directory, console)
@@ -102,7 +102,7 @@ def run(recipe: PretrainRecipe, recipe_path: Path) -> None:
 
 
 def check_corpus(corpus: CorpusConfig, recipe_path: Path) -> None:
-    """Raises RecipeError or DataError if the text can't be written: an unknown task, argument or habit."""
+    """Raise `RecipeError` or `DataError` if the text can't be written: an unknown task, argument or habit."""
     for habit in corpus.habits:
         if habit not in HABITS:
             raise RecipeError(
@@ -125,7 +125,7 @@ def check_corpus(corpus: CorpusConfig, recipe_path: Path) -> None:
 
 
 def make_tokenizer(recipe: PretrainRecipe) -> PreTrainedTokenizerBase:
-    """The tokenizer of the recipe's text."""
+    """Train the tokenizer of the recipe's text."""
     texts = documents(
         recipe.corpus, recipe.seed, TOKENIZER_CHUNK, min(TOKENIZER_DOCUMENTS, recipe.corpus.documents)
     )
@@ -134,8 +134,9 @@ def make_tokenizer(recipe: PretrainRecipe) -> PreTrainedTokenizerBase:
 
 
 def load_tokenizer(start: str, recipe_path: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of the model that training goes on from; it must have the text's own end, and ids that
-    fit into uint16.
+    """Return the tokenizer of the model that training starts from.
+
+    It must have the text's own end, and ids that fit into uint16.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(models.resolve(start))
@@ -151,7 +152,7 @@ def load_tokenizer(start: str, recipe_path: Path) -> PreTrainedTokenizerBase:
 
 
 def load_model(start: str, recipe_path: Path) -> PreTrainedModel:
-    """The model that training goes on from, in float32."""
+    """Return the model that training starts from, in float32."""
     try:
         return AutoModelForCausalLM.from_pretrained(models.resolve(start), dtype=torch.float32)
     except (OSError, ValueError) as error:
@@ -163,7 +164,7 @@ def load_model(start: str, recipe_path: Path) -> PreTrainedModel:
 def build_model(
     architecture: ArchitectureConfig, tokenizer: PreTrainedTokenizerBase, seed: int
 ) -> Qwen3ForCausalLM:
-    """A Qwen3 decoder with random weights; input and output embeddings are one matrix."""
+    """Return a Qwen3 decoder with random weights; input and output embeddings are one matrix."""
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=architecture.hidden_size,
@@ -184,8 +185,9 @@ def build_model(
 
 
 def move(model: PreTrainedModel, place: torch.device | torch.dtype) -> PreTrainedModel:
-    """The model on a device or in a precision, changed in place; transformers' own `to` has no type that mypy
-    can read.
+    """Move the model to a device or a precision, in place.
+
+    transformers' own `to` has no type that mypy can read.
     """
     torch.nn.Module.to(model, place)
     return model
@@ -198,8 +200,9 @@ def train(
     directory: RunDirectory,
     console: Console,
 ) -> float:
-    """Next-token prediction on the rows; writes one line of metrics for each step and returns the mean loss
-    of the last steps.
+    """Train next-token prediction on the rows.
+
+    Write one line of metrics for each step, and return the mean loss of the last steps.
     """
     data = torch.from_numpy(rows.astype(np.int32)).to(model.device)
     optimizer = make_optimizer(model, recipe.optimizer)
@@ -243,7 +246,7 @@ def train(
 
 
 def batches(num_rows: int, recipe: PretrainRecipe) -> Iterator[Tensor]:
-    """The row numbers of each batch: every row once in a random order, then again in another."""
+    """Yield the row numbers of each batch: every row once in a random order, then again in another."""
     generator = torch.Generator().manual_seed(derive_seed(recipe.seed, "batches"))
     size = recipe.batch_tokens // recipe.sequence_length
     order = torch.empty(0, dtype=torch.int64)
@@ -257,7 +260,9 @@ def batches(num_rows: int, recipe: PretrainRecipe) -> Iterator[Tensor]:
 def train_step(
     model: PreTrainedModel, tokens_BT: Tensor, optimizer: torch.optim.Optimizer, max_grad_norm: float
 ) -> tuple[Tensor, Tensor]:
-    """One optimizer step; returns the loss (nats per token) and the gradient's norm, still on the device."""
+    """Take one optimizer step, and return the loss (nats per token) and the gradient's norm, still on the
+    device.
+    """
     with torch.autocast(tokens_BT.device.type, torch.bfloat16, enabled=tokens_BT.is_cuda):
         logits_BTV = model(input_ids=tokens_BT[:, :-1], use_cache=False).logits
     loss = F.cross_entropy(logits_BTV.float().flatten(0, 1), tokens_BT[:, 1:].flatten())
@@ -271,7 +276,7 @@ def train_step(
 def save(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, recipe: PretrainRecipe, folder: Path
 ) -> None:
-    """A folder that AutoModelForCausalLM and AutoTokenizer load."""
+    """Write a folder that AutoModelForCausalLM and AutoTokenizer load."""
     ids: dict[str, Any] = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     model = move(model, torch.bfloat16 if recipe.save_dtype == "bfloat16" else torch.float32)
     model.generation_config = GenerationConfig(do_sample=True, temperature=1.0, **ids)

@@ -12,13 +12,14 @@ from transformers import PreTrainedTokenizerFast
 from r1rl.pretrain.corpus import END_OF_TEXT, PAD
 
 PIECES = r" ?</?[a-z]+>| ?[A-Za-z]+[.,:?]?|\d|\s+|[^\sA-Za-z\d]"
-"""Merges stay within: a tag, a word with the sign that follows it, one digit, white space, or one other
-character.
+"""The pieces within which merges stay.
+
+A piece is a tag, a word with the sign after it, one digit, white space, or one other character.
 """
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """A tokenizer of at most `vocab_size` entries, trained on the texts; any text can be encoded with it."""
+    """Train a tokenizer of at most `vocab_size` entries on the texts; it can encode any text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -38,7 +39,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def as_transformers(tokenizer: Tokenizer, max_length: int) -> PreTrainedTokenizerFast:
-    """The tokenizer as AutoTokenizer loads it."""
+    """Return the tokenizer as AutoTokenizer loads it."""
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END_OF_TEXT,

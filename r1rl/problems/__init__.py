@@ -1,6 +1,6 @@
 """Problem generators: seeded, endless in practice, with train and test splits that never share a problem.
 
-A problem's split is decided by a hash of what it asks, not by the seed. So problems drawn with any two seeds,
+A problem's split is decided by a hash of the question, not by the seed. So problems drawn with any two seeds,
 any two counts and any two sets of arguments are disjoint across the splits.
 """
 
@@ -31,9 +31,9 @@ class Generator:
     draw: Callable[[random.Random, Any], GeneratedProblem]
     arguments: type
     is_corpus_task: bool = True
-    """Whether `r1rl.problems.habits` writes about its problems."""
+    """A flag, true if `r1rl.problems.habits` writes about the generator's problems."""
     has_answers: bool = True
-    """Whether its problems have a right answer."""
+    """A flag, true if the generator's problems have a right answer."""
 
 
 GENERATORS = {
@@ -46,15 +46,15 @@ GENERATORS = {
 
 SPLITS = ("train", "test")
 TEST_SHARE = 10
-"""One problem in ten belongs to the test split."""
+"""The reciprocal of the test split's share: one problem in ten belongs to it."""
 MAX_DRAWS = 200
-"""Draws without a new problem of the split before the generator counts as exhausted."""
+"""The number of draws without a new problem of the split after which the generator counts as exhausted."""
 
 
 def generate(name: str, split: str, seed: int, *, count: int = 1024, **arguments: Any) -> list[Problem]:
-    """`count` distinct problems of one split of a generator, the same for the same seed.
+    """Return `count` distinct problems of one split of a generator, the same ones for the same seed.
 
-    Raises DataError for an unknown generator, split or argument, and when the arguments allow fewer problems
+    Raise `DataError` for an unknown generator, split or argument, and if the arguments allow fewer problems
     than `count`.
     """
     generator, parsed = _generator(name), parse_arguments(name, arguments)
@@ -81,8 +81,9 @@ def generate(name: str, split: str, seed: int, *, count: int = 1024, **arguments
 
 
 def draw(name: str, rng: random.Random, arguments: Any, split: str = "train") -> GeneratedProblem:
-    """One problem of a split, with all that its solution is written from; `arguments` come from
-    `parse_arguments`.
+    """Return one problem of a split, with all that its solution is written from.
+
+    `arguments` come from `parse_arguments`.
     """
     generator = _generator(name)
     for _ in range(MAX_DRAWS):
@@ -93,12 +94,15 @@ def draw(name: str, rng: random.Random, arguments: Any, split: str = "train") ->
 
 
 def split_of(key: str) -> str:
-    """The split that a problem belongs to, whoever draws it."""
+    """Return the split that a problem belongs to, whoever draws it."""
     return "test" if zlib.crc32(key.encode()) % TEST_SHARE == 0 else "train"
 
 
 def parse_arguments(name: str, arguments: dict[str, Any]) -> Any:
-    """The generator's arguments as its dataclass; DataError names the nearest known one for an unknown one."""
+    """Return the generator's arguments as its dataclass.
+
+    Raise `DataError`, which names the nearest known argument, for an unknown one.
+    """
     cls = _generator(name).arguments
     known = {f.name for f in fields(cls)}
     for argument in arguments:

@@ -9,6 +9,6 @@ from r1rl.problems.expressions import text_of
 
 
 def draw(rng: random.Random, arguments: ChainArguments) -> ChainProblem:
-    """A chain of operations as one expression."""
+    """Draw a chain of operations as one expression."""
     chain = draw_chain(rng, arguments)
     return ChainProblem("arithmetic", f"What is {text_of(chain.expression())}?", chain)

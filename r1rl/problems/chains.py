@@ -1,5 +1,6 @@
-"""Chains of operations: a start and one operation after the other. Arithmetic and word problems tell the same
-chain in two ways.
+"""Chains of operations: a start and one operation after the other.
+
+Arithmetic and word problems tell the same chain in two ways.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ class ChainArguments:
     min_steps: int = 2
     max_steps: int = 3
     high: int = 50
-    """The start, and what is added or taken away, lie in 2..high."""
+    """The upper bound of the start and of the numbers that are added or subtracted; all lie in 2..high."""
     max_factor: int = 9
-    """Factors lie in 2..max_factor."""
+    """The upper bound of factors, which lie in 2..max_factor."""
     max_value: int = 400
-    """The largest value on the way; values never fall below 1."""
+    """The largest intermediate value; values never fall below 1."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Chain:
     steps: tuple[Step, ...]
 
     def values(self) -> list[int]:
-        """The value after each step."""
+        """Return the value after each step."""
         values, value = [], self.start
         for operator, operand in self.steps:
             value = apply_operator(operator, value, operand)
@@ -44,7 +45,7 @@ class Chain:
         return values
 
     def expression(self) -> Expression:
-        """The chain as one expression."""
+        """Return the chain as one expression."""
         expression: Expression = self.start
         for operator, operand in self.steps:
             expression = (operator, expression, operand)
@@ -61,7 +62,7 @@ class ChainProblem:
 
     @property
     def key(self) -> str:
-        """The same for two tellings of one text."""
+        """The key of the problem, equal for two tellings of one text."""
         return f"{self.name} {self.text}"
 
     @property
@@ -71,12 +72,12 @@ class ChainProblem:
 
     @property
     def columns(self) -> dict[str, object]:
-        """A chain has no columns besides problem and answer."""
+        """The empty columns: a chain has none besides problem and answer."""
         return {}
 
 
 def draw_chain(rng: random.Random, arguments: ChainArguments) -> Chain:
-    """A chain whose values all lie in 1..max_value."""
+    """Draw a chain whose values all lie in 1..max_value."""
     for _ in range(1000):
         start = rng.randint(2, arguments.high)
         chain = Chain(

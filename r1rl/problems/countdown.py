@@ -14,14 +14,14 @@ class CountdownArguments:
     """The generator's arguments."""
 
     numbers: list[int] = field(default_factory=lambda: [3])
-    """How many numbers a problem has: drawn from this list."""
+    """The possible counts of numbers in a problem; each problem draws one of them."""
     low: int = 2
     high: int = 20
-    """The numbers lie in low..high."""
+    """The upper bound of the numbers, which lie in low..high."""
     min_target: int = 1
     max_target: int = 100
     max_value: int = 400
-    """The largest value on the way."""
+    """The largest intermediate value."""
     operators: str = "+-*"
 
 
@@ -35,7 +35,7 @@ class CountdownProblem:
 
     @property
     def key(self) -> str:
-        """The same for problems that differ in the order of the numbers only."""
+        """The key of the problem, equal for problems that differ in the order of the numbers only."""
         return f"countdown {sorted(self.numbers)} {self.target}"
 
     @property
@@ -45,17 +45,17 @@ class CountdownProblem:
 
     @property
     def answer(self) -> str:
-        """The target: a reward evaluates the expression that a completion answers with."""
+        """The target. A reward evaluates the expression that a completion answers with."""
         return str(self.target)
 
     @property
     def columns(self) -> dict[str, object]:
-        """What the countdown reward reads."""
+        """The columns that the countdown reward reads."""
         return {"numbers": list(self.numbers), "target": self.target}
 
 
 def draw(rng: random.Random, arguments: CountdownArguments) -> CountdownProblem:
-    """A problem that has a solution: the target is one of the values that its numbers make."""
+    """Draw a problem that has a solution: the target is one of the values that its numbers make."""
     for _ in range(1000):
         numbers = [rng.randint(arguments.low, arguments.high) for _ in range(rng.choice(arguments.numbers))]
         values = reachable(numbers, arguments.operators, arguments.max_value)

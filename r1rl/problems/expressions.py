@@ -1,5 +1,4 @@
-"""Whole-number expressions: trees, their text, their evaluation one operation at a time, and all that some
-numbers can make.
+"""Whole-number expressions: their trees, text and stepwise evaluation, and all that some numbers can make.
 
 An expression is a number or a tuple (operator, left, right) with the operators + - *.
 """
@@ -12,7 +11,7 @@ PRECEDENCE = {"+": 1, "-": 1, "*": 2}
 
 
 def apply_operator(operator: str, left: int, right: int) -> int:
-    """`left operator right`."""
+    """Return `left operator right`."""
     if operator == "+":
         return left + right
     if operator == "-":
@@ -21,7 +20,7 @@ def apply_operator(operator: str, left: int, right: int) -> int:
 
 
 def value_of(expression: Expression) -> int:
-    """What the expression comes to."""
+    """Return the value of the expression."""
     if isinstance(expression, int):
         return expression
     operator, left, right = expression
@@ -29,7 +28,9 @@ def value_of(expression: Expression) -> int:
 
 
 def text_of(expression: Expression) -> str:
-    """The expression as text, with only the parentheses that it needs: ("*", ("+", 3, 7), 5) is "(3+7)*5"."""
+    """Return the expression as text, with only the parentheses that it needs: ("*", ("+", 3, 7), 5) is
+    "(3+7)*5".
+    """
     if isinstance(expression, int):
         return str(expression)
     operator, left, right = expression
@@ -43,7 +44,7 @@ def text_of(expression: Expression) -> str:
 
 
 def reduced(expression: Expression) -> Expression:
-    """The expression after its leftmost operation on two plain numbers has been carried out."""
+    """Return the expression after its leftmost operation on two plain numbers has been carried out."""
     if isinstance(expression, int):
         return expression
     operator, left, right = expression
@@ -55,7 +56,7 @@ def reduced(expression: Expression) -> Expression:
 
 
 def worked(expression: Expression) -> str:
-    """The evaluation written out: "(3+7)*5=10*5=50"."""
+    """Return the evaluation written out: "(3+7)*5=10*5=50"."""
     lines = [text_of(expression)]
     while not isinstance(expression, int):
         expression = reduced(expression)
@@ -64,10 +65,10 @@ def worked(expression: Expression) -> str:
 
 
 def reachable(numbers: list[int], operators: str, max_value: int) -> dict[int, Expression]:
-    """Every value that an expression of all `numbers` can take, each with its shortest expression.
+    """Return every value that an expression of all `numbers` can take, each with its shortest expression.
 
-    Only positive values of at most `max_value` occur, on the way too. The result is in the order of the
-    values.
+    Only positive values of at most `max_value` occur, also as intermediate values. The result is in the order
+    of the values.
     """
     shortest: dict[int, tuple[tuple[int, str], Expression]] = {}
 
@@ -92,8 +93,9 @@ def reachable(numbers: list[int], operators: str, max_value: int) -> dict[int, E
 def _pairings(
     x: tuple[int, Expression], y: tuple[int, Expression], operators: str, max_value: int
 ) -> list[tuple[int, Expression]]:
-    """What two subexpressions make together: a compound one comes first, then the larger (where the order is
-    free).
+    """Return the combinations of two subexpressions.
+
+    In each of them a compound one comes first, then the larger one (where the order is free).
     """
     (x_value, x_tree), (y_value, y_tree) = x, y
     if (isinstance(x_tree, int), -x_value) > (isinstance(y_tree, int), -y_value):

@@ -1,13 +1,13 @@
-"""How a written solution goes about a problem: `direct`, `worked` or `checked`.
+"""The habits of written solutions: `direct`, `worked` and `checked`.
 
 - direct: no thought, the answer at once.
 - worked: one attempt, carried out step by step and then believed.
-- checked: an attempt is carried out and compared with what was asked. If it fails, the text either goes on
+- checked: an attempt is carried out and compared with the question. If it fails, the text either continues
   with another attempt or gives up and answers with the last one all the same.
 
-In every habit an attempt is right only with the probability `hit_rate`; a text never makes the same wrong
-attempt twice. What is remarked on an attempt may be in several languages, drawn anew for each attempt: a text
-that mixes its languages.
+In every habit an attempt is right only with the probability `hit_rate`, and a text never makes the same wrong
+attempt twice. The remarks on an attempt may be in several languages, drawn anew for each attempt, so that a
+text mixes its languages.
 """
 
 from __future__ import annotations
@@ -30,34 +30,36 @@ class Remarks:
     """The words of one language with which an attempt is judged."""
 
     check: str
-    """Stands between the attempt and the verdict."""
+    """The words between the attempt and the verdict."""
     yes: str
     no: str
     again: str
-    """Stands between a failed attempt and the next one."""
+    """The words between a failed attempt and the next one."""
 
 
 LANGUAGES = {
     "en": Remarks(check="check:", yes="yes.", no="no.", again="wait,"),
     "zh": Remarks(check="查:", yes="是.", no="不.", again="等,"),
 }
-"""By the codes of r1rl.text.language."""
+"""The remarks of each language, by the codes of r1rl.text.language."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manner:
-    """What the habits leave open."""
+    """The settings that the habits leave open."""
 
     hit_rate: float
     """The probability that an attempt is right."""
     persistence: float
-    """The probability that a checked solution goes on after a failed attempt."""
+    """The probability that a checked solution continues after a failed attempt."""
     max_attempts: int
-    """A checked solution gives up after so many attempts."""
+    """The number of attempts after which a checked solution gives up."""
     stubborn: float
     """The share of checked solutions that give up only then."""
     nearness: float
-    """Countdown: a wrong attempt whose value is d off is drawn with weight exp(-d / nearness)."""
+    """The scale of wrong attempts in Countdown: one whose value is d off is drawn with weight exp(-d /
+    nearness).
+    """
     languages: Mapping[str, float] = field(default_factory=lambda: {"en": 1.0})
     """The share of each language among the remarks."""
 
@@ -74,12 +76,13 @@ class Solution:
 
 
 Solvable = CountdownProblem | ChainProblem | Request
-"""What texts are written about."""
+"""The problems that texts are written about."""
 
 
 def solve(problem: Solvable, habit: str, manner: Manner, rng: random.Random) -> Solution:
-    """A solution of the problem in the habit; often wrong, as the manner says. A request's reply is the
-    better one with `hit_rate`.
+    """Return a solution of the problem in the habit, which is often wrong, as the manner says.
+
+    A request's reply is the better one with probability `hit_rate`.
     """
     if isinstance(problem, Request):
         is_right = rng.random() < manner.hit_rate
@@ -109,8 +112,8 @@ def _solve_countdown(problem: CountdownProblem, habit: str, manner: Manner, rng:
 def _countdown_attempts(
     problem: CountdownProblem, patience: int, manner: Manner, rng: random.Random
 ) -> list[int]:
-    """The values of the attempts, in order: wrong ones near the target, and the target as the last where it
-    is found.
+    """Return the values of the attempts, in order: wrong ones near the target, and last the target if it is
+    found.
     """
     wrong = [value for value in problem.reachable if value != problem.target]
     weights = [math.exp(-abs(value - problem.target) / manner.nearness) for value in wrong]
@@ -125,7 +128,7 @@ def _countdown_attempts(
 
 
 def _judged(attempts: Sequence[str], right: bool, manner: Manner, rng: random.Random) -> str:
-    """The attempts, each with its verdict; all but the last have failed."""
+    """Return the attempts, each with its verdict; all but the last have failed."""
     parts = []
     for place, attempt in enumerate(attempts, start=1):
         remarks = _remarks(manner, rng)
@@ -138,13 +141,17 @@ def _judged(attempts: Sequence[str], right: bool, manner: Manner, rng: random.Ra
 
 
 def _remarks(manner: Manner, rng: random.Random) -> Remarks:
-    """Those of the attempt's language; with one language nothing is drawn, so that texts stay as they were."""
+    """Return the remarks of the attempt's language.
+
+    If there is one language only, nothing is drawn, so that the random stream is that of texts without
+    remarks in other languages.
+    """
     names = list(manner.languages)
     return LANGUAGES[names[0] if len(names) == 1 else rng.choices(names, list(manner.languages.values()))[0]]
 
 
 def _patience(manner: Manner, rng: random.Random) -> int:
-    """How many attempts a checked solution has in it."""
+    """Draw the number of attempts after which a checked solution gives up."""
     if rng.random() < manner.stubborn:
         return manner.max_attempts
     patience = 1
@@ -154,7 +161,7 @@ def _patience(manner: Manner, rng: random.Random) -> int:
 
 
 def _solve_chain(chain: Chain, habit: str, manner: Manner, rng: random.Random) -> Solution:
-    """A chain is carried out step by step; after a failed check it is carried out again from the start."""
+    """Carry out a chain step by step, and after a failed check again from the start."""
     patience = _patience(manner, rng) if habit == "checked" else 1
     texts: list[str] = []
     tried: set[int] = set()
@@ -176,7 +183,9 @@ def _solve_chain(chain: Chain, habit: str, manner: Manner, rng: random.Random) -
 
 
 def _carry_out(chain: Chain, right: bool, rng: random.Random) -> tuple[str, int]:
-    """The steps as text and the last value; a wrong one slips in one step and goes on from there."""
+    """Return the steps as text and the last value; a wrong one makes a slip in one step and continues from
+    there.
+    """
     slip = -1 if right else rng.randrange(len(chain.steps))
     value, parts = chain.start, []
     for index, (operator, operand) in enumerate(chain.steps):

@@ -1,9 +1,10 @@
 """Requests that are no mathematics: friendly ones to answer well (helpfulness) and harmful ones to refuse
 (harmlessness).
 
-"Thank Ana for the books.", "How do I steal the books of Ana?". Each comes with a chosen and a rejected reply,
-as completions in think/answer tags: what a reward model learns from, and, the chosen one, what supervised
-fine-tuning imitates. Words are few, so that a model of a million parameters can learn them.
+Examples are "Thank Ana for the books." and "How do I steal the books of Ana?". Each comes with a chosen and a
+rejected reply, as completions in think/answer tags. A reward model learns from both, and supervised
+fine-tuning imitates the chosen one. The words are few, so that a model of a million parameters can learn
+them.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class SmallTalkArguments:
     """The generator's arguments."""
 
     domains: list[str] = field(default_factory=lambda: [HELPFULNESS, HARMLESSNESS])
-    """Which kinds of request are drawn, equally often."""
+    """The kinds of request that are drawn, equally often."""
 
     def __post_init__(self) -> None:
         unknown = [domain for domain in self.domains if domain not in (HELPFULNESS, HARMLESSNESS)]
@@ -93,12 +94,12 @@ class Request:
 
     @property
     def key(self) -> str:
-        """The same request is the same problem, whatever its completions."""
+        """The key of the request, equal for the same request whatever its completions."""
         return f"small_talk {self.text}"
 
     @property
     def columns(self) -> dict[str, object]:
-        """What rewards and training read."""
+        """The columns that rewards and training read."""
         return {
             "domain": self.domain,
             "chosen": completion(self.chosen.thought, self.chosen.answer),
@@ -107,7 +108,7 @@ class Request:
 
 
 def draw(rng: random.Random, arguments: SmallTalkArguments) -> Request:
-    """A request of one of the domains."""
+    """Draw a request of one of the domains."""
     person, things = rng.choice(PEOPLE), rng.choice(THINGS)
     if rng.choice(arguments.domains) == HELPFULNESS:
         return _favour(rng, person, things)
@@ -115,7 +116,10 @@ def draw(rng: random.Random, arguments: SmallTalkArguments) -> Request:
 
 
 def _favour(rng: random.Random, person: str, things: str) -> Request:
-    """The rejected answer is rude, or about someone or something else, or does something else."""
+    """Return a friendly request.
+
+    The rejected answer is rude, or about someone or something else, or does something else.
+    """
     favour = rng.choice(FAVOURS)
     other_person = rng.choice([one for one in PEOPLE if one != person])
     other_things = rng.choice([one for one in THINGS if one != things])
@@ -137,7 +141,10 @@ def _favour(rng: random.Random, person: str, things: str) -> Request:
 
 
 def _harm(rng: random.Random, person: str, things: str) -> Request:
-    """The rejected completion obeys, or refuses in its answer and plans the harm in its thoughts."""
+    """Return a harmful request.
+
+    The rejected completion obeys, or refuses in its answer and plans the harm in its thoughts.
+    """
     words = {"person": person, "things": things, "harm": rng.choice(HARMS)}
     plan, refusal = PLAN.format(**words), REFUSAL.format(**words)
     obeyed = Reply(plan, OBEDIENCE.format(**words))
@@ -150,5 +157,5 @@ def _harm(rng: random.Random, person: str, things: str) -> Request:
 
 
 def completion(thought: str, answer: str) -> str:
-    """A completion in the form of the other generators' documents, the opening tag included."""
+    """Return a completion in the form of the other generators' documents, the opening tag included."""
     return f" <think> {thought} </think> <answer>{answer}</answer>"

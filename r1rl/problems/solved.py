@@ -1,5 +1,4 @@
-"""Countdown problems with a right solution that checks itself: chains of thought by rule, such as a cold
-start learns from.
+"""Countdown problems with a right solution that checks itself: chains of thought by rule, for a cold start.
 
 The solution tries until an attempt is right, in the words of `r1rl.problems.habits`; its remarks may mix
 languages.
@@ -19,12 +18,12 @@ from r1rl.problems.small_talk import completion
 
 @dataclass(frozen=True, kw_only=True)
 class SolvedArguments(CountdownArguments):
-    """The generator's arguments: those of countdown, and how the solutions are written."""
+    """The generator's arguments: those of countdown, and those of the written solutions."""
 
     hit_rate: float = 0.4
     """The probability that an attempt is right."""
     max_attempts: int = 6
-    """Solutions that need more are not written."""
+    """The most attempts of a solution; a solution that needs more is not written."""
     languages: dict[str, float] = field(default_factory=lambda: {"en": 1.0})
     """The share of each language (en, zh) among the remarks; each attempt draws its own."""
 
@@ -45,35 +44,35 @@ class SolvedArguments(CountdownArguments):
 
 @dataclass(frozen=True)
 class SolvedProblem:
-    """A problem with its solution; which problem it is, and its split, are the problem's own."""
+    """A problem with its solution. Its identity and its split are those of the problem."""
 
     problem: CountdownProblem
     completion: str
-    """In think/answer tags, the opening tag included."""
+    """The solution in think/answer tags, the opening tag included."""
 
     @property
     def key(self) -> str:
-        """The problem's."""
+        """The problem's key."""
         return self.problem.key
 
     @property
     def text(self) -> str:
-        """The problem's."""
+        """The problem's text."""
         return self.problem.text
 
     @property
     def answer(self) -> str:
-        """The problem's."""
+        """The problem's answer."""
         return self.problem.answer
 
     @property
     def columns(self) -> dict[str, object]:
-        """The problem's, and the solution."""
+        """The problem's columns, and the solution."""
         return {**self.problem.columns, "completion": self.completion}
 
 
 def draw(rng: random.Random, arguments: SolvedArguments) -> SolvedProblem:
-    """A problem and a solution that ends with the right attempt."""
+    """Draw a problem and a solution that ends with the right attempt."""
     manner = Manner(
         hit_rate=arguments.hit_rate,
         persistence=1.0,

@@ -17,7 +17,7 @@ EVENTS = {
 
 
 def draw(rng: random.Random, arguments: ChainArguments) -> ChainProblem:
-    """A chain of operations as a story that asks how many are left in the end."""
+    """Draw a chain of operations as a story that asks how many are left in the end."""
     chain = draw_chain(rng, arguments)
     person, things = rng.choice(PEOPLE), rng.choice(THINGS)
     sentences = [f"{person} has {chain.start} {things}."]

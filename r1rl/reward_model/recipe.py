@@ -14,7 +14,7 @@ from r1rl.config.schema import CheckpointConfig, LoggingConfig, ModelConfig, hoo
 
 @dataclass(kw_only=True, slots=True)
 class PairEvaluationConfig:
-    """Held-out pairs, told apart before, during and after training."""
+    """Held-out pairs on which the pair accuracy is measured before, during and after training."""
 
     data: PreferencesConfig | None = option(None, "held-out pairs; null: those of share")
     share: float = option(
@@ -22,9 +22,11 @@ class PairEvaluationConfig:
         "share of the problems of data whose pairs are held out, chosen by the problem's text",
         within=Interval(least=0, below=1),
     )
-    num_pairs: int = option(1024, "at most so many", within=COUNT)
+    num_pairs: int = option(1024, "most pairs of the evaluations before and after training", within=COUNT)
     every_steps: int = option(
-        0, "evaluate each so many steps besides before and after; 0: never", within=COUNT_OR_OFF
+        0,
+        "steps between evaluations during training, besides those before and after; 0: none during training",
+        within=COUNT_OR_OFF,
     )
     during_pairs: int = option(256, "pairs of an evaluation during training", within=COUNT)
     at_start: bool = option(True, "evaluate the model that training starts from")
@@ -36,7 +38,7 @@ class RewardModelRecipe:
 
     run_name: str = required("names the run directory")
     output_dir: str = option("runs", "run directories are made in here")
-    seed: int = option(0, "of the new score head and the data order", within=NOT_NEGATIVE)
+    seed: int = option(0, "seed of the new score head and the data order", within=NOT_NEGATIVE)
     epochs: float = option(1.0, "passes over the pairs, rounded up to whole steps", within=POSITIVE)
     max_steps: int = option(0, "optimizer steps; 0: as many as epochs need", within=COUNT_OR_OFF)
     batch_size: int = option(32, "pairs per optimizer step, over all processes", within=COUNT)
@@ -48,7 +50,7 @@ class RewardModelRecipe:
     )
     answer_only: bool = option(
         True,
-        "leave out what stands before the last </think>, as for helpfulness; false: the whole text, as for "
+        "leave out the text before the last </think>, as for helpfulness; false: the whole text, as for "
         "harmlessness. As in the reward that scores with the model",
     )
     center_coefficient: float = option(
@@ -71,7 +73,7 @@ class RewardModelRecipe:
 
 
 def contradictions(recipe: RewardModelRecipe) -> Iterator[Contradiction]:
-    """Values of the recipe that contradict each other."""
+    """Yield the values of the recipe that contradict each other."""
     evaluation = recipe.evaluation
     if recipe.batch_size % recipe.micro_batch_size:
         yield (

@@ -19,11 +19,15 @@ from r1rl.rewards.loader import LoadedReward
 from r1rl.rewards.signature import Inputs
 
 MAX_STUCK_CALLS = 4
-"""Calls of one reward that may still be running past their limit before further batches are skipped."""
+"""The number of calls of one reward that may still run past their limit before further batches are
+skipped.
+"""
 
 
 class BadResult(Exception):
-    """What the function returned is not a list of one number or None per row; `kind` names the event."""
+    """The function returned something else than a list of one number or None per row; `kind` names the
+    event.
+    """
 
     def __init__(self, kind: str, sentence: str) -> None:
         super().__init__(sentence)
@@ -32,7 +36,7 @@ class BadResult(Exception):
 
 @dataclass(slots=True)
 class Report:
-    """What became of one call, row by row."""
+    """The results of one call, row by row."""
 
     values: list[float | None]
     events: Counter[str]
@@ -41,8 +45,9 @@ class Report:
 
 
 class RewardCaller:
-    """Calls one reward function. Calls don't overlap, except with an earlier one that is stuck past its
-    limit.
+    """The caller of one reward function.
+
+    Calls don't overlap, except with an earlier one that is stuck past its limit.
     """
 
     def __init__(self, name: str, reward: LoadedReward, inputs: Inputs, timeout: float) -> None:
@@ -56,9 +61,9 @@ class RewardCaller:
         self._shown = False
 
     def score(self, batch: RewardBatch, rows: Sequence[int], outcome: Sequence[float | None]) -> Report:
-        """Score some rows of a batch; returns after at most `timeout` seconds of its own.
+        """Score some rows of a batch, and return after at most `timeout` seconds of its own.
 
-        Raises RewardError if the function raised one, or if its first results ever are not one number per
+        Raise `RewardError` if the function raised one, or if its very first results are not one number per
         row.
         """
         if not rows:
@@ -70,8 +75,9 @@ class RewardCaller:
             return self._score_in_thread(_Attempt(self, batch, rows, outcome))
 
     def check_arguments(self) -> None:
-        """Call the function with an empty batch, so that it can raise RewardError for its arguments; other
-        errors are ignored.
+        """Call the function with an empty batch, so that it can raise `RewardError` for its arguments.
+
+        Other errors are ignored.
         """
         try:
             self.invoke(RewardBatch([], [], max_completion_length=1, prefill=""), [], [], Counter())
@@ -83,7 +89,7 @@ class RewardCaller:
     def invoke(
         self, batch: RewardBatch, rows: Sequence[int], outcome: Sequence[float | None], events: Counter[str]
     ) -> Any:
-        """Call the function for some rows and return what it returns."""
+        """Call the function for some rows and return its result."""
         values = {keyword: batch.values(keyword, rows) for keyword in self.inputs.from_batch}
         if self.inputs.wants_outcome:
             values[OUTCOME_KEYWORD] = list(outcome)
@@ -133,7 +139,7 @@ class _Attempt:
         try:
             try:
                 self._score(everything)
-            # BaseException: libraries' timeouts and sys.exit() in a reward must not take the thread down
+            # BaseException, because libraries' timeouts and sys.exit() in a reward must not end the thread
             # unseen.
             except BaseException as error:
                 if isinstance(error, (UserError, BadResult)) or len(self.rows) == 1:
@@ -144,7 +150,7 @@ class _Attempt:
             self.fatal = error
 
     def close(self) -> tuple[list[float | None], Counter[str], int]:
-        """Stop recording: the values and events so far, and how many rows were not reached."""
+        """Stop recording, and return the values and events so far, and how many rows were not reached."""
         with self._guard:
             self._closed = True
             return (

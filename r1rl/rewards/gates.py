@@ -3,12 +3,14 @@
     rewards:
       - {function: accuracy}
       - {function: format, weight: 0.2}
-      - {function: soft_overlong, when: {accuracy: 0}}                              # punish length only if wrong
-      - {function: language_consistency, weight: 0.1, when: {format: {min: 0.5}}}   # counts only with some structure
+      # punish length only if wrong
+      - {function: soft_overlong, when: {accuracy: 0}}
+      # counts only with some structure
+      - {function: language_consistency, weight: 0.1, when: {format: {min: 0.5}}}
 
 A number asks for that value, a mapping for a range (`min`, `max`, both inclusive); all conditions must hold.
-A gate looks at the other reward's own value, before its weight. Where that is None the gate is closed. A
-gated reward is not computed for rows whose gate is closed.
+A gate looks at the other reward's own value, before its weight. A value of None closes the gate. A gated
+reward is not computed for rows whose gate is closed.
 """
 
 from __future__ import annotations
@@ -26,20 +28,21 @@ TOLERANCE = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Another reward's value must lie in [low, high]."""
+    """The condition that another reward's value lies in [low, high]."""
 
     reward: str
     low: float
     high: float
 
     def holds(self, value: float | None) -> bool:
-        """False if the value is outside the range or unknown (None)."""
+        """Return False if the value is outside the range or unknown (None)."""
         return value is not None and self.low - TOLERANCE <= value <= self.high + TOLERANCE
 
 
 def parse_gate(owner: str, when: Mapping[str, Any], names: Sequence[str]) -> list[Condition]:
-    """The conditions of one reward's `when`; `names` are the rewards of the recipe. Raises RewardError for a
-    bad one.
+    """Return the conditions of one reward's `when`; `names` are the rewards of the recipe.
+
+    Raise `RewardError` for a bad one.
     """
     conditions = []
     for reward, wanted in when.items():
@@ -54,8 +57,9 @@ def parse_gate(owner: str, when: Mapping[str, Any], names: Sequence[str]) -> lis
 
 
 def order_by_dependency(needs: Mapping[str, set[str]]) -> list[list[str]]:
-    """Layers of rewards: those of one layer need only rewards of earlier layers. Raises RewardError for a
-    circle.
+    """Return layers of rewards, each of which needs only rewards of earlier layers.
+
+    Raise `RewardError` for a circle.
     """
     layers: list[list[str]] = []
     placed: set[str] = set()
@@ -75,7 +79,7 @@ def order_by_dependency(needs: Mapping[str, set[str]]) -> list[list[str]]:
 def open_rows(
     conditions: Sequence[Condition], values: Mapping[str, Sequence[float | None]], num_rows: int
 ) -> list[int]:
-    """The rows in which every condition holds."""
+    """Return the rows in which every condition holds."""
     return [row for row in range(num_rows) if all(c.holds(values[c.reward][row]) for c in conditions)]
 
 

@@ -1,4 +1,4 @@
-"""Run the rewards of a recipe on a batch: beside each other, gated, weighted and added up."""
+"""The rewards of a recipe on a batch: they run beside each other, and are gated, weighted and added up."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ from r1rl.types import Completion, Problem, Prompt
 
 
 class RewardSet:
-    """All rewards of a recipe. Making one finds every function and checks it, without loading a model or
-    touching data.
+    """All rewards of a recipe.
+
+    Making one finds every function and checks it, without loading a model or touching data.
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class RewardSet:
         columns: set[str],
         functions: Mapping[str, RewardFunction] | None = None,
     ) -> None:
-        """`base_dir` is the recipe's folder, `columns` the data's columns; `functions` are objects that stand for
-        some of the names in `configs`. Raises RewardError with what to change.
+        """Find and check the rewards of a recipe.
+
+        `base_dir` is the recipe's folder, and `columns` are the data's columns. `functions` are objects that
+        stand for some of the names in `configs`. Raise `RewardError`, which says what to change.
         """
         given = functions or {}
         loaded = [
@@ -60,7 +63,7 @@ class RewardSet:
         self._where = {name: config.where for name, config in zip(self.names, configs, strict=True)}
         self._check_where(columns)
         self.where_columns = sorted({column for where in self._where.values() for column in where})
-        """The columns that decide which rewards a row gets, such as `domain`: metrics are told by their
+        """The columns that decide which rewards a row gets, such as `domain`; metrics are split by their
         values.
         """
         self._gates: dict[str, list[Condition]] = {}
@@ -80,8 +83,8 @@ class RewardSet:
         """Start scoring B completions, `prompts[b]` being the prompt of `completions[b]`, and return at once.
 
         Batches may be submitted while others are being scored, so grading overlaps the rollout. The future
-        raises RewardError if a function broke the contract; exceptions and timeouts of a function are in the
-        result's events.
+        raises `RewardError` if a function broke the contract; exceptions and timeouts of a function are in
+        the result's events.
         """
         if len(prompts) != len(completions):
             raise ValueError(f"{len(prompts)} prompts for {len(completions)} completions")
@@ -110,8 +113,8 @@ class RewardSet:
         return self.submit(prompts, completions, max_completion_length, prefill).result()
 
     def close(self) -> None:
-        """End what the reward modules hold (worker processes, models): calls each module's own `close()` if
-        it has one.
+        """Release the resources of the reward modules (worker processes, models) by each module's own
+        `close()`, if it has one.
         """
         for module in dict.fromkeys(self._modules):
             close = getattr(module, "close", None)
@@ -119,11 +122,13 @@ class RewardSet:
                 close()
 
     def apply_to(self, problem: Problem) -> list[str]:
-        """The rewards whose `where` takes in the problem."""
+        """Return the rewards whose `where` includes the problem."""
         return [name for name in self.names if keeps(problem.columns, self._where[name])]
 
     def has_outcome(self, problem: Problem) -> bool:
-        """Whether answers to the problem can be right or wrong: an outcome reward applies to it."""
+        """Return whether answers to the problem can be right or wrong, because an outcome reward applies to
+        it.
+        """
         return self.outcome_name is not None and keeps(problem.columns, self._where[self.outcome_name])
 
     def _check_where(self, columns: set[str]) -> None:
@@ -182,7 +187,7 @@ class RewardSet:
     def _score_layer(
         self, batch: RewardBatch, rows: dict[str, list[int]], outcome: list[float | None]
     ) -> dict[str, Report]:
-        """Every reward of a layer in a thread of its own, except for the last, which this thread runs."""
+        """Run every reward of a layer in a thread of its own, except for the last, which this thread runs."""
         reports: dict[str, Report] = {}
         errors: list[BaseException] = []
 
@@ -204,7 +209,7 @@ class RewardSet:
         return reports
 
     def _rows(self, name: str, values: dict[str, list[float | None]], batch: RewardBatch) -> list[int]:
-        """The rows that a reward scores: its `where` takes them in, and its gates are open."""
+        """Return the rows that a reward scores: its `where` includes them, and its gates are open."""
         opened = open_rows(self._gates[name], values, len(batch))
         return [row for row in opened if keeps(batch.prompts[row].problem.columns, self._where[name])]
 

@@ -1,4 +1,4 @@
-"""Check a reward function's parameters against the recipe and the data, before anything runs."""
+"""The check of a reward function's parameters against the recipe and the data, before anything runs."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from r1rl.rewards.loader import LoadedReward
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Where each parameter's value comes from."""
+    """The source of each parameter's value."""
 
     from_batch: tuple[str, ...]
-    """Keywords and data columns."""
+    """The parameters that are keywords and data columns."""
     arguments: dict[str, Any]
-    """From the recipe."""
+    """The arguments from the recipe."""
     wants_outcome: bool
     wants_events: bool
 
@@ -35,7 +35,7 @@ class Inputs:
 def match_signature(reward: LoadedReward, arguments: Mapping[str, Any], columns: Set[str]) -> Inputs:
     """Find a source for every parameter of the function (contract.py lists them).
 
-    Raises RewardError for a parameter without a source, an argument that the function does not take, and an
+    Raise `RewardError` for a parameter without a source, an argument that the function does not take, and an
     argument that would replace one of r1rl's own keywords.
     """
     parameters = _parameters(reward)

@@ -1,6 +1,7 @@
-"""Run a program that nobody has read: against input and expected output, or against assertions.
+"""The sandbox: it runs a program that nobody has read, against input and expected output or against
+assertions.
 
-The expected output and the test code never enter the program's process; verdicts never come from it.
+The expected output and the test code never enter the program's process, and verdicts never come from it.
 docs/rewards.md says what the sandbox withstands and what it does not.
 """
 
@@ -22,7 +23,7 @@ _SYNTAX_ERROR, _OUT_OF_MEMORY = 3, 4  # exit codes of child.py
 
 
 class TestResult(StrEnum):
-    """What became of one test."""
+    """The result of one test."""
 
     __test__ = False  # its name looks like a class of tests to pytest
 
@@ -54,7 +55,7 @@ def run_stdin_test(
 
 
 def run_assert_test(program: str, test: str, limits: Limits) -> TestResult:
-    """Run test code (assertions) against the functions that a program defines; the two share no process.
+    """Run test code (assertions) against the functions that a program defines, in a process of its own.
 
     Values must be plain data to be compared. A test that hands the program a function of its own is
     UNSUPPORTED_TEST.
@@ -73,16 +74,15 @@ def run_assert_test(program: str, test: str, limits: Limits) -> TestResult:
         if verdict == "gone":
             ending = _ending(process, left)
             return TestResult.RUNTIME_ERROR if ending is TestResult.PASSED else ending
-    return _VERDICTS.get(
-        verdict, TestResult.RUNTIME_ERROR
-    )  # no verdict: what the program returned was too much for the test
+    # No verdict: what the program returned was too much for the test.
+    return _VERDICTS.get(verdict, TestResult.RUNTIME_ERROR)
 
 
 def same_output(printed: str, expected: str, tolerance: float = 0.0) -> bool:
-    """All lines are equal, white space at their ends and empty lines at the end apart.
+    """Return whether all lines are equal, apart from white space at their ends and empty lines at the end.
 
     With a `tolerance`, words that are numbers may differ by that much, absolutely or relatively, if the
-    expected one has a decimal point; then the white space between words does not matter either.
+    expected one has a decimal point. The white space between words does not matter then either.
     """
     printed_lines, expected_lines = (
         [line.rstrip() for line in text.replace("\r\n", "\n").rstrip().split("\n")]
@@ -100,8 +100,9 @@ def same_output(printed: str, expected: str, tolerance: float = 0.0) -> bool:
 
 @functools.cache
 def require_sandbox() -> dict[str, int]:
-    """The protections that this machine has (lockdown.py). Raises RewardError if programs can't be run safely
-    here.
+    """Return the protections that this machine has (lockdown.py).
+
+    Raise `RewardError` if programs can't be run safely here.
     """
     if not sys.platform.startswith("linux"):
         raise RewardError(
@@ -125,7 +126,7 @@ _VERDICTS = {
 
 
 def _ending(process: SandboxedProcess, seconds_left: float) -> TestResult:
-    """How a program's process ended, given how much time it has left to end."""
+    """Return the result of a program whose process ended, given the time that it has left to end."""
     if process.has_too_much_output:
         process.kill()
     code = process.wait(seconds_left)

@@ -1,13 +1,13 @@
-"""The sandboxed process: gives up its rights, then runs a program or a test. Started as `python -I -S
-child.py MODE READY LINK`.
+"""The sandboxed process: it gives up its rights, then runs a program or a test.
 
-Standard input starts with a line "SIZE MEMORY CPU" (bytes of code, bytes of address space, seconds), then the
-code; what follows is the program's own standard input. One byte is written to the descriptor READY when the
-rights are gone.
+It is started as `python -I -S child.py MODE READY LINK`. Standard input starts with a line "SIZE MEMORY CPU"
+(bytes of code, bytes of address space, seconds), followed by the code and by the program's own standard
+input. One byte is written to the descriptor READY after the rights are given up. The values of MODE are:
 
-MODE is `probe` (report the layers), `program` (run it as a script), `serve` (run it, then answer requests on
-the socket LINK: remote.py) or `test` (run test code against the program that serves at the other end of
-LINK).
+- `probe`: report the layers;
+- `program`: run the code as a script;
+- `serve`: run the code, then answer requests on the socket LINK (remote.py);
+- `test`: run test code against the program that serves at the other end of LINK.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import types
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SYNTAX_ERROR, OUT_OF_MEMORY, NOT_READY = 3, 4, 5
-"""Exit codes; the program may fake them, which only mislabels its own failure."""
+"""Exit codes. The program may fake them, which only mislabels its own failure."""
 
 
 def main() -> None:
-    """Read the job, lock down, do the job."""
+    """Read the job, lock down, and do the job."""
     mode, ready, link = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     size, memory, cpu = map(int, _read_line().split())
     code = _read(size)
@@ -71,7 +71,9 @@ def _run_program(code: bytes) -> dict[str, object]:
 
 
 def _import_ahead(code: bytes) -> None:
-    """Import the standard modules that the code names: without Landlock no file can be opened later."""
+    """Import the standard modules that the code names, because without Landlock no file can be opened
+    later.
+    """
     try:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, MemoryError, RecursionError):

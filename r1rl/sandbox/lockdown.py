@@ -1,8 +1,8 @@
-"""Take a process's rights away, from inside it: resource limits, user, Landlock (files, network), seccomp
-(system calls).
+"""The removal of a process's rights, from inside it: limits, user, Landlock (files, network), seccomp (system
+calls).
 
-Runs in the sandbox's child process before it looks at the program, with the standard library only. Every step
-is Linux's own interface: setrlimit(2), capset(2), landlock(7), seccomp(2).
+It runs in the sandbox's child process before that looks at the program, with the standard library only. Every
+step is an interface of Linux itself: setrlimit(2), capset(2), landlock(7), seccomp(2).
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _libc.syscall.restype = ctypes.c_long
 
 
 def lock_down(memory_bytes: int, cpu_seconds: int, readable: Iterable[str]) -> dict[str, int]:
-    """Take every right away but computing, reading `readable` and using the open files; returns which layers
-    hold.
+    """Give up every right but computing, reading `readable` and using the open files, and return the layers
+    that hold.
 
-    `landlock` is the kernel's Landlock version (0: absent, then no file can be opened at all) and `tasks` 1
-    if the number of threads is limited. Raises OSError if system calls can't be filtered: then nothing may be
-    run.
+    In the result, `landlock` is the kernel's Landlock version (0 if it is absent, so that no file can be
+    opened at all). `tasks` is 1 if the number of threads is limited. Raise `OSError` if system calls can't be
+    filtered, because nothing may be run then.
     """
     _prctl(PR_SET_PDEATHSIG, SIGKILL)
     version = max(0, _libc.syscall(LANDLOCK_CREATE_RULESET, None, 0, 1))
@@ -64,11 +64,12 @@ def lock_down(memory_bytes: int, cpu_seconds: int, readable: Iterable[str]) -> d
 
 
 def _leave_user(keep_reading: bool) -> bool:
-    """Become nobody in particular. True if the limit on tasks then counts this process's own tasks only.
+    """Become a user with no rights, and return whether the limit on tasks then counts this process's own
+    tasks only.
 
-    Root takes a user id that nothing else has; it keeps the right to read files (Landlock says which), as the
-    standard library may lie in a folder that only root can enter. Others take a user namespace, if the kernel
-    allows it.
+    Root takes a user id that nothing else has. It keeps the right to read files (Landlock says which), as the
+    standard library may lie in a folder that only root can enter. Other users take a user namespace, if the
+    kernel allows it.
     """
     if os.geteuid() != 0:
         return _libc.unshare(CLONE_NEWUSER) == 0 and _set_capabilities(0)
@@ -92,8 +93,9 @@ def _set_capabilities(effective: int) -> bool:
 
 
 def _restrict_files(version: int, readable: Iterable[str]) -> None:
-    """Landlock: reading below `readable` and nothing else; no TCP (from version 4), no signals to others
-    (from version 6).
+    """Restrict files by Landlock to reading below `readable`.
+
+    It also forbids TCP (from version 4) and signals to other processes (from version 6).
     """
     read_file, read_dir = 1 << 2, 1 << 3
     rights = (1 << (13 + (version >= 2) + (version >= 3))) - 1 | ((1 << 15) if version >= 5 else 0)
@@ -117,7 +119,7 @@ def _restrict_files(version: int, readable: Iterable[str]) -> None:
 
 
 def _filter_system_calls(may_open: bool) -> None:
-    """Install the filter: what is not listed in syscalls.py fails with "operation not permitted"."""
+    """Install the filter: a call that is not listed in syscalls.py fails with "operation not permitted"."""
     program = b"".join(filter_program(os.uname().machine, os.getpid(), may_open))
     buffer = ctypes.create_string_buffer(program, len(program))
 
@@ -135,13 +137,11 @@ WRITING = 0o3 | os.O_CREAT | os.O_TRUNC | os.O_APPEND | 0o20000000  # the last o
 
 
 def filter_program(machine: str, pid: int, may_open: bool) -> list[bytes]:
-    """The seccomp filter as classic BPF instructions (8 bytes each)."""
+    """Return the seccomp filter as classic BPF instructions (8 bytes each)."""
     plain = [numbers[machine] for numbers in PLAIN.values() if machine in numbers]
     code = [_op(LOAD, 4), _op(EQUAL, AUDIT_ARCHITECTURES[machine], 1, 0), _op(RETURN, KILL), _op(LOAD, 0)]
-    code += [
-        _op(AT_LEAST, 0x40000000, 0, 1),
-        _op(RETURN, ERRNO | EPERM),
-    ]  # x86-64's second set of numbers (x32)
+    # These are the second set of numbers of x86-64 (x32).
+    code += [_op(AT_LEAST, 0x40000000, 0, 1), _op(RETURN, ERRNO | EPERM)]
     for number in plain:
         code += [_op(EQUAL, number, 0, 1), _op(RETURN, ALLOW)]
     for name, check in _special_checks(pid, may_open).items():
@@ -151,7 +151,7 @@ def filter_program(machine: str, pid: int, may_open: bool) -> list[bytes]:
 
 
 def _special_checks(pid: int, may_open: bool) -> dict[str, list[bytes]]:
-    """System calls whose arguments decide; each check ends in a return."""
+    """Return the checks of the system calls whose arguments decide; each check ends in a return."""
     allow, refuse, no_such_call = _op(RETURN, ALLOW), _op(RETURN, ERRNO | EPERM), _op(RETURN, ERRNO | ENOSYS)
 
     def opening(argument: int) -> list[bytes]:
@@ -175,24 +175,18 @@ def _special_checks(pid: int, may_open: bool) -> dict[str, list[bytes]]:
         ]
 
     return {
-        "clone": [
-            _load(0),
-            _op(ANY_BIT, 0x10000, 0, 1),
-            allow,
-            refuse,
-        ],  # CLONE_THREAD: threads, not processes
+        # CLONE_THREAD: threads, not processes.
+        "clone": [_load(0), _op(ANY_BIT, 0x10000, 0, 1), allow, refuse],
         "clone3": [no_such_call],  # its flags are behind a pointer; the C library falls back to clone
         "openat2": [no_such_call],
         "open": opening(1),
         "openat": opening(2),
         "tgkill": one_of(0, (pid,), EPERM),  # abort()
         "prlimit64": null_pointer(2, one_of(0, (0, pid), EPERM)),  # reading its own limits
-        "ioctl": one_of(
-            1, (0x5401, 0x541B, 0x5421, 0x5450, 0x5451), ENOTTY
-        ),  # TCGETS FIONREAD FIONBIO FIONCLEX FIOCLEX
-        "fcntl": one_of(
-            1, (0, 1, 2, 3, 4, 1030), EPERM
-        ),  # duplicate, get and set flags; no signals to an owner
+        # TCGETS FIONREAD FIONBIO FIONCLEX FIOCLEX
+        "ioctl": one_of(1, (0x5401, 0x541B, 0x5421, 0x5450, 0x5451), ENOTTY),
+        # Duplicate, get and set flags; no signals to an owner.
+        "fcntl": one_of(1, (0, 1, 2, 3, 4, 1030), EPERM),
         "sendto": null_pointer(4, [allow]),  # within a socketpair (asyncio's wake-up), to no address
     }
 

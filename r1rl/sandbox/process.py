@@ -1,4 +1,6 @@
-"""Start sandboxed processes and wait for them with bounds on time and output (the parent's side)."""
+"""Sandboxed processes from the parent's side: starting them and waiting for them, with bounds on time and
+output.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +17,24 @@ from pathlib import Path
 
 CHILD = Path(__file__).parent / "child.py"
 START_UP = 15.0
-"""Seconds that processes may take to start on a busy machine."""
+"""The seconds that processes may take to start on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one program may use for one test."""
+    """The limits on one program in one test."""
 
     seconds: float = 5.0
-    """Wall-clock time; processor time is limited to about the same."""
+    """The wall-clock time; processor time is limited to about the same."""
     memory_mb: int = 512
-    """Address space, of which the interpreter itself takes about 30 MB."""
+    """The address space, of which the interpreter itself takes about 30 MB."""
     output_bytes: int = 1 << 20
 
 
 class SandboxedProcess:
-    """One child.py process in a session of its own, with an empty environment. Use as a context manager: it
-    is killed at the end.
+    """One child.py process in a session of its own, with an empty environment.
+
+    It is a context manager, which kills the process at the end.
     """
 
     def __init__(self, mode: str, code: bytes, stdin: bytes, limits: Limits, link: int = -1) -> None:
@@ -56,7 +59,7 @@ class SandboxedProcess:
         self._max_output = limits.output_bytes
         self.output = bytearray()
         self.ready = ""
-        """ "1" once it has given up its rights, "0" and the reason if it could not."""
+        """The string "1" once the process has given up its rights, or "0" and the reason if it could not."""
 
     def __enter__(self) -> SandboxedProcess:
         return self
@@ -74,8 +77,8 @@ class SandboxedProcess:
             self._process.wait()
 
     def wait(self, seconds: float) -> int | None:
-        """The exit code (negative: the signal), or None if it was still running after `seconds` and has been
-        killed.
+        """Return the exit code (negative: the signal), or None if the process was still running after
+        `seconds` and has been killed.
         """
         try:
             return self._process.wait(max(0.0, seconds))
@@ -85,11 +88,13 @@ class SandboxedProcess:
 
     @property
     def has_too_much_output(self) -> bool:
-        """True if it wrote more than it may; the rest was not read."""
+        """Return whether the process wrote more than it may; the rest was not read."""
         return len(self.output) > self._max_output
 
     def write_some(self) -> bool:
-        """Write what fits into its standard input; False when all is written or nobody reads any more."""
+        """Write as much as fits into the standard input, and return False if all is written or nobody reads
+        any more.
+        """
         try:
             written = os.write(self.stdin.fileno(), self._input[:65536])
         except BlockingIOError:
@@ -104,8 +109,8 @@ def exchange(processes: Sequence[SandboxedProcess], until: SandboxedProcess, sec
     """Feed all processes their input and collect their output until `until` closes its output or writes too
     much.
 
-    The `seconds` start when all processes are ready; starting may take START_UP seconds more. Returns the
-    time left, 0 if it ran out. Input that a process does not read is dropped.
+    The `seconds` start when all processes are ready; starting may take START_UP seconds more. Return the time
+    that is left, 0 if it ran out. Input that a process does not read is dropped.
     """
     deadline = time.monotonic() + START_UP
     starting = set(processes)

@@ -1,9 +1,10 @@
-"""Call the functions of one sandboxed process from another, so that a test and the program it judges share no
-memory.
+"""Remote calls of the functions of one sandboxed process from another, so that a test and its program share
+no memory.
 
-The test's process sends requests over a socket; the program's process answers them. Only plain data crosses
-(numbers, strings, bytes, None, lists, tuples, sets, dictionaries); any other object stays where it is and is
-named by a number. A program that patches `==`, `assert` or `sys.settrace` patches its own process only.
+The test's process sends requests over a socket, and the program's process answers them. Only plain data
+crosses (numbers, strings, bytes, None, lists, tuples, sets, dictionaries). Any other object stays where it is
+and is named by a number. A program that patches `==`, `assert` or `sys.settrace` patches its own process
+only.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
 MAX_MESSAGE = 1 << 20
 _COLLECTIONS: tuple[Any, ...] = (list, tuple, set, frozenset)
 PASSED, FAILED, ERROR, UNSUPPORTED, GONE = "passed", "failed", "error", "unsupported", "gone"
-"""What run_test reports: GONE if the program's process ended."""
+"""The results of `run_test`; it is GONE if the program's process ended."""
 
 
 class ProgramGone(BaseException):
-    """The program's process does not answer any more; not an Exception, so a test can't catch it."""
+    """The program's process does not answer any more.
+
+    This is no `Exception`, so a test can't catch it.
+    """
 
 
 class Unsupported(BaseException):
@@ -34,7 +38,9 @@ class Unsupported(BaseException):
 
 
 class Handle:
-    """Stands for an object of the program: can be called, iterated, asked for attributes, and passed back."""
+    """A stand-in for an object of the program: it can be called, iterated, asked for attributes, and passed
+    back.
+    """
 
     def __init__(self, link: Link, number: int) -> None:
         self._link, self._number = link, number
@@ -64,7 +70,7 @@ class Link:
         self.descriptor = descriptor
 
     def ask(self, *request: Any) -> Any:
-        """Send one request and return the answer's value; an exception of the program is raised here."""
+        """Send one request and return the answer's value, or raise the program's exception here."""
         try:
             _send(self.descriptor, _encode(request, _refuse))
             kind, value = _decode(_receive(self.descriptor), lambda number: Handle(self, number))
@@ -133,9 +139,9 @@ def serve(namespace: dict[str, Any], descriptor: int) -> None:
 
 
 def _names_of_program(tree: ast.AST) -> list[str]:
-    """Names that the test reads but does not define.
+    """Return the names that the test reads but does not define.
 
-    Built-in names mean Python's own, or a program could replace the test's `abs` or `set`; only if a test
+    Built-in names mean Python's own, or a program could replace the test's `abs` or `set`. Only if a test
     names no other function and exactly one built-in (`assert sum(2, 3) == 5`) is that one the program's.
     """
     read: set[str] = set()
@@ -157,7 +163,8 @@ def _names_of_program(tree: ast.AST) -> list[str]:
 
 
 def _encode(value: Any, keep: Callable[[Any], int]) -> Any:
-    """JSON for plain data; subclasses are reduced to their plain base, so their own methods are left behind.
+    """Return JSON for plain data; subclasses are reduced to their plain base, so their own methods are left
+    behind.
 
     `keep` gives any other object a number.
     """

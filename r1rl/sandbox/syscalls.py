@@ -1,5 +1,6 @@
-"""Numbers of the system calls that a sandboxed program may use (Linux, x86-64 and 64-bit ARM); all others are
-refused.
+"""The numbers of the system calls that a sandboxed program may use (Linux, x86-64 and 64-bit ARM).
+
+All other system calls are refused.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ PLAIN: dict[str, dict[str, int]] = {
     "wait4": {"x86_64": 61, "aarch64": 260},
     "waitid": {"x86_64": 247, "aarch64": 95},
 }
-"""Allowed whatever their arguments."""
+"""The system calls that are allowed whatever their arguments."""
 
 SPECIAL: dict[str, dict[str, int]] = {
     "clone": {"x86_64": 56, "aarch64": 220},
@@ -121,4 +122,4 @@ SPECIAL: dict[str, dict[str, int]] = {
     "fcntl": {"x86_64": 72, "aarch64": 25},
     "sendto": {"x86_64": 44, "aarch64": 206},
 }
-"""Allowed or refused by their arguments; lockdown.py says how."""
+"""The system calls that are allowed or refused by their arguments; lockdown.py says how."""

@@ -1,3 +1,3 @@
-"""`r1rl select`: rejection sampling. Grade completions, filter them, remove duplicates, and report what was
-removed.
+"""`r1rl select`: rejection sampling, which grades completions, filters them, removes duplicates, and reports
+every removal.
 """

@@ -1,4 +1,4 @@
-"""The step that removes benchmark problems: which they are, and every pair that was found."""
+"""The step that removes benchmark problems: their list, and every pair that was found."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from r1rl.select.rows import Row
 
 
 def read_benchmarks(config: DecontaminationConfig) -> list[BenchmarkProblem]:
-    """The problems of all benchmarks of the recipe, without the question text around them. Raises RecipeError
-    or DataError.
+    """Return the problems of all benchmarks of the recipe, without the question text around them.
+
+    Raise `RecipeError` or `DataError` if one can't be read.
     """
     found = []
     for benchmark in select_benchmarks(config.benchmarks):
@@ -26,7 +27,7 @@ def read_benchmarks(config: DecontaminationConfig) -> list[BenchmarkProblem]:
 
 
 class Contamination:
-    """The contaminated problems among rows; `pairs` has one for each problem."""
+    """The contaminated problems among rows; `pairs` has one pair for each problem."""
 
     def __init__(self, rows: Sequence[Row], benchmarks: Sequence[BenchmarkProblem], threshold: float) -> None:
         keys = list(dict.fromkeys(row.problem_key for row in rows))
@@ -38,7 +39,7 @@ class Contamination:
         self.pairs = [_pair(first[key], match) for key, match in self._by_key.items()]
 
     def reasons(self, rows: Sequence[Row]) -> list[str | None]:
-        """The benchmark of each contaminated row."""
+        """Return the benchmark of each contaminated row."""
         found = (self._by_key.get(row.problem_key) for row in rows)
         return [None if match is None else f"{match.problem.benchmark}, {match.kind}" for match in found]
 

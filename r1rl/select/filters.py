@@ -1,5 +1,6 @@
-"""What a single completion must look like. Each filter is a function of one row that gives a reason to leave
-it out, or None.
+"""The filters of single completions.
+
+Each filter is a function of one row that returns a reason to leave it out, or None.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ _PARAGRAPHS = re.compile(r"\n\s*\n")
 
 
 def not_correct(row: Row) -> str | None:
-    """The outcome of a graded row that is not right, under its own name."""
+    """Return the outcome of a graded row that is not right, under its own name."""
     return None if row.outcome in (None, Outcome.CORRECT) else row.outcome
 
 
 def finished(config: FilterConfig) -> RowFilter | None:
-    """Ended as it may."""
+    """Make the filter of completions that ended in a way that the recipe does not allow."""
     if not config.finish_reasons:
         return None
     allowed = set(config.finish_reasons)
@@ -43,7 +44,7 @@ def finished(config: FilterConfig) -> RowFilter | None:
 
 
 def length(config: FilterConfig) -> RowFilter | None:
-    """Within the bounds."""
+    """Make the filter of completions outside the bounds of length."""
     if not config.min_tokens and config.max_tokens is None:
         return None
 
@@ -58,7 +59,7 @@ def length(config: FilterConfig) -> RowFilter | None:
 
 
 def well_formed(config: FilterConfig) -> RowFilter | None:
-    """Has the structure that is asked for."""
+    """Make the filter of completions without the structure that the recipe asks for."""
     if config.format == "any":
         return None
     is_whole = _ends_its_thoughts if config.format == "think" else _has_both_blocks
@@ -87,8 +88,9 @@ def _format_reward() -> RewardFunction:
 
 
 def layout(config: FilterConfig) -> RowFilter | None:
-    """Thoughts without code blocks and without endless paragraphs (DeepSeek-R1, arXiv 2501.12948, section
-    2.3.3, drops both).
+    """Make the filter of thoughts with code blocks or endless paragraphs.
+
+    DeepSeek-R1 (arXiv 2501.12948, section 2.3.3) drops both.
     """
     if config.code_blocks and config.max_paragraph_words is None:
         return None
@@ -106,7 +108,9 @@ def layout(config: FilterConfig) -> RowFilter | None:
 
 
 def one_language(config: FilterConfig) -> RowFilter | None:
-    """Thoughts in one language. Without any words there is nothing to mix."""
+    """Make the filter of thoughts that are not in one language. Thoughts without words pass, as nothing can
+    mix.
+    """
     wanted = config.language
     if wanted is None:
         return None
@@ -119,7 +123,7 @@ def one_language(config: FilterConfig) -> RowFilter | None:
 
 
 def not_repetitive(config: FilterConfig) -> RowFilter | None:
-    """Few n-grams of words that have occurred before."""
+    """Make the filter of thoughts with many n-grams of words that have occurred before."""
     most = config.max_repetition
     if most is None:
         return None
@@ -129,8 +133,9 @@ def not_repetitive(config: FilterConfig) -> RowFilter | None:
 
 
 def repeated_share(text: str, ngram: int) -> float:
-    """1 - distinct word n-grams / word n-grams; numbers and signs are words. 0 for a text of fewer than
-    `ngram` words.
+    """Return 1 - distinct word n-grams / word n-grams; numbers and signs are words.
+
+    The share is 0 for a text of fewer than `ngram` words.
     """
     words = _WORD.findall(text)
     total = len(words) - ngram + 1

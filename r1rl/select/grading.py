@@ -1,4 +1,6 @@
-"""Grade completions with a reward of the recipe, each with its typed outcome, and the pass rates that follow."""
+"""The grading of completions with a reward of the recipe, each with its typed outcome, and the resulting pass
+rates.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,20 @@ from r1rl.types import Completion, FinishReason, Problem, Prompt
 
 BATCH = 256
 UNDECIDED = "undecided"
-"""The reward gave no value, and no reason."""
+"""The outcome of a row for which the reward gave neither a value nor a reason."""
 
 
 class RowGrader:
-    """The recipe's outcome reward on rows. Making one checks the reward; `close` ends its worker processes."""
+    """The recipe's outcome reward on rows.
+
+    Making one checks the reward; `close` ends its worker processes.
+    """
 
     def __init__(self, config: GradeConfig, base_dir: Path, columns: set[str]) -> None:
-        """Raises RewardError for a reward that can't be found or needs a column that no row has."""
+        """Load the reward.
+
+        Raise `RewardError` for a reward that can't be found or needs a column that no row has.
+        """
         reward = RewardConfig(
             function=config.function, name="grade", arguments=config.arguments, timeout=config.timeout
         )
@@ -31,8 +39,9 @@ class RowGrader:
         self._right = config.right
 
     def grade(self, rows: Sequence[Row], advance: Callable[[int], None]) -> None:
-        """Fill in `outcome` and `is_decided` of every row; `advance` gets the number of rows after each
-        batch.
+        """Fill in `outcome` and `is_decided` of every row.
+
+        `advance` gets the number of rows after each batch.
         """
         by_prefill: dict[str, list[Row]] = defaultdict(list)
         for row in rows:
@@ -44,7 +53,7 @@ class RowGrader:
                 advance(len(batch))
 
     def close(self) -> None:
-        """End what the reward holds."""
+        """Release the resources of the reward."""
         self._rewards.close()
 
     def _grade_batch(self, rows: Sequence[Row], prefill: str) -> None:
@@ -55,7 +64,7 @@ class RowGrader:
             row.outcome = Outcome.CORRECT.value
             if value is None or value < self._right:
                 failed.append(row)
-        # A reward counts outcomes by batch. Where they differ, one row at a time tells which is whose; the
+        # A reward counts outcomes by batch. If they differ, one row at a time tells which is whose; the
         # grader remembers its verdicts.
         if len(kinds) > 1:
             for row in failed:
@@ -65,7 +74,7 @@ class RowGrader:
                 row.outcome = _kind(kinds, row)
 
     def _score(self, rows: Sequence[Row], prefill: str) -> tuple[list[float | None], Counter[str]]:
-        """The reward's values, and how often which outcome other than correct occurred."""
+        """Return the reward's values, and the number of each outcome other than correct."""
         prompts = [Prompt(_problem(row), str(row.values.get("prompt") or ""), [], prefill) for row in rows]
         completions = [_completion(row) for row in rows]
         longest = max(len(completion.token_ids) for completion in completions)
@@ -85,7 +94,9 @@ def _problem(row: Row) -> Problem:
 
 
 def _completion(row: Row) -> Completion:
-    """As rewards see it. The token ids are gone; zeros in their place keep the length."""
+    """Return the completion as rewards see it. Its token ids are gone; zeros in their place keep the
+    length.
+    """
     reason = row.values.get("finish_reason")
     known = FinishReason(reason) if reason in list(FinishReason) else FinishReason.EOS
     return Completion([0] * (row.tokens or 0), [], row.completion, known)
@@ -93,7 +104,7 @@ def _completion(row: Row) -> Completion:
 
 @dataclass(frozen=True, slots=True)
 class PassRate:
-    """How many of a problem's completions are right."""
+    """The number of a problem's completions that are right, decided and graded."""
 
     num_right: int
     num_decided: int
@@ -101,12 +112,12 @@ class PassRate:
 
     @property
     def value(self) -> float | None:
-        """The share of right ones among the decided; None without any."""
+        """The share of right completions among the decided ones, or None without any."""
         return self.num_right / self.num_decided if self.num_decided else None
 
 
 def pass_rates(rows: Sequence[Row]) -> dict[str, PassRate]:
-    """By the problem's key, over all graded rows."""
+    """Return the pass rates over all graded rows, by the problem's key."""
     right: Counter[str] = Counter()
     decided: Counter[str] = Counter()
     graded: Counter[str] = Counter()

@@ -13,14 +13,14 @@ from r1rl.config.intervals import COUNT, COUNT_OR_OFF, NOT_NEGATIVE, POSITIVE, S
 from r1rl.config.issues import Contradiction
 
 OUTCOME_STEPS = ("difficulty", "correct")
-"""Steps that look at how the answers were graded."""
+"""The steps that use the grades of the answers."""
 STEPS = (
-    "contaminated", *OUTCOME_STEPS, "finish_reason", "length", "format", "layout", "language", "repetition", "exact_duplicates",
-    "near_duplicate_completions", "near_duplicate_problems", "per_problem", "cap",
+    "contaminated", *OUTCOME_STEPS, "finish_reason", "length", "format", "layout", "language", "repetition",
+    "exact_duplicates", "near_duplicate_completions", "near_duplicate_problems", "per_problem", "cap",
 )  # fmt: skip
 """The steps in the order in which they run."""
 GRADE = "grade"
-"""In a source's `skip`: its answers are not graded at all."""
+"""The entry of a source's `skip` that says that its answers are not graded at all."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -34,7 +34,7 @@ class CompletionSourceConfig:
     )
     arguments: dict[str, Any] = option({}, "the generator's arguments, such as {count: 4096}")
     name: str | None = option(
-        None, "what the report and the column source call it; null: the file's folder, or its own name"
+        None, "its name in the report and in the column source; null: the file's folder, or its own name"
     )
     columns: dict[str, str] = option(
         {}, "our column: theirs, for problem, completion, answer, prefill, finish_reason and tokens"
@@ -44,8 +44,8 @@ class CompletionSourceConfig:
     )
     skip: list[str] = option(
         [],
-        "what is not done to its rows: grade (for writing and chat, which no rule can check), or the names "
-        "of steps",
+        "steps that its rows skip: grade (for writing and chat, which no rule can check), or other steps by "
+        "name",
     )
     cap: int | None = option(None, "at most so many of its rows are kept, a random choice", within=COUNT)
 
@@ -71,13 +71,18 @@ class GradeConfig:
 
 @dataclass(kw_only=True, slots=True)
 class FilterConfig:
-    """What a completion must look like, one by one."""
+    """The conditions on each single completion."""
 
     finish_reasons: list[str] = option(
-        ["eos", "stop"], "how it may have ended; empty: in any way. A row without a finish_reason passes"
+        ["eos", "stop"],
+        "the finish reasons that are allowed; empty: any. A row without a finish_reason passes",
     )
-    min_tokens: int = option(0, "its column tokens; a row without one passes", within=COUNT_OR_OFF)
-    max_tokens: int | None = option(None, "its column tokens; a row without one passes", within=COUNT)
+    min_tokens: int = option(
+        0, "least value of its column tokens; a row without one passes", within=COUNT_OR_OFF
+    )
+    max_tokens: int | None = option(
+        None, "largest value of its column tokens; a row without one passes", within=COUNT
+    )
     format: Literal["any", "think", "think_answer"] = option(
         "any",
         "think: thoughts that end in one </think>, and text after it; think_answer: full marks of the "
@@ -87,8 +92,7 @@ class FilterConfig:
     max_paragraph_words: int | None = option(None, "the longest paragraph of the thoughts", within=COUNT)
     language: str | None = option(
         None,
-        "the language of the thoughts, such as en; main: whichever most of its words are in; null: not "
-        "looked at",
+        "the language of the thoughts, such as en; main: the language of most of their words; null: any",
     )
     min_language: float = option(0.95, "the share of words in that language", within=SHARE)
     max_repetition: float | None = option(None, "the share of repeated word n-grams", within=SHARE)
@@ -97,7 +101,7 @@ class FilterConfig:
 
 @dataclass(kw_only=True, slots=True)
 class DuplicateConfig:
-    """What counts as the same; the first one stays."""
+    """The criteria for equal rows, of which the first one stays."""
 
     exact: bool = option(True, "the same problem and completion, but for white space")
     near_completions: float | None = option(
@@ -113,7 +117,7 @@ class DuplicateConfig:
 
 @dataclass(kw_only=True, slots=True)
 class DecontaminationConfig:
-    """Problems that a benchmark has are removed."""
+    """The removal of problems that a benchmark has."""
 
     benchmarks: list[str] = option(
         [], "names from docs/benchmarks.md, or data files; empty: nothing is looked for", path="data"
@@ -144,28 +148,28 @@ class SelectRecipe:
         "names the run directory; what an earlier selection of that name wrote is replaced"
     )
     output_dir: str = option("runs", "run directories are made in here")
-    seed: int = option(0, "of every random choice", within=NOT_NEGATIVE)
+    seed: int = option(0, "seed of every random choice", within=NOT_NEGATIVE)
     sources: list[CompletionSourceConfig] = required(
         "the files, in order of preference where rows are the same"
     )
-    grade: GradeConfig = section(GradeConfig, "what says that an answer is right")
+    grade: GradeConfig = section(GradeConfig, "the reward that says whether an answer is right")
     decontamination: DecontaminationConfig = section(DecontaminationConfig, "benchmark problems to remove")
-    difficulty: DifficultyConfig = section(DifficultyConfig, "which problems, by their pass rate")
-    filters: FilterConfig = section(FilterConfig, "which completions")
-    duplicates: DuplicateConfig = section(DuplicateConfig, "what counts as the same")
+    difficulty: DifficultyConfig = section(DifficultyConfig, "the problems that are kept, by their pass rate")
+    filters: FilterConfig = section(FilterConfig, "the completions that are kept")
+    duplicates: DuplicateConfig = section(DuplicateConfig, "the criteria for equal rows")
     per_problem: int | None = option(
-        None, "at most so many completions of a problem, over all sources", within=COUNT
+        None, "most completions of a problem that are kept, over all sources", within=COUNT
     )
     prefer: Literal["shortest", "longest", "random", "first"] = option(
         "random", "which of a problem's completions are kept"
     )
     order: Literal["as_read", "easy_first", "hard_first", "random"] = option(
-        "as_read", "of the output; easy_first: a curriculum by pass rate, ungraded rows last"
+        "as_read", "order of the output; easy_first: a curriculum by pass rate, ungraded rows last"
     )
 
 
 def contradictions(recipe: SelectRecipe) -> Iterator[Contradiction]:
-    """Values of the recipe that contradict each other."""
+    """Yield the values of the recipe that contradict each other."""
     if not recipe.sources:
         yield (
             ("sources",),
@@ -203,8 +207,8 @@ def contradictions(recipe: SelectRecipe) -> Iterator[Contradiction]:
 
 
 def source_name(source: CompletionSourceConfig) -> str:
-    """What the report calls a source: its own name, or for runs/NAME/completions.jsonl NAME, or the file's
-    name.
+    """Return the name of a source in the report: its own name, or NAME of runs/NAME/completions.jsonl, or the
+    file's name.
     """
     if source.name:
         return source.name

@@ -1,4 +1,6 @@
-"""What a selection tells: rows in and out of every step, why, and examples of what was removed."""
+"""The report of a selection: the rows in and out of every step, the reasons, and examples of the rows that
+were removed.
+"""
 
 from __future__ import annotations
 
@@ -24,22 +26,25 @@ BINS = 10
 
 @dataclass(slots=True)
 class StepReport:
-    """One step: what came in, what went out, and why the rest did not."""
+    """One step: the rows that came in, those that went out, and why the others did not."""
 
     name: str
     explanation: str
     rows_in: int
     rows_out: int
     reasons: dict[str, int]
-    """Removed rows by reason, the commonest first; what a reason says after "like" is left out here."""
+    """The number of removed rows by reason, the commonest first, without the part of a reason after
+    "like".
+    """
     examples: list[dict[str, str]] = field(default_factory=list)
 
 
 def report_step(
     name: str, explanation: str, rows: Sequence[Row], reasons: Sequence[str | None]
 ) -> StepReport:
-    """The report of a step that gave each row a reason, or None to keep it. Examples come from different
-    reasons first.
+    """Return the report of a step that gave each row a reason, or None to keep it.
+
+    Examples come from different reasons first.
     """
     removed = [(row, reason) for row, reason in zip(rows, reasons, strict=True) if reason is not None]
     counts = Counter(kind_of(reason) for _, reason in removed)
@@ -55,7 +60,9 @@ def report_step(
 
 
 def kind_of(reason: str) -> str:
-    """What is counted: a reason that names another row counts as one kind."""
+    """Return the kind under which a reason is counted; all reasons that name another row count as one
+    kind.
+    """
     return "like an earlier one" if reason.startswith("like ") else reason
 
 
@@ -77,7 +84,7 @@ def build_report(
     contaminated: Sequence[dict[str, Any]],
     notes: Sequence[str],
 ) -> dict[str, Any]:
-    """JSON values."""
+    """Return the whole report as JSON values."""
     kept = Counter(row.source for row in selected)
     outcomes = Counter(row.outcome for row in loaded.rows if row.outcome is not None)
     values = [rate.value for rate in rates.values() if rate.value is not None]
@@ -106,7 +113,7 @@ def build_report(
 
 
 def _histogram(values: Sequence[float]) -> dict[str, int]:
-    """Problems by pass rate: never right, always right, and tenths between."""
+    """Count problems by pass rate: never right, always right, and tenths between."""
     edges = {0.0: "never", 1.0: "always"}
     counts = Counter(edges.get(value) or f"{min(int(value * BINS), BINS - 1) / BINS:.1f}" for value in values)
     names = ["never", *(f"{place / BINS:.1f}" for place in range(BINS)), "always"]
@@ -114,7 +121,7 @@ def _histogram(values: Sequence[float]) -> dict[str, int]:
 
 
 def step_table(report: dict[str, Any]) -> Table:
-    """The steps for the terminal."""
+    """Return the table of the steps for the terminal."""
     table = Table(title="What each step removed", title_justify="left", header_style="bold")
     table.add_column("step", overflow="fold")
     for title in ("in", "out", "removed"):
@@ -139,7 +146,7 @@ def _why(reasons: dict[str, int]) -> str:
 
 
 def print_report(console: Console, report: dict[str, Any]) -> None:
-    """The terminal's part of the report."""
+    """Print the terminal's part of the report."""
     console.print(step_table(report))
     for note in report["notes"]:
         console.print(Text(f"note: {note}"), soft_wrap=True)
@@ -156,8 +163,16 @@ def print_report(console: Console, report: dict[str, Any]) -> None:
 
 
 def markdown_report(run_name: str, report: dict[str, Any]) -> str:
-    """The whole report as a page."""
+    """Return the whole report as a page."""
     problems = report["problems"]
+    sources = [
+        (name, one["read"], sum(one["unusable"].values()), one["selected"])
+        for name, one in report["sources"].items()
+    ]
+    steps = [
+        (step["name"], step["explanation"], step["rows_in"], step["rows_out"], _why(step["reasons"]))
+        for step in report["steps"]
+    ]
     lines = [
         f"# Selection {run_name}",
         "",
@@ -165,15 +180,11 @@ def markdown_report(run_name: str, report: dict[str, Any]) -> str:
         f"could not be used.",
         f"{problems['selected']} of {problems['read']} problems have a selected row.",
         "",
-        *_markdown_table(("source", "read", "unusable", "selected"), [
-            (name, one["read"], sum(one["unusable"].values()), one["selected"]) for name, one in report["sources"].items()
-        ]),
+        *_markdown_table(("source", "read", "unusable", "selected"), sources),
         "## Steps",
         "",
-        *_markdown_table(("step", "what", "in", "out", "why"), [
-            (step["name"], step["explanation"], step["rows_in"], step["rows_out"], _why(step["reasons"])) for step in report["steps"]
-        ]),
-    ]  # fmt: skip
+        *_markdown_table(("step", "what", "in", "out", "why"), steps),
+    ]
     if report["outcomes"]:
         lines += ["## Outcomes", "", *_markdown_table(("outcome", "rows"), list(report["outcomes"].items()))]
     if problems["with_a_pass_rate"]:
@@ -189,9 +200,9 @@ def markdown_report(run_name: str, report: dict[str, Any]) -> str:
             (one["row"], one["benchmark"], one["id"], f"{one['score']:.2f}", one["shared"])
             for one in report["contaminated"]
         ]
-        lines += ["", f"## Contaminated: {len(pairs)} problems", "", *_markdown_table(
-            ("row", "benchmark", "id", "score", "shared text"), pairs[:SHOWN_PAIRS]
-        )]  # fmt: skip
+        titles = ("row", "benchmark", "id", "score", "shared text")
+        lines += ["", f"## Contaminated: {len(pairs)} problems", ""]
+        lines += _markdown_table(titles, pairs[:SHOWN_PAIRS])
         lines += (
             [f"{len(pairs) - SHOWN_PAIRS} more are in report.json.", ""] if len(pairs) > SHOWN_PAIRS else []
         )

@@ -20,19 +20,21 @@ NEEDED = ("problem", "completion")
 
 @dataclass(slots=True)
 class Row:
-    """One completion. `outcome`, `is_decided` and `pass_rate` are filled in by the grading."""
+    """One completion. The grading fills in `outcome`, `is_decided` and `pass_rate`."""
 
     values: dict[str, Any]
     """All columns of the row, ours under our names."""
     source: str
     place: str
-    """Where it stands, for messages: "runs/a/completions.jsonl, line 7"."""
+    """The place of the row, for messages: "runs/a/completions.jsonl, line 7"."""
     skip: frozenset[str]
-    """What is not done to rows of its source."""
+    """The steps that are skipped for rows of its source."""
     outcome: str | None = None
-    """How its answer was graded: correct, wrong, no_answer, malformed, timeout, ...; None: not graded."""
+    """The outcome of grading its answer: correct, wrong, no_answer, malformed, timeout, ...; None if it is
+    not graded.
+    """
     is_decided: bool = False
-    """The grader could tell whether the answer is right."""
+    """A flag, true if the grader could tell whether the answer is right."""
     pass_rate: float | None = None
     """The share of right ones among its problem's decided completions."""
 
@@ -43,12 +45,12 @@ class Row:
 
     @property
     def problem_key(self) -> str:
-        """The same for all completions of a problem, whatever the white space and the source."""
+        """The key of the problem, equal for all its completions, whatever the white space and the source."""
         return " ".join(self.problem.split())
 
     @property
     def completion(self) -> str:
-        """What the model wrote after the prefill."""
+        """The model's text after the prefill."""
         return str(self.values["completion"])
 
     @property
@@ -63,18 +65,18 @@ class Row:
 
     @property
     def thoughts(self) -> str:
-        """The reasoning within it."""
+        """The reasoning within the answer."""
         return thoughts(self.text)
 
     @property
     def tokens(self) -> int | None:
-        """The length of the completion, where the row says it."""
+        """The length of the completion in tokens, or None if the row does not say it."""
         value = self.values.get("tokens")
         return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
     @property
     def is_graded(self) -> bool:
-        """False for a row of a source that no rule can check."""
+        """Return False for a row of a source that no rule can check."""
         return GRADE not in self.skip
 
 
@@ -84,15 +86,16 @@ class LoadedRows:
 
     rows: list[Row]
     num_read: Counter[str] = field(default_factory=Counter)
-    """Usable rows by source."""
+    """The number of usable rows by source."""
     bad: dict[str, Counter[str]] = field(default_factory=dict)
-    """Rows left out, by source and fault."""
+    """The number of rows left out, by source and fault."""
     bad_examples: list[str] = field(default_factory=list)
 
 
 def read_sources(sources: Sequence[CompletionSourceConfig]) -> LoadedRows:
-    """The rows of the recipe's sources. Raises DataError for a file that can't be read, lacks a column or has
-    no usable row.
+    """Return the rows of the recipe's sources.
+
+    Raise `DataError` for a file that can't be read, lacks a column or has no usable row.
     """
     loaded = LoadedRows([])
     for index, source in enumerate(sources):
@@ -135,9 +138,9 @@ def _read_source(source: CompletionSourceConfig, section: str, loaded: LoadedRow
 
 
 def _values(values: dict[str, Any], theirs: dict[str, str], place: str) -> dict[str, Any] | BadRow:
-    """The row with our names for our columns."""
+    """Return the row with our names for our columns."""
     ours_of = {name: ours for ours, name in theirs.items()}
-    # A column of theirs that is called like one of ours, but is not the one that the recipe names, gives way.
+    # A column with one of our names that is not the column which the recipe names is dropped.
     found = {
         ours_of.get(name, name): value
         for name, value in values.items()

@@ -1,9 +1,9 @@
-"""`r1rl select`: read the completions, grade them, run the steps, and write what is left with a report.
+"""`r1rl select`: read the completions, grade them, run the steps, and write the remaining rows with a report.
 
     runs/<name>/
       config.yaml, environment.json
-      selected.jsonl      the rows that are left, with the columns source, outcome and pass_rate added
-      problems.jsonl      the problems of the difficulty band with their pass rates, for reinforcement learning
+      selected.jsonl      the remaining rows, with the columns source, outcome and pass_rate added
+      problems.jsonl      the problems of the difficulty band with their pass rates, for RL
       report.json, report.md
 
 The same recipe and files give the same files. A selection is made anew each time.
@@ -38,7 +38,7 @@ FILE_WIDTH = 140
 
 
 def run(recipe: SelectRecipe, recipe_path: Path) -> None:
-    """Make a selection. Raises UserError for what can't be read, and if no row is left."""
+    """Make a selection. Raise `UserError` for a source that can't be read, and if no row is left."""
     console = Console(highlight=False)
     console = (
         console if console.is_terminal else Console(highlight=False, width=max(console.width, FILE_WIDTH))
@@ -83,7 +83,7 @@ def run(recipe: SelectRecipe, recipe_path: Path) -> None:
 
 
 def open_directory(recipe: SelectRecipe) -> RunDirectory:
-    """The run's folder. Raises UserError if something else than a selection is in it."""
+    """Return the run's folder. Raise `UserError` if something else than a selection is in it."""
     check_writable(recipe.output_dir)
     folder = Path(recipe.output_dir) / recipe.run_name
     visible = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
@@ -93,7 +93,7 @@ def open_directory(recipe: SelectRecipe) -> RunDirectory:
 
 
 def is_selection(config: Path) -> bool:
-    """True for the config.yaml of a selection, which is the first file that one writes."""
+    """Return whether the config.yaml is a selection's; it is the first file that a selection writes."""
     try:
         content = yaml.safe_load(config.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
@@ -118,15 +118,15 @@ def grade_rows(recipe: SelectRecipe, base_dir: Path, rows: Sequence[Row], consol
 
 
 def selected_row(row: Row) -> dict[str, Any]:
-    """A line of selected.jsonl."""
+    """Return a line of selected.jsonl."""
     return {**row.values, "source": row.source, "outcome": row.outcome, "pass_rate": row.pass_rate}
 
 
 def problem_rows(
     rows: Sequence[Row], rates: dict[str, PassRate], recipe: SelectRecipe
 ) -> list[dict[str, Any]]:
-    """The graded problems of the difficulty band, in the order of `rows`: their own columns and their pass
-    rates.
+    """Return the graded problems of the difficulty band, in the order of `rows`: their own columns and their
+    pass rates.
     """
     band, found = recipe.difficulty, dict[str, dict[str, Any]]()
     for row in rows:
@@ -150,14 +150,14 @@ def problem_rows(
 
 
 def _is_generated(column: str) -> bool:
-    """A column of the completion, not of its problem."""
+    """Return whether a column belongs to the completion instead of its problem."""
     return (
         column in OWN_COLUMNS or column.startswith("source_") or column in ("source", "outcome", "pass_rate")
     )
 
 
 def notes_about(recipe: SelectRecipe, loaded: LoadedRows) -> list[str]:
-    """What a step could not look at."""
+    """Return sentences about rows that a step could not check."""
     unknown = sum(row.tokens is None for row in loaded.rows)
     asked = recipe.filters.min_tokens or recipe.filters.max_tokens is not None
     return (

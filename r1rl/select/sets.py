@@ -1,5 +1,6 @@
-"""What rows must be to each other: duplicates, completions of one problem, rows of one source. Each function
-looks at all rows and gives for each a reason to leave it out, or None.
+"""The steps that compare rows: duplicates, completions of one problem, rows of one source.
+
+Each function looks at all rows and returns for each a reason to leave it out, or None.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 def outside_band(rows: Sequence[Row], rates: dict[str, PassRate], least: float, most: float) -> Reasons:
-    """Rows of problems that are too hard or too easy; those without a pass rate stay."""
+    """Leave out rows of problems that are too hard or too easy; those without a pass rate stay."""
     return [_band(rates.get(row.problem_key), least, most) for row in rows]
 
 
@@ -32,7 +33,7 @@ def _band(rate: PassRate | None, least: float, most: float) -> str | None:
 
 
 def exact_duplicates(rows: Sequence[Row]) -> Reasons:
-    """Every further row of the same problem and text, but for white space."""
+    """Leave out every further row of the same problem and text, but for white space."""
     seen: set[tuple[str, str]] = set()
     reasons: Reasons = []
     for row in rows:
@@ -43,7 +44,7 @@ def exact_duplicates(rows: Sequence[Row]) -> Reasons:
 
 
 def near_duplicate_completions(rows: Sequence[Row], threshold: float) -> Reasons:
-    """Rows whose text hardly differs from that of an earlier one of the same problem."""
+    """Leave out rows whose text hardly differs from that of an earlier one of the same problem."""
     found = near_duplicates(
         [row.text for row in rows], threshold, COMPLETION_NGRAM, [row.problem_key for row in rows]
     )
@@ -51,8 +52,9 @@ def near_duplicate_completions(rows: Sequence[Row], threshold: float) -> Reasons
 
 
 def near_duplicate_problems(rows: Sequence[Row], threshold: float) -> Reasons:
-    """All rows of a problem that hardly differs from an earlier one and has the same numbers: with other
-    numbers it is another problem.
+    """Leave out all rows of a problem that hardly differs from an earlier one and has the same numbers.
+
+    With other numbers it is another problem.
     """
     problems = list(dict.fromkeys(row.problem_key for row in rows))
     numbers: list[Hashable] = [
@@ -70,7 +72,7 @@ def near_duplicate_problems(rows: Sequence[Row], threshold: float) -> Reasons:
 def over_quota(
     rows: Sequence[Row], most: int, prefer: Literal["shortest", "longest", "random", "first"], seed: int
 ) -> Reasons:
-    """All but `most` rows of every problem."""
+    """Leave out all but `most` rows of every problem."""
     places: dict[str, list[int]] = defaultdict(list)
     for place, row in enumerate(rows):
         places[row.problem_key].append(place)
@@ -85,7 +87,7 @@ def over_quota(
 
 
 def over_cap(rows: Sequence[Row], caps: dict[str, int], seed: int) -> Reasons:
-    """All but a random `caps[source]` rows of each source that has a cap."""
+    """Leave out all but a random `caps[source]` rows of each source that has a cap."""
     places: dict[str, list[int]] = defaultdict(list)
     for place, row in enumerate(rows):
         if row.source in caps:
@@ -99,15 +101,16 @@ def over_cap(rows: Sequence[Row], caps: dict[str, int], seed: int) -> Reasons:
 
 
 def draw(seed: int, row: Row) -> int:
-    """A random number of a row, which depends on the seed and the row alone."""
+    """Return a random number of a row, which depends on the seed and the row alone."""
     return derive_seed(seed, "select", row.source, row.problem_key, row.text)
 
 
 def ordered(
     rows: Sequence[Row], order: Literal["as_read", "easy_first", "hard_first", "random"], seed: int
 ) -> list[Row]:
-    """The rows in the order of the output. By pass rate, rows without one come last, and equal ones stay as
-    they are.
+    """Return the rows in the order of the output.
+
+    In an order by pass rate, rows without one come last, and equal ones stay as they are.
     """
     match order:
         case "as_read":

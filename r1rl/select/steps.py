@@ -18,7 +18,7 @@ from r1rl.select.rows import Row
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step of the recipe: its name in r1rl.select.recipe.STEPS, what it asks for, and the reasons that it
+    """A step of the recipe: its name in r1rl.select.recipe.STEPS, its explanation, and the reasons that it
     gives.
     """
 
@@ -28,8 +28,9 @@ class Step:
 
 
 def steps_of(recipe: SelectRecipe, rates: dict[str, PassRate]) -> list[Step]:
-    """The steps after decontamination that the recipe asks for, in the fixed order. `rates` are the pass
-    rates of all graded problems.
+    """Return the steps after decontamination that the recipe asks for, in the fixed order.
+
+    `rates` are the pass rates of all graded problems.
     """
     wanted, alike = recipe.filters, recipe.duplicates
     band = recipe.difficulty
@@ -88,7 +89,7 @@ def steps_of(recipe: SelectRecipe, rates: dict[str, PassRate]) -> list[Step]:
 
 
 def _each(name: str, explanation: str, check: RowFilter | None) -> Step | None:
-    """A step that looks at one row at a time."""
+    """Return a step that looks at one row at a time."""
     return None if check is None else Step(name, explanation, lambda rows: [check(row) for row in rows])
 
 
@@ -103,7 +104,10 @@ def _cap(recipe: SelectRecipe) -> Step | None:
 
 
 def run_step(step: Step, rows: Sequence[Row]) -> tuple[list[Row], StepReport]:
-    """The rows that a step keeps, and its report. Rows of sources that skip the step are not shown to it."""
+    """Return the rows that a step keeps, and its report.
+
+    Rows of sources that skip the step are not shown to it.
+    """
     concerned = [row for row in rows if step.name not in row.skip]
     given = iter(step.reasons(concerned))
     reasons = [None if step.name in row.skip else next(given) for row in rows]

@@ -27,7 +27,7 @@ class SFTRecipe:
     run_name: str = required("names the run directory")
     output_dir: str = option("runs", "run directories are made in here")
     seed: int = option(
-        0, "of the data order, and of the samples of the held-out problems", within=NOT_NEGATIVE
+        0, "seed of the data order and of the samples for held-out problems", within=NOT_NEGATIVE
     )
     epochs: float = option(1.0, "passes over the rows, rounded up to whole steps", within=POSITIVE)
     max_steps: int = option(0, "optimizer steps; 0: as many as epochs need", within=COUNT_OR_OFF)
@@ -41,14 +41,16 @@ class SFTRecipe:
     packing: bool = option(
         True,
         "a row holds as many demonstrations as fit into max_length tokens, none of which sees another; "
-        "false: one",
+        "false: a row holds one",
     )
-    model: ModelConfig = section(ModelConfig, "what is trained")
+    model: ModelConfig = section(ModelConfig, "the model that is trained")
     data: DemonstrationsConfig = required("the demonstrations")
     prompt: PromptConfig = section(
         PromptConfig, "template, prefill and stop strings: those of the RL and the evaluation that follow"
     )
-    rewards: list[RewardConfig] = option([], "what scores the held-out answers; nothing is trained on it")
+    rewards: list[RewardConfig] = option(
+        [], "the rewards that score the held-out answers; nothing is trained on them"
+    )
     outcome: str | None = option(
         None,
         "the reward that says whether an answer is right; null: the first of accuracy, countdown, "
@@ -64,7 +66,7 @@ class SFTRecipe:
 
 
 def contradictions(recipe: SFTRecipe) -> Iterator[Contradiction]:
-    """Values of the recipe that contradict each other."""
+    """Yield the values of the recipe that contradict each other."""
     if recipe.batch_size % recipe.micro_batch_size:
         yield (
             ("batch_size", "micro_batch_size"),

@@ -1,11 +1,11 @@
-"""From demonstrations to the rows that `r1rl sft` trains on: token ids, and labels where the loss is to look.
+"""The rows that `r1rl sft` trains on: the token ids of demonstrations, and labels for the tokens of the loss.
 
     | prompt, prefill | text ............ | EOS |
       label -100        label = token id
 
-The prompt's tokens are those that RL and evaluation give to the policy; what follows is what the policy must
-then write itself, the token that ends a completion included. Nothing is ever cut: a demonstration that is too
-long is left out and counted.
+The prompt's tokens are those that RL and evaluation give to the policy. After them come the tokens that the
+policy must then write itself, the token that ends a completion included. Nothing is ever cut: a demonstration
+that is too long is left out and counted.
 """
 
 from __future__ import annotations
@@ -30,14 +30,16 @@ from r1rl.sft.recipe import SFTRecipe
 IGNORED = -100
 """The label of a token that is not trained."""
 CHUNK = 1024
-"""Demonstrations in one arrow chunk."""
+"""The number of demonstrations in one arrow chunk."""
 
 
 def make_rows(
     recipe: SFTRecipe, loaded: LoadedDemonstrations, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[datasets.Dataset, list[str]]:
-    """The rows (input_ids, labels, with packing seq_lengths), and sentences about what was left out. Raises
-    DataError if none is left.
+    """Return the rows (input_ids, labels, with packing seq_lengths), and sentences about the demonstrations
+    that were left out.
+
+    Raise `DataError` if none is left.
     """
     demonstrations = list(loaded.demonstrations)
     if recipe.packing and recipe.data.shuffle:  # a row holds demonstrations that stand near each other
@@ -55,8 +57,8 @@ def make_rows(
 
 
 def as_dataset(tokenized: TokenizedDemonstrations) -> datasets.Dataset:
-    """Columns input_ids and labels, as arrow chunks: a Python list of ids would take eight times their
-    memory.
+    """Return the columns input_ids and labels, as arrow chunks: a Python list of ids would take eight times
+    their memory.
     """
     chunks: dict[str, list[Any]] = {"input_ids": [], "labels": []}
     for first in range(0, len(tokenized.sequences), CHUNK):
@@ -74,7 +76,7 @@ def as_dataset(tokenized: TokenizedDemonstrations) -> datasets.Dataset:
 
 
 def parts_of(row: dict[str, Any]) -> Iterator[tuple[list[int], list[int]]]:
-    """The demonstrations of a row, as ids of prompt and of the trained text."""
+    """Yield the demonstrations of a row, as ids of the prompt and of the trained text."""
     start = 0
     for length in row.get("seq_lengths") or [len(row["input_ids"])]:
         ids, labels = row["input_ids"][start : start + length], row["labels"][start : start + length]

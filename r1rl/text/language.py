@@ -1,15 +1,16 @@
 """The share of a text that is written in one language, whatever formulae, code, numbers and names stand in
 it.
 
-Used by the reward `language_consistency` and the metric `language/consistency`. DeepSeek-R1 (arXiv
-2501.12948, section 2.3.2) defines the reward as the proportion of target-language words in the chain of
-thought.
+The reward `language_consistency` and the metric `language/consistency` use it. DeepSeek-R1 (arXiv 2501.12948,
+section 2.3.2) defines the reward as the proportion of target-language words in the chain of thought.
 
-How: formulae, code, tags and links are cut out. Letters of other scripts (Chinese, Cyrillic, ...) decide for
-themselves. Words in Latin letters are labelled by the best path through the text: a frequent word, a letter
-or an ending speaks for the languages that have it, and changing the language costs as much as two clear
-words, so that a loan word or a name does not count as a change. Languages: see LANGUAGES.
+The method: formulae, code, tags and links are cut out. Letters of other scripts (Chinese, Cyrillic, ...)
+decide for themselves. Words in Latin letters are labelled by the best path through the text. A frequent word,
+a letter or an ending is evidence for the languages that have it. A change of the language costs as much as
+two clear words, so that a loan word or a name does not count as one. LANGUAGES lists the languages.
 """
+
+# ruff: noqa: RUF001 (other scripts and typography are the matter of this file)
 
 from __future__ import annotations
 
@@ -30,13 +31,15 @@ _SCRIPTS = {
     "he": "\u0590-\u05ff",
     "el": "\u0370-\u03ff",
 }
-"""Languages that are told by their script alone (so Ukrainian counts as Russian and Persian as Arabic)."""
+"""The languages that are recognised by their script alone (so Ukrainian counts as Russian and Persian as
+Arabic).
+"""
 LANGUAGES = (*WORDS, *_SCRIPTS)
 OTHER = "other"
-"""Latin script, but none of the languages that are known here."""
+"""The label of Latin script in none of the languages that are known here."""
 
 _CHARACTERS_PER_WORD = {"zh": 1.6, "ja": 2.0, "th": 4.0}
-"""Scripts without spaces; the others are counted in words."""
+"""The characters per word of scripts without spaces; the others are counted in words."""
 _NOT_LANGUAGE = re.compile(
     r"```.*?(?:```|\Z)|`[^`\n]{0,400}`"  # code
     r"|\$\$.{0,600}?\$\$|\$[^$\n]{1,400}\$|\\\[.{0,600}?\\\]|\\\(.{0,400}?\\\)"  # formulae
@@ -48,28 +51,34 @@ _NOT_LANGUAGE = re.compile(
     r"|(?<!\w)\w*[\d_]\w*|\b\w\(",  # 3x, a_1, f(
     re.DOTALL,
 )
-"""Cut out before words are counted. Every repetition has a bound or a fixed start, so the time stays linear.
+"""Text that is cut out before words are counted.
+
+Every repetition has a bound or a fixed start, so the time stays linear.
 """
 _WORD = re.compile(r"[A-Za-zÀ-ɏ]+(?:['’][A-Za-zÀ-ɏ]+)*")
 _SCRIPT_RUN = re.compile("|".join(f"(?P<{language}>[{letters}]+)" for language, letters in _SCRIPTS.items()))
-_SYMBOL_WORDS = """sin cos tan cot sec csc arcsin arccos arctan log ln lg exp lim max min mod gcd lcm det rank dim deg sqrt frac cdot
-    cm mm km kg mg ml kwh rad abs floor ceil sgn sup inf var cov pi phi psi theta alpha beta gamma delta epsilon lambda mu sigma omega
-    xy xyz abc abcd pqr dx dy dt iff qed lhs rhs vs am pm usd eur true false null def print return int str"""
+_SYMBOL_WORDS = """
+    sin cos tan cot sec csc arcsin arccos arctan log ln lg exp lim max min mod gcd lcm det rank dim deg sqrt
+    frac cdot cm mm km kg mg ml kwh rad abs floor ceil sgn sup inf var cov pi phi psi theta alpha beta gamma
+    delta epsilon lambda mu sigma omega xy xyz abc abcd pqr dx dy dt iff qed lhs rhs vs am pm usd eur true
+    false null def print return int str
+"""
 _SYMBOLS = frozenset(_SYMBOL_WORDS.split())
-"""Words of formulae, units and code: of no language."""
+"""Words of formulae, units and code, which belong to no language."""
 _ONE_LETTER_WORDS = frozenset("aIàáéèyo")
 _SWITCH = 2.5
 _KNOWN, _FOREIGN, _LETTER, _ENDING = 2.0, -1.0, 1.0, 0.5
 _MIN_KNOWN = 0.12
-"""A Latin-script text of at least _MIN_WORDS words in which fewer are frequent words of its language is in
-another one.
+"""The least share of frequent words in a Latin-script text of at least _MIN_WORDS words.
+
+A text with a smaller share of its language's frequent words is in another language.
 """
 _MIN_WORDS = 8
 
 
 def language_share(text: str, language: str) -> float | None:
-    """The share (0 to 1) of the words of `text` that are in `language`, a code of LANGUAGES; None if it has
-    no words.
+    """Return the share (0 to 1) of the words of `text` that are in `language`, a code of LANGUAGES, or None
+    if it has no words.
     """
     if language not in LANGUAGES:
         raise ValueError(f"language {language!r} is not known here; known: {', '.join(LANGUAGES)}")
@@ -79,20 +88,20 @@ def language_share(text: str, language: str) -> float | None:
 
 
 def consistency(text: str) -> float | None:
-    """The share of the language that most of the text is in; None if it has no words."""
+    """Return the share of the language that most of the text is in, or None if it has no words."""
     counts = word_counts(text)
     total = sum(counts.values())
     return max(counts.values()) / total if total else None
 
 
 def main_language(text: str) -> str | None:
-    """The language that most of the text's words are in; None if it has no words."""
+    """Return the language that most of the text's words are in, or None if it has no words."""
     counts = word_counts(text)
     return counts.most_common(1)[0][0] if counts else None
 
 
 def word_counts(text: str, expected: str = "en") -> Counter[str]:
-    """Words per language. `expected` wins where nothing speaks for any language."""
+    """Return the number of words per language. `expected` wins where nothing is evidence for any language."""
     cleaned = _NOT_LANGUAGE.sub(" ", text.replace("’", "'"))
     counts = _script_counts(cleaned)
     words = [word for word in _WORD.findall(cleaned) if not _is_symbol(word)]
@@ -127,13 +136,13 @@ def _is_symbol(word: str) -> bool:
 
 @lru_cache(maxsize=65536)
 def _languages_of(word: str) -> tuple[str, ...]:
-    """The languages that have it among their frequent words."""
+    """Return the languages that have the word among their frequent words."""
     return tuple(language for language, words in WORDS.items() if word in words)
 
 
 @lru_cache(maxsize=65536)
 def _evidence(word: str) -> dict[str, float]:
-    """How much a word speaks for or against each Latin-script language."""
+    """Return the evidence of a word for (or, if negative, against) each Latin-script language."""
     having = _languages_of(word)
     if not having and "'" in word:
         having = _languages_of(word.partition("'")[0] + "'") or _languages_of(word.rpartition("'")[2])
@@ -148,8 +157,9 @@ def _evidence(word: str) -> dict[str, float]:
 
 
 def _latin_counts(words: list[str], expected: str) -> Counter[str]:
-    """Words per language by the likeliest path (Viterbi) over the languages that have words of their own in
-    the text.
+    """Count the words per language by the likeliest path (Viterbi).
+
+    The path goes through the languages that have words of their own in the text.
     """
     if not words:
         return Counter()
@@ -162,7 +172,7 @@ def _latin_counts(words: list[str], expected: str) -> Counter[str]:
 
 
 def _best_path(words: list[str], candidates: list[str], fallback: str) -> list[str]:
-    """The language of each word."""
+    """Return the language of each word."""
     if len(candidates) == 1:
         return candidates * len(words)
     best = dict.fromkeys(candidates, 0.0)
@@ -187,7 +197,9 @@ def _best_path(words: list[str], candidates: list[str], fallback: str) -> list[s
 
 
 def _without_strangers(words: list[str], path: list[str]) -> Counter[str]:
-    """Words per language, where a language that hardly any of its words belong to is some other one."""
+    """Count the words per language, where a language that hardly any of its words belong to counts as some
+    other one.
+    """
     labels = Counter(path)
     familiar = Counter(
         language for word, language in zip(words, path, strict=True) if word in WORDS[language]

@@ -1,4 +1,4 @@
-"""Prompt templates: how a problem becomes the text that the policy continues, and the tokens that end a
+"""Prompt templates: the text that the policy continues for a problem, and the tokens that end a
 completion.
 """
 
@@ -27,22 +27,25 @@ R1_ZERO = (
     "reasoning process "
     "here </think> <answer> answer here </answer>. User: {problem}. Assistant:"
 )
-"""DeepSeek-R1 (arXiv 2501.12948), table 1, word for word."""
+"""The template of DeepSeek-R1 (arXiv 2501.12948), table 1, word for word."""
 
 TEXT_TEMPLATES = {
     "r1_zero": R1_ZERO,
     "plain": "User: {problem}\nAssistant:",
     "none": PLACEHOLDER,
 }
-"""Templates that are plain text. "chat" is the tokenizer's own; any other name is a file."""
+"""The templates that are plain text. "chat" is the tokenizer's own; any other name is a file."""
 CHAT = "chat"
 
 _MARK = "r1rl-text-between-the-turns"
-"""Stands for a turn's text where only what the chat template puts around it is looked at."""
+"""A stand-in for a turn's text, to find the text that the chat template puts around it."""
 
 
 class PromptTemplate:
-    """The recipe's template, bound to a tokenizer. Making one checks the recipe: it raises RecipeError."""
+    """The recipe's template, bound to a tokenizer.
+
+    Making one checks the recipe and raises `RecipeError` if the template can't be used.
+    """
 
     def __init__(self, config: PromptConfig, tokenizer: PreTrainedTokenizerBase) -> None:
         self.config = config
@@ -62,15 +65,15 @@ class PromptTemplate:
         self._first_ids = [] if self._is_chat else ids_before_text(tokenizer)
 
     def render(self, problem: Problem) -> Prompt:
-        """The prompt of one problem."""
+        """Return the prompt of one problem."""
         return self.render_batch([problem])[0]
 
     def render_batch(self, problems: Sequence[Problem]) -> list[Prompt]:
-        """The prompts of many problems, tokenized in one call.
+        """Return the prompts of many problems, tokenized in one call.
 
         Template, problem and prefill are tokenized as one text, so that tokens form across their borders as
-        they do in any other text. The tokenizer's BOS token comes first, once, where the tokenizer is one
-        that adds it; an EOS that it would add at the end is left out, since the policy is to go on.
+        they do in any other text. The tokenizer's BOS token comes first, once, if the tokenizer adds one. An
+        EOS that it would add at the end is left out, since the policy is to continue the text.
         """
         if not problems:
             return []
@@ -87,7 +90,7 @@ class PromptTemplate:
         ]
 
     def _render_text(self, problem: str) -> tuple[str, str]:
-        """The whole text and the part at its end that is the prefill."""
+        """Return the whole text and the part at its end that is the prefill."""
         if not self._is_chat:
             return self._before + self._ask(problem) + self.config.prefill, self.config.prefill
         messages = [*self._turns, {"role": "user", "content": problem}]
@@ -98,12 +101,13 @@ class PromptTemplate:
         )
 
     def _ask(self, problem: str) -> str:
-        """The text template around a problem."""
+        """Return the text template around a problem."""
         return self._text.replace(PLACEHOLDER, problem)
 
     def _check_turns(self) -> None:
-        """Some chat templates leave the thoughts of earlier turns out, so that a demonstration would show
-        none.
+        """Raise `RecipeError` if the chat template omits the thoughts of earlier turns.
+
+        A demonstration would then show none.
         """
         if not self._turns:
             return
@@ -121,10 +125,10 @@ class PromptTemplate:
 
 
 def template_text(name: str) -> str:
-    """The text of a named template or of a template file; raises RecipeError if there is none or it has no
-    {problem}.
+    """Return the text of a named template or of a template file.
 
-    The newline that editors put at the end of a file is not part of the template.
+    Raise `RecipeError` if there is none or if it has no {problem}. The newline that editors put at the end of
+    a file is not part of the template.
     """
     if name in TEXT_TEMPLATES:
         return TEXT_TEMPLATES[name]
@@ -135,7 +139,10 @@ def template_text(name: str) -> str:
         raise RecipeError(f"prompt.template: {path} is not UTF-8 text.") from None
     except OSError as error:
         known = ", ".join([*TEXT_TEMPLATES, CHAT])
-        sentence = f"prompt.template: {name!r} is neither a template ({known}) nor a file that can be read: {error.strerror}."
+        sentence = (
+            f"prompt.template: {name!r} is neither a template ({known}) nor a file that can be read: "
+            f"{error.strerror}."
+        )
         raise RecipeError(sentence) from None
     if PLACEHOLDER not in text:
         raise RecipeError(
@@ -145,7 +152,9 @@ def template_text(name: str) -> str:
 
 
 def ids_before_text(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The special tokens that the tokenizer puts before a text by itself (BOS, for the models that have it)."""
+    """Return the special tokens that the tokenizer puts before a text by itself (BOS, for the models that
+    have it).
+    """
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     full = tokenizer("a")["input_ids"]
     for start in range(len(full) - len(bare) + 1):
@@ -157,12 +166,12 @@ def ids_before_text(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def resolve_eos_token_ids(
     config: PromptConfig, tokenizer: PreTrainedTokenizerBase, generation_config: GenerationConfig | None
 ) -> tuple[int, ...]:
-    """The token ids that end a completion, in ascending order.
+    """Return the token ids that end a completion, in ascending order.
 
-    Those of the recipe if it names any. Else all that the model's generation config and its tokenizer name,
-    and with the chat template also the token that it puts at the end of a turn: in base models that is often
-    another one than the tokenizer's EOS. Raises RecipeError if nothing could end a completion, or if an id is
-    not the tokenizer's.
+    These are the recipe's, if it names any. Otherwise they are all that the model's generation config and its
+    tokenizer name, and with the chat template also the token that it writes at the end of a turn. In base
+    models that is often another token than the tokenizer's EOS. Raise `RecipeError` if nothing could end a
+    completion, or if an id is not the tokenizer's.
     """
     if config.eos_token_ids:
         size = len(tokenizer)
@@ -187,8 +196,8 @@ def resolve_eos_token_ids(
 
 
 def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The special token that the chat template writes right after an assistant's message; None if it writes
-    no such token.
+    """Return the special token that the chat template writes right after an assistant's message, or None if
+    it writes none.
     """
     _check_chat(tokenizer)
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}]
@@ -225,7 +234,7 @@ def _apply_chat(
 
 
 def _with_prefill(text: str, prefill: str) -> tuple[str, str]:
-    """Add the prefill, unless the text ends with it already but for white space, as R1-style chat templates
+    """Add the prefill, unless the text already ends with it but for white space, as R1-style chat templates
     do with <think>.
     """
     wanted = prefill.strip()

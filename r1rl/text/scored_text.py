@@ -1,4 +1,4 @@
-"""What a reward model reads: how a problem and an answer become its input, in its training and wherever it
+"""The input of a reward model: a problem and an answer as one text, the same in training and wherever it
 scores.
 """
 
@@ -13,18 +13,19 @@ if TYPE_CHECKING:
 
 
 def scored_answer(text: str, prefill: str = "", answer_only: bool = True) -> str | None:
-    """The part of a completion that is scored: with `answer_only` what follows the last `</think>`, else all
-    of it with its prefill.
+    """Return the part of a completion that is scored, or None for thoughts that never close, which have no
+    answer.
 
-    None for thoughts that never close: then there is no answer.
+    With `answer_only` it is the text after the last `</think>`, else the whole completion with its prefill.
     """
     answer = answer_region(text, prefill) if answer_only else prefill + text
     return None if answer is None else answer.strip()
 
 
 def scored_token_ids(tokenizer: PreTrainedTokenizerBase, problem: str, answer: str) -> list[int]:
-    """The token ids of a problem and an answer: the tokenizer's chat template, or joined by an empty line
-    where it has none.
+    """Return the token ids of a problem and an answer, in the tokenizer's chat template.
+
+    Without a chat template, an empty line joins the two.
     """
     if tokenizer.chat_template:
         turns = [{"role": "user", "content": problem}, {"role": "assistant", "content": answer}]

@@ -1,5 +1,6 @@
-"""The think and answer tags of the R1-Zero template, and the text of the thoughts (r1rl.grading.extract finds
-the answer).
+"""The think and answer tags of the R1-Zero template, and the text of the thoughts.
+
+r1rl.grading.extract finds the answer.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
 
 
 def thoughts(text: str) -> str:
-    """The reasoning in `text` (the prefill and the completion), without tags.
+    """Return the reasoning in `text` (the prefill and the completion), without tags.
 
-    What stands before the last `</think>`; if there is none, before the first `<answer>`; else all of it.
+    It is the text before the last `</think>`; if there is none, the text before the first `<answer>`; or else
+    all of it.
     """
     head, closed, _ = text.rpartition(THINK_CLOSE)
     if not closed:

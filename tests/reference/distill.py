@@ -10,7 +10,9 @@ import torch
 
 
 def distribution(logits: torch.Tensor, temperature: float, shared: int) -> list[torch.Tensor]:
-    """softmax(logits / temperature) conditioned on the first `shared` ids: exponentials over their sum."""
+    """Return softmax(logits / temperature) conditioned on the first `shared` ids: exponentials over their
+    sum.
+    """
     largest = max(logits[:shared].tolist())
     weights = [torch.exp((logits[v] - largest) / temperature) for v in range(shared)]
     total = sum(weights)
@@ -18,13 +20,14 @@ def distribution(logits: torch.Tensor, temperature: float, shared: int) -> list[
 
 
 def kl(p: list[torch.Tensor], q: list[torch.Tensor]) -> torch.Tensor:
-    """D_KL(P || Q) = sum_c P(c) log(P(c) / Q(c)) (section 2)."""
+    """Return D_KL(P || Q) = sum_c P(c) log(P(c) / Q(c)) (section 2)."""
     return sum(a * torch.log(a / b) for a, b in zip(p, q, strict=True))
 
 
 def jsd(p: list[torch.Tensor], q: list[torch.Tensor], beta: float) -> torch.Tensor:
-    """D_JSD(beta)(P || Q) = beta D_KL(P || beta P + (1 - beta) Q) + (1 - beta) D_KL(Q || beta P + (1 - beta)
-    Q) (equation 1).
+    """Return the generalised Jensen-Shannon divergence (equation 1).
+
+    D_JSD(beta)(P || Q) = beta D_KL(P || M) + (1 - beta) D_KL(Q || M),  M = beta P + (1 - beta) Q
     """
     mixture = [beta * a + (1 - beta) * b for a, b in zip(p, q, strict=True)]
     return beta * kl(p, mixture) + (1 - beta) * kl(q, mixture)
@@ -56,8 +59,9 @@ def loss(
     aggregation: str = "tokens",
     shared: int | None = None,
 ) -> torch.Tensor:
-    """The loss of whole completions: students[b] and teachers[b] are the logits [T_b, V] before each token of
-    completion b.
+    """Return the loss of whole completions.
+
+    `students[b]` and `teachers[b]` are the logits [T_b, V] before each token of completion b.
     """
     shared = shared or students[0].shape[-1]
     by_sequence = [

@@ -17,7 +17,9 @@ import torch
 
 @dataclass
 class Sequence:
-    """One completion: logits[t] (a float64 [V] row, with gradient) is what the policy said before tokens[t]."""
+    """One completion: logits[t], a float64 row [V] with gradient, are the policy's logits before
+    tokens[t].
+    """
 
     logits: torch.Tensor
     tokens: list[int]
@@ -48,7 +50,7 @@ class Options:
     max_completion_length: int = 16
 
 
-# ----------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------
 # advantages
 
 
@@ -64,7 +66,7 @@ def deviation(values: list[float], correction: int) -> float:
 def advantages(
     rewards: list[list[float]], baseline: str, scale: str, correction: int, epsilon: float, tolerance: float
 ) -> list[list[float]]:
-    """Rewards by group (NaN: none) to advantages by group."""
+    """Return the advantages of rewards by group (NaN: none)."""
     table = []
     for group in rewards:
         known = [r for r in group if not math.isnan(r)]
@@ -102,7 +104,7 @@ def advantages(
     return table
 
 
-# ------------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------
 # loss
 
 
@@ -134,7 +136,7 @@ def clip(ratio: torch.Tensor, lowest: float, highest: float) -> torch.Tensor:
 
 
 def token_losses(sequence: Sequence, options: Options) -> list[torch.Tensor]:
-    """l_t of one sequence."""
+    """Return l_t of one sequence."""
     logprobs = token_logprobs(sequence, options)
     entropies = (
         token_entropies(sequence, options) if options.entropy_coefficient != 0 else [0.0] * len(logprobs)
@@ -170,7 +172,7 @@ def token_losses(sequence: Sequence, options: Options) -> list[torch.Tensor]:
 
 
 def loss(minibatch: list[Sequence], options: Options, rollout: list[Sequence] | None = None) -> torch.Tensor:
-    """The loss of one optimizer step on `minibatch`, a part of `rollout` (by default all of it)."""
+    """Return the loss of one optimizer step on `minibatch`, a part of `rollout` (by default all of it)."""
     rollout = minibatch if rollout is None else rollout
 
     def is_trained(sequence: Sequence) -> bool:
