@@ -152,6 +152,10 @@ class Command:
     `longest` are the tokens of the longest prompt or None, and `config` is the path of a config.json or None.
     The function returns None if the recipe loads no model here.
     """
+    training: str | None = None
+    """The class of r1rl.runs.training_run.TrainingRun that does the training, or None for a command that trains
+    nothing in steps.
+    """
     panels: str = "r1rl.monitor.curves:PANELS"
     """The tuple of `r1rl.monitor.curves.Panel` that curves.png of a run shows."""
     stage: StageRecord | None = None

@@ -39,8 +39,15 @@ def load_recipe(command: str, path: str | Path, overrides: Sequence[str] = ()) -
     the recipe.
     """
     path = Path(path)
+    return parse_recipe(command, read_recipe(path), path, overrides)
+
+
+def parse_recipe(command: str, text: str, path: Path, overrides: Sequence[str] = ()) -> Any:
+    """Return the recipe that a YAML text holds, as `load_recipe` does for a file.
+
+    `path` is the name of the text in messages, and its folder is the recipe's folder.
+    """
     issues = Issues(str(path))
-    text = _read(path)
     root = parse(text, str(path), issues)
     record = find_commands()[command]
     if record.recipe is None:
@@ -70,7 +77,8 @@ def dump_recipe(recipe: Any) -> str:
     )
 
 
-def _read(path: Path) -> str:
+def read_recipe(path: Path) -> str:
+    """Return the text of a recipe. Raises `RecipeError` if it can't be read."""
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -28,6 +28,7 @@ COMMAND = Command(
         "r1rl distill recipes/distill/qwen2.5-7b_to_1.5b_math.yaml --resume",
     ),
     run="r1rl.distill.run:run",
+    training="r1rl.distill.run:DistillRun",
     recipe=DistillRecipe,
     flags=(RESUME,),
     many_processes=True,

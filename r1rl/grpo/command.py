@@ -38,6 +38,7 @@ COMMAND = Command(
         ),
     ),
     run="r1rl.grpo.run:run",
+    training="r1rl.grpo.run:GRPORun",
     recipe=GRPORecipe,
     flags=(RESUME,),
     many_processes=True,

@@ -32,6 +32,7 @@ COMMAND = Command(
         ),
     ),
     run="r1rl.reward_model.run:run",
+    training="r1rl.reward_model.run:RewardModelRun",
     recipe=RewardModelRecipe,
     flags=(RESUME,),
     many_processes=True,

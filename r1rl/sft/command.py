@@ -32,6 +32,7 @@ COMMAND = Command(
         ),
     ),
     run="r1rl.sft.run:run",
+    training="r1rl.sft.run:SFTRun",
     recipe=SFTRecipe,
     flags=(RESUME,),
     many_processes=True,
