@@ -1,4 +1,6 @@
-"""From what a caller in Python has for a recipe (a path, a mapping, a recipe, and changes to it) to a checked recipe."""
+"""From what a caller in Python has for a recipe (a path, a mapping, a recipe, and changes to it) to a checked
+recipe.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ from r1rl.config.load import dump_recipe, parse_recipe, read_recipe
 from r1rl.config.nodes import RecipeLoader
 
 RecipeLike = str | Path | Mapping[str, Any] | Any
-"""A recipe's file (also a bundled one by its name, such as recipes/zero_rl/tiny.yaml), a mapping with its keys, or a
-recipe that was loaded before.
+"""A recipe's file (also a bundled one by its name, such as recipes/zero_rl/tiny.yaml), a mapping with its
+keys, or a recipe that was loaded before.
 """
 IN_PYTHON = "the recipe"
 """The name that messages give to a recipe without a file."""
@@ -27,19 +29,39 @@ def resolve_recipe(
 ) -> tuple[Any, Path]:
     """Return the checked recipe and the path from which its files are looked for.
 
-    `changes` replaces keys: dotted names, or mappings for the keys of a section, as {"rollout": {"num_prompts": 8}}.
-    `defaults` are values of top-level keys that the recipe may leave out. The recipe is one of `command`, or for
-    "check" of the command that knows its keys. Raises RecipeError with all errors of the recipe.
+    `changes` replaces keys: dotted names, or mappings for the keys of a section, as {"rollout":
+    {"num_prompts": 8}}. `defaults` are values of top-level keys that the recipe may leave out. The recipe is
+    one of `command`, or for "check" of the command that knows its keys. Raises RecipeError with all errors of
+    the recipe.
     """
+    if isinstance(recipe, Mapping):  # merged first: the keys say which command the recipe is for
+        recipe, changes, defaults = _merged({**defaults, **recipe}, changes), {}, {}
     text, path = _text_of(recipe)
+    written = set(_keys(text))
+    missing = {key: value for key, value in defaults.items() if key not in written}
+    overrides = [f"{key}={json.dumps(value)}" for key, value in _dotted({**missing, **changes})]
+    return parse_recipe(command, text, path, overrides), path
+
+
+def _merged(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the mapping with changed keys; sections keep the keys that no change names."""
+    merged = _plain(recipe)
+    for key, value in _dotted(changes):
+        *sections, last = key.split(".")
+        place = merged
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    return merged
+
+
+def _keys(text: str) -> list[str]:
+    """Return the top-level keys of a recipe; none if it can't be read, which `parse_recipe` then says."""
     try:
         written = yaml.load(text, RecipeLoader)
     except yaml.YAMLError:
-        written = None  # `parse_recipe` says what is wrong
-    known = written if isinstance(written, Mapping) else {}
-    missing = {key: value for key, value in defaults.items() if key not in known and key not in changes}
-    overrides = [f"{key}={json.dumps(value)}" for key, value in _dotted({**missing, **changes})]
-    return parse_recipe(command, text, path, overrides), path
+        return []
+    return list(written) if isinstance(written, Mapping) else []
 
 
 def _text_of(recipe: RecipeLike) -> tuple[str, Path]:

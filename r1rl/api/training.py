@@ -38,20 +38,22 @@ def train(
 ) -> Run:
     """Train as the recipe says and return the finished run.
 
-    The recipe is a file, a mapping or a loaded recipe of `r1rl grpo`, `sft`, `distill` or `reward-model`; every check
-    of the command line is made before a model is loaded. What is given here takes the place of what the recipe names:
+    The recipe is a file, a mapping or a loaded recipe of `r1rl grpo`, `sft`, `distill` or `reward-model`;
+    every check of the command line is made before a model is loaded. What is given here takes the place of
+    what the recipe names:
 
-    - `rewards`: functions as docs/rewards.md describes them. One whose name is in the recipe keeps its weight, gate and
-      arguments there; others have weight 1.
-    - `data`, `evaluation_data`: rows (a list of dicts, a `datasets.Dataset`, a DataFrame), or what `data.source` may be.
-    - `model`: a path or hub name, or a model in memory, which is trained in place; with it a `tokenizer`, unless the
-      model knows where it was loaded from.
+    - `rewards`: functions as docs/rewards.md describes them. One whose name is in the recipe keeps its
+      weight, gate and arguments there; others have weight 1.
+    - `data`, `evaluation_data`: rows (a list of dicts, a `datasets.Dataset`, a DataFrame), or what
+      `data.source` may be.
+    - `model`: a path or hub name, or a model in memory, which is trained in place; with it a `tokenizer`,
+      unless the model knows where it was loaded from.
     - `hooks`: objects of `r1rl.runs.hooks`, called after those of the recipe.
     - `changes`: further keys of the recipe, `max_steps=20`, `rollout={"num_prompts": 8}` or
       `**{"rollout.num_prompts": 8}`.
 
-    `resume`: True continues from the run's newest checkpoint, a path from that checkpoint. Raises UserError for what
-    the caller can mend, and KeyboardInterrupt after Ctrl-C, with everything saved.
+    `resume`: True continues from the run's newest checkpoint, a path from that checkpoint. Raises UserError
+    for what the caller can mend, and KeyboardInterrupt after Ctrl-C, with everything saved.
     """
     run = _start(recipe, None, rewards, data, evaluation_data, model, tokenizer, hooks, resume, changes)
     run.train()
@@ -93,8 +95,9 @@ class GRPO:
             advantages = step.advantages(rollout)
             result = step.update(rollout, advantages)
 
-    Logging, evaluations, checkpoints and hooks happen between the steps, as in `train`, and the loop ends with the
-    run's summary. Leaving it early saves the run, so that it can be resumed. A run can be iterated once.
+    Logging, evaluations, checkpoints and hooks happen between the steps, as in `train`, and the loop ends
+    with the run's summary. Leaving it early saves the run, so that it can be resumed. A run can be iterated
+    once.
     """
 
     def __init__(
