@@ -23,7 +23,7 @@ from tiny_policy import save_tiny_policy
 
 from r1rl.cli import main as cli
 from r1rl.config.bundled import PACKAGE
-from r1rl.sampling_jobs.loading import load_model
+from r1rl.sampling_jobs.loading import load_target_model
 
 OWN = [{"id": f"own-{i}", "problem": f"What is {i}+{i}?", "answer": str(2 * i)} for i in range(40)]
 
@@ -273,11 +273,11 @@ def test_a_models_memory_is_free_before_the_next_one_is_loaded(
 
     def load(*arguments: Any) -> Any:
         held.append(sum(reference() is not None for reference in alive))
-        model = load_model(*arguments)
+        model = load_target_model(*arguments)
         alive.append(weakref.ref(model))
         return model
 
-    monkeypatch.setattr("r1rl.sampling_jobs.samplers.load_model", load)
+    monkeypatch.setattr("r1rl.sampling_jobs.samplers.load_target_model", load)
     other = save_tiny_policy(tmp_path / "other", seed=1)
     recipe = str(small_recipe(tmp_path))
     assert (

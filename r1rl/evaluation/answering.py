@@ -17,6 +17,7 @@ from r1rl.evaluation.recipe import EvaluateRecipe
 from r1rl.evaluation.results import RESULT, Evaluated, Result
 from r1rl.runs.run_directory import RunDirectory
 from r1rl.sampling_jobs.endpoint import EndpointSampler
+from r1rl.sampling_jobs.loading import RenderedTarget
 from r1rl.sampling_jobs.manifest import MANIFEST, model_weights, read_manifest
 from r1rl.sampling_jobs.progress import EvaluationProgress
 from r1rl.sampling_jobs.sample_log import SampleLog
@@ -35,19 +36,26 @@ def evaluate_target(
     folder: Path,
     accelerator: Accelerator,
     console: Console,
+    rendered: RenderedTarget | None = None,
 ) -> list[Evaluated]:
-    """One model on all benchmarks."""
+    """Evaluate one model on all benchmarks. `rendered` has its tokenizer and prompts where they are known."""
     sampler: Sampler
     commit = None
     if target.config.endpoint is not None:
         sampler = EndpointSampler(target.config.endpoint, target.path, recipe)
     else:
-        sampler, commit = load_engine_sampler(target, recipe, accelerator.device)
+        sampler, commit = load_engine_sampler(
+            target, recipe, accelerator.device, rendered.tokenizer if rendered is not None else None
+        )
     weights = model_weights(target, commit)
     evaluated = []
     for benchmark in benchmarks:
         place = folder / target.label / benchmark.name
-        prompts = sampler.render(benchmark.problems, raw=benchmark.is_probe)
+        prompts = (
+            rendered.prompts[benchmark.name]
+            if rendered is not None
+            else sampler.render(benchmark.problems, raw=benchmark.is_probe)
+        )
         manifest = make_manifest(recipe, benchmark, target, prompts, sampler.describe(), weights)
         claim(place, manifest, accelerator)
         problems = answer(sampler, benchmark, prompts, recipe.seed, place, accelerator, console, target.label)

@@ -67,6 +67,26 @@ class Evaluated:
 
 
 @dataclass(frozen=True, slots=True)
+class EvaluationOutcome:
+    """A whole evaluation: every score, and the differences between the models."""
+
+    folder: Path
+    evaluated: list[Evaluated]
+    comparisons: list[Comparison]
+    """Each further model minus the first one, by benchmark."""
+    refusals: list[str]
+    """Sentences about models that can't be compared."""
+
+    @property
+    def scores(self) -> list[dict[str, Any]]:
+        """The figures of every model on every benchmark, as summary.json has them."""
+        return [
+            {"model": one.result.model, "benchmark": one.result.benchmark, **one.result.figures}
+            for one in self.evaluated
+        ]
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """Model B minus model A on one benchmark."""
 

@@ -46,7 +46,7 @@ from r1rl.generate.rounds import (
 )
 from r1rl.runs.run_directory import RunDirectory, check_writable
 from r1rl.sampling_jobs.endpoint import EndpointSampler
-from r1rl.sampling_jobs.loading import load_config
+from r1rl.sampling_jobs.loading import load_target_config
 from r1rl.sampling_jobs.manifest import differences, digest, model_weights, read_manifest
 from r1rl.sampling_jobs.progress import EvaluationProgress
 from r1rl.sampling_jobs.sample_log import SampleIndex, SampleLog
@@ -78,7 +78,7 @@ def run(recipe: GenerateRecipe, recipe_path: Path) -> None:
     disable_progress_bar()
     target = find_target(recipe.model, "model")
     if target.config.endpoint is None:
-        load_config(target)
+        load_target_config(target)
     questions = check_settings(recipe)
     folder = open_folder(recipe)
     loaded, _ = read_asked(recipe, questions[0])

@@ -11,12 +11,19 @@ from transformers import PreTrainedTokenizerBase
 
 from r1rl.config.schema import PromptConfig, SamplingConfig
 from r1rl.errors import UserError
+from r1rl.models.loading import resolve_dtype
 from r1rl.objective.sampling import Sampling
 from r1rl.rollout import EngineSetup, RolloutEngine, make_engine
-from r1rl.sampling_jobs.loading import context_of, load_model, load_tokenizer, misfit
+from r1rl.sampling_jobs.loading import (
+    PromptRenderer,
+    context_of,
+    load_target_model,
+    load_target_tokenizer,
+    misfit,
+)
 from r1rl.sampling_jobs.targets import Target
 from r1rl.scoring.limits import find_cuts
-from r1rl.text.prompts import PromptTemplate, resolve_eos_token_ids
+from r1rl.text.prompts import resolve_eos_token_ids
 from r1rl.types import Problem, Prompt, Sample
 
 
@@ -78,12 +85,11 @@ class EngineSampler:
         self.dtype = dtype
         self.context = context
         self.tokenizer = tokenizer
-        self._template = PromptTemplate(recipe.prompt, tokenizer)
-        self._bare = PromptTemplate(PromptConfig(template="none"), tokenizer)
+        self._renderer = PromptRenderer(recipe.prompt, tokenizer)
 
     def render(self, problems: Sequence[Problem], raw: bool = False) -> list[Prompt]:
         """See `Sampler`."""
-        return (self._bare if raw else self._template).render_batch(problems)
+        return self._renderer.render(problems, raw)
 
     def sample(
         self, requests: Sequence[Request], max_completion_length: int, raw: bool = False
@@ -134,17 +140,19 @@ class EngineSampler:
 
 
 def load_engine_sampler(
-    target: Target, recipe: SamplingRecipe, device: torch.device
+    target: Target,
+    recipe: SamplingRecipe,
+    device: torch.device,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> tuple[EngineSampler, str | None]:
-    """The sampler of a model, and the hub commit that it was loaded from (None for a folder). Raises
-    UserError if it can't be loaded.
+    """Load a model with the engine that samples from it, and return it with the hub commit that the model was
+    loaded from (None for a folder).
+
+    `tokenizer` is the target's, where it was loaded before. Raises UserError if something can't be loaded.
     """
-    wanted = target.config.dtype
-    half = wanted == "bfloat16" or (wanted == "auto" and device.type == "cuda")
-    dtype = torch.bfloat16 if half else torch.float32
-    tokenizer = load_tokenizer(target)
-    model = load_model(target, tokenizer, dtype)
-    torch.nn.Module.to(model, device)
+    dtype = resolve_dtype(target.config.dtype, device)
+    tokenizer = tokenizer or load_target_tokenizer(target)
+    model = load_target_model(target, tokenizer, dtype, device)
     engine = make_engine(recipe.engine, EngineSetup(model, tokenizer, recipe.max_rows, dtype))
     eos = resolve_eos_token_ids(recipe.prompt, tokenizer, model.generation_config)
     sampler = EngineSampler(engine, tokenizer, recipe, eos, dtype, context_of(model.config))
