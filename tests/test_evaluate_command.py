@@ -165,7 +165,7 @@ def test_the_score_at_a_lower_limit_is_that_of_a_run_with_this_limit(tmp_path: P
     ]
     assert long["by_limit"][0]["accuracy"] == short["accuracy"] != long["accuracy"]
     assert long["by_limit"][-1]["accuracy"] == long["accuracy"]
-    assert long["by_limit"][0]["truncated"] == short["rates"]["truncated"] > 0.0
+    assert long["by_limit"][0]["truncated_rate"] == short["truncated_rate"]["value"] > 0.0
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from r1rl.config.schema import SourceConfig
-from r1rl.data.rows import BadRow, Row, RowFault, Table
+from r1rl.data.rows import BadRow, RowFault, Table, TableRow
 from r1rl.errors import DataError
 from r1rl.grading.extract import last_box
 
@@ -110,7 +110,7 @@ class Fields:
     """The row's."""
 
 
-def fields_of(row: Row, mapping: ColumnMap, answer_format: AnswerFormat) -> Fields | BadRow:
+def fields_of(row: TableRow, mapping: ColumnMap, answer_format: AnswerFormat) -> Fields | BadRow:
     """The row's problem and answer, and all its other columns under their own names and those that the recipe
     gives them.
     """
@@ -137,7 +137,7 @@ def fields_of(row: Row, mapping: ColumnMap, answer_format: AnswerFormat) -> Fiel
     return Fields(None if identity is None else str(identity), problem, answer, columns, row.place)
 
 
-def cell_text(row: Row, column: str) -> str | BadRow:
+def cell_text(row: TableRow, column: str) -> str | BadRow:
     """A column's value as text; numbers become text, a list of one element stands for that element."""
     value = row.values.get(column)
     if isinstance(value, list) and len(value) == 1:

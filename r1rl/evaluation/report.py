@@ -31,7 +31,9 @@ def render_report(title: str, evaluated: Sequence[Evaluated], comparisons: Seque
         _section("Contamination probe", sections.recited(probes)) if probes else "",
         _section("What went wrong", sections.trouble(scored)) if scored else "",
         _section("Right and other completions", sections.portraits(scored)) if scored else "",
-        _section("Groups", sections.groups(scored)) if any(result.figures["by"] for result in scored) else "",
+        _section("Groups", sections.groups(scored))
+        if any(result.figures.get("by_value") for result in scored)
+        else "",
         _section("More than one attempt", sections.over_k(scored))
         if any(result.figures["num_samples"] > 1 for result in scored)
         else "",
@@ -89,7 +91,7 @@ def _rows(evaluated: Sequence[Evaluated]) -> list[dict[str, Any]]:
                     "problem": shorten(problem.problem, SHOWN_CHARACTERS),
                     "answer": problem.answer,
                     "text": shorten(sample.text, SHOWN_CHARACTERS),
-                    "tokens": sample.tokens,
+                    "tokens": sample.num_tokens,
                     "truncated": sample.is_truncated,
                     "outcome": sample.outcome,
                     "extracted": sample.extracted,

@@ -11,6 +11,7 @@ import yaml
 
 from r1rl.evaluation.charts import Point, Series, interval_bar, line_chart
 from r1rl.evaluation.results import Comparison, Evaluated, Result
+from r1rl.evaluation.tables import of_several
 from r1rl.monitor.summary import format_estimate
 from r1rl.scoring.estimators import powers_of_two
 
@@ -25,8 +26,8 @@ def scores(results: Sequence[Result]) -> str:
     for result in results:
         figures, n = result.figures, result.figures["num_samples"]
         shown = [
-            format_estimate(figures.get(name), percent=True)
-            for name in ("accuracy", f"pass_at_{n}", f"cons_at_{n}")
+            format_estimate(estimate, percent=True)
+            for estimate in (figures["accuracy"], *of_several(figures))
         ]
         names = [escape(result.benchmark), escape(result.model), interval_bar(figures["accuracy"])]
         rows.append(
@@ -34,7 +35,7 @@ def scores(results: Sequence[Result]) -> str:
                 *names,
                 f"{figures['num_problems']} x {n}",
                 *shown,
-                format_estimate(figures["mean_tokens"], percent=False),
+                format_estimate(figures["mean_length"], percent=False),
             ]
         )
     note = "avg@n: the mean over problems of the share of right completions. pass@n: at least one of n is right. cons@n: the majority is."
@@ -71,16 +72,13 @@ def recited(results: Sequence[Result]) -> str:
 
 def trouble(results: Sequence[Result]) -> str:
     """What a score hides, as shares of all completions."""
-    names = ("wrong", "no_answer", "malformed", "undecided", "truncated", "truncated_without_answer")
     rows = []
     for result in results:
         rates = result.figures["rates"]
+        shares = [rates[name] for name in ("wrong", "no_answer", "malformed", "undecided")]
+        shares += [result.figures["truncated_rate"]["value"], rates["truncated_without_answer"]]
         rows.append(
-            [
-                escape(result.benchmark),
-                escape(result.model),
-                *(f"{100 * rates[name]:.1f} %" for name in names),
-            ]
+            [escape(result.benchmark), escape(result.model), *(f"{100 * share:.1f} %" for share in shares)]
         )
     note = (
         "Shares of all completions. Undecided (the grader ran out of time or could not read the gold "
@@ -107,7 +105,7 @@ def portraits(results: Sequence[Result]) -> str:
         for name, title in (("correct", "right"), ("wrong", "other")):
             one = result.figures[name]
             shown = [
-                _number(one["tokens"]),
+                _number(one["mean_length"]),
                 _percent(one["reflection_rate"]),
                 _percent(one["language_consistency"]),
             ]
@@ -126,11 +124,13 @@ def groups(results: Sequence[Result]) -> str:
     """The accuracy within each value of the group_by columns, a column for each model."""
     blocks = []
     for benchmark, ones in _by_benchmark(results).items():
-        for column in dict.fromkeys(column for one in ones for column in one.figures["by"]):
-            values = dict.fromkeys(value for one in ones for value in one.figures["by"].get(column, {}))
+        for column in dict.fromkeys(column for one in ones for column in one.figures.get("by_value", {})):
+            values = dict.fromkeys(
+                value for one in ones for value in one.figures.get("by_value", {}).get(column, {})
+            )
             rows = []
             for value in values:
-                found = [one.figures["by"].get(column, {}).get(value) for one in ones]
+                found = [one.figures.get("by_value", {}).get(column, {}).get(value) for one in ones]
                 count = next(group["num_problems"] for group in found if group)
                 rows.append(
                     [
@@ -188,7 +188,9 @@ def against_limit(results: Sequence[Result]) -> str:
                     )
                 value = format_estimate(entry["accuracy"], percent=True)
                 names = [escape(benchmark), escape(one.model), str(entry["limit"])]
-                rows.append([*names, f"at least {value}" if bound else value, _percent(entry["truncated"])])
+                rows.append(
+                    [*names, f"at least {value}" if bound else value, _percent(entry["truncated_rate"])]
+                )
             series.append(Series(one.model, points))
         charts.append(_chart(benchmark, series, "token limit", logarithmic=True))
     note = "What a lower limit would have given: the same completions, cut off there and graded again."
@@ -214,7 +216,7 @@ def over_steps(evaluated: Sequence[Evaluated]) -> str:
     for benchmark, ones in found.items():
         for title, name, percent in (
             (benchmark, "accuracy", True),
-            (f"{benchmark}, mean tokens", "mean_tokens", False),
+            (f"{benchmark}, mean tokens", "mean_length", False),
         ):
             series = []
             for run in dict.fromkeys(one.run for one in ones):

@@ -22,7 +22,7 @@ import yaml
 from r1rl.config.benchmarks import CONTINUATION
 from r1rl.errors import UserError
 from r1rl.evaluation.manifest import measured_differently
-from r1rl.scoring.grades import GradedProblem
+from r1rl.scoring.completions import ScoredProblem
 from r1rl.scoring.intervals import PairedDifference, paired_difference
 
 RESULT = "result.json"
@@ -61,7 +61,7 @@ class Evaluated:
     """A result, its graded completions, and where the model stands on a curve."""
 
     result: Result
-    problems: list[GradedProblem]
+    problems: list[ScoredProblem]
     run: str | None = None
     step: int | None = None
 

@@ -98,8 +98,8 @@ def summarize(
         "rounds": {
             one.name: {
                 "num_completions": len(tokens[one.name]),
-                "mean_tokens": sum(tokens[one.name]) / len(tokens[one.name]) if tokens[one.name] else None,
-                "truncated_share": reasons[one.name]["length"] / len(tokens[one.name])
+                "mean_length": sum(tokens[one.name]) / len(tokens[one.name]) if tokens[one.name] else None,
+                "truncated_rate": reasons[one.name]["length"] / len(tokens[one.name])
                 if tokens[one.name]
                 else None,
                 "finish_reasons": dict(sorted(reasons[one.name].items())),
@@ -117,10 +117,8 @@ def summarize(
 def print_summary(console: Console, summary: dict[str, Any], path: Path) -> None:
     """A few lines for the terminal."""
     for name, figures in summary["rounds"].items():
-        if figures["mean_tokens"] is not None:
-            sizes = (
-                f"{figures['mean_tokens']:.0f} tokens on average, {figures['truncated_share']:.1%} cut off"
-            )
+        if figures["mean_length"] is not None:
+            sizes = f"{figures['mean_length']:.0f} tokens on average, {figures['truncated_rate']:.1%} cut off"
             console.print(Text(f"{name}: {figures['num_completions']} completions, {sizes}"))
         for key, words in (
             ("prompts_too_long", "prompts were too long and were left out"),

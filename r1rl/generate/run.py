@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import fcntl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
@@ -47,15 +47,14 @@ from r1rl.generate.rounds import (
 from r1rl.runs.run_directory import RunDirectory, check_writable
 from r1rl.sampling_jobs.endpoint import EndpointSampler
 from r1rl.sampling_jobs.loading import load_target_config
-from r1rl.sampling_jobs.manifest import differences, digest, model_weights, read_manifest
+from r1rl.sampling_jobs.manifest import MANIFEST, differences, digest, model_weights, refuse_other_completions
 from r1rl.sampling_jobs.progress import EvaluationProgress
 from r1rl.sampling_jobs.sample_log import SampleIndex, SampleLog
 from r1rl.sampling_jobs.samplers import EngineSampler, Sampler, load_engine_sampler
 from r1rl.sampling_jobs.targets import Target, find_target
-from r1rl.text.few_shot import read_demonstrations
+from r1rl.text.few_shot import read_examples
 from r1rl.types import Problem
 
-MANIFEST = "manifest.json"
 COMPLETIONS = "completions.jsonl"
 PROCESS_WAIT = timedelta(days=7)
 """How long processes wait for the slowest: what they sample may differ by hours."""
@@ -200,7 +199,7 @@ def manifest_of(
     that are there.
     """
     recipe, described = job.recipe, sampler.describe()
-    demonstrations = read_demonstrations(recipe.prompt.demonstrations) if recipe.prompt.demonstrations else []
+    examples = read_examples(recipe.prompt.demonstrations) if recipe.prompt.demonstrations else []
     prompts = first.prompts([(problem.id, 0) for problem in problems])
     return {
         "model": {**weights, "revision": target.config.revision, **described},
@@ -208,7 +207,7 @@ def manifest_of(
         "prompts": digest(prompt.text for prompt in prompts),
         "prompt": {
             **asdict(recipe.prompt),
-            "demonstrations": digest(f"{one.problem}\0{one.completion}" for one in demonstrations),
+            "demonstrations": digest(f"{one.problem}\0{one.completion}" for one in examples),
         },
         "verification": recipe.verification,
         "sampling": asdict(recipe.sampling),
@@ -217,23 +216,20 @@ def manifest_of(
     }
 
 
+def sampled_differently(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return what keeps completions of one manifest from being those of another. A verification round may be
+    added, or left out, later.
+    """
+    one_round = earlier.get("verification") is None or now["verification"] is None
+    return differences(earlier, {**now, "verification": earlier.get("verification")} if one_round else now)
+
+
 def claim(job: Job, first: Round, manifest: dict[str, Any]) -> None:
     """Write what the completions to come depend on. Raises UserError if some are there that were sampled in
     another way.
     """
     folder = job.directory.path
-    earlier = read_manifest(folder)
-    if earlier is not None and any(first.folder.glob("*.jsonl")):
-        never_verified = earlier.get("verification") is None or manifest["verification"] is None
-        reasons = differences(
-            earlier, {**manifest, "verification": earlier.get("verification")} if never_verified else manifest
-        )
-        if reasons:
-            listed = "\n".join(f"  {reason}" for reason in reasons)
-            raise UserError(
-                f"{folder} holds completions that were sampled in another way (then and now):\n{listed}\n"
-                "Choose another run_name, or remove that folder."
-            )
+    refuse_other_completions(folder, first.folder, manifest, sampled_differently)
     job.directory.write_json(folder / MANIFEST, manifest)
     job.directory.write_start(job.recipe, describe_environment(job.recipe.seed))
     job.directory.summary_path.unlink(missing_ok=True)  # a summary says that a run is finished

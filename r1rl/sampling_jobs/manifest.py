@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
+from r1rl.errors import UserError
 from r1rl.models import ADAPTER_CONFIG
+from r1rl.sampling_jobs.sample_log import PATTERN
 from r1rl.sampling_jobs.targets import Target
 
 
@@ -77,6 +79,27 @@ def _version_in_memory(model: PreTrainedModel) -> str:
 
 
 MANIFEST = "manifest.json"
+
+
+def refuse_other_completions(
+    folder: Path,
+    logs: Path,
+    manifest: Mapping[str, Any],
+    compare: Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]],
+) -> None:
+    """Raise UserError if the folder has completions that were sampled in another way than the manifest says.
+
+    `logs` is the folder with the completions, and `compare(earlier, now)` lists what differs, a phrase each.
+    """
+    earlier = read_manifest(folder)
+    has_completions = any(path.stat().st_size for path in logs.glob(PATTERN))
+    reasons = compare(earlier, manifest) if earlier is not None and has_completions else []
+    if reasons:
+        listed = "\n".join(f"  {reason}" for reason in reasons)
+        raise UserError(
+            f"{folder} holds completions that were sampled in another way (then and now):\n{listed}\n"
+            "Choose another run_name, or remove that folder."
+        )
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
