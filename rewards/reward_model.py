@@ -24,8 +24,8 @@ def reward_model(
     answer_only: bool = True,
     sigmoid: bool = False,
 ) -> list[float | None]:
-    """The model's score for each problem and answer (the helpfulness reward of DeepSeek-R1, arXiv 2501.12948,
-    section 2.3.4).
+    """Return the model's score for each problem and answer (the helpfulness reward of DeepSeek-R1, arXiv
+    2501.12948, section 2.3.4).
 
     `path` (a run of `r1rl reward-model`, a folder or a hub name) and `revision` name the model. The
     conversation goes through its tokenizer's chat template, or is joined by an empty line if it has none.
@@ -84,7 +84,7 @@ def _load(path: str, revision: str | None, device: str | None, dtype: str) -> tu
 
 
 def _batches(rows: dict[int, list[int]], batch_tokens: int) -> Iterator[list[int]]:
-    """Rows by length, so that little is padded."""
+    """Yield rows by length, so that little is padded."""
     batch: list[int] = []
     for row in sorted(rows, key=lambda row: len(rows[row])):
         if batch and (len(batch) + 1) * len(rows[row]) > batch_tokens:
@@ -96,8 +96,8 @@ def _batches(rows: dict[int, list[int]], batch_tokens: int) -> Iterator[list[int
 
 
 def _scores(model: Any, token_ids: list[list[int]], sigmoid: bool) -> list[float]:
-    """One forward pass. Padded on the right with the id that the model looks for when it seeks the last
-    token.
+    """Score the texts in one forward pass. They are padded on the right with the id that the model looks for
+    when it seeks the last token.
     """
     import torch
 

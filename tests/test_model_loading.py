@@ -1,4 +1,6 @@
-"""One module loads models: precision, models in memory, errors that name the key; tokenizers and prompts once."""
+"""One module loads models: precision, models in memory, errors that name the key; tokenizers and prompts
+once.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,8 @@ def recipe_file(tmp_path: Path, path: str, name: str) -> Path:
     file = tmp_path / f"{name}.yaml"
     file.write_text(
         f"run_name: {name}\noutput_dir: {tmp_path / 'runs'}\nmodels: [{{name: tiny, path: {path}}}]\n"
-        "benchmarks: [arithmetic, word_problems]\nnum_problems: 6\nnum_samples: 2\nmax_completion_length: 16\n"
+        "benchmarks: [arithmetic, word_problems]\nnum_problems: 6\nnum_samples: 2\nmax_completion_length: "
+        "16\n"
         "prompt: {template: plain}\nsampling: {temperature: 1.0, top_p: 1.0}\n",
         encoding="utf-8",
     )

@@ -1,4 +1,4 @@
-"""accelerate's Accelerator with a recipe's precision and trackers, and the launches that r1rl trains under."""
+"""The Accelerator with a recipe's precision and trackers, and the launches that r1rl trains under."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ REPLICATED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MUL
 
 
 PATIENCE = timedelta(hours=2)
-"""The time that a process waits for the others, which may have data to read or longer answers to write. NCCL's
-own default is ten minutes.
+"""The time that a process waits for the others, which may have data to read or longer answers to write.
+NCCL's own default is ten minutes.
 """
 
 
@@ -30,8 +30,8 @@ def make_accelerator(
 ) -> Accelerator:
     """Make an Accelerator with the recipe's precision and trackers; gradients are accumulated by the update.
 
-    `growing_segments` lets torch's GPU allocator grow its segments. Raises UserError for a launch that r1rl does
-    not train under.
+    `growing_segments` lets torch's GPU allocator grow its segments. Raises UserError for a launch that r1rl
+    does not train under.
     """
     if growing_segments:
         use_growing_segments()

@@ -1,4 +1,4 @@
-"""The evaluation of one model: sample the completions that its log lacks, grade all of them, keep the result."""
+"""The evaluation of one model: sample the completions that its log lacks, grade all, keep the result."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def answer(
 
 
 def sample_seed(seed: int, benchmark: str, problem: str, sample: int) -> int:
-    """Return the seed of one completion: it does not depend on which other ones are sampled, in which order, or
-    by how many processes.
+    """Return the seed of one completion: it does not depend on which other ones are sampled, in which order,
+    or by how many processes.
     """
     return derive_seed(seed, "evaluate", benchmark, problem, sample)

@@ -1,5 +1,5 @@
-"""report.html: one file without any reference to the network. Scores with intervals, curves, and a browser of
-completions.
+"""The page report.html: one file without any reference to the network, with scores and intervals, curves, and
+a browser of completions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SHOWN_CHARACTERS = 6_000
 
 
 def render_report(title: str, evaluated: Sequence[Evaluated], comparisons: Sequence[Comparison]) -> str:
-    """The whole page."""
+    """Return the whole page."""
     results = by_benchmark([one.result for one in evaluated])
     scored = [result for result in results if not result.is_probe]
     probes = [result for result in results if result.is_probe]
@@ -74,8 +74,8 @@ def _browser(evaluated: Sequence[Evaluated]) -> str:
 
 
 def _rows(evaluated: Sequence[Evaluated]) -> list[dict[str, Any]]:
-    """The completions of the browser: the first of every result, evenly; those of one problem beside each
-    other, model by model.
+    """Return the completions of the browser: the first of every result, evenly; those of one problem beside
+    each other, model by model.
     """
     share = max(1, MAX_COMPLETIONS // max(1, len(evaluated)))
     by_problem: dict[tuple[str, str], list[dict[str, Any]]] = {}

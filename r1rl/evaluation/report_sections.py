@@ -21,7 +21,7 @@ SHOWN_PROBLEM = 120
 
 
 def scores(results: Sequence[Result]) -> str:
-    """Accuracy, pass@n, cons@n and length."""
+    """Render accuracy, pass@n, cons@n and length."""
     rows = []
     for result in results:
         figures, n = result.figures, result.figures["num_samples"]
@@ -45,7 +45,7 @@ def scores(results: Sequence[Result]) -> str:
 
 
 def differences(comparisons: Sequence[Comparison]) -> str:
-    """One sentence for each pair of models on a benchmark."""
+    """Render one sentence for each pair of models on a benchmark."""
     items = []
     for comparison in comparisons:
         reasons = "; ".join(comparison.measured_differently)
@@ -56,7 +56,7 @@ def differences(comparisons: Sequence[Comparison]) -> str:
 
 
 def recited(results: Sequence[Result]) -> str:
-    """The contamination probe."""
+    """Render the contamination probe."""
     rows = []
     for result in results:
         share = result.figures["accuracy"]
@@ -71,7 +71,7 @@ def recited(results: Sequence[Result]) -> str:
 
 
 def trouble(results: Sequence[Result]) -> str:
-    """What a score hides, as shares of all completions."""
+    """Render what a score hides, as shares of all completions."""
     rows = []
     for result in results:
         rates = result.figures["rates"]
@@ -99,7 +99,7 @@ def trouble(results: Sequence[Result]) -> str:
 
 
 def portraits(results: Sequence[Result]) -> str:
-    """How right completions differ from the others."""
+    """Render how right completions differ from the others."""
     rows = []
     for result in results:
         for name, title in (("correct", "right"), ("wrong", "other")):
@@ -121,7 +121,7 @@ def portraits(results: Sequence[Result]) -> str:
 
 
 def groups(results: Sequence[Result]) -> str:
-    """The accuracy within each value of the group_by columns, a column for each model."""
+    """Render the accuracy within each value of the group_by columns, a column for each model."""
     blocks = []
     for benchmark, ones in _by_benchmark(results).items():
         for column in dict.fromkeys(column for one in ones for column in one.figures.get("by_value", {})):
@@ -145,7 +145,7 @@ def groups(results: Sequence[Result]) -> str:
 
 
 def over_k(results: Sequence[Result]) -> str:
-    """pass@k and cons@k over k."""
+    """Render pass@k and cons@k over k."""
     charts = []
     for benchmark, ones in _by_benchmark(results).items():
         for title, name in (("pass@k", "pass_at"), ("cons@k", "cons_at")):
@@ -172,7 +172,7 @@ def over_k(results: Sequence[Result]) -> str:
 
 
 def against_limit(results: Sequence[Result]) -> str:
-    """The score at every lower token limit: charts, and the figures in a table."""
+    """Render the score at every lower token limit: charts, and the figures in a table."""
     charts, rows = [], []
     is_bound = False
     for benchmark, ones in _by_benchmark(results).items():
@@ -201,13 +201,13 @@ def against_limit(results: Sequence[Result]) -> str:
 
 
 def has_curve(evaluated: Sequence[Evaluated]) -> bool:
-    """Whether some run has several steps on a benchmark."""
+    """Return whether some run has several steps on a benchmark."""
     runs = [(one.result.benchmark, one.run) for one in evaluated if one.step is not None]
     return len(runs) > len(set(runs))
 
 
 def over_steps(evaluated: Sequence[Evaluated]) -> str:
-    """Accuracy and length over the steps of runs."""
+    """Render accuracy and length over the steps of runs."""
     charts = []
     found: dict[str, list[Evaluated]] = {}
     for one in evaluated:
@@ -233,8 +233,8 @@ def over_steps(evaluated: Sequence[Evaluated]) -> str:
 
 
 def problems(evaluated: Sequence[Evaluated]) -> str:
-    """Each benchmark's problems, those first that the models solve least, with every model's count and what
-    went wrong.
+    """Render each benchmark's problems, those first that the models solve least, with every model's count and
+    what went wrong.
     """
     blocks = []
     found: dict[str, list[Evaluated]] = {}
@@ -269,7 +269,7 @@ def problems(evaluated: Sequence[Evaluated]) -> str:
 
 
 def manifests(results: Sequence[Result]) -> str:
-    """How every score was measured."""
+    """Render how every score was measured."""
     blocks = []
     for result in results:
         text = yaml.safe_dump(result.manifest, sort_keys=False, allow_unicode=True, width=110)
@@ -280,7 +280,7 @@ def manifests(results: Sequence[Result]) -> str:
 
 
 def _tally(row: Mapping[str, Any] | None) -> str:
-    """ "1/4", and below it what the others were: "2 wrong, 1 no answer"."""
+    """Return "1/4", and below it what the others were: "2 wrong, 1 no answer"."""
     if row is None:
         return "-"
     outcomes = Counter(row["outcomes"])
@@ -311,7 +311,7 @@ def _chart(
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], first_number: int) -> str:
-    """A table of cells that are HTML already; columns from `first_number` on hold numbers."""
+    """Render a table of cells that are HTML already; columns from `first_number` on hold numbers."""
 
     def line(tag: str, cells: Sequence[str]) -> str:
         return "".join(

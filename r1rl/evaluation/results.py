@@ -48,11 +48,11 @@ class Result:
 
     @property
     def is_probe(self) -> bool:
-        """Whether problems were continued, not answered: the contamination probe."""
+        """A flag, true if problems were continued, not answered: the contamination probe."""
         return self.manifest["measured"].get("grading") == CONTINUATION
 
     def as_json(self) -> dict[str, Any]:
-        """What result.json holds."""
+        """Return what result.json holds."""
         return {"manifest": self.manifest, "figures": self.figures, "problems": self.problems}
 
 
@@ -97,7 +97,9 @@ class Comparison:
     measured_differently: list[str]
 
     def sentence(self) -> str:
-        """ "gsm8k: trained minus base is +4.1 points, 95 % interval +1.2 to +7.0 (paired over 500 problems)"."""
+        """Return "gsm8k: trained minus base is +4.1 points, 95 % interval +1.2 to +7.0 (paired over 500
+        problems)".
+        """
         value = f"{100 * self.difference.difference:+.1f} points"
         interval = self.difference.ci95
         sure = (
@@ -110,7 +112,7 @@ class Comparison:
         return f"{self.benchmark}: {self.second} minus {self.first} is {value}{sure} (paired over {number} problems{verdict})"
 
     def as_json(self) -> dict[str, Any]:
-        """For summary.json."""
+        """Return what summary.json holds."""
         interval = self.difference.ci95
         return {
             "benchmark": self.benchmark,
@@ -126,15 +128,15 @@ class Comparison:
 
 
 def by_benchmark(results: Sequence[Result]) -> list[Result]:
-    """The results with those of one benchmark beside each other, in the order in which benchmarks and models
-    came.
+    """Return the results with those of one benchmark beside each other, in the order in which benchmarks and
+    models came.
     """
     names = list(dict.fromkeys(result.benchmark for result in results))
     return sorted(results, key=lambda result: names.index(result.benchmark))
 
 
 def open_folder(output_dir: str, run_name: str) -> tuple[Path, Mapping[str, Any] | None]:
-    """The folder of an evaluation and the recipe that it was started with, None for a new one.
+    """Return the folder of an evaluation and the recipe that it was started with, None for a new one.
 
     Raises UserError if another command made the folder.
     """
@@ -158,7 +160,8 @@ def open_folder(output_dir: str, run_name: str) -> tuple[Path, Mapping[str, Any]
 
 
 def find_results(place: str) -> dict[str, Result]:
-    """The results in a model's folder of an evaluation, or in an evaluation of one model, by benchmark.
+    """Return the results in a model's folder of an evaluation, or in an evaluation of one model, by
+    benchmark.
 
     Raises UserError if there are none, or those of several models.
     """
@@ -182,8 +185,8 @@ def find_results(place: str) -> dict[str, Result]:
 def compare_results(
     first: Result, second: Result, force: bool = False, names: tuple[str, str] | None = None
 ) -> Comparison:
-    """The paired difference on the problems that both have decided. `names` are for two models with the same
-    label.
+    """Return the paired difference on the problems that both have decided. `names` are for two models with
+    the same label.
 
     Raises UserError if they were measured differently, unless `force`; then the comparison says what differs.
     """

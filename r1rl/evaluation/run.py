@@ -1,4 +1,4 @@
-"""The evaluation of models on benchmarks: `prepare` checks it, `evaluate` does it, and `run` is the command."""
+"""The evaluation of models on benchmarks: `prepare` checks it, `evaluate` does it, `run` is the command."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def run(
 def prepare(recipe: EvaluateRecipe, given: Mapping[str, InMemory] | None = None) -> EvaluationJob:
     """Find the models, read the benchmarks and render the prompts; no weights are loaded.
 
-    `given` has models in memory by what the recipe has for their path. Raises UserError for anything that would
-    keep the evaluation from being run.
+    `given` has models in memory by what the recipe has for their path. Raises UserError for anything that
+    would keep the evaluation from being run.
     """
     disable_progress_bar()
     chosen = benchmarks_of(recipe)
@@ -120,10 +120,11 @@ def prepare(recipe: EvaluateRecipe, given: Mapping[str, InMemory] | None = None)
 def evaluate(
     job: EvaluationJob, accelerator: Accelerator, console: Console, force: bool = False
 ) -> EvaluationOutcome:
-    """Sample what is missing, grade everything, and leave results, summary.json and report.html in the folder.
+    """Sample what is missing, grade everything, and leave results, summary.json and report.html in the
+    folder.
 
-    Every process returns the scores; the main process alone compares the models, also those that were measured
-    differently if `force`.
+    Every process returns the scores; the main process alone compares the models, also those that were
+    measured differently if `force`.
     """
     if accelerator.is_main_process:
         for note in job.notes:
@@ -182,7 +183,9 @@ def fresh_seed(recipe: EvaluateRecipe, before: Mapping[str, Any] | None) -> int:
 
 
 def compare_with_first(evaluated: Sequence[Evaluated], force: bool) -> tuple[list[Comparison], list[str]]:
-    """Return each further model's difference to the first one, by benchmark, and why some can't be compared."""
+    """Return each further model's difference to the first one, by benchmark, and sentences about those that
+    can't be compared.
+    """
     first: dict[str, Result] = {}
     comparisons, refusals = [], []
     for one in evaluated:

@@ -57,12 +57,12 @@ from r1rl.types import Problem
 
 COMPLETIONS = "completions.jsonl"
 PROCESS_WAIT = timedelta(days=7)
-"""How long processes wait for the slowest: what they sample may differ by hours."""
+"""The time that processes wait for the slowest: what they sample may differ by hours."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What the steps of a run share."""
+    """The objects that the steps of a run share."""
 
     recipe: GenerateRecipe
     directory: RunDirectory
@@ -132,8 +132,8 @@ def _generate(
 
 
 def open_folder(recipe: GenerateRecipe) -> Path:
-    """The run's folder, which may hold an earlier part of this run. Raises UserError if something else is in
-    it.
+    """Return the run's folder, which may hold an earlier part of this run. Raises UserError if something else
+    is in it.
     """
     check_writable(recipe.output_dir)
     folder = Path(recipe.output_dir) / recipe.run_name
@@ -171,7 +171,7 @@ def _alone(folder: Path, is_main: bool) -> Iterator[None]:
 
 
 def load_sampler(job: Job, target: Target) -> tuple[Sampler, dict[str, Any]]:
-    """Who writes, and which weights it has."""
+    """Return the sampler, and the version of the weights behind it."""
     if target.config.endpoint is not None:
         server = EndpointSampler(target.config.endpoint, target.path, job.recipe, keep_going=True)
         return server, {"weights": f"{target.path} behind a server"}
@@ -180,7 +180,7 @@ def load_sampler(job: Job, target: Target) -> tuple[Sampler, dict[str, Any]]:
 
 
 def without_demonstrations(recipe: GenerateRecipe, sampler: Sampler) -> Sampler:
-    """The same model for the second round: demonstrations show how to answer, not how to check."""
+    """Return the same model for the second round: demonstrations show how to answer, not how to check."""
     if recipe.prompt.demonstrations is None:
         return sampler
     bare = replace(recipe, prompt=replace(recipe.prompt, demonstrations=None))
@@ -195,8 +195,8 @@ def without_demonstrations(recipe: GenerateRecipe, sampler: Sampler) -> Sampler:
 def manifest_of(
     job: Job, target: Target, problems: list[Problem], first: Round, sampler: Sampler, weights: dict[str, Any]
 ) -> dict[str, Any]:
-    """All that a completion depends on. `num_samples` is not among it: more samples can be added to those
-    that are there.
+    """Return all that a completion depends on. `num_samples` is not among it: more samples can be added to
+    those that are there.
     """
     recipe, described = job.recipe, sampler.describe()
     examples = read_examples(recipe.prompt.demonstrations) if recipe.prompt.demonstrations else []
@@ -271,6 +271,6 @@ def sample_round(job: Job, one: Round, sampler: Sampler, max_prompt_tokens: int 
 
 
 def model_name(recipe: GenerateRecipe, target: Target) -> str:
-    """What the rows call their author."""
+    """Return the name that the rows have for their author."""
     name = target.path if recipe.model.endpoint is not None else recipe.model.path
     return name if target.step is None else f"{name}, step {target.step}"

@@ -1,7 +1,7 @@
 """Loading of configurations, tokenizers and models for every command, and the choice of their precision.
 
-Whatever can't be loaded ends in one sentence that names the key of the recipe. A name that is no folder here is
-looked for on the hub. Where a path is expected, an object that is in memory already may be given instead.
+Whatever can't be loaded ends in one sentence that names the key of the recipe. A name that is no folder here
+is looked for on the hub. Where a path is expected, an object that is in memory already may be given instead.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class InMemory:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None = None
-    """None: the tokenizer of the folder or hub name that the model was loaded from."""
+    """The model's tokenizer; None for that of the folder or hub name that the model was loaded from."""
 
 
 def resolve_dtype(setting: str, device: torch.device) -> torch.dtype:
@@ -83,8 +83,8 @@ def load_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """Load a model's tokenizer, or take the one that is given, and see to its padding token.
 
-    A tokenizer without one gets its EOS token for that: padding is masked by length. `key` and `label` are as in
-    `load_model`, and so are the errors.
+    A tokenizer without one gets its EOS token for that: padding is masked by length. `key` and `label` are as
+    in `load_model`, and so are the errors.
     """
     tokenizer: PreTrainedTokenizerBase
     if isinstance(source, str):
@@ -113,14 +113,14 @@ def load_model(
 ) -> PreTrainedModel:
     """Load a model onto the CPU with parameters in `dtype`, or take the one that is given.
 
-    A given model is not copied: its parameters are converted in place where they have another precision. "auto"
-    for `dtype` is the precision of the saved weights. `adapter` is added to the weights in float32, and the sum is
-    rounded to `dtype` once. Buffers keep their precision: rounded rotary frequencies would be other positions.
-    `key` is the recipe's, for messages, and `label` names one of several models under that key; `settings` go to
-    `from_pretrained`.
+    A given model is not copied: its parameters are converted in place where they have another precision.
+    "auto" for `dtype` is the precision of the saved weights. `adapter` is added to the weights in float32,
+    and the sum is rounded to `dtype` once. Buffers keep their precision: rounded rotary frequencies would be
+    other positions. `key` is the recipe's, for messages, and `label` names one of several models under that
+    key; `settings` go to `from_pretrained`.
 
-    Raises UserError for a folder without such a model, HubUnreachable for anything else that can't be loaded, and
-    UserError where transformers found an adapter instead of a model.
+    Raises UserError for a folder without such a model, HubUnreachable for anything else that can't be loaded,
+    and UserError where transformers found an adapter instead of a model.
     """
     if isinstance(source, str):
         path = models.resolve(source)
@@ -154,8 +154,8 @@ def load_trained(
 ) -> PreTrainedModel:
     """Load a model to train: from `checkpoint`, else the model `given` in memory, else the recipe's path.
 
-    Weights are float32 masters unless `dtype` says otherwise, which is for those that will be frozen. There is no
-    dropout, and activations are recomputed where the recipe says so. Errors are those of `load_model`.
+    Weights are float32 masters unless `dtype` says otherwise, which is for those that will be frozen. There
+    is no dropout, and activations are recomputed where the recipe says so. Errors are those of `load_model`.
     """
     source = config.path if given is None else given
     if checkpoint is not None:
@@ -199,8 +199,8 @@ def convert_parameters(model: PreTrainedModel, dtype: torch.dtype) -> None:
 
 
 def disable_dropout(model: PreTrainedModel) -> None:
-    """Set every dropout probability to 0: the sampler has none, and the distribution that is trained must be the
-    one that was sampled.
+    """Set every dropout probability to 0: the sampler has none, and the distribution that is trained must be
+    the one that was sampled.
     """
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -210,8 +210,8 @@ def disable_dropout(model: PreTrainedModel) -> None:
 
 
 def not_loadable(what: str, source: str, error: Exception, key: str, label: str | None) -> UserError:
-    """Return the error for something that transformers could not load, with the first line of its message: the
-    rest is advice about options of transformers.
+    """Return the error for something that transformers could not load, with the first line of its message:
+    the rest is advice about options of transformers.
     """
     is_folder = Path(source).is_dir()
     where = source if is_folder else f"{source}, which is no folder here, so it was looked for on the hub"

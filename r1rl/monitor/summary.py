@@ -1,4 +1,6 @@
-"""The end of a run on the terminal: held-out figures before and after, and one problem answered by both models."""
+"""The end of a run on the terminal: held-out figures before and after, and one problem answered by both
+models.
+"""
 
 from __future__ import annotations
 
@@ -55,8 +57,8 @@ class Contrast:
 
 
 def before_after_table(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Table:
-    """Return the table of held-out figures with their 95 % intervals. `before` and `after` are the figures of two
-    evaluations of the same problems.
+    """Return the table of held-out figures with their 95 % intervals. `before` and `after` are the figures of
+    two evaluations of the same problems.
     """
     count = f"{after['num_problems']} problems x {after['num_samples']} samples"
     table = Table(
@@ -76,8 +78,8 @@ def before_after_table(before: Mapping[str, Any] | None, after: Mapping[str, Any
 
 
 def by_value_table(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Table | None:
-    """Return the table of the rewards, before their weights, within the values of each column that decides about
-    rewards; None if there is no such column.
+    """Return the table of the rewards, before their weights, within the values of each column that decides
+    about rewards; None if there is no such column.
     """
     if not after.get("by_value"):
         return None
@@ -113,8 +115,8 @@ def _lines(figures: Mapping[str, Any]) -> list[Line]:
 
 
 def format_estimate(estimate: Mapping[str, Any] | None, percent: bool) -> str:
-    """Return a figure such as "41.2 % (36.0-46.5)": without the interval where there is none, a dash where there
-    is no figure.
+    """Return a figure such as "41.2 % (36.0-46.5)": without the interval where there is none, a dash where
+    there is no figure.
     """
     if estimate is None:
         return "-"

@@ -26,7 +26,7 @@ class Score:
 
 
 def key_figures(summary: Mapping[str, Any]) -> str:
-    """Return a few words for the status table, from whatever the command's summary has of what is known here."""
+    """Return a few words for the status table, from what the command's summary has of what is known here."""
     words = []
     if summary.get("accuracy_after") is not None:
         before = summary.get("accuracy_before")

@@ -103,7 +103,7 @@ def run(recipe: PretrainRecipe, recipe_path: Path) -> None:
 
 
 def check_corpus(corpus: CorpusConfig, recipe_path: Path) -> None:
-    """Raises RecipeError or DataError if the text can't be written: an unknown task, argument or habit."""
+    """Raise RecipeError or DataError if the text can't be written: an unknown task, argument or habit."""
     for habit in corpus.habits:
         if habit not in HABITS:
             raise RecipeError(
@@ -126,7 +126,7 @@ def check_corpus(corpus: CorpusConfig, recipe_path: Path) -> None:
 
 
 def make_tokenizer(recipe: PretrainRecipe) -> PreTrainedTokenizerBase:
-    """The tokenizer of the recipe's text."""
+    """Make the tokenizer of the recipe's text."""
     texts = documents(
         recipe.corpus, recipe.seed, TOKENIZER_CHUNK, min(TOKENIZER_DOCUMENTS, recipe.corpus.documents)
     )
@@ -150,7 +150,7 @@ def starting_tokenizer(start: str, recipe_path: Path) -> PreTrainedTokenizerBase
 def build_model(
     architecture: ArchitectureConfig, tokenizer: PreTrainedTokenizerBase, seed: int
 ) -> Qwen3ForCausalLM:
-    """A Qwen3 decoder with random weights; input and output embeddings are one matrix."""
+    """Make a Qwen3 decoder with random weights; input and output embeddings are one matrix."""
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=architecture.hidden_size,
@@ -171,7 +171,7 @@ def build_model(
 
 
 def move(model: PreTrainedModel, place: torch.device | torch.dtype) -> PreTrainedModel:
-    """The model on a device or in a precision, changed in place; transformers' own `to` has no type that mypy
+    """Move the model, in place, to a device or into a precision; transformers' own `to` has no type that mypy
     can read.
     """
     torch.nn.Module.to(model, place)
@@ -230,7 +230,7 @@ def train(
 
 
 def batches(num_rows: int, recipe: PretrainRecipe) -> Iterator[Tensor]:
-    """The row numbers of each batch: every row once in a random order, then again in another."""
+    """Yield the row numbers of each batch: every row once in a random order, then again in another."""
     generator = torch.Generator().manual_seed(derive_seed(recipe.seed, "batches"))
     size = recipe.batch_tokens // recipe.sequence_length
     order = torch.empty(0, dtype=torch.int64)
@@ -244,7 +244,9 @@ def batches(num_rows: int, recipe: PretrainRecipe) -> Iterator[Tensor]:
 def train_step(
     model: PreTrainedModel, tokens_BT: Tensor, optimizer: torch.optim.Optimizer, max_grad_norm: float
 ) -> tuple[Tensor, Tensor]:
-    """One optimizer step; returns the loss (nats per token) and the gradient's norm, still on the device."""
+    """Take one optimizer step and return the loss (nats per token) and the gradient's norm, still on the
+    device.
+    """
     with torch.autocast(tokens_BT.device.type, torch.bfloat16, enabled=tokens_BT.is_cuda):
         logits_BTV = model(input_ids=tokens_BT[:, :-1], use_cache=False).logits
     loss = F.cross_entropy(logits_BTV.float().flatten(0, 1), tokens_BT[:, 1:].flatten())
@@ -258,7 +260,7 @@ def train_step(
 def save(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, recipe: PretrainRecipe, folder: Path
 ) -> None:
-    """A folder that AutoModelForCausalLM and AutoTokenizer load."""
+    """Save a folder that AutoModelForCausalLM and AutoTokenizer load."""
     ids: dict[str, Any] = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     model = move(model, torch.bfloat16 if recipe.save_dtype == "bfloat16" else torch.float32)
     model.generation_config = GenerationConfig(do_sample=True, temperature=1.0, **ids)

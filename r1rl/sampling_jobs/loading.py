@@ -52,8 +52,8 @@ def load_target_model(
 ) -> PreTrainedModel:
     """Load a target's model onto the device to sample from, an adapter merged into it.
 
-    A model in memory is left as it is: one that lies on another device is copied. Raises UserError if the model
-    can't be loaded, or does not fit the tokenizer that was saved with its adapter.
+    A model in memory is left as it is: one that lies on another device is copied. Raises UserError if the
+    model can't be loaded, or does not fit the tokenizer that was saved with its adapter.
     """
     if target.given is not None:
         model = target.given.model

@@ -38,8 +38,8 @@ def digest(texts: Any) -> str:
 
 
 def model_weights(target: Target, commit: str | None) -> dict[str, Any]:
-    """Return which weights were evaluated, as {"weights": version}. An adapter has its own version, and that of
-    its model under "base".
+    """Return the version of the weights that were evaluated, as {"weights": version}. An adapter has its own
+    version, and that of its model under "base".
 
     `commit` is the hub commit that the model was loaded from, None for a folder. A server does not tell.
     """

@@ -1,4 +1,4 @@
-"""Who writes the completions: the rollout engine here, or a server (r1rl.sampling_jobs.endpoint)."""
+"""The samplers that write completions: the rollout engine here, or a server (r1rl.sampling_jobs.endpoint)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Request:
 
 
 class SamplingRecipe(Protocol):
-    """What a sampler reads of a recipe, whichever command's it is."""
+    """The part of a recipe that a sampler reads, whichever command's it is."""
 
     prompt: PromptConfig
     sampling: SamplingConfig
@@ -46,23 +46,27 @@ class SamplingRecipe(Protocol):
 
 
 class Sampler(Protocol):
-    """Writes completions, each from its request's seed alone, in whatever order they finish."""
+    """A writer of completions, each from its request's seed alone, in whatever order they finish."""
 
     context: int | None
     """The longest sequence, in tokens, that is known to fit; None where it is not known."""
 
     def render(self, problems: Sequence[Problem], raw: bool = False) -> list[Prompt]:
-        """The prompts of problems in the recipe's template; `raw`: the problem's text and nothing else."""
+        """Return the prompts of problems in the recipe's template; `raw`: the problem's text and nothing
+        else.
+        """
         ...
 
     def sample(
         self, requests: Sequence[Request], max_completion_length: int, raw: bool = False
     ) -> Iterator[Sample]:
-        """The completions, as they finish. `raw` leaves the recipe's stop strings out and decodes greedily."""
+        """Yield the completions, as they finish. `raw` leaves the recipe's stop strings out and decodes
+        greedily.
+        """
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What belongs in the manifest: engine, dtype, EOS ids."""
+        """Return what belongs in the manifest: engine, dtype, EOS ids."""
         ...
 
 
@@ -78,7 +82,9 @@ class EngineSampler:
         dtype: torch.dtype,
         context: int | None,
     ) -> None:
-        """`context`: the longest sequence that the model's configuration allows, in tokens."""
+        """Bind an engine to a recipe. `context` is the longest sequence that the model's configuration
+        allows, in tokens.
+        """
         self.engine = engine
         self.recipe = recipe
         self.eos_token_ids = eos_token_ids
@@ -118,7 +124,7 @@ class EngineSampler:
             )
 
     def sampling(self, max_completion_length: int, raw: bool) -> Sampling:
-        """The recipe's sampling parameters, or greedy decoding."""
+        """Return the recipe's sampling parameters, or greedy decoding."""
         if raw:
             return Sampling(max_completion_length, temperature=0.0, eos_token_ids=self.eos_token_ids)
         drawn = self.recipe.sampling

@@ -24,8 +24,8 @@ class Target:
     label: str
     """The name in tables and of folders."""
     path: str
-    """A folder or a hub name, as transformers takes it: that of the adapter's model where there is an adapter.
-    With an endpoint it is the model's name at the server.
+    """A folder or a hub name, as transformers takes it: that of the adapter's model where there is an
+    adapter. With an endpoint it is the model's name at the server.
     """
     config: EvaluatedModelConfig
     run: str | None = None
@@ -46,8 +46,8 @@ class Target:
 def find_targets(
     configs: list[EvaluatedModelConfig], given: Mapping[str, InMemory] | None = None
 ) -> list[Target]:
-    """Return the models of a recipe in its order. `given` has models in memory by what the recipe has for their
-    path.
+    """Return the models of a recipe in its order. `given` has models in memory by what the recipe has for
+    their path.
 
     Raises RecipeError for a path without a model and for two with the same label.
     """
@@ -67,8 +67,8 @@ def find_targets(
 
 
 def find_target(config: SampledModelConfig, key: str) -> Target:
-    """Return the one model behind a section of a recipe, whose name there is `key`. A run directory stands for
-    its newest checkpoint, or that of the section's step.
+    """Return the one model behind a section of a recipe, whose name there is `key`. A run directory stands
+    for its newest checkpoint, or that of the section's step.
 
     Raises RecipeError for a path without a model.
     """

@@ -1,8 +1,8 @@
 """The record of a scored completion and of a problem with all its completions.
 
-Evaluations within training runs, which score with the recipe's rewards, and `r1rl evaluate`, which grades by the
-rule of a benchmark, make the same records, so that one function (`r1rl.scoring.figures`) computes the same figures
-from both.
+Evaluations within training runs, which score with the recipe's rewards, and `r1rl evaluate`, which grades by
+the rule of a benchmark, make the same records, so that one function (`r1rl.scoring.figures`) computes the
+same figures from both.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from r1rl.text.tags import thoughts
 from r1rl.types import Prompt
 
 NO_ANSWER = (Outcome.NO_ANSWER, Outcome.MALFORMED)
-"""The outcomes of completions from which no answer could be extracted: not right, and never counted as wrong."""
+"""The outcomes of completions from which no answer could be extracted: not right, and never counted as wrong.
+"""
 UNDECIDED = (Outcome.TIMEOUT, Outcome.CRASHED, Outcome.UNPARSEABLE_GOLD)
 """The outcomes with which the grader could not tell; such completions are in no accuracy."""
 GRADING_EVENT = "grading/"
 """The beginning of the names under which rewards count grading outcomes."""
 
 Votes = tuple[tuple[int, ...], int | None, int]
-"""A majority vote: the sizes of the classes of equivalent answers, the index of the right class (None if nobody
-voted for it), and the number of completions without an answer.
+"""A majority vote: the sizes of the classes of equivalent answers, the index of the right class (None if
+nobody voted for it), and the number of completions without an answer.
 """
 
 
@@ -36,12 +37,12 @@ class Traits:
     """The properties of a completion's text that need no grader."""
 
     reflects: bool
-    """True where the text questions, checks or redoes its own work (r1rl.text.reflection)."""
+    """A flag, true if the text questions, checks or redoes its own work (r1rl.text.reflection)."""
     language_consistency: float | None
     """The share of the words that are in the completion's main language; None without words."""
     asked_language: float | None
-    """The share of the words of the thoughts that are in the problem's language (the language consistency reward
-    of DeepSeek-R1, 2501.12948, section 2.3.2); None without words in either.
+    """The share of the words of the thoughts that are in the problem's language (the language consistency
+    reward of DeepSeek-R1, 2501.12948, section 2.3.2); None without words in either.
     """
 
     @classmethod
@@ -66,15 +67,15 @@ class ScoredCompletion:
     num_tokens: int
     """Length in tokens, EOS included."""
     finish_reason: str
-    """"eos", "stop" or "length"."""
+    """The reason for the end: "eos", "stop" or "length"."""
     correct: bool | None
-    """The verdict; None where it is not known (a timeout, an unreadable gold answer, no outcome reward), which is
-    not "wrong".
+    """The verdict; None where it is not known (a timeout, an unreadable gold answer, no outcome reward),
+    which is not "wrong".
     """
     traits: Traits
     well_formed: bool | None = None
-    """True for full marks of the format reward: the recipe's own within a run (None if it has none), the built-in
-    one in `r1rl evaluate`.
+    """A flag, true for full marks of the format reward: the recipe's own within a run, the built-in one in
+    `r1rl evaluate`. It is None in a run without a format reward.
     """
     outcome: str | None = None
     """The grader's typed verdict, a value of `r1rl.grading.Outcome`; None where a reward tells no more than a
@@ -85,11 +86,13 @@ class ScoredCompletion:
     rewards: dict[str, float | None] = field(default_factory=dict)
     """The values of the recipe's rewards, before their weights; empty in `r1rl evaluate`."""
     outcome_at: dict[int, str] = field(default_factory=dict)
-    """The outcome at each lower token limit that would have cut the completion; empty where that is not known."""
+    """The outcome at each lower token limit that would have cut the completion; empty where that is not
+    known.
+    """
 
     @property
     def is_truncated(self) -> bool:
-        """True where the token limit cut the completion off."""
+        """A flag, true if the token limit cut the completion off."""
         return self.finish_reason == "length"
 
     @classmethod
@@ -114,7 +117,9 @@ class ScoredProblem:
     those of the rewards' `where` within a run, those of the benchmark's `group_by` in `r1rl evaluate`.
     """
     has_outcome: bool = True
-    """False where completions can be neither right nor wrong, since the outcome reward leaves the problem out."""
+    """A flag, false if completions can be neither right nor wrong, since the outcome reward leaves the
+    problem out.
+    """
     events: dict[str, int] = field(default_factory=dict)
     """The counts of the rewards, such as "grading/timeout"; the unit is completions."""
     votes: Votes | None = None
@@ -136,8 +141,8 @@ class ScoredProblem:
         return self.num_correct / self.num_decided if self.num_decided else None
 
     def outcomes(self) -> Counter[str]:
-        """Count the completions by typed outcome: from the completions, else from the rewards' events where these
-        tell exactly one outcome for each. Empty where neither does.
+        """Count the completions by typed outcome: from the completions, else from the rewards' events where
+        these tell exactly one outcome for each. Empty where neither does.
         """
         told = Counter(sample.outcome for sample in self.samples if sample.outcome is not None)
         if told:

@@ -23,21 +23,22 @@ def figures(
     """Return everything that is known of the completions, as JSON values.
 
     A figure with a 95 % interval is {"value", "ci95"}, and None where it can't be told; intervals are over
-    problems (r1rl.scoring.intervals). Unless said otherwise a figure is the mean over problems of the mean over a
-    problem's completions.
+    problems (r1rl.scoring.intervals). Unless said otherwise a figure is the mean over problems of the mean
+    over a problem's completions.
 
-    - num_problems, num_samples (completions per problem), num_undecided (completions that should have a verdict
-      and have none).
-    - accuracy (avg@n): right completions among those with a verdict. accuracy_ci95_same_problems: its interval
-      over the samples of these very problems. accuracy_undecided_as_wrong: the same with every undecided
-      completion counted as not right, a lower bound.
+    - num_problems, num_samples (completions per problem), num_undecided (completions that should have a
+      verdict and have none).
+    - accuracy (avg@n): right completions among those with a verdict. accuracy_ci95_same_problems: its
+      interval over the samples of these very problems. accuracy_undecided_as_wrong: the same with every
+      undecided completion counted as not right, a lower bound.
     - pass_at_<k>, cons_at_<k>: expectations over k of the n completions (r1rl.scoring.estimators).
     - mean_length: tokens. truncated_rate: cut off by the token limit. reflection_rate, well_formed_rate: see
-      `Traits` and `ScoredCompletion`. language_consistency: the share of words in the completion's main language.
-      asked_language: the share of the thoughts' words in the problem's language.
+      `Traits` and `ScoredCompletion`. language_consistency: the share of words in the completion's main
+      language. asked_language: the share of the thoughts' words in the problem's language.
     - outcomes: completions by typed grading outcome. rates: shares of all of these (extraction_failure is
       no_answer + malformed; undecided is in no accuracy); None where no grader told outcomes.
-    - correct, wrong: count, length, reflection and language of the right completions and of those that are not.
+    - correct, wrong: count, length, reflection and language of the right completions and of those that are
+      not.
     - rewards: the mean of each reward over the completions to which it applies. events: the rewards' counts.
     - by_value: the same figures for the problems of each value of a column, {column: {value: figures}}.
     - by_limit, where `max_completion_length` is given: the figures that a lower token limit would have given.
@@ -59,7 +60,9 @@ def figures(
 
 
 def problem_rows(problems: Sequence[ScoredProblem]) -> list[dict[str, Any]]:
-    """Return what result.json keeps of each problem: enough for a paired comparison and to find what went wrong."""
+    """Return what result.json keeps of each problem: enough for a paired comparison and to find what went
+    wrong.
+    """
     return [
         {
             "id": problem.id,
@@ -169,7 +172,9 @@ def _outcomes(problems: Sequence[ScoredProblem]) -> dict[str, Any]:
 
 
 def _portrait(samples: Sequence[ScoredCompletion]) -> dict[str, Any]:
-    """Return plain means over completions: no interval, since right and other ones come from different problems."""
+    """Return plain means over completions: no interval, since right and other ones come from different
+    problems.
+    """
     spoken = [s.traits.language_consistency for s in samples if s.traits.language_consistency is not None]
     return {
         "count": len(samples),
@@ -182,8 +187,8 @@ def _portrait(samples: Sequence[ScoredCompletion]) -> dict[str, Any]:
 def _at_limit(problems: Sequence[ScoredProblem], limit: int) -> dict[str, Any]:
     """Return what a token limit would have given: the same completions, cut off there and graded again.
 
-    "truncated_rate" is the plain share of completions that are cut; "is_lower_bound": some were cut at a place
-    that is not known, and count as not right.
+    "truncated_rate" is the plain share of completions that are cut; "is_lower_bound": some were cut at a
+    place that is not known, and count as not right.
     """
     samples = [sample for problem in problems for sample in problem.samples]
     cut = [sample for sample in samples if sample.num_tokens > limit]
@@ -201,8 +206,8 @@ def _at_limit(problems: Sequence[ScoredProblem], limit: int) -> dict[str, Any]:
 
 
 def _correct_at(sample: ScoredCompletion, limit: int) -> bool | None:
-    """Return the verdict at a limit: not right where the limit would have cut the completion at a place that is
-    not known.
+    """Return the verdict at a limit: not right where the limit would have cut the completion at a place that
+    is not known.
     """
     if sample.num_tokens <= limit or (limit not in sample.outcome_at and sample.correct is None):
         return sample.correct

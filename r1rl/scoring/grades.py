@@ -1,5 +1,5 @@
-"""The grading of sampled completions by the rule of a benchmark, and the answers that a majority vote counts as
-the same.
+"""The grading of sampled completions by the rule of a benchmark, and the answers that a majority vote counts
+as the same.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _is_well_formed(prompt: Prompt, sample: Sample) -> bool:
 
 
 def _grade_countdown(prompt: Prompt, sample: Sample) -> tuple[str, str | None]:
-    """Grade by the countdown reward: its event is the outcome, and it reads the answer tag as is done here."""
+    """Grade by the countdown reward: its event is the outcome; it reads the answer tag, as is done here."""
     columns = prompt.problem.columns
     events: Counter[str] = Counter()
     _reward("countdown")(
@@ -122,7 +122,7 @@ def _grade_countdown(prompt: Prompt, sample: Sample) -> tuple[str, str | None]:
 
 
 def _grade_continuation(prompt: Prompt, sample: Sample) -> tuple[str, str | None]:
-    """Grade as right if the completion begins with the words of the answer, whatever the space between them."""
+    """Grade as right if the completion begins with the words of the answer, whatever the space between."""
     expected, words = str(prompt.problem.answer).split(), sample.text.split()
     if not words:
         return Outcome.NO_ANSWER.value, None

@@ -1,5 +1,5 @@
-"""Evaluations within a training run: completions of held-out problems, scored by the recipe's rewards while the
-others are still being written.
+"""Evaluations within a training run: completions of held-out problems, scored by the recipe's rewards while
+the others are still being written.
 """
 
 from __future__ import annotations

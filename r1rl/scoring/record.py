@@ -37,7 +37,9 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Evaluation:
-        """Return the evaluation of such a record, also of one that was written before `ScoredProblem` was made."""
+        """Return the evaluation of such a record, also of one that was written before `ScoredProblem` was
+        made.
+        """
         problems = [
             former_problem(problem) if is_former_problem(problem) else ScoredProblem.from_json(problem)
             for problem in record["problems"]
@@ -49,8 +51,8 @@ def find_contrast(before: Evaluation, after: Evaluation) -> Contrast | None:
     """Return the same problem answered by both models, chosen to show what was learnt; None if they share no
     problem.
 
-    It is one that had wrong answers before and has right ones after, by an answer that reflects if there is one,
-    and that gained most; of several the first.
+    It is one that had wrong answers before and has right ones after, by an answer that reflects if there is
+    one, and that gained most; of several the first.
     """
     earlier = {problem.id: problem for problem in before.problems}
     pairs = [(earlier[problem.id], problem) for problem in after.problems if problem.id in earlier]

@@ -41,8 +41,8 @@ def read_examples(path: str) -> list[Example]:
 
 
 def text_before(config: PromptConfig, ask: Callable[[str], str]) -> str:
-    """Return the text before the prompt of a text template: every example as `ask` puts it, its answer, and an
-    empty line.
+    """Return the text before the prompt of a text template: every example as `ask` puts it, its answer, and
+    an empty line.
     """
     if config.demonstrations is None:
         return ""
@@ -75,8 +75,8 @@ def _example(line: str, place: str) -> Example:
 
 
 def _whole_answer(completion: str, prefill: str) -> str:
-    """Return the answer with the prefill in front, which completions in r1rl's own files lack and one written by
-    hand may have.
+    """Return the answer with the prefill in front, which completions in r1rl's own files lack and one written
+    by hand may have.
     """
     wanted = prefill.strip()
     if wanted and completion.lstrip().startswith(wanted):
