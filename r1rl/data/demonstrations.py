@@ -20,7 +20,7 @@ from r1rl.config.rows import DemonstrationsConfig, RowsConfig
 from r1rl.config.schema import SourceConfig
 from r1rl.data.columns import cell_text, keeps, listed
 from r1rl.data.load import skipped_sentences
-from r1rl.data.rows import BadRow, TableRow, RowFault, Rows, Table, read_table
+from r1rl.data.rows import BadRow, RowFault, Rows, Table, TableRow, read_table
 from r1rl.errors import DataError
 from r1rl.types import FinishReason
 

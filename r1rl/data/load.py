@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from r1rl import problems as generators
 from r1rl.config.schema import DataConfig, SourceConfig
 from r1rl.data.columns import USUAL_NAMES, ColumnMap, Fields, fields_of, keeps, resolve_columns
-from r1rl.data.rows import BadRow, TableRow, Rows, Table, read_table
+from r1rl.data.rows import BadRow, Rows, Table, TableRow, read_table
 from r1rl.errors import DataError
 from r1rl.seeds import derive_seed
 from r1rl.types import Problem

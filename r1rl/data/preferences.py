@@ -20,7 +20,7 @@ from r1rl.data.demonstrations import (
     one_turn,
     why_empty,
 )
-from r1rl.data.rows import BadRow, TableRow, RowFault, Rows, read_table
+from r1rl.data.rows import BadRow, RowFault, Rows, TableRow, read_table
 from r1rl.errors import DataError
 
 OUR_COLUMNS = ("problem", "chosen", "rejected")

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from r1rl import models
 from r1rl.compute.accelerator import compute_dtype
 from r1rl.compute.optimization import make_optimizer, make_schedule
 from r1rl.data import build_prompts
@@ -20,7 +19,7 @@ from r1rl.distill.preflight import DistillPreflight
 from r1rl.distill.recipe import DistillRecipe, TeacherConfig
 from r1rl.distill.sources import Sources
 from r1rl.distill.vocabulary import Tokenizers, shared_tokens
-from r1rl.errors import DataError, UserError
+from r1rl.errors import DataError
 from r1rl.models.loading import load_model, load_policy, load_tokenizer, resolve_dtype
 from r1rl.policy.logprobs import PolicyForward
 from r1rl.rollout import EngineSetup, make_engine

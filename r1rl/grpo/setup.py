@@ -16,12 +16,12 @@ from r1rl.grpo.preflight import Preflight
 from r1rl.grpo.recipe import GRPORecipe
 from r1rl.grpo.rollouts import Rollouts
 from r1rl.grpo.update import PolicyUpdate
+from r1rl.models.loading import load_policy, load_tokenizer
 from r1rl.objective.advantages import Estimator
 from r1rl.policy.adapters import BasePolicy, adapt
 from r1rl.policy.compilation import compile_policy, fuse_logprobs, wants_compiling
 from r1rl.policy.copies import frozen_copy
 from r1rl.policy.layout import agreed_layout, choose_layout
-from r1rl.models.loading import load_policy, load_tokenizer
 from r1rl.policy.logprobs import PolicyForward
 from r1rl.rewards import RewardSet
 from r1rl.rollout import EngineSetup, make_engine
