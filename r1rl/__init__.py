@@ -15,19 +15,22 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from r1rl.api.evaluating import Scores, evaluate
     from r1rl.api.run_view import Run, open_run
     from r1rl.api.training import GRPO, GRPOStep, train
 
 __version__ = "0.1.0"
 
 # Editors and mypy read the imports above and this list, which must be a literal; a test holds them together.
-__all__ = ["GRPO", "GRPOStep", "Run", "__version__", "open_run", "train"]
+__all__ = ["GRPO", "GRPOStep", "Run", "Scores", "__version__", "evaluate", "open_run", "train"]
 
 _PLACES = MappingProxyType(
     {
         "GRPO": "r1rl.api.training:GRPO",
         "GRPOStep": "r1rl.api.training:GRPOStep",
         "Run": "r1rl.api.run_view:Run",
+        "Scores": "r1rl.api.evaluating:Scores",
+        "evaluate": "r1rl.api.evaluating:evaluate",
         "open_run": "r1rl.api.run_view:open_run",
         "train": "r1rl.api.training:train",
     }

@@ -6,8 +6,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from r1rl import models
-from r1rl.errors import RewardError
+from r1rl.errors import RewardError, UserError
 from r1rl.text.scored_text import scored_answer, scored_token_ids
 
 
@@ -66,16 +65,17 @@ def close() -> None:
 @functools.lru_cache(maxsize=4)
 def _load(path: str, revision: str | None, device: str | None, dtype: str) -> tuple[Any, Any]:
     import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from r1rl.models.loading import SCORER, load_model, load_tokenizer
 
     if device is None:
         device = f"cuda:{torch.cuda.device_count() - 1}" if torch.cuda.is_available() else "cpu"
+    key, label = "rewards", f"reward_model: {path!r}"
     try:
-        source = models.resolve(path)
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        model = AutoModelForSequenceClassification.from_pretrained(source, revision=revision, dtype=dtype)
-    except (OSError, ValueError) as error:
-        raise RewardError(f"rewards: reward_model: {path!r} can't be loaded: {error}") from error
+        tokenizer = load_tokenizer(path, revision, key, label)
+        model = load_model(path, dtype, revision=revision, kind=SCORER, key=key, label=label)
+    except UserError as error:
+        raise RewardError(str(error)) from error
     if model.config.num_labels != 1:
         raise RewardError(
             f"rewards: reward_model: {path!r} has {model.config.num_labels} outputs; a reward model has one "

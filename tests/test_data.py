@@ -16,7 +16,7 @@ import pytest
 from r1rl.config.schema import DataConfig, SourceConfig
 from r1rl.data import PromptOrder, column_names, load_problems, read_problems
 from r1rl.data.columns import extract_answer
-from r1rl.data.rows import Row, read_table
+from r1rl.data.rows import TableRow, read_table
 from r1rl.errors import DataError
 
 ROWS = [
@@ -430,6 +430,6 @@ def test_generator_as_a_table() -> None:
     assert table.columns == ["problem", "domain", "chosen", "rejected"]
     rows = list(table.rows)
     assert len(rows) == 5
-    assert all(isinstance(row, Row) and row.values["domain"] == "helpfulness" for row in rows)
+    assert all(isinstance(row, TableRow) and row.values["domain"] == "helpfulness" for row in rows)
     assert rows == list(read_table(source).rows)
     assert read_table(SourceConfig(source="countdown")).columns == ["problem", "answer", "numbers", "target"]

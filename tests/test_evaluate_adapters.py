@@ -115,14 +115,17 @@ def test_another_scale_is_another_adapter(tmp_path: Path, capsys: pytest.Capture
 
 def test_bfloat16_is_rounded_once(tmp_path: Path) -> None:
     from r1rl.config.schema import EvaluatedModelConfig
-    from r1rl.sampling_jobs.loading import load_model, load_tokenizer
+    from r1rl.sampling_jobs.loading import load_target_model, load_target_tokenizer
     from r1rl.sampling_jobs.targets import find_targets
 
     base = save_tiny_policy(tmp_path / "base")
     adapter = save_adapter(tmp_path / "adapter", base)
     (target,) = find_targets([EvaluatedModelConfig(path=str(adapter))])
-    tokenizer = load_tokenizer(target)
-    exact, half = (load_model(target, tokenizer, dtype) for dtype in (torch.float32, torch.bfloat16))
+    tokenizer = load_target_tokenizer(target)
+    device = torch.device("cpu")
+    exact, half = (
+        load_target_model(target, tokenizer, dtype, device) for dtype in (torch.float32, torch.bfloat16)
+    )
     for (name, one), (_, other) in zip(exact.named_parameters(), half.named_parameters(), strict=True):
         assert torch.equal(one.bfloat16(), other), name
         assert not other.requires_grad

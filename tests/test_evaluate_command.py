@@ -23,7 +23,7 @@ from tiny_policy import save_tiny_policy
 
 from r1rl.cli import main as cli
 from r1rl.config.bundled import PACKAGE
-from r1rl.sampling_jobs.loading import load_model
+from r1rl.sampling_jobs.loading import load_target_model
 
 OWN = [{"id": f"own-{i}", "problem": f"What is {i}+{i}?", "answer": str(2 * i)} for i in range(40)]
 
@@ -165,7 +165,7 @@ def test_the_score_at_a_lower_limit_is_that_of_a_run_with_this_limit(tmp_path: P
     ]
     assert long["by_limit"][0]["accuracy"] == short["accuracy"] != long["accuracy"]
     assert long["by_limit"][-1]["accuracy"] == long["accuracy"]
-    assert long["by_limit"][0]["truncated"] == short["rates"]["truncated"] > 0.0
+    assert long["by_limit"][0]["truncated_rate"] == short["truncated_rate"]["value"] > 0.0
 
 
 @pytest.mark.slow
@@ -272,11 +272,11 @@ def test_a_models_memory_is_free_before_the_next_one_is_loaded(
 
     def load(*arguments: Any) -> Any:
         held.append(sum(reference() is not None for reference in alive))
-        model = load_model(*arguments)
+        model = load_target_model(*arguments)
         alive.append(weakref.ref(model))
         return model
 
-    monkeypatch.setattr("r1rl.sampling_jobs.samplers.load_model", load)
+    monkeypatch.setattr("r1rl.sampling_jobs.samplers.load_target_model", load)
     other = save_tiny_policy(tmp_path / "other", seed=1)
     recipe = str(small_recipe(tmp_path))
     assert (

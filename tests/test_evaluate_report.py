@@ -18,8 +18,8 @@ from r1rl.evaluation.charts import Point, Series, interval_bar, line_chart
 from r1rl.evaluation.report import Evaluated, render_report
 from r1rl.evaluation.report_page import SCRIPT
 from r1rl.evaluation.results import Result, compare_results
-from r1rl.scoring.grades import GradedProblem, GradedSample
-from r1rl.scoring.scores import problem_rows, score
+from r1rl.scoring.completions import ScoredCompletion, ScoredProblem, Traits
+from r1rl.scoring.figures import figures, problem_rows
 
 EVIL = "</script><img src=x onerror=alert(1)> & \u2028 <b>bold</b>"
 FINISH = ["eos", "eos", "length", "eos", "eos"]
@@ -33,30 +33,32 @@ def evaluated(model: str, step: int | None = None, right: int = 1, run: str | No
     for number in range(6):
         outcomes = ["correct"] * right + OUTCOMES[1 : 6 - right]
         samples = [
-            GradedSample(
+            ScoredCompletion(
                 place,
                 f"{EVIL} {model} {number} {place}",
                 20 * place + 5,
                 FINISH[place],
+                None if outcome == "timeout" else outcome == "correct",
+                Traits(False, None, None),
+                False,
                 outcome,
                 "7",
-                False,
-                None,
             )
             for place, outcome in enumerate(outcomes)
         ]
         problems.append(
-            GradedProblem(
+            ScoredProblem(
                 f"p{number}",
                 f"Problem {number} {EVIL}",
                 "4",
-                {"level": "<1>"},
+                "",
                 samples,
-                ((right,), 0, 5 - right),
+                {"level": "<1>"},
+                votes=((right,), 0, 5 - right),
             )
         )
     manifest = {"measured": {"benchmark": "bench<mark>"}, "model": {"label": model}, "example": EVIL}
-    return Evaluated(Result(manifest, score(problems, 5, 128), problem_rows(problems)), problems, run, step)
+    return Evaluated(Result(manifest, figures(problems, 5, 128), problem_rows(problems)), problems, run, step)
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,11 @@ from r1rl.config.benchmarks import BenchmarkConfig
 from r1rl.config.schema import DataConfig
 from r1rl.errors import UserError
 from r1rl.evaluation.results import Result, compare_results, find_results
-from r1rl.scoring.grades import GradedProblem, GradedSample, count_votes, grade_problems
+from r1rl.scoring.completions import UNDECIDED, ScoredCompletion, ScoredProblem, Traits
+from r1rl.scoring.figures import figures as figures_of
+from r1rl.scoring.figures import problem_rows
+from r1rl.scoring.grades import count_votes, grade_problems
 from r1rl.scoring.intervals import over_problems, paired_difference
-from r1rl.scoring.scores import problem_rows, score
 from r1rl.types import Problem, Prompt, Sample
 
 
@@ -36,12 +38,16 @@ def graded(
     extracted: str | None = None,
     finish: str = "eos",
     language: float | None = 1.0,
-) -> GradedSample:
-    return GradedSample(0, "text", tokens, finish, outcome, extracted, outcome == "correct", language)
+) -> ScoredCompletion:
+    correct = None if outcome in UNDECIDED else outcome == "correct"
+    traits = Traits(outcome == "correct", language, None)
+    return ScoredCompletion(0, "text", tokens, finish, correct, traits, False, outcome, extracted)
 
 
-def problem(*outcomes: GradedSample, identity: str = "p", votes: Any = None, **groups: str) -> GradedProblem:
-    return GradedProblem(identity, "question", "4", groups, list(outcomes), votes)
+def problem(
+    *outcomes: ScoredCompletion, identity: str = "p", votes: Any = None, **groups: str
+) -> ScoredProblem:
+    return ScoredProblem(identity, "question", "4", "", list(outcomes), groups, votes=votes)
 
 
 def test_every_outcome_has_its_own_name() -> None:
@@ -51,7 +57,7 @@ def test_every_outcome_has_its_own_name() -> None:
     assert [sample.extracted for sample in found.samples[:2]] == ["4", "5"]
     assert found.votes == ((1, 1), 1, 2)
     (lenient,) = grade_problems(config("lenient"), [prompt("4")], [samples("The answer is 4.")])
-    assert lenient.samples[0].is_correct
+    assert lenient.samples[0].correct
     (no_gold,) = grade_problems(config(), [prompt(None)], [samples("\\boxed{4}")])
     assert no_gold.samples[0].outcome == "unparseable_gold" and no_gold.accuracy is None
 
@@ -103,7 +109,7 @@ def test_figures() -> None:
         level="2",
     )
     c = problem(*[graded("unparseable_gold", 64)] * 4, identity="c", votes=((4,), None, 0), level="2")
-    figures = score([a, b, c], 4, 100)
+    figures = figures_of([a, b, c], 4, 100)
     assert figures["accuracy"] == {
         "value": pytest.approx((2 / 3 + 1 / 4) / 2),
         "ci95": list(over_problems([2 / 3, 1 / 4]) or ()),
@@ -120,27 +126,32 @@ def test_figures() -> None:
     }  # fmt: skip
     rates = {name: round(12 * value) for name, value in figures["rates"].items()}
     assert rates == {
-        "truncated": 1, "truncated_without_answer": 1, "extraction_failure": 2, "no_answer": 1,
-        "malformed": 1, "wrong": 2, "undecided": 5,
+        "truncated_without_answer": 1, "extraction_failure": 2, "no_answer": 1, "malformed": 1, "wrong": 2, "undecided": 5
     }  # fmt: skip
+    assert figures["truncated_rate"]["value"] == pytest.approx(1 / 12) and figures["num_undecided"] == 5
     assert figures["correct"] == {
         "count": 3,
-        "tokens": 50.0,
+        "mean_length": 50.0,
         "reflection_rate": 1.0,
         "language_consistency": 1.0,
     }
     # decided but not right: tokens 20, 64, 50, 30; language 1, 0.5, 1
     assert figures["wrong"] == {
         "count": 4,
-        "tokens": 41.0,
+        "mean_length": 41.0,
         "reflection_rate": 0.0,
         "language_consistency": pytest.approx(2.5 / 3),
     }
-    assert figures["by"]["level"]["1"]["accuracy"]["value"] == pytest.approx(2 / 3)
-    assert figures["by"]["level"]["2"]["num_problems"] == 1
+    levels = figures["by_value"]["level"]
+    assert levels["1"]["accuracy"]["value"] == pytest.approx(2 / 3)
+    assert levels["2"]["accuracy"] == {"value": 0.25, "ci95": None}  # c is in no accuracy
+    assert (levels["2"]["num_problems"], levels["2"]["num_undecided"]) == (2, 4)
+    # every other figure is there for the problems of a value too
+    assert figures_of([b, c], 4).keys() - {"by_value"} == levels["2"].keys()
+    assert figures_of([b, c], 4)["by_value"]["level"]["2"] == levels["2"]
     # at 32 tokens only a's first is in time: (1/3 + 0)/2; at 64 b's too: (1/3 + 1/4)/2; at 100 all
     by_limit = [
-        (entry["limit"], entry["accuracy"]["value"], round(12 * entry["truncated"]))
+        (entry["limit"], entry["accuracy"]["value"], round(12 * entry["truncated_rate"]))
         for entry in figures["by_limit"]
     ]
     assert by_limit == [
@@ -152,7 +163,7 @@ def test_figures() -> None:
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
     rows = problem_rows([a, b, c])
     assert rows[0]["outcomes"] == {"correct": 2, "wrong": 1, "timeout": 1} and rows[2]["accuracy"] is None
-    assert rows[1]["truncated"] == 1 and rows[1]["mean_tokens"] == 46.0
+    assert rows[1]["truncated"] == 1 and rows[1]["mean_length"] == 46.0
 
 
 def test_a_lower_limit_grades_what_it_leaves() -> None:
@@ -167,13 +178,13 @@ def test_a_lower_limit_grades_what_it_leaves() -> None:
         {32: "no_answer"},
         {},
     ]
-    by_limit = score([found], 3, 128)["by_limit"]
+    by_limit = figures_of([found], 3, 128)["by_limit"]
     assert [(entry["limit"], entry["accuracy"]["value"]) for entry in by_limit] == [
         (32, 1 / 3),
         (64, 1 / 3),
         (128, 1 / 3),
     ]
-    assert [entry["truncated"] for entry in by_limit] == [2 / 3, 1 / 3, 0.0]
+    assert [entry["truncated_rate"] for entry in by_limit] == [2 / 3, 1 / 3, 0.0]
     assert not any(entry["is_lower_bound"] for entry in by_limit)
 
 
@@ -237,16 +248,14 @@ def test_readability_is_over_all_completions() -> None:
         for identity in "ab"
     ]
     found = grade_problems(config("countdown"), asked, [samples(*texts[:2]), samples(*texts[2:])])
-    figures = score(found, 2, 64)["readability"]
+    figures = figures_of(found, 2, 64)
     # Problem a: both in exact tags. Problem b: no answer block; blank thoughts. Words have the completions of
     # problem a only.
-    assert figures["well_formed"]["value"] == pytest.approx(0.5)
-    assert figures["language_consistency"]["value"] == pytest.approx((1 + 3 / 4.25) / 2)
+    assert figures["well_formed_rate"]["value"] == pytest.approx(0.5)
+    assert figures["asked_language"]["value"] == pytest.approx((1 + 3 / 4.25) / 2)
     chinese = [
         Prompt(Problem(one.problem.id, "用 3 和 8 得到 24。", "24", one.problem.columns), "", [], " <think>")
         for one in asked
     ]
     found = grade_problems(config("countdown"), chinese, [samples(*texts[:2]), samples(*texts[2:])])
-    assert score(found, 2, 64)["readability"]["language_consistency"]["value"] == pytest.approx(
-        (0 + 1.25 / 4.25) / 2
-    )
+    assert figures_of(found, 2, 64)["asked_language"]["value"] == pytest.approx((0 + 1.25 / 4.25) / 2)

@@ -7,16 +7,21 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from test_evaluate_scores import config, prompt, samples
 
 from r1rl.config.schema import RewardConfig
 from r1rl.objective.sampling import Sampling
 from r1rl.rewards import RewardSet
+from r1rl.scoring.completions import ScoredCompletion, ScoredProblem, Traits
+from r1rl.scoring.figures import figures as figures_of
+from r1rl.scoring.grades import grade_problems
 from r1rl.scoring.held_out import evaluate
 from r1rl.scoring.intervals import over_problems, over_samples
-from r1rl.scoring.record import AnsweredProblem, Evaluation, SampledAnswer, find_contrast
+from r1rl.scoring.record import Evaluation, find_contrast
 from r1rl.types import Completion, CompletionGroup, FinishReason, Problem, Prompt
 
 REWARDS = """
@@ -116,7 +121,7 @@ def test_figures(rewards: RewardSet) -> None:
     # problem 2 none.
     assert figures["accuracy"] == {"value": 0.625, "ci95": list(over_problems([0.75, 0.5]))}
     assert figures["accuracy_ci95_same_problems"] == list(over_samples([0.75, 0.5], [4, 2]))
-    assert (figures["num_problems"], figures["num_samples"], figures["num_not_graded"]) == (3, 4, 6)
+    assert (figures["num_problems"], figures["num_samples"], figures["num_undecided"]) == (3, 4, 6)
     assert figures["events"] == {"grading/timeout": 6}
     # pass@1 = (3/4 + 1/2) / 2; pass@2: 1 - C(1,2)/C(4,2) = 1 and 1 - C(1,2)/C(2,2) = 1; pass@4 of problem 0
     # alone
@@ -126,8 +131,9 @@ def test_figures(rewards: RewardSet) -> None:
     assert figures["mean_length"]["value"] == pytest.approx(100 / 3)
     assert figures["truncated_rate"]["value"] == pytest.approx((0.25 + 0.5 + 1.0) / 3)
     assert figures["reflection_rate"]["value"] == pytest.approx(0.25 / 3)
-    # Two of problem 0's four have the full value.
-    assert figures["format_rate"]["value"] == pytest.approx(0.5 / 3)
+    assert figures["well_formed_rate"]["value"] == pytest.approx(
+        0.5 / 3
+    )  # two of problem 0's four have the full value
 
 
 def test_nothing_graded_is_no_accuracy_of_zero(rewards: RewardSet) -> None:
@@ -135,13 +141,13 @@ def test_nothing_graded_is_no_accuracy_of_zero(rewards: RewardSet) -> None:
     figures = evaluate(ScriptedEngine(SCRIPT), [prompt], rewards, 4, SAMPLING, 0).figures()
     assert figures["accuracy"] is None and figures["pass_at_1"] is None
     assert figures["mean_length"] == {"value": 50.0, "ci95": None}
-    assert figures["num_not_graded"] == 4
+    assert figures["num_undecided"] == 4
 
 
-def test_no_format_reward_is_no_format_rate() -> None:
-    sample = SampledAnswer("4", 1, "eos", 1.0, {"outcome": 1.0}, False)
-    figures = Evaluation([AnsweredProblem("a", "p", "4", "Q", [sample])], 1, 0, {}).figures()
-    assert figures["format_rate"] is None
+def test_no_format_reward_is_no_rate_of_well_formed_ones() -> None:
+    problem = answered("a", ("4", 1.0, False))
+    figures = Evaluation([problem], 1, 0, {}).figures()
+    assert figures["well_formed_rate"] is None
     assert figures["accuracy"] == {"value": 1.0, "ci95": None}
 
 
@@ -154,13 +160,55 @@ def test_record_survives_json(rewards: RewardSet) -> None:
     assert (again.seed, record["sampling"]["temperature"]) == (3, 0.5)
 
 
+def test_an_evaluation_of_an_earlier_version_is_still_read() -> None:
+    """A run that was begun with it goes on, and its end shows the figures from before."""
+    sample = {
+        "text": "so 4", "length": 3, "finish_reason": "length", "outcome": 1.0, "rewards": {"format": 0.5, "outcome": 1.0},
+        "reflects": True, "language": 0.75,
+    }  # fmt: skip
+    undecided = {**sample, "outcome": None, "rewards": {"format": 1.0, "outcome": None}, "language": None}
+    problem = {
+        "id": "a", "problem": "p", "answer": "4", "prompt": "Q", "samples": [sample, undecided],
+        "events": {"grading/timeout": 1}, "has_outcome": True, "values": {"domain": "maths"},
+    }  # fmt: skip
+    record = {"problems": [problem], "num_samples": 2, "seed": 1, "sampling": {}, "figures": {}}
+    found = Evaluation.from_json(record)
+    first, second = found.problems[0].samples
+    assert (first.correct, first.num_tokens, first.is_truncated, first.well_formed) == (True, 3, True, False)
+    assert (second.correct, second.well_formed, second.sample) == (None, True, 1)
+    assert found.problems[0].groups == {"domain": "maths"}
+    figures = found.figures()
+    assert figures["accuracy"] == {"value": 1.0, "ci95": None} and figures["num_undecided"] == 1
+    assert figures["language_consistency"]["value"] == 0.75 and figures["well_formed_rate"]["value"] == 0.5
+
+
+def test_runs_and_the_command_have_the_same_figures(rewards: RewardSet) -> None:
+    within = evaluate(ScriptedEngine(SCRIPT), make_prompts("4", "5", "7"), rewards, 4, SAMPLING, 0).figures()
+    graded = grade_problems(config(), [prompt("4")], [samples("\\boxed{4}", "\\boxed{5}", "x", "y")])
+    command = figures_of(graded, 4, 64)
+    assert within.keys() == command.keys() - {"by_limit"}
+    assert within["rates"].keys() == command["rates"].keys()
+    assert within["correct"].keys() == command["correct"].keys()
+
+
+def test_events_tell_outcomes_where_there_is_one_for_each_completion() -> None:
+    one = answered("a", ("x", 1.0, False), ("y", 0.0, False), ("z", None, False))
+    told = replace(one, events={"grading/correct": 1, "grading/no_answer": 1, "grading/timeout": 1})
+    figures = figures_of([told], 3)
+    assert figures["outcomes"]["no_answer"] == 1 and figures["rates"]["extraction_failure"] == 1 / 3
+    assert figures["rates"]["truncated_without_answer"] is None  # which completion it was is not known
+    for events in ({}, {"grading/timeout": 1}, {"grading/correct": 2, "grading/wrong": 2}):
+        figures = figures_of([replace(one, events=events)], 3)
+        assert not any(figures["outcomes"].values()) and figures["rates"]["wrong"] is None
+
+
 def test_samples_do_not_depend_on_how_the_problems_are_spread(rewards: RewardSet) -> None:
     prompts = make_prompts(*["4"] * 12)
     engine = RandomEngine()
     whole = evaluate(engine, prompts, rewards, 4, SAMPLING, 0).problems
     shares = [evaluate(engine, prompts[rank::2], rewards, 4, SAMPLING, 0).problems for rank in range(2)]
 
-    def gather(own: list[AnsweredProblem]) -> list[AnsweredProblem]:
+    def gather(own: list[ScoredProblem]) -> list[ScoredProblem]:
         return [problem for pair in zip(own, shares[1], strict=True) for problem in pair]
 
     assert evaluate(engine, prompts[0::2], rewards, 4, SAMPLING, 0, gather=gather).problems == whole
@@ -169,18 +217,25 @@ def test_samples_do_not_depend_on_how_the_problems_are_spread(rewards: RewardSet
     assert len({tuple(sample.text for sample in problem.samples) for problem in whole}) > 3
 
 
-def answered(identity: str, *samples: tuple[str, float | None, bool]) -> AnsweredProblem:
-    return AnsweredProblem(
-        identity,
-        f"problem {identity}",
-        "4",
-        "Q",
-        [SampledAnswer(t, 1, "eos", o, {}, r) for t, o, r in samples],
-    )
+def answered(identity: str, *samples: tuple[str, float | None, bool]) -> ScoredProblem:
+    """A problem whose completions have a text, an outcome reward and reflect or not."""
+    completions = [
+        ScoredCompletion(
+            place,
+            text,
+            1,
+            "eos",
+            None if outcome is None else outcome >= 1.0,
+            Traits(reflects, None, None),
+            rewards={"outcome": outcome},
+        )
+        for place, (text, outcome, reflects) in enumerate(samples)
+    ]
+    return ScoredProblem(identity, f"problem {identity}", "4", "Q", completions)
 
 
 def test_contrast_shows_what_was_learnt() -> None:
-    def evaluation(*problems: AnsweredProblem) -> Evaluation:
+    def evaluation(*problems: ScoredProblem) -> Evaluation:
         return Evaluation(list(problems), 2, 0, {})
 
     before = evaluation(
@@ -226,13 +281,17 @@ def test_figures_by_the_values_of_a_column(tmp_path: Path) -> None:
     evaluation = evaluate(ScriptedEngine(script), prompts, by_domain, 2, Sampling(max_completion_length=8), 0)
     figures = json.loads(json.dumps(evaluation.figures()))
     assert figures["accuracy"]["value"] == 0.5
-    assert figures["num_not_graded"] == 0
+    assert figures["num_undecided"] == 0
     reasoning, helpful = (figures["by_value"]["domain"][name] for name in ("reasoning", "helpfulness"))
     assert (
         reasoning["accuracy"]["value"],
-        reasoning["format_rate"]["value"],
+        reasoning["well_formed_rate"]["value"],
         reasoning["mean_length"]["value"],
     ) == (0.5, 0.5, 1.5)
-    assert (helpful["accuracy"], helpful["format_rate"]["value"], helpful["num_problems"]) == (None, 1.0, 1)
+    assert (helpful["accuracy"], helpful["well_formed_rate"]["value"], helpful["num_problems"]) == (
+        None,
+        1.0,
+        1,
+    )
     assert helpful["rewards"] == {"outcome": None, "format": {"value": 1.0, "ci95": None}}
     assert Evaluation.from_json(json.loads(json.dumps(evaluation.as_json()))).problems == evaluation.problems

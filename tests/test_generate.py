@@ -83,10 +83,10 @@ def test_rows_have_the_problem_the_prompt_and_the_completion(tmp_path: Path, pol
     assert len({row["completion"] for row in rows}) > 12  # each has a random stream of its own
     figures = summary_of(tmp_path)["rounds"]["answer"]
     assert figures["num_completions"] == 18
-    assert figures["truncated_share"] == pytest.approx(
+    assert figures["truncated_rate"] == pytest.approx(
         sum(row["finish_reason"] == "length" for row in rows) / 18
     )
-    assert figures["mean_tokens"] == pytest.approx(sum(row["tokens"] for row in rows) / 18)
+    assert figures["mean_length"] == pytest.approx(sum(row["tokens"] for row in rows) / 18)
 
 
 def test_an_interrupted_run_samples_only_what_is_missing(tmp_path: Path, policy: Path) -> None:

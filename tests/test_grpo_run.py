@@ -28,8 +28,8 @@ from r1rl.errors import UserError
 from r1rl.grpo.run import GRPORun
 from r1rl.grpo.trainer import GRPOTrainer, StepResult
 from r1rl.models.checkpoint_folders import find_checkpoint
+from r1rl.models.loading import load_policy
 from r1rl.policy.copies import frozen_copy
-from r1rl.policy.loading import load_policy
 from r1rl.runs.run_directory import RunDirectory
 from r1rl.runs.start import choose_directory
 

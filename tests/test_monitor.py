@@ -324,9 +324,23 @@ def figures(accuracy: float, length: float) -> dict[str, Any]:
         "pass_at_4": {"value": 0.9, "ci95": [0.85, 0.95]},
         "mean_length": {"value": length, "ci95": [length - 2, length + 2]},
         "reflection_rate": {"value": 0.04, "ci95": [0.03, 0.06]},
-        "format_rate": None,
+        "well_formed_rate": None,
         "truncated_rate": {"value": 0.0, "ci95": [0.0, 0.01]},
     }
+
+
+def test_figures_under_their_former_name_are_shown() -> None:
+    """Those of a run that an earlier version began."""
+    before, after = (
+        figures(0.31, 60.0),
+        {**figures(0.78, 90.5), "well_formed_rate": {"value": 0.5, "ci95": None}},
+    )
+    del before["well_formed_rate"]
+    before["format_rate"] = {"value": 0.25, "ci95": None}
+    shown = console()
+    shown.print(before_after_table(before, after))
+    (line,) = (line for line in output(shown).splitlines() if "well-formed" in line)
+    assert "25.0 %" in line and "50.0 %" in line
 
 
 def test_before_after_table() -> None:

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from r1rl.config.load import load_recipe
-from r1rl.errors import DataError, RecipeError
+from r1rl.errors import DataError, HubUnreachable, RecipeError
 from r1rl.pretrain.recipe import PretrainRecipe
 from r1rl.pretrain.run import batches, check_corpus, run
 
@@ -153,7 +153,7 @@ def test_goes_on_from_another_model_with_its_tokenizer(tmp_path: Path) -> None:
 
 
 def test_start_must_be_a_model_of_this_command(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"start: no tokenizer could be loaded from"):
+    with pytest.raises(HubUnreachable, match=r"start: no tokenizer could be loaded from"):
         make(tmp_path, "a", start=tmp_path / "nothing", architecture="null")
     with pytest.raises(RecipeError, match=r"architecture is set, but start names a model"):
         make(tmp_path, "b", start="embedded")

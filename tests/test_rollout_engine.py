@@ -174,6 +174,32 @@ def test_completion_does_not_depend_on_its_batch() -> None:
     assert len({tuple(ids) for ids in whole[0]}) == 4
 
 
+@pytest.mark.parametrize("max_rows", [0, 2])
+def test_a_prompt_asked_several_times_in_a_row_is_prefilled_once(
+    max_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As evaluations ask, each completion with its own seed; every one is what it is when asked alone."""
+    model, sampling = tiny_model(), Sampling(20, eos_token_ids=(4, 50))
+    prompts = [PROMPTS[0]] * 4 + [PROMPTS[1]] + [PROMPTS[0]] * 2 + [PROMPTS[3]] * 3
+    seeds = list(range(20, 30))
+    alone = [
+        run(native(model), [prompt], 1, sampling, [seed])[0]
+        for prompt, seed in zip(prompts, seeds, strict=True)
+    ]
+    prefilled: list[list[int]] = []
+    engine = native(model, max_rows=max_rows)
+    prefill = engine.allocator.prefill
+
+    def counted(model: Any, sequences: Any, chunk_tokens: int) -> Any:
+        prefilled.extend(sequences)
+        return prefill(model, sequences, chunk_tokens)
+
+    monkeypatch.setattr(engine.allocator, "prefill", counted)
+    assert tokens(run(engine, prompts, 1, sampling, seeds)) == tokens(alone)
+    assert sorted(prefilled) == sorted([PROMPTS[0], PROMPTS[1], PROMPTS[0], PROMPTS[3]])
+    assert len({tuple(group[0].token_ids) for group in alone[:4]}) == 4
+
+
 def test_cache_growth_changes_nothing() -> None:
     # 100 new tokens need two buckets of 64 columns.
     model = tiny_model()

@@ -23,9 +23,9 @@ from r1rl.data import PromptOrder
 from r1rl.data.demonstrations import read_demonstrations
 from r1rl.errors import UserError
 from r1rl.models.checkpoint_folders import find_checkpoint
+from r1rl.models.loading import load_policy
 from r1rl.objective.sampling import Sampling
 from r1rl.policy.layout import choose_layout
-from r1rl.policy.loading import load_policy
 from r1rl.policy.packing import Layout
 from r1rl.rollout import EngineSetup, make_engine
 from r1rl.runs.run_directory import RunDirectory

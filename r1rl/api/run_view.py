@@ -148,21 +148,21 @@ class Run:
         checkpoint, or if it can't be loaded.
         """
         import torch
-        from transformers import AutoModelForSequenceClassification
 
-        from r1rl.sampling_jobs.loading import load_model
+        from r1rl.models.loading import SCORER, load_model, resolve_dtype
+        from r1rl.sampling_jobs.loading import load_target_model
 
-        target = self._target(step)
+        target, device = self._target(step), torch.device("cpu")
+        wanted = resolve_dtype(dtype, device)
         if _is_scorer(Path(target.path)):
-            scorer = AutoModelForSequenceClassification.from_pretrained(target.path, dtype=dtype)
-            return scorer.eval().requires_grad_(False)
-        return load_model(target, self.tokenizer(step), getattr(torch, dtype))
+            return load_model(target.path, wanted, kind=SCORER).eval().requires_grad_(False)
+        return load_target_model(target, self.tokenizer(step), wanted, device)
 
     def tokenizer(self, step: int | None = None) -> PreTrainedTokenizerBase:
         """Load the tokenizer of a checkpoint. `step` and errors are as in `model`."""
-        from r1rl.sampling_jobs.loading import load_tokenizer
+        from r1rl.sampling_jobs.loading import load_target_tokenizer
 
-        return load_tokenizer(self._target(step))
+        return load_target_tokenizer(self._target(step))
 
     def _target(self, step: int | None) -> Target:
         from r1rl.sampling_jobs.targets import find_target

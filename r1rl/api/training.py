@@ -73,7 +73,7 @@ class GRPOStep:
         return self.trainer.rollout()
 
     def rewards(self, sampled: Sequence[SampledGroup]) -> Rollout:
-        """Wait for the rewards and return the scored groups: `rollout.groups[p].rewards.total` has G of them."""
+        """Wait for the rewards and return the scored groups; `groups[p].rewards.total` has G rewards."""
         return self.trainer.rewards(sampled)
 
     def advantages(self, rollout: Rollout) -> Tensor:
@@ -164,21 +164,21 @@ def _start(
     from r1rl.rewards.given import function_name
     from r1rl.runs.inputs import Given
 
-    changes, defaults = dict(changes), {"run_name": "run"}
-    named = {"data.source": data, "evaluation.data.source": evaluation_data, "model.path": model}
-    changes |= {key: str(value) for key, value in named.items() if isinstance(value, str | Path)}
-    if rewards:
-        defaults["rewards"] = [{"function": function_name(function)} for function in rewards]
-    if _in_memory(data):
-        defaults["data"] = {"source": IN_MEMORY}
+    changes = {**changes, **_paths(("data.source", data), ("evaluation.data.source", evaluation_data))}
+    changes |= _paths(("model.path", model))
     given = Given(
-        model=model if _in_memory(model) else None,
-        tokenizer=_tokenizer(model, tokenizer) if _in_memory(model) else tokenizer,
-        rows=data if _in_memory(data) else None,
-        evaluation_rows=evaluation_data if _in_memory(evaluation_data) else None,
+        model=_object(model),
+        tokenizer=_tokenizer(model, tokenizer),
+        rows=_rows(data),
+        evaluation_rows=_rows(evaluation_data),
         rewards=tuple(rewards),
         hooks=tuple(hooks),
     )
+    defaults: dict[str, Any] = {"run_name": "run"}
+    if rewards:
+        defaults["rewards"] = [{"function": function_name(function)} for function in rewards]
+    if given.rows is not None:
+        defaults["data"] = {"source": IN_MEMORY}
     loaded, path = resolve_recipe(recipe, changes, defaults, command or "check")
     record = command_of(loaded)
     if record.training is None:
@@ -190,15 +190,27 @@ def _start(
     return kind.start(loaded, path, _resume(resume), given)
 
 
-def _in_memory(value: Any) -> bool:
-    return value is not None and not isinstance(value, str | Path)
+def _paths(*named: tuple[str, Any]) -> dict[str, str]:
+    """Return the values that are paths, sources or hub names, by the recipe's keys."""
+    return {key: str(value) for key, value in named if isinstance(value, str | Path)}
+
+
+def _object(value: Any) -> Any:
+    """Return the value if it is an object in memory, and None for a path or nothing."""
+    return None if isinstance(value, str | Path) else value
+
+
+def _rows(data: Any) -> Any:
+    """Return rows in memory as mappings, also those of a DataFrame; None for a path or nothing."""
+    rows = _object(data)
+    return rows.to_dict("records") if hasattr(rows, "iterrows") else rows
 
 
 def _tokenizer(model: Any, tokenizer: Any) -> Any:
     """Return the tokenizer, or that of the folder or hub name that the model says it was loaded from."""
-    if tokenizer is not None or not model.name_or_path:
+    if tokenizer is not None or _object(model) is None or not model.name_or_path:
         return tokenizer
-    from r1rl.policy.loading import load_tokenizer
+    from r1rl.models.loading import load_tokenizer
 
     return load_tokenizer(model.name_or_path)
 

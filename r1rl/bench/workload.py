@@ -26,8 +26,8 @@ from transformers import (
     Qwen3Config,
 )
 
-from r1rl import models
 from r1rl.bench.recipe import BenchRecipe, ShapeConfig
+from r1rl.models.loading import default_device, load_model, resolve_dtype
 
 ARCHITECTURES: dict[str, type[PreTrainedConfig]] = {
     "qwen2": Qwen2Config,
@@ -92,8 +92,7 @@ def forced_lengths(count: int, mean: int, longest: int, seed: int) -> list[int]:
 
 def compute_dtype(recipe: BenchRecipe) -> torch.dtype:
     """Return the precision in which forward passes compute."""
-    use_bfloat16 = recipe.dtype == "bfloat16" or (recipe.dtype == "auto" and torch.cuda.is_available())
-    return torch.bfloat16 if use_bfloat16 else torch.float32
+    return resolve_dtype(recipe.dtype, default_device())
 
 
 def make_model(recipe: BenchRecipe, device: torch.device) -> PreTrainedModel:
@@ -105,10 +104,7 @@ def make_model(recipe: BenchRecipe, device: torch.device) -> PreTrainedModel:
     torch.manual_seed(recipe.seed)
     dtype = torch.float32 if recipe.lora is None else compute_dtype(recipe)
     if recipe.path is not None:
-        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            models.resolve(recipe.path), dtype=dtype
-        )
-        return loaded
+        return load_model(recipe.path, dtype, key="path")
     with device:
         made: PreTrainedModel = AutoModelForCausalLM.from_config(
             shape_config(recipe.shape, recipe), dtype=dtype

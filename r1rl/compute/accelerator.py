@@ -1,4 +1,4 @@
-"""accelerate's Accelerator with a recipe's precision and trackers, and the launches that r1rl trains under."""
+"""The Accelerator with a recipe's precision and trackers, and the launches that r1rl trains under."""
 
 from __future__ import annotations
 
@@ -13,26 +13,29 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from r1rl.compute.distributed import is_sharded
 from r1rl.config.schema import LoggingConfig, ModelConfig
 from r1rl.errors import UserError
+from r1rl.models.loading import default_device, resolve_dtype
 
 REPLICATED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 """Launches in which every process has the whole model."""
 
 
 PATIENCE = timedelta(hours=2)
-"""How long a process waits for the others, which may have data to read or longer answers to write. NCCL's own
-default is ten minutes.
+"""The time that a process waits for the others, which may have data to read or longer answers to write.
+NCCL's own default is ten minutes.
 """
 
 
 def make_accelerator(
     model: ModelConfig, logging: LoggingConfig, output_dir: str, growing_segments: bool = True
 ) -> Accelerator:
-    """accelerate with the recipe's precision and trackers. Gradients are accumulated by the update itself.
-    `growing_segments`: torch's GPU allocator may grow its segments.
+    """Make an Accelerator with the recipe's precision and trackers; gradients are accumulated by the update.
+
+    `growing_segments` lets torch's GPU allocator grow its segments. Raises UserError for a launch that r1rl
+    does not train under.
     """
     if growing_segments:
         use_growing_segments()
-    use_bfloat16 = model.dtype == "bfloat16" or (model.dtype == "auto" and torch.cuda.is_available())
+    use_bfloat16 = resolve_dtype(model.dtype, default_device()) is torch.bfloat16
     # accelerate wants the trackers' folder at once, but the run directory is made once the processes can
     # talk: `TrainingRun` moves it.
     accelerator = Accelerator(
@@ -54,6 +57,11 @@ def make_accelerator(
             torch.bfloat16, torch.float32
         )
     return accelerator
+
+
+def compute_dtype(accelerator: Accelerator) -> torch.dtype:
+    """Return the precision that forward passes compute in under this accelerator."""
+    return torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
 
 
 def use_growing_segments() -> None:

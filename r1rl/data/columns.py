@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from r1rl.config.schema import SourceConfig
-from r1rl.data.rows import BadRow, Row, RowFault, Table
+from r1rl.data.rows import BadRow, RowFault, Table, TableRow
 from r1rl.errors import DataError
 from r1rl.grading.extract import last_box
 
@@ -111,7 +111,7 @@ class Fields:
     """The place of the row, for messages."""
 
 
-def fields_of(row: Row, mapping: ColumnMap, answer_format: AnswerFormat) -> Fields | BadRow:
+def fields_of(row: TableRow, mapping: ColumnMap, answer_format: AnswerFormat) -> Fields | BadRow:
     """Return the row's problem and answer, and all its other columns under their own names and the recipe's
     names.
     """
@@ -138,7 +138,7 @@ def fields_of(row: Row, mapping: ColumnMap, answer_format: AnswerFormat) -> Fiel
     return Fields(None if identity is None else str(identity), problem, answer, columns, row.place)
 
 
-def cell_text(row: Row, column: str) -> str | BadRow:
+def cell_text(row: TableRow, column: str) -> str | BadRow:
     """Return a column's value as text; numbers become text, and a list of one element stands for that
     element.
     """

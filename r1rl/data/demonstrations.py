@@ -20,7 +20,7 @@ from r1rl.config.rows import DemonstrationsConfig, RowsConfig
 from r1rl.config.schema import SourceConfig
 from r1rl.data.columns import cell_text, keeps, listed
 from r1rl.data.load import skipped_sentences
-from r1rl.data.rows import BadRow, Row, RowFault, Rows, Table, read_table
+from r1rl.data.rows import BadRow, RowFault, Rows, Table, TableRow, read_table
 from r1rl.errors import DataError
 from r1rl.types import FinishReason
 
@@ -68,7 +68,7 @@ def read_demonstrations(
     columns = find_columns(data, table)
     loaded = LoadedDemonstrations(table.name, [], notes=_notes(columns, table))
     for row in table.rows:
-        if isinstance(row, Row) and not keeps(row.values, data.where):
+        if isinstance(row, TableRow) and not keeps(row.values, data.where):
             continue
         found = row if isinstance(row, BadRow) else demonstration_of(row, columns)
         if isinstance(found, BadRow):
@@ -138,7 +138,7 @@ def missing_column(table: Table, ours: str, instead: str = "") -> DataError:
     )
 
 
-def demonstration_of(row: Row, columns: Mapping[str, str]) -> Demonstration | BadRow:
+def demonstration_of(row: TableRow, columns: Mapping[str, str]) -> Demonstration | BadRow:
     """Return the demonstration of one row."""
     if "messages" in columns:
         turn = one_turn(row, columns["messages"])
@@ -164,7 +164,7 @@ def demonstration_of(row: Row, columns: Mapping[str, str]) -> Demonstration | Ba
     return Demonstration(str(subject), None, (prefill or "") + str(completion), row.place)
 
 
-def one_turn(row: Row, column: str) -> tuple[str, str] | BadRow:
+def one_turn(row: TableRow, column: str) -> tuple[str, str] | BadRow:
     """Return the user's and the assistant's text of a conversation.
 
     A system message before them is left out, because the recipe decides about it.
@@ -192,7 +192,7 @@ def one_turn(row: Row, column: str) -> tuple[str, str] | BadRow:
     return problem.strip(), text
 
 
-def exact_text(row: Row, column: str) -> str | BadRow:
+def exact_text(row: TableRow, column: str) -> str | BadRow:
     """Return a column's text with its white space, which is trained like any other."""
     value = row.values.get(column)
     if value is None or (isinstance(value, str) and not value.strip()):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from r1rl import problems as generators
 from r1rl.config.schema import DataConfig, SourceConfig
 from r1rl.data.columns import USUAL_NAMES, ColumnMap, Fields, fields_of, keeps, resolve_columns
-from r1rl.data.rows import BadRow, Row, Rows, Table, read_table
+from r1rl.data.rows import BadRow, Rows, Table, TableRow, read_table
 from r1rl.errors import DataError
 from r1rl.seeds import derive_seed
 from r1rl.types import Problem
@@ -157,7 +157,7 @@ def _generate(data: SourceConfig, seed: int, section: str) -> list[Problem]:
     return [replace(problem, columns={**problem.columns, **data.constants}) for problem in problems]
 
 
-def _fields(row: Row | BadRow, mapping: ColumnMap | None, data: SourceConfig) -> Fields | BadRow | None:
+def _fields(row: TableRow | BadRow, mapping: ColumnMap | None, data: SourceConfig) -> Fields | BadRow | None:
     """Return the row's fields, or None for a row that the recipe's `where` leaves out.
 
     Only a table without a readable row has no mapping.
@@ -243,7 +243,7 @@ def _why_empty(table: Table, data: SourceConfig, bad: list[BadRow]) -> str:
     if not data.where or not table.columns:
         return f"{table.name} has no rows."
     values = {
-        name: Counter(str(row.values.get(name)) for row in table.rows if isinstance(row, Row))
+        name: Counter(str(row.values.get(name)) for row in table.rows if isinstance(row, TableRow))
         for name in data.where
     }
     found = "; ".join(

@@ -20,7 +20,7 @@ from r1rl.data.demonstrations import (
     one_turn,
     why_empty,
 )
-from r1rl.data.rows import BadRow, Row, RowFault, Rows, read_table
+from r1rl.data.rows import BadRow, RowFault, Rows, TableRow, read_table
 from r1rl.errors import DataError
 
 OUR_COLUMNS = ("problem", "chosen", "rejected")
@@ -68,7 +68,7 @@ def read_preferences(
         if theirs not in table.columns:
             raise missing_column(table, ours)
     for row in table.rows:
-        if isinstance(row, Row) and not keeps(row.values, data.where):
+        if isinstance(row, TableRow) and not keeps(row.values, data.where):
             continue
         found = row if isinstance(row, BadRow) else preference_of(row, problem, columns)
         if isinstance(found, BadRow):
@@ -84,7 +84,9 @@ def read_preferences(
     return loaded
 
 
-def preference_of(row: Row, problem_column: str | None, columns: Mapping[str, str]) -> Preference | BadRow:
+def preference_of(
+    row: TableRow, problem_column: str | None, columns: Mapping[str, str]
+) -> Preference | BadRow:
     """Return the pair of one row."""
     answers: list[str] = []
     problem: str | BadRow | None = None

@@ -44,7 +44,7 @@ class RowFault(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """One row that could be read."""
 
     place: str
@@ -70,7 +70,7 @@ class Table:
     section: str
     """The recipe's section that describes it, for messages: "data" or "evaluation.data"."""
     columns: list[str]
-    rows: Iterable[Row | BadRow]
+    rows: Iterable[TableRow | BadRow]
 
 
 def read_table(data: SourceConfig, section: str = "data", rows: Rows | None = None) -> Table:
@@ -97,7 +97,7 @@ def read_table(data: SourceConfig, section: str = "data", rows: Rows | None = No
 
 
 def _given_table(rows: Rows, section: str) -> Table:
-    read = [Row(f"row {number}", dict(values)) for number, values in enumerate(rows)]
+    read = [TableRow(f"row {number}", dict(values)) for number, values in enumerate(rows)]
     columns = list(dict.fromkeys(name for row in read for name in row.values))
     return Table(f"{section} ({IN_MEMORY})", section, columns, read)
 
@@ -105,7 +105,7 @@ def _given_table(rows: Rows, section: str) -> Table:
 def _read_generator(data: SourceConfig, section: str) -> Table:
     drawn = generate(data.source, data.split, 0, **data.arguments)
     rows = [
-        Row(
+        TableRow(
             f"row {number}",
             {"problem": one.problem, **({} if one.answer is None else {"answer": one.answer}), **one.columns},
         )
@@ -131,7 +131,9 @@ def _refuse_what_is_no_hub_name(source: str, section: str) -> None:
         raise DataError(f"{section}.source: there is no generator {source}; did you mean {near[0]}?")
 
 
-def _read_file(data: SourceConfig, reader: Callable[[Path], Iterator[Row | BadRow]], section: str) -> Table:
+def _read_file(
+    data: SourceConfig, reader: Callable[[Path], Iterator[TableRow | BadRow]], section: str
+) -> Table:
     path = Path(data.source).expanduser()
     for key, value in (
         ("subset", data.subset),
@@ -149,11 +151,11 @@ def _read_file(data: SourceConfig, reader: Callable[[Path], Iterator[Row | BadRo
         raise DataError(f"{section}.source: there is no file {path} (looked in {Path.cwd()}).") from None
     except OSError as error:
         raise DataError(f"{section}.source: {path} can't be read: {error.strerror or error}.") from error
-    columns = list(dict.fromkeys(name for row in rows if isinstance(row, Row) for name in row.values))
+    columns = list(dict.fromkeys(name for row in rows if isinstance(row, TableRow) for name in row.values))
     return Table(str(path), section, columns, rows)
 
 
-def _read_jsonl(path: Path) -> Iterator[Row | BadRow]:
+def _read_jsonl(path: Path) -> Iterator[TableRow | BadRow]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             place = f"line {number}"
@@ -173,7 +175,7 @@ def _read_jsonl(path: Path) -> Iterator[Row | BadRow]:
                 yield BadRow(place, RowFault.NOT_JSON, str(error))
 
 
-def _read_json(path: Path) -> Iterator[Row | BadRow]:
+def _read_json(path: Path) -> Iterator[TableRow | BadRow]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -186,9 +188,9 @@ def _read_json(path: Path) -> Iterator[Row | BadRow]:
         yield _object_row(f"row {number}", value)
 
 
-def _object_row(place: str, value: Any) -> Row | BadRow:
+def _object_row(place: str, value: Any) -> TableRow | BadRow:
     if isinstance(value, dict):
-        return Row(place, value)
+        return TableRow(place, value)
     return BadRow(place, RowFault.NOT_AN_OBJECT, f"{_kind(value)} instead of an object")
 
 
@@ -198,7 +200,7 @@ def _kind(value: Any) -> str:
     )
 
 
-def _read_csv(path: Path) -> Iterator[Row | BadRow]:
+def _read_csv(path: Path) -> Iterator[TableRow | BadRow]:
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         reader = csv.reader(file)
         header = next(reader, [])
@@ -220,10 +222,10 @@ def _read_csv(path: Path) -> Iterator[Row | BadRow]:
             elif any("\N{REPLACEMENT CHARACTER}" in field for field in fields):
                 yield BadRow(place, RowFault.NOT_UTF8, "bytes that are not UTF-8")
             else:
-                yield Row(place, dict(zip(header, fields, strict=True)))
+                yield TableRow(place, dict(zip(header, fields, strict=True)))
 
 
-def _read_parquet(path: Path) -> Iterator[Row | BadRow]:
+def _read_parquet(path: Path) -> Iterator[TableRow | BadRow]:
     import pyarrow
     import pyarrow.parquet
 
@@ -234,10 +236,10 @@ def _read_parquet(path: Path) -> Iterator[Row | BadRow]:
             f"{path} is not a parquet file that can be read ({str(error).splitlines()[0]})."
         ) from error
     for number, values in enumerate(records):
-        yield Row(f"row {number}", values)
+        yield TableRow(f"row {number}", values)
 
 
-READERS: dict[str, Callable[[Path], Iterator[Row | BadRow]]] = {
+READERS: dict[str, Callable[[Path], Iterator[TableRow | BadRow]]] = {
     ".jsonl": _read_jsonl,
     ".json": _read_json,
     ".csv": _read_csv,
@@ -266,9 +268,9 @@ class HubRows:
 
     dataset: Iterable[dict[str, Any]]
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[TableRow]:
         for number, values in enumerate(self.dataset):
-            yield Row(f"row {number}", values)
+            yield TableRow(f"row {number}", values)
 
 
 def _hub_sentence(data: SourceConfig, section: str, error: Exception) -> str:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
-from r1rl import models
+from r1rl.compute.accelerator import compute_dtype
 from r1rl.compute.optimization import make_optimizer, make_schedule
 from r1rl.data import build_prompts
 from r1rl.distill.completions import PreparedCompletions, prepare_completions
@@ -19,8 +19,8 @@ from r1rl.distill.preflight import DistillPreflight
 from r1rl.distill.recipe import DistillRecipe, TeacherConfig
 from r1rl.distill.sources import Sources
 from r1rl.distill.vocabulary import Tokenizers, shared_tokens
-from r1rl.errors import DataError, UserError
-from r1rl.policy.loading import first_sentence, load_policy, load_tokenizer
+from r1rl.errors import DataError
+from r1rl.models.loading import load_model, load_policy, load_tokenizer, resolve_dtype
 from r1rl.policy.logprobs import PolicyForward
 from r1rl.rollout import EngineSetup, make_engine
 from r1rl.rollout.setup import make_sampling
@@ -58,7 +58,7 @@ def build_parts(start: RunStart[DistillRecipe], checked: DistillPreflight) -> Di
     recipe, accelerator, display = start.recipe, start.accelerator, start.display
     tokenizer, shared = checked.tokenizers.student, checked.tokenizers.shared
     model = load_policy(recipe.model, start.checkpoint, given=start.given.model)
-    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+    dtype = compute_dtype(accelerator)
     teacher = Teacher(load_teacher(recipe.teacher, accelerator.device))
     sampling = make_sampling(
         recipe.rollout, recipe.prompt, tokenizer, model, recipe.rollout.repetition_penalty
@@ -109,20 +109,8 @@ def build_parts(start: RunStart[DistillRecipe], checked: DistillPreflight) -> Di
 
 def load_teacher(config: TeacherConfig, device: torch.device) -> PreTrainedModel:
     """Load the teacher in its own precision onto the device, whole in every process."""
-    dtype = {
-        "auto": torch.bfloat16 if device.type == "cuda" else torch.float32,
-        "bfloat16": torch.bfloat16,
-        "float32": torch.float32,
-    }
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            models.resolve(config.path), revision=config.revision, dtype=dtype[config.dtype]
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"teacher.path: no causal language model could be loaded from {config.path!r}: "
-            f"{first_sentence(error)}"
-        ) from error
+    dtype = resolve_dtype(config.dtype, device)
+    model = load_model(config.path, dtype, revision=config.revision, key="teacher.path")
     return nn.Module.to(model, device)
 
 

@@ -1,4 +1,4 @@
-"""One model on the benchmarks: sample the completions that its log lacks, grade all of them, keep the result."""
+"""The evaluation of one model: sample the completions that its log lacks, grade all, keep the result."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from rich.console import Console
 
 from r1rl.compute.distributed import gather_shares, own_share
 from r1rl.data.benchmarks import LoadedBenchmark
-from r1rl.errors import UserError
 from r1rl.evaluation.manifest import make_manifest, sampled_differently
 from r1rl.evaluation.recipe import EvaluateRecipe
 from r1rl.evaluation.results import RESULT, Evaluated, Result
 from r1rl.runs.run_directory import RunDirectory
 from r1rl.sampling_jobs.endpoint import EndpointSampler
-from r1rl.sampling_jobs.manifest import MANIFEST, model_weights, read_manifest
+from r1rl.sampling_jobs.loading import RenderedTarget
+from r1rl.sampling_jobs.manifest import MANIFEST, model_weights, refuse_other_completions
 from r1rl.sampling_jobs.progress import EvaluationProgress
 from r1rl.sampling_jobs.sample_log import SampleLog
 from r1rl.sampling_jobs.samplers import Request, Sampler, load_engine_sampler
 from r1rl.sampling_jobs.targets import Target
-from r1rl.scoring.grades import GradedProblem, grade_problems
-from r1rl.scoring.scores import problem_rows, score
+from r1rl.scoring.completions import ScoredProblem
+from r1rl.scoring.figures import figures, problem_rows
+from r1rl.scoring.grades import grade_problems
 from r1rl.seeds import derive_seed
 from r1rl.types import Prompt, Sample
 
@@ -35,24 +36,31 @@ def evaluate_target(
     folder: Path,
     accelerator: Accelerator,
     console: Console,
+    rendered: RenderedTarget | None = None,
 ) -> list[Evaluated]:
-    """One model on all benchmarks."""
+    """Evaluate one model on all benchmarks. `rendered` has its tokenizer and prompts where they are known."""
     sampler: Sampler
     commit = None
     if target.config.endpoint is not None:
         sampler = EndpointSampler(target.config.endpoint, target.path, recipe)
     else:
-        sampler, commit = load_engine_sampler(target, recipe, accelerator.device)
+        sampler, commit = load_engine_sampler(
+            target, recipe, accelerator.device, rendered.tokenizer if rendered is not None else None
+        )
     weights = model_weights(target, commit)
     evaluated = []
     for benchmark in benchmarks:
         place = folder / target.label / benchmark.name
-        prompts = sampler.render(benchmark.problems, raw=benchmark.is_probe)
+        prompts = (
+            rendered.prompts[benchmark.name]
+            if rendered is not None
+            else sampler.render(benchmark.problems, raw=benchmark.is_probe)
+        )
         manifest = make_manifest(recipe, benchmark, target, prompts, sampler.describe(), weights)
         claim(place, manifest, accelerator)
         problems = answer(sampler, benchmark, prompts, recipe.seed, place, accelerator, console, target.label)
-        figures = score(problems, benchmark.config.num_samples, benchmark.config.max_completion_length)
-        result = Result(manifest, figures, problem_rows(problems))
+        found = figures(problems, benchmark.config.num_samples, benchmark.config.max_completion_length)
+        result = Result(manifest, found, problem_rows(problems))
         if accelerator.is_main_process:
             RunDirectory(place).write_json(place / RESULT, result.as_json())
         evaluated.append(Evaluated(result, problems, target.run, target.step))
@@ -63,15 +71,7 @@ def claim(place: Path, manifest: dict[str, Any], accelerator: Accelerator) -> No
     """Write the manifest of the completions to come. Raises UserError if completions are there that were
     sampled in another way.
     """
-    earlier = read_manifest(place)
-    has_completions = bool(SampleLog(place, accelerator.process_index).read())
-    reasons = sampled_differently(earlier, manifest) if earlier is not None and has_completions else []
-    if reasons:
-        listed = "\n".join(f"  {reason}" for reason in reasons)
-        raise UserError(
-            f"{place} holds completions that were sampled in another way (then and now):\n{listed}\n"
-            "Choose another run_name, or remove that folder."
-        )
+    refuse_other_completions(place, place, manifest, sampled_differently)
     accelerator.wait_for_everyone()  # everyone has read the old one
     if accelerator.is_main_process:
         RunDirectory(place).write_json(place / MANIFEST, manifest)
@@ -87,7 +87,7 @@ def answer(
     accelerator: Accelerator,
     console: Console,
     label: str,
-) -> list[GradedProblem]:
+) -> list[ScoredProblem]:
     """Sample the completions that the log lacks, each from its own seed, and grade all. Every process gets
     all problems.
     """
@@ -123,7 +123,7 @@ def answer(
 
 
 def sample_seed(seed: int, benchmark: str, problem: str, sample: int) -> int:
-    """The seed of one completion: it does not depend on which other ones are sampled, in which order, or by
-    how many processes.
+    """Return the seed of one completion: it does not depend on which other ones are sampled, in which order,
+    or by how many processes.
     """
     return derive_seed(seed, "evaluate", benchmark, problem, sample)

@@ -32,7 +32,7 @@ class Series:
 
 
 def interval_bar(estimate: Mapping[str, Any] | None) -> str:
-    """A share as a bar from 0 to 1 with its 95 % interval as a line through its end."""
+    """Draw a share as a bar from 0 to 1 with its 95 % interval as a line through its end."""
     if estimate is None:
         return ""
     value, interval = estimate["value"], estimate["ci95"]
@@ -50,7 +50,9 @@ def interval_bar(estimate: Mapping[str, Any] | None) -> str:
 
 
 def line_chart(series: Sequence[Series], title: str, logarithmic: bool = False, percent: bool = True) -> str:
-    """Values over a number, shares if `percent`; `logarithmic` spaces the horizontal axis by powers of two."""
+    """Draw values over a number, shares if `percent`; `logarithmic` spaces the horizontal axis by powers of
+    two.
+    """
     places = sorted({point.x for line in series for point in line.points})
     if not places:
         return '<p class="note">nothing was graded</p>'
@@ -94,7 +96,7 @@ def line_chart(series: Sequence[Series], title: str, logarithmic: bool = False, 
 
 
 def _top(highest: float, percent: bool) -> float:
-    """The end of the vertical axis: a round number that the highest value does not exceed."""
+    """Return the end of the vertical axis: a round number that the highest value does not exceed."""
     if percent:
         return next(bound for bound in (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0) if bound >= min(highest, 1.0))
     power = 10.0 ** math.floor(math.log10(max(highest, 1.0)))

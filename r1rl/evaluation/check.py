@@ -12,7 +12,7 @@ from r1rl.preflight.context import CheckContext
 from r1rl.preflight.findings import Findings
 from r1rl.preflight.settings import check_template
 from r1rl.runs.run_directory import check_writable
-from r1rl.sampling_jobs.loading import check_fit
+from r1rl.sampling_jobs.loading import check_fit, render_target
 from r1rl.sampling_jobs.targets import find_targets
 
 
@@ -29,7 +29,7 @@ def check(recipe: EvaluateRecipe, context: CheckContext) -> Findings:
         findings.rows.append(("model", f"{target.label}: {target.path}"))
         if target.config.endpoint is None and loaded:
             try:
-                findings.notes.append(check_fit(target, recipe.prompt, loaded))
+                findings.notes.append(check_fit(render_target(target, recipe.prompt, loaded), loaded))
             except HubUnreachable as error:
                 findings.unchecked.append(str(error))
     return findings

@@ -1,4 +1,4 @@
-"""How a score was measured: everything that it depends on besides the model, and the model."""
+"""The manifest of a score: the model, and everything else that the score depends on."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def make_manifest(
     sampler: Mapping[str, Any],
     weights: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The manifest of one score. `measured` is what must agree for two scores to be comparable; `weights` is
-    `model_weights`'.
+    """Return the manifest of one score. `measured` is what must agree for two scores to be comparable;
+    `weights` is `model_weights`'.
     """
     config = benchmark.config
     raw = config.grading == CONTINUATION
@@ -73,12 +73,12 @@ def make_manifest(
 
 
 def measured_differently(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """What keeps two scores from being comparable."""
+    """Return what keeps two scores from being comparable."""
     return differences(first[MEASURED], second[MEASURED])
 
 
 def sampled_differently(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """What keeps completions of one manifest from being those of another."""
+    """Return what keeps completions of one manifest from being those of another."""
     kept = [
         {key: value for key, value in manifest[MEASURED].items() if key not in REGRADED}
         for manifest in (first, second)
@@ -91,7 +91,7 @@ def sampled_differently(first: Mapping[str, Any], second: Mapping[str, Any]) -> 
 
 
 def grader_version(config: BenchmarkConfig) -> str:
-    """The version of r1rl and a hash of the grader's own source, which may be newer."""
+    """Return the version of r1rl and a hash of the grader's own source, which may be newer."""
     files = sorted(Path(grading.__file__).parent.glob("*.py"))
     if config.grading == "countdown":
         files.append(bundled_path("rewards") / "countdown.py")

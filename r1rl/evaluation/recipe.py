@@ -70,7 +70,7 @@ class EvaluateRecipe:
 
 
 def contradictions(recipe: EvaluateRecipe) -> Iterator[Contradiction]:
-    """Values of the recipe that contradict each other."""
+    """Yield the values of the recipe that contradict each other."""
     for key in ("models", "benchmarks"):
         if not getattr(recipe, key):
             yield (key,), f"{key} is empty: list at least one"

@@ -1,5 +1,5 @@
-"""report.html: one file without any reference to the network. Scores with intervals, curves, and a browser of
-completions.
+"""The page report.html: one file without any reference to the network, with scores and intervals, curves, and
+a browser of completions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SHOWN_CHARACTERS = 6_000
 
 
 def render_report(title: str, evaluated: Sequence[Evaluated], comparisons: Sequence[Comparison]) -> str:
-    """The whole page."""
+    """Return the whole page."""
     results = by_benchmark([one.result for one in evaluated])
     scored = [result for result in results if not result.is_probe]
     probes = [result for result in results if result.is_probe]
@@ -31,7 +31,9 @@ def render_report(title: str, evaluated: Sequence[Evaluated], comparisons: Seque
         _section("Contamination probe", sections.recited(probes)) if probes else "",
         _section("What went wrong", sections.trouble(scored)) if scored else "",
         _section("Right and other completions", sections.portraits(scored)) if scored else "",
-        _section("Groups", sections.groups(scored)) if any(result.figures["by"] for result in scored) else "",
+        _section("Groups", sections.groups(scored))
+        if any(result.figures.get("by_value") for result in scored)
+        else "",
         _section("More than one attempt", sections.over_k(scored))
         if any(result.figures["num_samples"] > 1 for result in scored)
         else "",
@@ -72,8 +74,8 @@ def _browser(evaluated: Sequence[Evaluated]) -> str:
 
 
 def _rows(evaluated: Sequence[Evaluated]) -> list[dict[str, Any]]:
-    """The completions of the browser: the first of every result, evenly; those of one problem beside each
-    other, model by model.
+    """Return the completions of the browser: the first of every result, evenly; those of one problem beside
+    each other, model by model.
     """
     share = max(1, MAX_COMPLETIONS // max(1, len(evaluated)))
     by_problem: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -89,7 +91,7 @@ def _rows(evaluated: Sequence[Evaluated]) -> list[dict[str, Any]]:
                     "problem": shorten(problem.problem, SHOWN_CHARACTERS),
                     "answer": problem.answer,
                     "text": shorten(sample.text, SHOWN_CHARACTERS),
-                    "tokens": sample.tokens,
+                    "tokens": sample.num_tokens,
                     "truncated": sample.is_truncated,
                     "outcome": sample.outcome,
                     "extracted": sample.extracted,

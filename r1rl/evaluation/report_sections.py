@@ -11,6 +11,7 @@ import yaml
 
 from r1rl.evaluation.charts import Point, Series, interval_bar, line_chart
 from r1rl.evaluation.results import Comparison, Evaluated, Result
+from r1rl.evaluation.tables import of_several
 from r1rl.monitor.summary import format_estimate
 from r1rl.scoring.estimators import powers_of_two
 
@@ -20,13 +21,13 @@ SHOWN_PROBLEM = 120
 
 
 def scores(results: Sequence[Result]) -> str:
-    """Accuracy, pass@n, cons@n and length."""
+    """Render accuracy, pass@n, cons@n and length."""
     rows = []
     for result in results:
         figures, n = result.figures, result.figures["num_samples"]
         shown = [
-            format_estimate(figures.get(name), percent=True)
-            for name in ("accuracy", f"pass_at_{n}", f"cons_at_{n}")
+            format_estimate(estimate, percent=True)
+            for estimate in (figures["accuracy"], *of_several(figures))
         ]
         names = [escape(result.benchmark), escape(result.model), interval_bar(figures["accuracy"])]
         rows.append(
@@ -34,7 +35,7 @@ def scores(results: Sequence[Result]) -> str:
                 *names,
                 f"{figures['num_problems']} x {n}",
                 *shown,
-                format_estimate(figures["mean_tokens"], percent=False),
+                format_estimate(figures["mean_length"], percent=False),
             ]
         )
     note = "avg@n: the mean over problems of the share of right completions. pass@n: at least one of n is right. cons@n: the majority is."
@@ -44,7 +45,7 @@ def scores(results: Sequence[Result]) -> str:
 
 
 def differences(comparisons: Sequence[Comparison]) -> str:
-    """One sentence for each pair of models on a benchmark."""
+    """Render one sentence for each pair of models on a benchmark."""
     items = []
     for comparison in comparisons:
         reasons = "; ".join(comparison.measured_differently)
@@ -55,7 +56,7 @@ def differences(comparisons: Sequence[Comparison]) -> str:
 
 
 def recited(results: Sequence[Result]) -> str:
-    """The contamination probe."""
+    """Render the contamination probe."""
     rows = []
     for result in results:
         share = result.figures["accuracy"]
@@ -70,17 +71,14 @@ def recited(results: Sequence[Result]) -> str:
 
 
 def trouble(results: Sequence[Result]) -> str:
-    """What a score hides, as shares of all completions."""
-    names = ("wrong", "no_answer", "malformed", "undecided", "truncated", "truncated_without_answer")
+    """Render what a score hides, as shares of all completions."""
     rows = []
     for result in results:
         rates = result.figures["rates"]
+        shares = [rates[name] for name in ("wrong", "no_answer", "malformed", "undecided")]
+        shares += [result.figures["truncated_rate"]["value"], rates["truncated_without_answer"]]
         rows.append(
-            [
-                escape(result.benchmark),
-                escape(result.model),
-                *(f"{100 * rates[name]:.1f} %" for name in names),
-            ]
+            [escape(result.benchmark), escape(result.model), *(f"{100 * share:.1f} %" for share in shares)]
         )
     note = (
         "Shares of all completions. Undecided (the grader ran out of time or could not read the gold "
@@ -101,13 +99,13 @@ def trouble(results: Sequence[Result]) -> str:
 
 
 def portraits(results: Sequence[Result]) -> str:
-    """How right completions differ from the others."""
+    """Render how right completions differ from the others."""
     rows = []
     for result in results:
         for name, title in (("correct", "right"), ("wrong", "other")):
             one = result.figures[name]
             shown = [
-                _number(one["tokens"]),
+                _number(one["mean_length"]),
                 _percent(one["reflection_rate"]),
                 _percent(one["language_consistency"]),
             ]
@@ -123,14 +121,16 @@ def portraits(results: Sequence[Result]) -> str:
 
 
 def groups(results: Sequence[Result]) -> str:
-    """The accuracy within each value of the group_by columns, a column for each model."""
+    """Render the accuracy within each value of the group_by columns, a column for each model."""
     blocks = []
     for benchmark, ones in _by_benchmark(results).items():
-        for column in dict.fromkeys(column for one in ones for column in one.figures["by"]):
-            values = dict.fromkeys(value for one in ones for value in one.figures["by"].get(column, {}))
+        for column in dict.fromkeys(column for one in ones for column in one.figures.get("by_value", {})):
+            values = dict.fromkeys(
+                value for one in ones for value in one.figures.get("by_value", {}).get(column, {})
+            )
             rows = []
             for value in values:
-                found = [one.figures["by"].get(column, {}).get(value) for one in ones]
+                found = [one.figures.get("by_value", {}).get(column, {}).get(value) for one in ones]
                 count = next(group["num_problems"] for group in found if group)
                 rows.append(
                     [
@@ -145,7 +145,7 @@ def groups(results: Sequence[Result]) -> str:
 
 
 def over_k(results: Sequence[Result]) -> str:
-    """pass@k and cons@k over k."""
+    """Render pass@k and cons@k over k."""
     charts = []
     for benchmark, ones in _by_benchmark(results).items():
         for title, name in (("pass@k", "pass_at"), ("cons@k", "cons_at")):
@@ -172,7 +172,7 @@ def over_k(results: Sequence[Result]) -> str:
 
 
 def against_limit(results: Sequence[Result]) -> str:
-    """The score at every lower token limit: charts, and the figures in a table."""
+    """Render the score at every lower token limit: charts, and the figures in a table."""
     charts, rows = [], []
     is_bound = False
     for benchmark, ones in _by_benchmark(results).items():
@@ -188,7 +188,9 @@ def against_limit(results: Sequence[Result]) -> str:
                     )
                 value = format_estimate(entry["accuracy"], percent=True)
                 names = [escape(benchmark), escape(one.model), str(entry["limit"])]
-                rows.append([*names, f"at least {value}" if bound else value, _percent(entry["truncated"])])
+                rows.append(
+                    [*names, f"at least {value}" if bound else value, _percent(entry["truncated_rate"])]
+                )
             series.append(Series(one.model, points))
         charts.append(_chart(benchmark, series, "token limit", logarithmic=True))
     note = "What a lower limit would have given: the same completions, cut off there and graded again."
@@ -199,13 +201,13 @@ def against_limit(results: Sequence[Result]) -> str:
 
 
 def has_curve(evaluated: Sequence[Evaluated]) -> bool:
-    """Whether some run has several steps on a benchmark."""
+    """Return whether some run has several steps on a benchmark."""
     runs = [(one.result.benchmark, one.run) for one in evaluated if one.step is not None]
     return len(runs) > len(set(runs))
 
 
 def over_steps(evaluated: Sequence[Evaluated]) -> str:
-    """Accuracy and length over the steps of runs."""
+    """Render accuracy and length over the steps of runs."""
     charts = []
     found: dict[str, list[Evaluated]] = {}
     for one in evaluated:
@@ -214,7 +216,7 @@ def over_steps(evaluated: Sequence[Evaluated]) -> str:
     for benchmark, ones in found.items():
         for title, name, percent in (
             (benchmark, "accuracy", True),
-            (f"{benchmark}, mean tokens", "mean_tokens", False),
+            (f"{benchmark}, mean tokens", "mean_length", False),
         ):
             series = []
             for run in dict.fromkeys(one.run for one in ones):
@@ -231,8 +233,8 @@ def over_steps(evaluated: Sequence[Evaluated]) -> str:
 
 
 def problems(evaluated: Sequence[Evaluated]) -> str:
-    """Each benchmark's problems, those first that the models solve least, with every model's count and what
-    went wrong.
+    """Render each benchmark's problems, those first that the models solve least, with every model's count and
+    what went wrong.
     """
     blocks = []
     found: dict[str, list[Evaluated]] = {}
@@ -267,7 +269,7 @@ def problems(evaluated: Sequence[Evaluated]) -> str:
 
 
 def manifests(results: Sequence[Result]) -> str:
-    """How every score was measured."""
+    """Render how every score was measured."""
     blocks = []
     for result in results:
         text = yaml.safe_dump(result.manifest, sort_keys=False, allow_unicode=True, width=110)
@@ -278,7 +280,7 @@ def manifests(results: Sequence[Result]) -> str:
 
 
 def _tally(row: Mapping[str, Any] | None) -> str:
-    """ "1/4", and below it what the others were: "2 wrong, 1 no answer"."""
+    """Return "1/4", and below it what the others were: "2 wrong, 1 no answer"."""
     if row is None:
         return "-"
     outcomes = Counter(row["outcomes"])
@@ -309,7 +311,7 @@ def _chart(
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], first_number: int) -> str:
-    """A table of cells that are HTML already; columns from `first_number` on hold numbers."""
+    """Render a table of cells that are HTML already; columns from `first_number` on hold numbers."""
 
     def line(tag: str, cells: Sequence[str]) -> str:
         return "".join(

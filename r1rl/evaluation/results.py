@@ -22,7 +22,7 @@ import yaml
 from r1rl.config.benchmarks import CONTINUATION
 from r1rl.errors import UserError
 from r1rl.evaluation.manifest import measured_differently
-from r1rl.scoring.grades import GradedProblem
+from r1rl.scoring.completions import ScoredProblem
 from r1rl.scoring.intervals import PairedDifference, paired_difference
 
 RESULT = "result.json"
@@ -48,11 +48,11 @@ class Result:
 
     @property
     def is_probe(self) -> bool:
-        """Whether problems were continued, not answered: the contamination probe."""
+        """A flag, true if problems were continued, not answered: the contamination probe."""
         return self.manifest["measured"].get("grading") == CONTINUATION
 
     def as_json(self) -> dict[str, Any]:
-        """What result.json holds."""
+        """Return what result.json holds."""
         return {"manifest": self.manifest, "figures": self.figures, "problems": self.problems}
 
 
@@ -61,9 +61,29 @@ class Evaluated:
     """A result, its graded completions, and where the model stands on a curve."""
 
     result: Result
-    problems: list[GradedProblem]
+    problems: list[ScoredProblem]
     run: str | None = None
     step: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationOutcome:
+    """A whole evaluation: every score, and the differences between the models."""
+
+    folder: Path
+    evaluated: list[Evaluated]
+    comparisons: list[Comparison]
+    """Each further model minus the first one, by benchmark."""
+    refusals: list[str]
+    """Sentences about models that can't be compared."""
+
+    @property
+    def scores(self) -> list[dict[str, Any]]:
+        """The figures of every model on every benchmark, as summary.json has them."""
+        return [
+            {"model": one.result.model, "benchmark": one.result.benchmark, **one.result.figures}
+            for one in self.evaluated
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +97,9 @@ class Comparison:
     measured_differently: list[str]
 
     def sentence(self) -> str:
-        """ "gsm8k: trained minus base is +4.1 points, 95 % interval +1.2 to +7.0 (paired over 500 problems)"."""
+        """Return "gsm8k: trained minus base is +4.1 points, 95 % interval +1.2 to +7.0 (paired over 500
+        problems)".
+        """
         value = f"{100 * self.difference.difference:+.1f} points"
         interval = self.difference.ci95
         sure = (
@@ -90,7 +112,7 @@ class Comparison:
         return f"{self.benchmark}: {self.second} minus {self.first} is {value}{sure} (paired over {number} problems{verdict})"
 
     def as_json(self) -> dict[str, Any]:
-        """For summary.json."""
+        """Return what summary.json holds."""
         interval = self.difference.ci95
         return {
             "benchmark": self.benchmark,
@@ -106,15 +128,15 @@ class Comparison:
 
 
 def by_benchmark(results: Sequence[Result]) -> list[Result]:
-    """The results with those of one benchmark beside each other, in the order in which benchmarks and models
-    came.
+    """Return the results with those of one benchmark beside each other, in the order in which benchmarks and
+    models came.
     """
     names = list(dict.fromkeys(result.benchmark for result in results))
     return sorted(results, key=lambda result: names.index(result.benchmark))
 
 
 def open_folder(output_dir: str, run_name: str) -> tuple[Path, Mapping[str, Any] | None]:
-    """The folder of an evaluation and the recipe that it was started with, None for a new one.
+    """Return the folder of an evaluation and the recipe that it was started with, None for a new one.
 
     Raises UserError if another command made the folder.
     """
@@ -138,7 +160,8 @@ def open_folder(output_dir: str, run_name: str) -> tuple[Path, Mapping[str, Any]
 
 
 def find_results(place: str) -> dict[str, Result]:
-    """The results in a model's folder of an evaluation, or in an evaluation of one model, by benchmark.
+    """Return the results in a model's folder of an evaluation, or in an evaluation of one model, by
+    benchmark.
 
     Raises UserError if there are none, or those of several models.
     """
@@ -162,8 +185,8 @@ def find_results(place: str) -> dict[str, Result]:
 def compare_results(
     first: Result, second: Result, force: bool = False, names: tuple[str, str] | None = None
 ) -> Comparison:
-    """The paired difference on the problems that both have decided. `names` are for two models with the same
-    label.
+    """Return the paired difference on the problems that both have decided. `names` are for two models with
+    the same label.
 
     Raises UserError if they were measured differently, unless `force`; then the comparison says what differs.
     """

@@ -1,4 +1,4 @@
-"""What an evaluation prints: the scores, what went wrong beside them, and the differences."""
+"""The output of an evaluation: the scores, what went wrong beside them, and the differences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from r1rl.monitor.summary import format_estimate
 
 
 def print_scores(console: Console, results: Sequence[Result], comparisons: Sequence[Comparison]) -> None:
-    """The tables of an evaluation and one sentence for each difference."""
+    """Print the tables of an evaluation and one sentence for each difference."""
     results = by_benchmark(results)
     scored, probes = (
         [result for result in results if not result.is_probe],
@@ -28,7 +28,7 @@ def print_scores(console: Console, results: Sequence[Result], comparisons: Seque
     if probes:
         console.print(probe_table(probes))
     for result in scored:
-        if result.figures["by"]:
+        if result.figures.get("by_value"):
             console.print(group_table(result))
     for comparison in comparisons:
         console.print(Text(comparison.sentence()))
@@ -37,7 +37,7 @@ def print_scores(console: Console, results: Sequence[Result], comparisons: Seque
 
 
 def score_table(results: Sequence[Result]) -> Table:
-    """Accuracy, pass@n and cons@n with 95 % intervals over problems."""
+    """Return accuracy, pass@n and cons@n with 95 % intervals over problems."""
     table = _table(
         "Scores (95 % intervals over problems)", "problems", "accuracy (avg@n)", "pass@n", "cons@n", "tokens"
     )
@@ -49,15 +49,20 @@ def score_table(results: Sequence[Result]) -> Table:
             Text(result.model),
             f"{figures['num_problems']} x {n}",
             format_estimate(figures["accuracy"], percent=True),
-            format_estimate(figures.get(f"pass_at_{n}"), percent=True),
-            format_estimate(figures.get(f"cons_at_{n}"), percent=True),
-            format_estimate(figures["mean_tokens"], percent=False),
+            *(format_estimate(estimate, percent=True) for estimate in of_several(figures)),
+            format_estimate(figures["mean_length"], percent=False),
         )
     return table
 
 
+def of_several(figures: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
+    """Return pass@n and cons@n of n completions; None for both where a problem has one completion."""
+    n = figures["num_samples"]
+    return (figures[f"pass_at_{n}"], figures[f"cons_at_{n}"]) if n > 1 else (None, None)
+
+
 def trouble_table(results: Sequence[Result]) -> Table:
-    """What a score hides, as shares of all completions."""
+    """Return what a score hides, as shares of all completions."""
     table = _table(
         "What went wrong (shares of all completions)",
         "wrong",
@@ -68,35 +73,34 @@ def trouble_table(results: Sequence[Result]) -> Table:
     )
     for result in results:
         rates = result.figures["rates"]
-        shares = (
-            f"{100 * rates[name]:.1f} %"
-            for name in ("wrong", "no_answer", "malformed", "undecided", "truncated")
+        shares = [rates[name] for name in ("wrong", "no_answer", "malformed", "undecided")]
+        shares.append(result.figures["truncated_rate"]["value"])
+        table.add_row(
+            Text(result.benchmark), Text(result.model), *(f"{100 * share:.1f} %" for share in shares)
         )
-        table.add_row(Text(result.benchmark), Text(result.model), *shares)
     return table
 
 
 def readability_table(results: Sequence[Result]) -> Table:
-    """Whether the completions can be read; results of earlier versions have no such figures."""
+    """Return how well the completions can be read."""
     table = _table("Readability (95 % intervals over problems)", "well-formed", "in the problem's language")
     for result in results:
-        figures = result.figures.get("readability", {})
         shares = (
-            format_estimate(figures.get(name), percent=True)
-            for name in ("well_formed", "language_consistency")
+            format_estimate(result.figures[name], percent=True)
+            for name in ("well_formed_rate", "asked_language")
         )
         table.add_row(Text(result.benchmark), Text(result.model), *shares)
     return table
 
 
 def portrait_table(results: Sequence[Result]) -> Table:
-    """How right completions differ from all others that the grader could decide."""
+    """Return how right completions differ from all others that the grader could decide."""
     table = _table("Right / other completions", "number", "tokens", "reflect", "main language")
     for result in results:
         right, wrong = result.figures["correct"], result.figures["wrong"]
         forms = {
             "count": "{}",
-            "tokens": "{:.0f}",
+            "mean_length": "{:.0f}",
             "reflection_rate": "{:.0%}",
             "language_consistency": "{:.0%}",
         }
@@ -109,7 +113,7 @@ def portrait_table(results: Sequence[Result]) -> Table:
 
 
 def probe_table(results: Sequence[Result]) -> Table:
-    """The contamination probe."""
+    """Return the scores of the contamination probe."""
     table = _table(
         "Contamination probe: problems whose rest the model continues word for word", "problems", "share"
     )
@@ -120,12 +124,12 @@ def probe_table(results: Sequence[Result]) -> Table:
 
 
 def group_table(result: Result) -> Table:
-    """The accuracy within each group of problems."""
+    """Return the accuracy within each group of problems."""
     table = Table(title=f"{result.benchmark}, {result.model}", title_justify="left", header_style="bold")
     table.add_column("group")
     for title in ("problems", "accuracy"):
         table.add_column(title, justify="right", overflow="fold")
-    for column, values in result.figures["by"].items():
+    for column, values in result.figures["by_value"].items():
         for value, group in values.items():
             table.add_row(
                 Text(f"{column}: {value}"),
@@ -136,7 +140,7 @@ def group_table(result: Result) -> Table:
 
 
 def _table(title: str, *numbers: str) -> Table:
-    """A table with a line for each benchmark and model."""
+    """Return a table with a line for each benchmark and model."""
     table = Table(title=title, title_justify="left", header_style="bold")
     for name in ("benchmark", "model"):
         table.add_column(name, overflow="fold")

@@ -19,8 +19,8 @@ from r1rl.types import Prompt, Sample
 
 
 def output_rows(rounds: Sequence[Round], model: str) -> Iterator[dict[str, Any]]:
-    """The rows of all rounds, in the order of the problems and their samples; an answer comes before its
-    verification.
+    """Yield the rows of all rounds, in the order of the problems and their samples; an answer comes before
+    its verification.
     """
     first, *others = [in_output_order(one) for one in rounds]
     waiting = [next(other, None) for other in others]
@@ -34,7 +34,7 @@ def output_rows(rounds: Sequence[Round], model: str) -> Iterator[dict[str, Any]]
 
 
 def output_row(name: str, prompt: Prompt, sample: Sample, model: str) -> dict[str, Any]:
-    """One line: the problem with all its columns, and what the model wrote after the prefill.
+    """Return one line: the problem with all its columns, and what the model wrote after the prefill.
 
     A column of the data that is called like one of ours is kept as source_<name>.
     """
@@ -60,7 +60,7 @@ def output_row(name: str, prompt: Prompt, sample: Sample, model: str) -> dict[st
 
 
 def _as_json(value: Any) -> Any:
-    """The value, or its text where JSON has no such type (dates and bytes of parquet files)."""
+    """Return the value, or its text where JSON has no such type (dates and bytes of parquet files)."""
     try:
         json.dumps(value)
     except (TypeError, ValueError):
@@ -77,7 +77,7 @@ def summarize(
     seconds: float,
     path: Path,
 ) -> dict[str, Any]:
-    """The figures of summary.json. `tokens_per_second` is that of the last session, None if it sampled
+    """Return the figures of summary.json. `tokens_per_second` is that of the last session, None if it sampled
     nothing.
     """
     tokens: dict[str, list[int]] = {one.name: [] for one in rounds}
@@ -98,8 +98,8 @@ def summarize(
         "rounds": {
             one.name: {
                 "num_completions": len(tokens[one.name]),
-                "mean_tokens": sum(tokens[one.name]) / len(tokens[one.name]) if tokens[one.name] else None,
-                "truncated_share": reasons[one.name]["length"] / len(tokens[one.name])
+                "mean_length": sum(tokens[one.name]) / len(tokens[one.name]) if tokens[one.name] else None,
+                "truncated_rate": reasons[one.name]["length"] / len(tokens[one.name])
                 if tokens[one.name]
                 else None,
                 "finish_reasons": dict(sorted(reasons[one.name].items())),
@@ -115,12 +115,10 @@ def summarize(
 
 
 def print_summary(console: Console, summary: dict[str, Any], path: Path) -> None:
-    """A few lines for the terminal."""
+    """Print a few lines for the terminal."""
     for name, figures in summary["rounds"].items():
-        if figures["mean_tokens"] is not None:
-            sizes = (
-                f"{figures['mean_tokens']:.0f} tokens on average, {figures['truncated_share']:.1%} cut off"
-            )
+        if figures["mean_length"] is not None:
+            sizes = f"{figures['mean_length']:.0f} tokens on average, {figures['truncated_rate']:.1%} cut off"
             console.print(Text(f"{name}: {figures['num_completions']} completions, {sizes}"))
         for key, words in (
             ("prompts_too_long", "prompts were too long and were left out"),

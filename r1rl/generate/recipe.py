@@ -50,7 +50,7 @@ class GenerateRecipe:
 
 
 def contradictions(recipe: GenerateRecipe) -> Iterator[Contradiction]:
-    """Values of the recipe that contradict each other."""
+    """Yield the values of the recipe that contradict each other."""
     if (
         not recipe.question.endswith(".txt")
         and PROBLEM not in recipe.question

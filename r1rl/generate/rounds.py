@@ -32,8 +32,8 @@ it returns.
 
 
 def read_question(text: str, key: str, wanted: str) -> str:
-    """A question of the recipe, or that of the .txt file that it names. Raises RecipeError if it lacks the
-    text `wanted`.
+    """Return a question of the recipe, or that of the .txt file that it names. Raises RecipeError if it lacks
+    the text `wanted`.
     """
     if not text.endswith(".txt"):
         return text
@@ -57,8 +57,8 @@ class Question:
     """The recipe's, for messages."""
 
     def ask(self, problem: Problem, completion: str | None = None) -> Problem:
-        """The problem as the model gets to read it. `completion`: what {completion} stands for, instead of
-        the column of that name.
+        """Return the problem as the model gets to read it. `completion` is what {completion} stands for,
+        instead of the column of that name.
 
         Raises DataError where {completion} stands for nothing.
         """
@@ -90,8 +90,9 @@ class Round:
 def first_round(
     folder: Path, problems: Sequence[Problem], num_samples: int, question: Question, sampler: Sampler
 ) -> Round:
-    """Every problem `num_samples` times. All prompts are rendered at once: the samples of a problem share
-    one.
+    """Make the round that asks every problem `num_samples` times.
+
+    All prompts are rendered at once: the samples of a problem share one.
     """
     rendered = sampler.render([question.ask(problem) for problem in problems])
     by_id = {
@@ -103,7 +104,7 @@ def first_round(
 
 
 def second_round(folder: Path, first: Round, question: Question, sampler: Sampler) -> Round:
-    """Every completion of the first round, shown to the model with its problem."""
+    """Make the round that shows the model every completion of the first round with its problem."""
     index = SampleIndex.of(first.folder)
 
     def prompts(keys: Sequence[Key]) -> list[Prompt]:
@@ -124,7 +125,7 @@ def second_round(folder: Path, first: Round, question: Question, sampler: Sample
 
 @dataclass(slots=True)
 class Tally:
-    """What one process sampled in a round, and what it could not sample."""
+    """The number of completions that one process sampled in a round, and of those that it could not sample."""
 
     completions: int = 0
     tokens: int = 0
@@ -172,20 +173,20 @@ def sample_missing(
 
 
 def sample_seed(seed: int, name: str, problem: str, sample: int) -> int:
-    """The seed of one completion: it does not depend on which other ones are sampled, in which order, or by
-    how many processes.
+    """Return the seed of one completion: it does not depend on which other ones are sampled, in which order,
+    or by how many processes.
     """
     return derive_seed(seed, "generate", name, problem, sample)
 
 
 def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """The items in order, `size` at a time."""
+    """Yield the items in order, `size` at a time."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
 
 def in_output_order(one: Round) -> Iterator[tuple[Prompt, Sample]]:
-    """What the round's log has, in the order of its keys, each with its prompt."""
+    """Yield the completions of the round's log, in the order of its keys, each with its prompt."""
     index = SampleIndex.of(one.folder)
     for keys in chunks([key for key in one.keys if key in index.places], 256):
         yield from zip(one.prompts(keys), index.read(keys), strict=True)

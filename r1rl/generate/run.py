@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import fcntl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
@@ -46,24 +46,23 @@ from r1rl.generate.rounds import (
 )
 from r1rl.runs.run_directory import RunDirectory, check_writable
 from r1rl.sampling_jobs.endpoint import EndpointSampler
-from r1rl.sampling_jobs.loading import load_config
-from r1rl.sampling_jobs.manifest import differences, digest, model_weights, read_manifest
+from r1rl.sampling_jobs.loading import load_target_config
+from r1rl.sampling_jobs.manifest import MANIFEST, differences, digest, model_weights, refuse_other_completions
 from r1rl.sampling_jobs.progress import EvaluationProgress
 from r1rl.sampling_jobs.sample_log import SampleIndex, SampleLog
 from r1rl.sampling_jobs.samplers import EngineSampler, Sampler, load_engine_sampler
 from r1rl.sampling_jobs.targets import Target, find_target
-from r1rl.text.few_shot import read_demonstrations
+from r1rl.text.few_shot import read_examples
 from r1rl.types import Problem
 
-MANIFEST = "manifest.json"
 COMPLETIONS = "completions.jsonl"
 PROCESS_WAIT = timedelta(days=7)
-"""How long processes wait for the slowest: what they sample may differ by hours."""
+"""The time that processes wait for the slowest: what they sample may differ by hours."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What the steps of a run share."""
+    """The objects that the steps of a run share."""
 
     recipe: GenerateRecipe
     directory: RunDirectory
@@ -78,7 +77,7 @@ def run(recipe: GenerateRecipe, recipe_path: Path) -> None:
     disable_progress_bar()
     target = find_target(recipe.model, "model")
     if target.config.endpoint is None:
-        load_config(target)
+        load_target_config(target)
     questions = check_settings(recipe)
     folder = open_folder(recipe)
     loaded, _ = read_asked(recipe, questions[0])
@@ -133,8 +132,8 @@ def _generate(
 
 
 def open_folder(recipe: GenerateRecipe) -> Path:
-    """The run's folder, which may hold an earlier part of this run. Raises UserError if something else is in
-    it.
+    """Return the run's folder, which may hold an earlier part of this run. Raises UserError if something else
+    is in it.
     """
     check_writable(recipe.output_dir)
     folder = Path(recipe.output_dir) / recipe.run_name
@@ -172,7 +171,7 @@ def _alone(folder: Path, is_main: bool) -> Iterator[None]:
 
 
 def load_sampler(job: Job, target: Target) -> tuple[Sampler, dict[str, Any]]:
-    """Who writes, and which weights it has."""
+    """Return the sampler, and the version of the weights behind it."""
     if target.config.endpoint is not None:
         server = EndpointSampler(target.config.endpoint, target.path, job.recipe, keep_going=True)
         return server, {"weights": f"{target.path} behind a server"}
@@ -181,7 +180,7 @@ def load_sampler(job: Job, target: Target) -> tuple[Sampler, dict[str, Any]]:
 
 
 def without_demonstrations(recipe: GenerateRecipe, sampler: Sampler) -> Sampler:
-    """The same model for the second round: demonstrations show how to answer, not how to check."""
+    """Return the same model for the second round: demonstrations show how to answer, not how to check."""
     if recipe.prompt.demonstrations is None:
         return sampler
     bare = replace(recipe, prompt=replace(recipe.prompt, demonstrations=None))
@@ -196,11 +195,11 @@ def without_demonstrations(recipe: GenerateRecipe, sampler: Sampler) -> Sampler:
 def manifest_of(
     job: Job, target: Target, problems: list[Problem], first: Round, sampler: Sampler, weights: dict[str, Any]
 ) -> dict[str, Any]:
-    """All that a completion depends on. `num_samples` is not among it: more samples can be added to those
-    that are there.
+    """Return all that a completion depends on. `num_samples` is not among it: more samples can be added to
+    those that are there.
     """
     recipe, described = job.recipe, sampler.describe()
-    demonstrations = read_demonstrations(recipe.prompt.demonstrations) if recipe.prompt.demonstrations else []
+    examples = read_examples(recipe.prompt.demonstrations) if recipe.prompt.demonstrations else []
     prompts = first.prompts([(problem.id, 0) for problem in problems])
     return {
         "model": {**weights, "revision": target.config.revision, **described},
@@ -208,7 +207,7 @@ def manifest_of(
         "prompts": digest(prompt.text for prompt in prompts),
         "prompt": {
             **asdict(recipe.prompt),
-            "demonstrations": digest(f"{one.problem}\0{one.completion}" for one in demonstrations),
+            "demonstrations": digest(f"{one.problem}\0{one.completion}" for one in examples),
         },
         "verification": recipe.verification,
         "sampling": asdict(recipe.sampling),
@@ -217,23 +216,20 @@ def manifest_of(
     }
 
 
+def sampled_differently(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return what keeps completions of one manifest from being those of another. A verification round may be
+    added, or left out, later.
+    """
+    one_round = earlier.get("verification") is None or now["verification"] is None
+    return differences(earlier, {**now, "verification": earlier.get("verification")} if one_round else now)
+
+
 def claim(job: Job, first: Round, manifest: dict[str, Any]) -> None:
     """Write what the completions to come depend on. Raises UserError if some are there that were sampled in
     another way.
     """
     folder = job.directory.path
-    earlier = read_manifest(folder)
-    if earlier is not None and any(first.folder.glob("*.jsonl")):
-        never_verified = earlier.get("verification") is None or manifest["verification"] is None
-        reasons = differences(
-            earlier, {**manifest, "verification": earlier.get("verification")} if never_verified else manifest
-        )
-        if reasons:
-            listed = "\n".join(f"  {reason}" for reason in reasons)
-            raise UserError(
-                f"{folder} holds completions that were sampled in another way (then and now):\n{listed}\n"
-                "Choose another run_name, or remove that folder."
-            )
+    refuse_other_completions(folder, first.folder, manifest, sampled_differently)
     job.directory.write_json(folder / MANIFEST, manifest)
     job.directory.write_start(job.recipe, describe_environment(job.recipe.seed))
     job.directory.summary_path.unlink(missing_ok=True)  # a summary says that a run is finished
@@ -275,6 +271,6 @@ def sample_round(job: Job, one: Round, sampler: Sampler, max_prompt_tokens: int 
 
 
 def model_name(recipe: GenerateRecipe, target: Target) -> str:
-    """What the rows call their author."""
+    """Return the name that the rows have for their author."""
     name = target.path if recipe.model.endpoint is not None else recipe.model.path
     return name if target.step is None else f"{name}, step {target.step}"

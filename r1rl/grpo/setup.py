@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from r1rl.compute.accelerator import compute_dtype
 from r1rl.compute.optimization import make_optimizer, make_schedule
 from r1rl.data import PromptOrder, build_prompts
 from r1rl.grpo.collect import Collector
@@ -15,12 +16,12 @@ from r1rl.grpo.preflight import Preflight
 from r1rl.grpo.recipe import GRPORecipe
 from r1rl.grpo.rollouts import Rollouts
 from r1rl.grpo.update import PolicyUpdate
+from r1rl.models.loading import load_policy, load_tokenizer
 from r1rl.objective.advantages import Estimator
 from r1rl.policy.adapters import BasePolicy, adapt
 from r1rl.policy.compilation import compile_policy, fuse_logprobs, wants_compiling
 from r1rl.policy.copies import frozen_copy
 from r1rl.policy.layout import agreed_layout, choose_layout
-from r1rl.policy.loading import load_policy, load_tokenizer
 from r1rl.policy.logprobs import PolicyForward
 from r1rl.rewards import RewardSet
 from r1rl.rollout import EngineSetup, make_engine
@@ -50,7 +51,7 @@ def build_parts(start: RunStart[GRPORecipe], checked: Preflight) -> GRPOParts:
     recipe, given, accelerator, display = start.recipe, start.given, start.accelerator, start.display
     checkpoint = start.checkpoint
     tokenizer = load_tokenizer(given.tokenizer or recipe.model.path, recipe.model.revision)
-    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+    dtype = compute_dtype(accelerator)
     lora = recipe.model.lora
     if lora is None:
         model = load_policy(recipe.model, checkpoint, given=given.model)

@@ -21,6 +21,7 @@ from r1rl.config.schema import LoRAConfig, ModelConfig, UpdateConfig
 from r1rl.errors import RecipeError, first_line
 from r1rl.memory.plan import MemoryPlan, plan_memory
 from r1rl.memory.work import GB, Adapters, Launch, ModelShape, Work
+from r1rl.models.loading import resolve_dtype
 from r1rl.models.lora import adapted_linears
 from r1rl.objective.sampling import DrawSettings, Sampling
 from r1rl.policy.compilation import uses_logprob_kernel, wants_compiling
@@ -179,11 +180,8 @@ def fuses_logits(drawn: DrawSettings, launch: Launch, model: ModelConfig) -> boo
 
 def arithmetic(launch: Launch, model: ModelConfig) -> tuple[torch.device, torch.dtype]:
     """Return the device and the precision in which the policy will compute."""
-    usual = "bfloat16" if launch.on_gpu else "float32"
-    dtype = (
-        torch.bfloat16 if (usual if model.dtype == "auto" else model.dtype) == "bfloat16" else torch.float32
-    )
-    return torch.device("cuda" if launch.on_gpu else "cpu"), dtype
+    device = torch.device("cuda" if launch.on_gpu else "cpu")
+    return device, resolve_dtype(model.dtype, device)
 
 
 def sampling_estimate(

@@ -1,5 +1,5 @@
-"""Where the model behind a path of a recipe lies: one that ships with r1rl, a run directory's newest
-checkpoint, a folder, the hub.
+"""The models behind the paths of a recipe: one that ships with r1rl, a run directory's newest checkpoint, a
+folder, the hub.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ one to be its student.
 """
 
 ADAPTER_CONFIG = "adapter_config.json"
-"""In a folder or hub repository with a PEFT adapter, which is no model by itself."""
+"""The file that a folder or hub repository with a PEFT adapter has, which is no model by itself."""
 
 
 def resolve(path: str) -> str:
-    """What transformers loads for a path: an embedded model's folder, a run directory's newest whole
+    """Return what transformers loads for a path: an embedded model's folder, a run directory's newest whole
     checkpoint, else the path itself.
 
     Raises RecipeError for a run directory without a whole checkpoint.
@@ -31,8 +31,8 @@ def resolve(path: str) -> str:
 
 
 def pinned(path: str) -> str:
-    """A run directory's newest whole checkpoint, so that a run that started from it is still known to when it
-    has newer ones.
+    """Return a run directory's newest whole checkpoint, so that a run that started from it is still known to
+    when it has newer ones.
 
     Any other path is given back unchanged, an embedded model's name too: its folder is another one on another
     machine. Raises RecipeError for a run directory without a whole checkpoint.
@@ -50,6 +50,6 @@ def pinned(path: str) -> str:
 
 
 def is_run(path: str) -> bool:
-    """True for a run directory: a folder that holds checkpoints and no model itself."""
+    """Return whether a path is a run directory: a folder that holds checkpoints and no model itself."""
     folder = Path(path).expanduser()
     return path not in EMBEDDED and (folder / CHECKPOINTS).is_dir() and not (folder / "config.json").is_file()

@@ -35,11 +35,12 @@ class Adapter:
     commit: str | None
     """The hub commit of the adapter; None for a folder."""
     has_tokenizer: bool
-    """Whether a tokenizer was saved with it, which then is the one to use."""
+    """A flag, true if a tokenizer was saved with the adapter, which then is the one to use."""
 
 
 def find_adapter(path: str, revision: str | None, base: str | None, key: str) -> Adapter | None:
-    """The adapter in a folder or hub repository; None if there is none, or if the whole model is there.
+    """Return the adapter in a folder or hub repository; None if there is none, or if the whole model is
+    there.
 
     `base` replaces the model that the adapter's configuration names; `key` is the recipe's, for messages.
     Raises RecipeError if the configuration names no model or can't be read, and if peft is not installed.
@@ -75,7 +76,7 @@ def find_adapter(path: str, revision: str | None, base: str | None, key: str) ->
 
 
 def merge_adapter(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
-    """The model with the adapter's weights added to its own, in the model's precision.
+    """Return the model with the adapter's weights added to its own, in the model's precision.
 
     Raises UserError for an adapter of another model, and for one that can't be merged (prompt tuning and the
     like).
@@ -119,8 +120,8 @@ def _holds(path: str, revision: str | None, file: str) -> bool:
 
 
 def _beginning(error: Exception) -> str:
-    """The first two lines of a message: of torch's errors about sizes the second is the first that says
-    something.
+    """Return the first two lines of a message: torch's errors about sizes say something in the second line
+    only.
     """
     lines = [line.strip() for line in str(error).strip().splitlines()[:2]]
     return " ".join(lines) or type(error).__name__

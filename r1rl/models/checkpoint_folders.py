@@ -1,4 +1,4 @@
-"""Which checkpoints a run directory holds, read off the names of folders alone.
+"""The checkpoints of a run directory, read off the names of folders alone.
 
 runs/<name>/checkpoints/step-000100/   a whole checkpoint: it is written under another name and renamed when it is finished
 """
@@ -15,24 +15,24 @@ CHECKPOINTS = "checkpoints"
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step is kept."""
+    """Return the folder in which the checkpoint of a step is kept."""
     return folder / f"step-{step:06d}"
 
 
 def find_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint in a `checkpoints` folder, or None."""
+    """Return the newest whole checkpoint in a `checkpoints` folder, or None."""
     return max(whole_checkpoints(folder), key=step_of, default=None)
 
 
 def whole_checkpoints(folder: Path) -> list[Path]:
-    """The finished checkpoints in a folder, oldest first."""
+    """Return the finished checkpoints in a folder, oldest first."""
     return sorted(
         (path for path in folder.glob("step-*") if CHECKPOINT_NAME.fullmatch(path.name)), key=step_of
     )
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step in a checkpoint's name."""
+    """Return the step in a checkpoint's name."""
     return int(checkpoint.name.removeprefix("step-"))
 
 

@@ -28,14 +28,14 @@ from r1rl.models import ADAPTER_CONFIG
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
-"""What PEFT puts before the names of an adapter's weights in a file."""
+"""The beginning that PEFT gives to the names of an adapter's weights in a file."""
 NAME = "default"
 """PEFT's name of a model's only adapter."""
 
 
 def adapted_linears(model: PreTrainedModel, config: LoRAConfig) -> dict[str, nn.Module]:
-    """The linear layers that get an adapter, by name: those of the decoder that `target_modules` names, all
-    of them if it is empty.
+    """Return the linear layers that get an adapter, by name: those of the decoder that `target_modules`
+    names, all of them if it is empty.
 
     Raises UserError for a name that fits none. The model may be on the "meta" device.
     """
@@ -59,7 +59,7 @@ def adapted_linears(model: PreTrainedModel, config: LoRAConfig) -> dict[str, nn.
 
 
 def last_names(linears: dict[str, nn.Module]) -> list[str]:
-    """q_proj, k_proj, ...: the last parts of the layers' names, each once."""
+    """Return the last parts of the layers' names, each once, such as q_proj and k_proj."""
     return list(dict.fromkeys(name.rpartition(".")[2] for name in linears))
 
 
@@ -114,7 +114,7 @@ def add_adapters(
 
 
 def adapted_layers(model: nn.Module) -> dict[str, Any]:
-    """The model's LoRA layers by name; empty for a model without adapters, and without a look at PEFT."""
+    """Return the model's LoRA layers by name; PEFT is not looked at for a model without adapters."""
     if not hasattr(model, "peft_config"):
         return {}
     from peft.tuners.lora import LoraLayer
@@ -123,14 +123,16 @@ def adapted_layers(model: nn.Module) -> dict[str, Any]:
 
 
 def adapted_weight(layer: Any) -> Tensor:
-    """W + scale B A of a LoRA layer, in float32, laid out as W is."""
+    """Return W + scale B A of a LoRA layer, in float32, laid out as W is."""
     weight: Tensor = layer.get_delta_weight(NAME)
     return weight.add_(layer.base_layer.weight)
 
 
 @contextmanager
 def without_adapters(model: nn.Module) -> Iterator[None]:
-    """The model as it was before it got adapters; then with them again, and trained as before."""
+    """Run a block with the model as it was before it got adapters; afterwards they are there again and
+    trained as before.
+    """
     layers = adapted_layers(model).values()
     for layer in layers:
         layer.enable_adapters(False)
@@ -195,7 +197,7 @@ def load_adapter_weights(model: PreTrainedModel, folder: Path, base: str) -> Non
 
 
 def open_adapter(model: PreTrainedModel, path: str, revision: str | None) -> Any:
-    """PEFT's model around this one, with any kind of adapter from a folder or the hub; raises what PEFT
+    """Wrap PEFT's model around this one, with any kind of adapter from a folder or the hub. Raises what PEFT
     raises.
     """
     from peft import PeftModel

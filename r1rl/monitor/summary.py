@@ -1,4 +1,6 @@
-"""What a run prints at its end: held-out figures before and after, and one problem answered by both models."""
+"""The end of a run on the terminal: held-out figures before and after, and one problem answered by both
+models.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +20,25 @@ SHOWN_CHARACTERS = 1500
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of the table: a figure of an evaluation."""
+    """A line of the table, which shows a figure of an evaluation."""
 
     title: str
     figure: str
     percent: bool = True
+    former: str = ""
+    """The figure's name in runs that earlier versions began; empty where it is the same."""
+
+    def of(self, figures: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return the line's figure among those of an evaluation; None where it was not measured."""
+        found: Mapping[str, Any] | None = figures.get(self.figure, figures.get(self.former))
+        return found
 
 
 LINES = (
     Line("accuracy", "accuracy"),
     Line("length (tokens)", "mean_length", percent=False),
     Line("reflect", "reflection_rate"),
-    Line("well-formed", "format_rate"),
+    Line("well-formed", "well_formed_rate", former="format_rate"),
     Line("one language", "language_consistency"),
     Line("cut off", "truncated_rate"),
 )
@@ -48,8 +57,8 @@ class Contrast:
 
 
 def before_after_table(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Table:
-    """Held-out figures with their 95 % intervals. `before` and `after` are the figures of two evaluations of
-    the same problems.
+    """Return the table of held-out figures with their 95 % intervals. `before` and `after` are the figures of
+    two evaluations of the same problems.
     """
     count = f"{after['num_problems']} problems x {after['num_samples']} samples"
     table = Table(
@@ -60,7 +69,7 @@ def before_after_table(before: Mapping[str, Any] | None, after: Mapping[str, Any
         table.add_column(title, justify="right")
     for line in _lines(after):
         cells = [
-            format_estimate(figures.get(line.figure), line.percent)
+            format_estimate(line.of(figures), line.percent)
             for figures in (before, after)
             if figures is not None
         ]
@@ -69,8 +78,8 @@ def before_after_table(before: Mapping[str, Any] | None, after: Mapping[str, Any
 
 
 def by_value_table(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Table | None:
-    """The rewards, before their weights, within the values of each column that decides about rewards; None if
-    there is no such column.
+    """Return the table of the rewards, before their weights, within the values of each column that decides
+    about rewards; None if there is no such column.
     """
     if not after.get("by_value"):
         return None
@@ -101,12 +110,14 @@ def _lines(figures: Mapping[str, Any]) -> list[Line]:
         for name in figures
         if name.startswith("pass_at_") and name != "pass_at_1"
     ]
-    shown = [line for line in LINES if figures.get(line.figure) is not None]
+    shown = [line for line in LINES if line.of(figures) is not None]
     return [*shown[:1], *passes, *shown[1:]]
 
 
 def format_estimate(estimate: Mapping[str, Any] | None, percent: bool) -> str:
-    """ "41.2 % (36.0-46.5)"; without the interval where there is none, a dash where there is no figure."""
+    """Return a figure such as "41.2 % (36.0-46.5)": without the interval where there is none, a dash where
+    there is no figure.
+    """
     if estimate is None:
         return "-"
     factor, unit = (100.0, " %") if percent else (1.0, "")
@@ -118,7 +129,7 @@ def format_estimate(estimate: Mapping[str, Any] | None, percent: bool) -> str:
 
 
 def side_by_side(contrast: Contrast) -> RenderableType:
-    """The two answers beside each other. Nothing in them is taken as markup."""
+    """Return the two answers beside each other. Nothing in them is taken as markup."""
     answer = f"answer: {contrast.answer}" if contrast.answer is not None else ""
     pages = [
         _page("before training", contrast.before, contrast.before_is_correct),

@@ -24,7 +24,7 @@ class Score:
     no_answer: float | None
     """The share of completions in which no answer was found, a measure of form."""
     main_language: float | None
-    """Language consistency, the mean over all completions with words."""
+    """Language consistency: the share of words in a completion's main language."""
 
 
 def key_figures(summary: Mapping[str, Any]) -> str:
@@ -55,20 +55,14 @@ def key_figures(summary: Mapping[str, Any]) -> str:
 def scores(stage: str, summary: Mapping[str, Any]) -> Iterator[Score]:
     """Yield the scores that an evaluate stage left; none for other commands."""
     for figures in summary.get("scores", ()):
-        parts = [figures[side] for side in ("correct", "wrong") if figures.get(side)]
-        spoken = [
-            (part["count"], part["language_consistency"])
-            for part in parts
-            if part.get("language_consistency") is not None
-        ]
-        total = sum(count for count, _ in spoken)
+        language = figures.get("language_consistency")
         yield Score(
             stage=stage,
             model=figures["model"],
             benchmark=figures["benchmark"],
             problems=f"{figures['num_problems']} x {figures['num_samples']}",
             accuracy=figures.get("accuracy"),
-            tokens=figures.get("mean_tokens"),
+            tokens=figures.get("mean_length"),
             no_answer=(figures.get("rates") or {}).get("extraction_failure"),
-            main_language=sum(count * share for count, share in spoken) / total if total else None,
+            main_language=language["value"] if language is not None else None,
         )

@@ -1,4 +1,6 @@
-"""Copies of a policy in another precision: what a rollout samples from, and the frozen reference of the KL term."""
+"""Copies of a policy in another precision: what a rollout samples from, and the frozen reference of the KL
+term.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from transformers import PreTrainedModel
 
 
 def convert_copy(policy: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """A copy of the model whose floating-point parameters have `dtype`; the master parameters are never
-    duplicated.
+    """Return a copy of the model whose floating-point parameters have `dtype`; the master parameters are
+    never duplicated.
     """
     with torch.inference_mode(False), torch.no_grad():
         converted: dict[int, object] = {
@@ -25,7 +27,7 @@ def convert_copy(policy: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel
 
 
 def frozen_copy(policy: PreTrainedModel, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """The reference policy of the KL term: the policy as it is now, without gradients."""
+    """Return the policy as it is now, without gradients: the reference of the KL term."""
     reference = convert_copy(
         policy, dtype
     )  # buffers keep their precision: rounded rotary frequencies are other positions
@@ -34,7 +36,9 @@ def frozen_copy(policy: PreTrainedModel, dtype: torch.dtype, device: torch.devic
 
 
 def duplicate(policy: PreTrainedModel, replaced: dict[int, object]) -> PreTrainedModel:
-    """A copy in eval mode; `replaced`: by identity, what stands in it for parts of the policy."""
+    """Return a copy in eval mode. `replaced` has, by identity, what stands in the copy for parts of the
+    policy.
+    """
     # accelerate wraps `forward` on the instance (autocast, outputs to float32); the copy must run its class's
     # own.
     wrapped = policy.__dict__.get("forward")

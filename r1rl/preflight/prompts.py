@@ -9,7 +9,8 @@ from r1rl import models
 from r1rl.config.awaited import AWAITED_MODEL
 from r1rl.config.schema import ModelConfig, PromptConfig, SampledModelConfig
 from r1rl.data import build_prompts
-from r1rl.errors import first_line
+from r1rl.errors import UserError, first_line
+from r1rl.models.loading import load_config, load_tokenizer
 from r1rl.preflight.findings import Findings
 from r1rl.sampling_jobs.loading import context_of, misfit
 from r1rl.text.prompts import PromptTemplate
@@ -40,17 +41,16 @@ def render_prompts(
     """Return all prompts of the recipe. Raises ModelUnavailable without a tokenizer, and UserError for a
     template that can't work.
     """
-    from transformers import AutoConfig, AutoTokenizer
-
     if model.path == AWAITED_MODEL:
         raise ModelUnavailable("model.path: the model is not there yet.")
     folder = models.resolve(model.path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, revision=model.revision)
-        config = AutoConfig.from_pretrained(folder, revision=model.revision)
-    except (OSError, ValueError) as error:
+        tokenizer = load_tokenizer(folder, model.revision)
+        config = load_config(folder, model.revision)
+    except UserError as error:
+        reason = first_line(error.__cause__ or error)
         raise ModelUnavailable(
-            f"model.path: the tokenizer of {model.path} can't be loaded here ({first_line(error)})."
+            f"model.path: the tokenizer of {model.path} can't be loaded here ({reason})."
         ) from error
     prompts, dropped = build_prompts(problems, PromptTemplate(prompt, tokenizer), max_prompt_tokens)
     return Prompts(prompts, dropped, context_of(config))

@@ -24,8 +24,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -33,11 +31,12 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from r1rl import models, problems
+from r1rl import problems
 from r1rl.compute.environment import describe_environment
 from r1rl.compute.optimization import make_optimizer, make_schedule
 from r1rl.errors import RecipeError
 from r1rl.models.checkpoint_folders import checkpoint_path
+from r1rl.models.loading import default_device, load_model, load_tokenizer
 from r1rl.monitor import metric_names as metrics
 from r1rl.pretrain.corpus import END_OF_TEXT, documents, packed_rows
 from r1rl.pretrain.habit_table import measure_habits
@@ -65,14 +64,16 @@ def run(recipe: PretrainRecipe, recipe_path: Path) -> None:
     directory.write_start(recipe, describe_environment(recipe.seed))
     console = Console()
     started = time.perf_counter()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
 
-    tokenizer = make_tokenizer(recipe) if recipe.start is None else load_tokenizer(recipe.start, recipe_path)
+    tokenizer = (
+        make_tokenizer(recipe) if recipe.start is None else starting_tokenizer(recipe.start, recipe_path)
+    )
     rows = packed_rows(recipe.corpus, recipe.seed, tokenizer.backend_tokenizer, recipe.sequence_length)
     model = (
         build_model(recipe.architecture, tokenizer, recipe.seed)
         if recipe.start is None
-        else load_model(recipe.start, recipe_path)
+        else load_model(recipe.start, torch.float32, key=f"{recipe_path}: start")
     )
     model = move(model, device)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -133,17 +134,12 @@ def make_tokenizer(recipe: PretrainRecipe) -> PreTrainedTokenizerBase:
     return as_transformers(tokenizer, recipe.architecture.max_position_embeddings)
 
 
-def load_tokenizer(start: str, recipe_path: Path) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of the model that training starts from.
+def starting_tokenizer(start: str, recipe_path: Path) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of the model that training goes on from.
 
-    It must have the text's own end, and ids that fit into uint16.
+    Raises RecipeError where it does not have the corpus's own end of text, or more ids than fit into uint16.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(models.resolve(start))
-    except (OSError, ValueError) as error:
-        raise RecipeError(
-            f"{recipe_path}: start: no tokenizer could be loaded from {start!r}: {error}"
-        ) from error
+    tokenizer = load_tokenizer(start, key=f"{recipe_path}: start")
     if END_OF_TEXT not in tokenizer.get_vocab() or len(tokenizer) > MAX_VOCABULARY:
         raise RecipeError(
             f"{recipe_path}: start: {start} is no model of r1rl pretrain: its tokenizer is another one."
@@ -151,20 +147,10 @@ def load_tokenizer(start: str, recipe_path: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(start: str, recipe_path: Path) -> PreTrainedModel:
-    """Return the model that training starts from, in float32."""
-    try:
-        return AutoModelForCausalLM.from_pretrained(models.resolve(start), dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        raise RecipeError(
-            f"{recipe_path}: start: no causal language model could be loaded from {start!r}: {error}"
-        ) from error
-
-
 def build_model(
     architecture: ArchitectureConfig, tokenizer: PreTrainedTokenizerBase, seed: int
 ) -> Qwen3ForCausalLM:
-    """Return a Qwen3 decoder with random weights; input and output embeddings are one matrix."""
+    """Make a Qwen3 decoder with random weights; input and output embeddings are one matrix."""
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=architecture.hidden_size,

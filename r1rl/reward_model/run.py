@@ -19,11 +19,11 @@ from datasets import Dataset
 from rich.table import Table
 
 from r1rl.errors import UserError
+from r1rl.models.loading import load_tokenizer
 from r1rl.monitor import metric_names as names
 from r1rl.monitor.curves import Panel
 from r1rl.monitor.progress import Column, ShownCompletion
 from r1rl.monitor.summary import format_estimate
-from r1rl.policy.loading import load_tokenizer
 from r1rl.reward_model.pairs import TokenizedPair, as_rows, figures, row_length, score_pairs
 from r1rl.reward_model.preflight import check_settings
 from r1rl.reward_model.recipe import RewardModelRecipe

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 from trl import RewardConfig, RewardTrainer
 
 from r1rl.compute.optimization import make_optimizer, make_schedule
 from r1rl.data import PromptOrder
 from r1rl.data.preferences import read_preferences
-from r1rl.policy.loading import load_trained
+from r1rl.models.loading import SCORER, load_trained
 from r1rl.reward_model.pairs import TokenizedPair, split, tokenize_pairs
 from r1rl.reward_model.recipe import RewardModelRecipe
 from r1rl.runs.inputs import Given
@@ -116,14 +116,7 @@ def load_scorer(
     """Return the model with one output; where there is none yet, its weights are drawn from the recipe's seed."""
     torch.manual_seed(derive_seed(recipe.seed, "score head"))
     with _quiet():
-        return load_trained(
-            AutoModelForSequenceClassification,
-            "sequence classification model",
-            recipe.model,
-            checkpoint,
-            given=given,
-            num_labels=1,
-        )
+        return load_trained(recipe.model, checkpoint, kind=SCORER, given=given, num_labels=1)
 
 
 @contextmanager

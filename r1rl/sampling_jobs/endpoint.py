@@ -26,7 +26,7 @@ from r1rl.text.prompts import CHAT, PLACEHOLDER, template_text
 from r1rl.types import Problem, Prompt, Sample
 
 REFUSED_ROW = (400, 413, 422, 451)
-"""What a server answers to a request that it will not take as it is, such as a prompt that is too long for
+"""The answers of a server to a request that it will not take as it is, such as a prompt that is too long for
 the model.
 """
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)
@@ -46,8 +46,8 @@ class EndpointSampler:
     def __init__(
         self, endpoint: EndpointConfig, model: str, recipe: SamplingRecipe, keep_going: bool = False
     ) -> None:
-        """`keep_going`: requests that the server refuses are left out and noted in `refusals`, instead of
-        ending the run.
+        """Connect to a model behind a server. `keep_going`: requests that the server refuses are left out and
+        noted in `refusals`, instead of ending the run.
         """
         self.endpoint = endpoint
         self.model = model
@@ -146,7 +146,9 @@ class EndpointSampler:
         return {**body, "messages": [*system, *self._turns, {"role": "user", "content": request.prompt.text}]}
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
-        """The server's answer. Raises UserError when it refuses the request, or after the last attempt."""
+        """Return the server's answer. Raises UserError when it refuses the request, or after the last
+        attempt.
+        """
         key = os.environ.get(self.endpoint.key_variable, "")
         headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
         url = f"{self.endpoint.url.rstrip('/')}/{path}"

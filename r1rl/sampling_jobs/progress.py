@@ -1,4 +1,4 @@
-"""How far an evaluation is and how long it will take: a bar on a terminal, else a line now and then."""
+"""The progress of an evaluation and the time that is left: a bar on a terminal, else a line now and then."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.text import Text
 from r1rl.monitor.progress import format_seconds
 
 LINE_SECONDS = 30.0
-"""Without a terminal: seconds between two lines."""
+"""The seconds between two lines where there is no terminal."""
 
 
 class EvaluationProgress:
@@ -30,7 +30,9 @@ class EvaluationProgress:
         enabled: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`done` of the `total` completions were sampled by an earlier run; they say nothing about the pace."""
+        """Begin at `done` of `total` completions: those were sampled by an earlier run, and say nothing about
+        the pace.
+        """
         self.console = console
         self.title = title
         self.done = self.done_before = done
@@ -65,7 +67,7 @@ class EvaluationProgress:
             )
 
     def advance(self) -> None:
-        """One more completion is finished."""
+        """Count one more finished completion."""
         self.done += 1
         left = f"{format_seconds(self.seconds_left())} left"
         self._bar.update(self._task, completed=self.done, left=left)
@@ -76,8 +78,8 @@ class EvaluationProgress:
             )
 
     def seconds_left(self) -> float:
-        """At the pace of this run so far. Short completions finish first, so it is a lower estimate at the
-        start.
+        """Return the seconds that are left at the pace of this run so far. Short completions finish first, so
+        it is a lower estimate at the start.
         """
         fresh = self.done - self.done_before
         return (self.total - self.done) * (self._clock() - self._started) / fresh if fresh else float("nan")

@@ -59,7 +59,7 @@ class SampleLog:
             ) from error
 
     def read(self) -> dict[tuple[str, int], Sample]:
-        """All whole lines of all processes' files."""
+        """Return the completions of all whole lines in all processes' files."""
         found: dict[tuple[str, int], Sample] = {}
         for path in sorted(self.folder.glob(PATTERN)):
             for sample in _samples(path.read_bytes().split(b"\n")[:-1]):
@@ -69,15 +69,15 @@ class SampleLog:
 
 @dataclass(frozen=True, slots=True)
 class SampleIndex:
-    """Where each completion stands in the files of a folder, for logs that are too large to hold at once."""
+    """The place of each completion in the files of a folder, for logs that are too large to hold at once."""
 
     places: dict[tuple[str, int], tuple[Path, int]]
-    """From a sample's key to its file and the byte at which its line starts."""
+    """The file of each sample, by its key, and the byte at which its line starts."""
 
     @classmethod
     def of(cls, folder: Path) -> SampleIndex:
-        """All whole lines of all processes' files; of two for the same key, the first one in the order of the
-        files.
+        """Index all whole lines of all processes' files. The first one, in the order of the files, counts
+        where two have the same key.
         """
         places: dict[tuple[str, int], tuple[Path, int]] = {}
         for path in sorted(folder.glob(PATTERN)):
@@ -90,7 +90,7 @@ class SampleIndex:
         return cls(places)
 
     def read(self, keys: Iterable[tuple[str, int]]) -> Iterator[Sample]:
-        """The completions of these keys, which must be there, in this order."""
+        """Yield the completions of these keys, which must be there, in this order."""
         with ExitStack() as files:
             opened: dict[Path, IO[bytes]] = {}
             for key in keys:

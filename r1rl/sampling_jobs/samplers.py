@@ -1,4 +1,4 @@
-"""Who writes the completions: the rollout engine here, or a server (r1rl.sampling_jobs.endpoint)."""
+"""The samplers that write completions: the rollout engine here, or a server (r1rl.sampling_jobs.endpoint)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ from transformers import PreTrainedTokenizerBase
 
 from r1rl.config.schema import PromptConfig, SamplingConfig
 from r1rl.errors import UserError
+from r1rl.models.loading import resolve_dtype
 from r1rl.objective.sampling import Sampling
 from r1rl.rollout import EngineSetup, RolloutEngine, make_engine
-from r1rl.sampling_jobs.loading import context_of, load_model, load_tokenizer, misfit
+from r1rl.sampling_jobs.loading import (
+    PromptRenderer,
+    context_of,
+    load_target_model,
+    load_target_tokenizer,
+    misfit,
+)
 from r1rl.sampling_jobs.targets import Target
 from r1rl.scoring.limits import find_cuts
-from r1rl.text.prompts import PromptTemplate, resolve_eos_token_ids
+from r1rl.text.prompts import resolve_eos_token_ids
 from r1rl.types import Problem, Prompt, Sample
 
 
@@ -30,7 +37,7 @@ class Request:
 
 
 class SamplingRecipe(Protocol):
-    """What a sampler reads of a recipe, whichever command's it is."""
+    """The part of a recipe that a sampler reads, whichever command's it is."""
 
     prompt: PromptConfig
     sampling: SamplingConfig
@@ -39,23 +46,27 @@ class SamplingRecipe(Protocol):
 
 
 class Sampler(Protocol):
-    """Writes completions, each from its request's seed alone, in whatever order they finish."""
+    """A writer of completions, each from its request's seed alone, in whatever order they finish."""
 
     context: int | None
     """The longest sequence, in tokens, that is known to fit; None where it is not known."""
 
     def render(self, problems: Sequence[Problem], raw: bool = False) -> list[Prompt]:
-        """The prompts of problems in the recipe's template; `raw`: the problem's text and nothing else."""
+        """Return the prompts of problems in the recipe's template; `raw`: the problem's text and nothing
+        else.
+        """
         ...
 
     def sample(
         self, requests: Sequence[Request], max_completion_length: int, raw: bool = False
     ) -> Iterator[Sample]:
-        """The completions, as they finish. `raw` leaves the recipe's stop strings out and decodes greedily."""
+        """Yield the completions, as they finish. `raw` leaves the recipe's stop strings out and decodes
+        greedily.
+        """
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What belongs in the manifest: engine, dtype, EOS ids."""
+        """Return what belongs in the manifest: engine, dtype, EOS ids."""
         ...
 
 
@@ -71,19 +82,20 @@ class EngineSampler:
         dtype: torch.dtype,
         context: int | None,
     ) -> None:
-        """`context`: the longest sequence that the model's configuration allows, in tokens."""
+        """Bind an engine to a recipe. `context` is the longest sequence that the model's configuration
+        allows, in tokens.
+        """
         self.engine = engine
         self.recipe = recipe
         self.eos_token_ids = eos_token_ids
         self.dtype = dtype
         self.context = context
         self.tokenizer = tokenizer
-        self._template = PromptTemplate(recipe.prompt, tokenizer)
-        self._bare = PromptTemplate(PromptConfig(template="none"), tokenizer)
+        self._renderer = PromptRenderer(recipe.prompt, tokenizer)
 
     def render(self, problems: Sequence[Problem], raw: bool = False) -> list[Prompt]:
         """See `Sampler`."""
-        return (self._bare if raw else self._template).render_batch(problems)
+        return self._renderer.render(problems, raw)
 
     def sample(
         self, requests: Sequence[Request], max_completion_length: int, raw: bool = False
@@ -112,7 +124,7 @@ class EngineSampler:
             )
 
     def sampling(self, max_completion_length: int, raw: bool) -> Sampling:
-        """The recipe's sampling parameters, or greedy decoding."""
+        """Return the recipe's sampling parameters, or greedy decoding."""
         if raw:
             return Sampling(max_completion_length, temperature=0.0, eos_token_ids=self.eos_token_ids)
         drawn = self.recipe.sampling
@@ -134,17 +146,19 @@ class EngineSampler:
 
 
 def load_engine_sampler(
-    target: Target, recipe: SamplingRecipe, device: torch.device
+    target: Target,
+    recipe: SamplingRecipe,
+    device: torch.device,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> tuple[EngineSampler, str | None]:
-    """The sampler of a model, and the hub commit that it was loaded from (None for a folder). Raises
-    UserError if it can't be loaded.
+    """Load a model with the engine that samples from it, and return it with the hub commit that the model was
+    loaded from (None for a folder).
+
+    `tokenizer` is the target's, where it was loaded before. Raises UserError if something can't be loaded.
     """
-    wanted = target.config.dtype
-    half = wanted == "bfloat16" or (wanted == "auto" and device.type == "cuda")
-    dtype = torch.bfloat16 if half else torch.float32
-    tokenizer = load_tokenizer(target)
-    model = load_model(target, tokenizer, dtype)
-    torch.nn.Module.to(model, device)
+    dtype = resolve_dtype(target.config.dtype, device)
+    tokenizer = tokenizer or load_target_tokenizer(target)
+    model = load_target_model(target, tokenizer, dtype, device)
     engine = make_engine(recipe.engine, EngineSetup(model, tokenizer, recipe.max_rows, dtype))
     eos = resolve_eos_token_ids(recipe.prompt, tokenizer, model.generation_config)
     sampler = EngineSampler(engine, tokenizer, recipe, eos, dtype, context_of(model.config))

@@ -1,8 +1,9 @@
-"""What is evaluated: from a path in the recipe to the checkpoints behind it."""
+"""Targets: from a path in the recipe to the checkpoints behind it."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from r1rl.config.schema import EvaluatedModelConfig, SampledModelConfig
 from r1rl.errors import RecipeError
 from r1rl.models.adapters import Adapter, find_adapter
 from r1rl.models.checkpoint_folders import CHECKPOINTS, checkpoint_path, step_of, whole_checkpoints
+from r1rl.models.loading import InMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +22,10 @@ class Target:
     """One model to evaluate."""
 
     label: str
-    """What tables and folders call it."""
+    """The name in tables and of folders."""
     path: str
-    """A folder or a hub name, as transformers takes it; of an adapter the model that it belongs to; with an
-    endpoint the model's name at the server.
+    """A folder or a hub name, as transformers takes it: that of the adapter's model where there is an
+    adapter. With an endpoint it is the model's name at the server.
     """
     config: EvaluatedModelConfig
     run: str | None = None
@@ -31,7 +33,9 @@ class Target:
     step: int | None = None
     """The training step, for the curve; None for what is no checkpoint of a run."""
     adapter: Adapter | None = None
-    """What is merged into the model; None for a whole model."""
+    """The adapter that is merged into the model; None for a whole model."""
+    given: InMemory | None = None
+    """The model itself, where the caller holds it in memory."""
 
     @property
     def revision(self) -> str | None:
@@ -39,13 +43,21 @@ class Target:
         return self.config.revision if self.adapter is None else self.adapter.base_revision
 
 
-def find_targets(configs: list[EvaluatedModelConfig]) -> list[Target]:
-    """The models of a recipe in its order. Raises RecipeError for a path without a model and for two with the
-    same label.
+def find_targets(
+    configs: list[EvaluatedModelConfig], given: Mapping[str, InMemory] | None = None
+) -> list[Target]:
+    """Return the models of a recipe in its order. `given` has models in memory by what the recipe has for
+    their path.
+
+    Raises RecipeError for a path without a model and for two with the same label.
     """
-    targets = [
-        target for index, config in enumerate(configs) for target in _targets(config, f"models.{index}")
-    ]
+    held = given or {}
+    targets = []
+    for index, config in enumerate(configs):
+        if config.path in held:
+            targets.append(Target(_label(config), config.path, config, given=held[config.path]))
+        else:
+            targets += _targets(config, f"models.{index}")
     for label, count in Counter(target.label for target in targets).items():
         if count > 1:
             raise RecipeError(
@@ -55,8 +67,8 @@ def find_targets(configs: list[EvaluatedModelConfig]) -> list[Target]:
 
 
 def find_target(config: SampledModelConfig, key: str) -> Target:
-    """The one model behind a section of a recipe, `key` being its name there: of a run directory the newest
-    checkpoint or that of a step.
+    """Return the one model behind a section of a recipe, whose name there is `key`. A run directory stands
+    for its newest checkpoint, or that of the section's step.
 
     Raises RecipeError for a path without a model.
     """
@@ -64,8 +76,12 @@ def find_target(config: SampledModelConfig, key: str) -> Target:
     return _targets(EvaluatedModelConfig(**settings), key)[0]
 
 
+def _label(config: EvaluatedModelConfig) -> str:
+    return (config.name or Path(config.path).name or config.path).replace("/", "-")
+
+
 def _targets(config: EvaluatedModelConfig, key: str) -> list[Target]:
-    name = (config.name or Path(config.path).name or config.path).replace("/", "-")
+    name = _label(config)
     if config.endpoint is not None:
         return [Target(name, config.endpoint.model or config.path, config)]
     if models.is_run(config.path):
@@ -95,8 +111,8 @@ def _targets(config: EvaluatedModelConfig, key: str) -> list[Target]:
 
 
 def _base_of(adapter: Adapter, key: str) -> str:
-    """What transformers loads for the model that an adapter belongs to. Raises RecipeError if it can't be
-    there.
+    """Return what transformers loads for the model that an adapter belongs to. Raises RecipeError if it can't
+    be there.
     """
     path = models.resolve(adapter.base)
     if _is_lost_folder(path):
@@ -127,7 +143,7 @@ def _of_run(config: EvaluatedModelConfig, run: Path, name: str, key: str) -> lis
 
 
 def _of_checkpoint(config: EvaluatedModelConfig, checkpoint: Path, label: str, run: str, key: str) -> Target:
-    """One checkpoint of a run, which trained a whole model or adapters."""
+    """Return one checkpoint of a run, which trained a whole model or adapters."""
     adapter = find_adapter(str(checkpoint), None, config.base, key)
     if adapter is None and config.base is not None:
         raise RecipeError(f"{key}.base is set, but {checkpoint} is no PEFT adapter: leave base out.")
@@ -136,8 +152,8 @@ def _of_checkpoint(config: EvaluatedModelConfig, checkpoint: Path, label: str, r
 
 
 def _start_of(run: Path) -> str | None:
-    """The model that the run's training started from; None if its config.yaml does not say or the folder is
-    gone.
+    """Return the model that the run's training started from; None if its config.yaml does not say or the
+    folder is gone.
     """
     try:
         path = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["model"]["path"]

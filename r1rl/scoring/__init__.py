@@ -1,1 +1,1 @@
-"""From completions to figures: outcomes, estimators (pass@k, cons@k) and intervals."""
+"""The way from completions to figures: outcomes, estimators (pass@k, cons@k) and intervals."""

@@ -14,8 +14,8 @@ from statistics import fmean
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
-    """Unbiased pass@k of one problem with c right among n samples: 1 - C(n-c, k)/C(n, k) (Chen et al., arXiv
-    2107.03374, eq. 1).
+    """Return the unbiased pass@k of one problem with c right among n samples: 1 - C(n-c, k)/C(n, k) (Chen et
+    al., arXiv 2107.03374, eq. 1).
 
     Raises ValueError unless 0 <= c <= n and 1 <= k <= n.
     """
@@ -24,7 +24,8 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def pass_at_k_simple(n: int, c: int, k: int) -> float:
-    """The plug-in form 1 - (1 - c/n)^k, which is biased: too low in expectation whenever k > 1 and 0 < p < 1.
+    """Return the plug-in form 1 - (1 - c/n)^k, which is biased: too low in expectation whenever k > 1 and 0 <
+    p < 1.
 
     Only to compare with scores that were published with it. k may exceed n.
     """
@@ -34,23 +35,27 @@ def pass_at_k_simple(n: int, c: int, k: int) -> float:
 
 
 def pass_hat_k(n: int, c: int, k: int) -> float:
-    """pass^k of one problem, all of k samples right: C(c, k)/C(n, k). Raises ValueError as `pass_at_k` does."""
+    """Return pass^k of one problem, all of k samples right: C(c, k)/C(n, k). Raises ValueError as `pass_at_k`
+    does.
+    """
     _check(n, c, k)
     return float(Fraction(comb(c, k), comb(n, k)))
 
 
 def mean_pass_at_k(problems: Sequence[tuple[int, int]], k: int) -> float:
-    """pass@k of a benchmark: the mean over its problems, each given as (n, c)."""
+    """Return pass@k of a benchmark: the mean over its problems, each given as (n, c)."""
     return fmean(pass_at_k(n, c, k) for n, c in problems)
 
 
 def mean_at_k(problem_outcomes: Sequence[Sequence[float]]) -> float:
-    """avg@k: the mean over problems of the mean over a problem's samples; every problem weighs the same."""
+    """Return avg@k: the mean over problems of the mean over a problem's samples, so that every problem weighs
+    the same.
+    """
     return fmean(fmean(outcomes) for outcomes in problem_outcomes)
 
 
 def cons_at_k(class_sizes: Sequence[int], correct: int | None, k: int, abstained: int = 0) -> float:
-    """cons@k of one problem: the probability that a majority vote of k of its n samples is right.
+    """Return cons@k of one problem: the probability that a majority vote of k of its n samples is right.
 
     `class_sizes`: how many samples gave each answer, equivalent answers counted together; `correct`: the
     index of the right one, None if no sample gave it; `abstained`: samples without an answer, which don't
@@ -83,8 +88,8 @@ def cons_at_k(class_sizes: Sequence[int], correct: int | None, k: int, abstained
 
 
 def cons_at_k_of_distribution(probabilities: Sequence[Fraction | float], correct: int, k: int) -> float:
-    """cons@k when the k answers are drawn independently from a known distribution: what `cons_at_k` estimates
-    without bias.
+    """Return cons@k when the k answers are drawn independently from a known distribution: what `cons_at_k`
+    estimates without bias.
 
     The probability of a vote is k! times the product of p^j / j! over the answers.
     """
@@ -125,7 +130,9 @@ def _shared_wins(
 
 
 def powers_of_two(limit: int) -> list[int]:
-    """The k of which pass@k and cons@k are reported: 1, 2, 4, ... up to the limit, and the limit itself."""
+    """Return the k for which pass@k and cons@k are reported: 1, 2, 4, ... up to the limit, and the limit
+    itself.
+    """
     powers = [1 << exponent for exponent in range(limit.bit_length())]
     return powers if limit in powers else [*powers, limit]
 

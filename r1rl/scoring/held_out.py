@@ -1,4 +1,6 @@
-"""Answer held-out problems with an engine, grade the answers while the others are still being written."""
+"""Evaluations within a training run: completions of held-out problems, scored by the recipe's rewards while
+the others are still being written.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,13 @@ from dataclasses import asdict
 from r1rl.objective.sampling import Sampling
 from r1rl.rewards import RewardResult, RewardSet
 from r1rl.rollout import RolloutEngine
-from r1rl.scoring.record import AnsweredProblem, Evaluation, SampledAnswer
+from r1rl.scoring.completions import ScoredCompletion, ScoredProblem, Traits
+from r1rl.scoring.record import Evaluation
 from r1rl.seeds import derive_seed
-from r1rl.text.language import consistency
-from r1rl.text.reflection import reflects
 from r1rl.types import CompletionGroup, Prompt
+
+FORMAT_REWARD = "format"
+"""The reward whose full marks mean that a completion is well-formed."""
 
 
 def evaluate(
@@ -24,7 +28,7 @@ def evaluate(
     sampling: Sampling,
     seed: int,
     progress: Callable[[int, int], None] | None = None,
-    gather: Callable[[list[AnsweredProblem]], list[AnsweredProblem]] | None = None,
+    gather: Callable[[list[ScoredProblem]], list[ScoredProblem]] | None = None,
 ) -> Evaluation:
     """Sample `num_samples` completions of each prompt and score them with the recipe's rewards.
 
@@ -44,36 +48,41 @@ def evaluate(
         if progress is not None:
             progress(len(pending), len(prompts))
     pending.sort(key=lambda pair: pair[0].index)
-    answered = [
-        _answered(prompts[group.index], group, scoring.result(), rewards) for group, scoring in pending
-    ]
-    problems = answered if gather is None else gather(answered)
+    scored = [_scored(prompts[group.index], group, scoring.result(), rewards) for group, scoring in pending]
+    problems = scored if gather is None else gather(scored)
     return Evaluation(problems, num_samples, seed, asdict(sampling))
 
 
-def _answered(
+def _scored(
     prompt: Prompt, group: CompletionGroup, result: RewardResult, rewards: RewardSet
-) -> AnsweredProblem:
-    samples = [
-        SampledAnswer(
-            text=completion.text,
-            length=len(completion.token_ids),
-            finish_reason=completion.finish_reason.value,
-            outcome=result.outcome[row],
-            rewards={name: values[row] for name, values in result.by_name.items()},
-            reflects=reflects(completion.text),
-            language=consistency(completion.text),
-        )
-        for row, completion in enumerate(group.completions)
-    ]
+) -> ScoredProblem:
     problem = prompt.problem
-    return AnsweredProblem(
+    return ScoredProblem(
         id=problem.id,
         problem=problem.problem,
         answer=problem.answer,
         prompt=prompt.text,
-        samples=samples,
-        events=dict(result.events),
+        samples=[
+            ScoredCompletion(
+                sample=row,
+                text=completion.text,
+                num_tokens=len(completion.token_ids),
+                finish_reason=completion.finish_reason.value,
+                correct=reaches_one(result.outcome[row]),
+                traits=Traits.of(prompt, completion.text),
+                well_formed=reaches_one(result.by_name[FORMAT_REWARD][row])
+                if FORMAT_REWARD in result.by_name
+                else None,
+                rewards={name: values[row] for name, values in result.by_name.items()},
+            )
+            for row, completion in enumerate(group.completions)
+        ],
+        groups={column: str(problem.columns.get(column)) for column in rewards.where_columns},
         has_outcome=rewards.has_outcome(problem),
-        values={column: str(problem.columns.get(column)) for column in rewards.where_columns},
+        events=dict(result.events),
     )
+
+
+def reaches_one(value: float | None) -> bool | None:
+    """Return whether a reward gives full marks; None where it tells nothing."""
+    return None if value is None else value >= 1.0

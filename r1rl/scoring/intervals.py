@@ -1,7 +1,7 @@
-"""95 % intervals for means over problems, and the difference of two models on the same problems.
+"""The 95 % intervals for means over problems, and the difference of two models on the same problems.
 
 An evaluation has two sources of variance: which problems the benchmark happens to contain, and which samples
-the model happened to draw. Which of them belong in the interval depends on the question:
+the model happened to draw. The question decides which of them belong in the interval:
 
 - `over_problems`: how good is the model at problems *like these*? Both sources count. The problem is the
   unit: the samples of one problem are not independent draws, so the variance is that of the per-problem
@@ -12,9 +12,9 @@ the model happened to draw. Which of them belong in the interval depends on the 
   wrong for asking which model is better.
 
 For rates, m +- t s/sqrt(N) covers too little near 0 and 1 and can leave [0, 1]; the percentile bootstrap over
-problems shares the first fault. So the interval is Wilson's score interval with the *effective* number of
-draws n = m (1 - m) / variance in the place of n, and Student's t with N - 1 degrees of freedom in the place
-of the normal quantile. (Franco, Little, Louis and Slud, "Comparative study of confidence intervals for
+problems shares the first fault. So the interval is Wilson's score interval with two replacements: the
+*effective* number of draws m (1 - m) / variance stands for n, and Student's t with N - 1 degrees of freedom
+for the normal quantile. (Franco, Little, Louis and Slud, "Comparative study of confidence intervals for
 proportions in complex sample surveys", 2019, recommend the Wilson form with an effective sample size.) It is
 never empty and stays in [0, 1].
 
@@ -57,7 +57,7 @@ class Estimate:
     ci95: Interval | None
 
     def as_json(self) -> dict[str, Any]:
-        """{"value": ..., "ci95": [low, high]}."""
+        """Return {"value": ..., "ci95": [low, high]}."""
         return {"value": self.value, "ci95": None if self.ci95 is None else list(self.ci95)}
 
 
@@ -72,12 +72,12 @@ class PairedDifference:
 
     @property
     def is_significant(self) -> bool:
-        """True if the 95 % interval leaves out zero: the two-sided paired t test at 5 %."""
+        """A flag, true if the 95 % interval leaves out zero: the two-sided paired t test at 5 %."""
         return self.ci95 is not None and not self.ci95[0] <= 0.0 <= self.ci95[1]
 
 
 def wilson(rate: float, draws: float, quantile: float = Z_95) -> Interval:
-    """Wilson's score interval for a rate seen in `draws` independent draws (1927); `draws` may be an
+    """Return Wilson's score interval for a rate seen in `draws` independent draws (1927); `draws` may be an
     effective number.
     """
     q2 = quantile * quantile
@@ -87,9 +87,8 @@ def wilson(rate: float, draws: float, quantile: float = Z_95) -> Interval:
 
 
 def over_problems(problem_means: Sequence[float]) -> Interval | None:
-    """The interval of a mean rate for problems like these; `problem_means` are in [0, 1], one per problem.
-
-    None for fewer than two problems.
+    """Return the interval of a mean rate for problems like these, or None for fewer than two problems;
+    `problem_means` are in [0, 1], one per problem.
     """
     count = len(problem_means)
     if count < 2:
@@ -103,10 +102,10 @@ def over_problems(problem_means: Sequence[float]) -> Interval | None:
 
 
 def over_samples(problem_means: Sequence[float], num_samples: Sequence[int]) -> Interval | None:
-    """The interval of the mean rate over these very problems; `problem_means[i]` is the share of right among
-    K_i samples.
+    """Return the interval of the mean rate over these very problems; `problem_means[i]` is the share of right
+    among K_i samples.
 
-    None if a problem has fewer than two samples: then the samples' variance can't be told.
+    It is None if a problem has fewer than two samples: then the samples' variance can't be told.
     """
     count = len(problem_means)
     if count == 0 or min(num_samples) < 2:
@@ -118,8 +117,8 @@ def over_samples(problem_means: Sequence[float], num_samples: Sequence[int]) -> 
 
 
 def run_to_run_variance(problem_means: Sequence[float], num_samples: Sequence[int]) -> float:
-    """Unbiased variance of the mean rate when the same problems are sampled again: sum_i m_i (1 - m_i) / (K_i
-    - 1) / N^2.
+    """Return the unbiased variance of the mean rate when the same problems are sampled again: sum_i m_i (1 -
+    m_i) / (K_i - 1) / N^2.
     """
     terms = (
         mean * (1 - mean) / (samples - 1) for mean, samples in zip(problem_means, num_samples, strict=True)
@@ -128,7 +127,7 @@ def run_to_run_variance(problem_means: Sequence[float], num_samples: Sequence[in
 
 
 def of_mean(problem_means: Sequence[float]) -> Interval | None:
-    """Student's interval for the mean of anything that is no rate (lengths); None for fewer than two
+    """Return Student's interval for the mean of anything that is no rate (lengths); None for fewer than two
     problems.
     """
     count = len(problem_means)
@@ -142,21 +141,24 @@ def of_mean(problem_means: Sequence[float]) -> Interval | None:
 
 
 def rate_estimate(problem_means: Sequence[float]) -> dict[str, Any] | None:
-    """The mean of rates, one per problem, with its interval over problems, as JSON; None without problems."""
+    """Return the mean of rates, one per problem, with its interval over problems, as JSON; None without
+    problems.
+    """
     return Estimate(fmean(problem_means), over_problems(problem_means)).as_json() if problem_means else None
 
 
 def mean_estimate(problem_means: Sequence[float]) -> dict[str, Any] | None:
-    """The mean of anything else, with its interval over problems, as JSON; None without problems."""
+    """Return the mean of anything else, with its interval over problems, as JSON; None without problems."""
     return Estimate(fmean(problem_means), of_mean(problem_means)).as_json() if problem_means else None
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> PairedDifference:
-    """Mean of second - first rate over problems, with Student's interval on the per-problem differences.
+    """Return the mean of second - first rate over problems, with Student's interval on the per-problem
+    differences.
 
     `first[i]` and `second[i]` are the means of the two models on problem i. Pairing takes the problems'
     difficulty out of the variance. Where all differences are equal no variance was seen, which N problems
-    can't tell from a little: then up to a share w of all problems may differ in any other way, w being the
+    can't tell from a little. Then up to a share w of all problems may differ in any other way, w being the
     upper end of Wilson's interval for 0 of N. Raises ValueError if the lengths differ or there is no problem.
     """
     if len(first) != len(second) or not first:
@@ -177,7 +179,9 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Paired
 
 @lru_cache(maxsize=256)
 def student_t_quantile(degrees: int) -> float:
-    """t such that |T| <= t has probability 0.95, for a whole number of degrees of freedom; accurate to 1e-10."""
+    """Return the t for which |T| <= t has probability 0.95, for a whole number of degrees of freedom;
+    accurate to 1e-10.
+    """
     if degrees < 1:
         raise ValueError("Student's t needs at least one degree of freedom")
     low, high = 0.0, 13.0  # 12.706 with one degree of freedom
@@ -188,7 +192,7 @@ def student_t_quantile(degrees: int) -> float:
 
 
 def _student_t_within(t: float, degrees: int) -> float:
-    """P(|T| <= t): the finite sums 26.7.3 and 26.7.4 of Abramowitz and Stegun, with tan(theta) = t /
+    """Return P(|T| <= t): the finite sums 26.7.3 and 26.7.4 of Abramowitz and Stegun, with tan(theta) = t /
     sqrt(degrees).
     """
     theta = math.atan2(t, math.sqrt(degrees))

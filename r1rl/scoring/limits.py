@@ -17,7 +17,7 @@ SHORTEST_LIMIT = 32
 
 
 def lower_limits(longest: int) -> list[int]:
-    """The powers of two from 32 on that are below the limit: where the score is told besides the limit
+    """Return the powers of two from 32 on that are below the limit: there the score is told besides the limit
     itself.
     """
     return [limit for limit in powers_of_two(longest) if SHORTEST_LIMIT <= limit < longest]
@@ -26,8 +26,8 @@ def lower_limits(longest: int) -> list[int]:
 def find_cuts(
     token_ids: Sequence[int], text: str, tokenizer: PreTrainedTokenizerBase, longest: int
 ) -> tuple[tuple[int, int], ...]:
-    """(tokens, characters) for each lower limit that would have cut the completion: how much of `text` its
-    first tokens make.
+    """Return (tokens, characters) for each lower limit that would have cut the completion: how much of `text`
+    its first tokens make.
 
     A character of which the limit leaves only some bytes does not count.
     """
@@ -41,7 +41,7 @@ def find_cuts(
 
 
 def _shared(one: str, other: str) -> int:
-    """How many first characters two texts have in common."""
+    """Return how many first characters two texts have in common."""
     return next(
         (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
         min(len(one), len(other)),

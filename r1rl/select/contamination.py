@@ -9,7 +9,7 @@ from typing import Any
 from r1rl.data.benchmarks import load_benchmark, select_benchmarks
 from r1rl.data.decontaminate import BenchmarkProblem, Match, find_contaminated
 from r1rl.select.recipe import DecontaminationConfig
-from r1rl.select.rows import Row
+from r1rl.select.rows import CompletionRow
 
 
 def read_benchmarks(config: DecontaminationConfig) -> list[BenchmarkProblem]:
@@ -29,7 +29,9 @@ def read_benchmarks(config: DecontaminationConfig) -> list[BenchmarkProblem]:
 class Contamination:
     """The contaminated problems among rows; `pairs` has one pair for each problem."""
 
-    def __init__(self, rows: Sequence[Row], benchmarks: Sequence[BenchmarkProblem], threshold: float) -> None:
+    def __init__(
+        self, rows: Sequence[CompletionRow], benchmarks: Sequence[BenchmarkProblem], threshold: float
+    ) -> None:
         keys = list(dict.fromkeys(row.problem_key for row in rows))
         first = {row.problem_key: row for row in reversed(rows)}
         self._by_key: dict[str, Match] = {
@@ -38,13 +40,13 @@ class Contamination:
         }
         self.pairs = [_pair(first[key], match) for key, match in self._by_key.items()]
 
-    def reasons(self, rows: Sequence[Row]) -> list[str | None]:
+    def reasons(self, rows: Sequence[CompletionRow]) -> list[str | None]:
         """Return the benchmark of each contaminated row."""
         found = (self._by_key.get(row.problem_key) for row in rows)
         return [None if match is None else f"{match.problem.benchmark}, {match.kind}" for match in found]
 
 
-def _pair(row: Row, match: Match) -> dict[str, Any]:
+def _pair(row: CompletionRow, match: Match) -> dict[str, Any]:
     return {
         "row": row.place,
         "problem": row.problem,

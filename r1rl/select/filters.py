@@ -14,18 +14,18 @@ from r1rl.grading import Outcome
 from r1rl.rewards.contract import RewardFunction
 from r1rl.rewards.loader import load_reward
 from r1rl.select.recipe import FilterConfig
-from r1rl.select.rows import Row
+from r1rl.select.rows import CompletionRow
 from r1rl.text.language import consistency, language_share
 from r1rl.text.tags import THINK_CLOSE, THINK_OPEN
 
-RowFilter = Callable[[Row], str | None]
+RowFilter = Callable[[CompletionRow], str | None]
 
 MAIN_LANGUAGE = "main"
 _WORD = re.compile(r"\w+|[^\w\s]")
 _PARAGRAPHS = re.compile(r"\n\s*\n")
 
 
-def not_correct(row: Row) -> str | None:
+def not_correct(row: CompletionRow) -> str | None:
     """Return the outcome of a graded row that is not right, under its own name."""
     return None if row.outcome in (None, Outcome.CORRECT) else row.outcome
 
@@ -36,7 +36,7 @@ def finished(config: FilterConfig) -> RowFilter | None:
         return None
     allowed = set(config.finish_reasons)
 
-    def check(row: Row) -> str | None:
+    def check(row: CompletionRow) -> str | None:
         reason = row.values.get("finish_reason")
         return None if reason is None or reason in allowed else str(reason)
 
@@ -48,7 +48,7 @@ def length(config: FilterConfig) -> RowFilter | None:
     if not config.min_tokens and config.max_tokens is None:
         return None
 
-    def check(row: Row) -> str | None:
+    def check(row: CompletionRow) -> str | None:
         if row.tokens is None:
             return None
         if row.tokens < config.min_tokens:
@@ -66,7 +66,7 @@ def well_formed(config: FilterConfig) -> RowFilter | None:
     return lambda row: None if is_whole(row) else "not_" + config.format
 
 
-def _ends_its_thoughts(row: Row) -> bool:
+def _ends_its_thoughts(row: CompletionRow) -> bool:
     text = row.text
     if (
         text.count(THINK_CLOSE) != 1
@@ -78,7 +78,7 @@ def _ends_its_thoughts(row: Row) -> bool:
     return bool(head.replace(THINK_OPEN, "").strip()) and bool(after.strip())
 
 
-def _has_both_blocks(row: Row) -> bool:
+def _has_both_blocks(row: CompletionRow) -> bool:
     return _format_reward()([row.completion], prefill=row.prefill) == [1.0]
 
 
@@ -95,7 +95,7 @@ def layout(config: FilterConfig) -> RowFilter | None:
     if config.code_blocks and config.max_paragraph_words is None:
         return None
 
-    def check(row: Row) -> str | None:
+    def check(row: CompletionRow) -> str | None:
         if not config.code_blocks and "```" in row.thoughts:
             return "code_block"
         if config.max_paragraph_words is not None:
@@ -115,7 +115,7 @@ def one_language(config: FilterConfig) -> RowFilter | None:
     if wanted is None:
         return None
 
-    def check(row: Row) -> str | None:
+    def check(row: CompletionRow) -> str | None:
         share = consistency(row.thoughts) if wanted == MAIN_LANGUAGE else language_share(row.thoughts, wanted)
         return None if share is None or share >= config.min_language else "mixed_language"
 

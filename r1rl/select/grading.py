@@ -13,7 +13,7 @@ from r1rl.config.schema import RewardConfig
 from r1rl.grading import Outcome
 from r1rl.rewards import RewardSet
 from r1rl.select.recipe import GradeConfig
-from r1rl.select.rows import Row
+from r1rl.select.rows import CompletionRow
 from r1rl.types import Completion, FinishReason, Problem, Prompt
 
 BATCH = 256
@@ -38,12 +38,12 @@ class RowGrader:
         self._rewards = RewardSet([reward], "grade", base_dir, columns)
         self._right = config.right
 
-    def grade(self, rows: Sequence[Row], advance: Callable[[int], None]) -> None:
+    def grade(self, rows: Sequence[CompletionRow], advance: Callable[[int], None]) -> None:
         """Fill in `outcome` and `is_decided` of every row.
 
         `advance` gets the number of rows after each batch.
         """
-        by_prefill: dict[str, list[Row]] = defaultdict(list)
+        by_prefill: dict[str, list[CompletionRow]] = defaultdict(list)
         for row in rows:
             by_prefill[row.prefill].append(row)
         for prefill, alike in by_prefill.items():
@@ -56,7 +56,7 @@ class RowGrader:
         """Release the resources of the reward."""
         self._rewards.close()
 
-    def _grade_batch(self, rows: Sequence[Row], prefill: str) -> None:
+    def _grade_batch(self, rows: Sequence[CompletionRow], prefill: str) -> None:
         values, kinds = self._score(rows, prefill)
         failed = []
         for row, value in zip(rows, values, strict=True):
@@ -73,7 +73,7 @@ class RowGrader:
             for row in failed:
                 row.outcome = _kind(kinds, row)
 
-    def _score(self, rows: Sequence[Row], prefill: str) -> tuple[list[float | None], Counter[str]]:
+    def _score(self, rows: Sequence[CompletionRow], prefill: str) -> tuple[list[float | None], Counter[str]]:
         """Return the reward's values, and the number of each outcome other than correct."""
         prompts = [Prompt(_problem(row), str(row.values.get("prompt") or ""), [], prefill) for row in rows]
         completions = [_completion(row) for row in rows]
@@ -84,16 +84,16 @@ class RowGrader:
         return result.by_name["grade"], kinds
 
 
-def _kind(kinds: Counter[str], row: Row) -> str:
+def _kind(kinds: Counter[str], row: CompletionRow) -> str:
     return next(iter(kinds)) if len(kinds) == 1 else Outcome.WRONG.value if row.is_decided else UNDECIDED
 
 
-def _problem(row: Row) -> Problem:
+def _problem(row: CompletionRow) -> Problem:
     columns = {name: value for name, value in row.values.items() if name not in ("problem", "answer")}
     return Problem(str(row.values.get("id", "")), row.problem, row.values.get("answer"), columns, row.place)
 
 
-def _completion(row: Row) -> Completion:
+def _completion(row: CompletionRow) -> Completion:
     """Return the completion as rewards see it. Its token ids are gone; zeros in their place keep the
     length.
     """
@@ -116,7 +116,7 @@ class PassRate:
         return self.num_right / self.num_decided if self.num_decided else None
 
 
-def pass_rates(rows: Sequence[Row]) -> dict[str, PassRate]:
+def pass_rates(rows: Sequence[CompletionRow]) -> dict[str, PassRate]:
     """Return the pass rates over all graded rows, by the problem's key."""
     right: Counter[str] = Counter()
     decided: Counter[str] = Counter()

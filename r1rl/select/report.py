@@ -15,7 +15,7 @@ from rich.text import Text
 
 from r1rl.monitor.progress import shorten
 from r1rl.select.grading import PassRate
-from r1rl.select.rows import LoadedRows, Row
+from r1rl.select.rows import CompletionRow, LoadedRows
 
 SHOWN_EXAMPLES = 3
 EXAMPLE_CHARACTERS = 400
@@ -40,7 +40,7 @@ class StepReport:
 
 
 def report_step(
-    name: str, explanation: str, rows: Sequence[Row], reasons: Sequence[str | None]
+    name: str, explanation: str, rows: Sequence[CompletionRow], reasons: Sequence[str | None]
 ) -> StepReport:
     """Return the report of a step that gave each row a reason, or None to keep it.
 
@@ -66,7 +66,7 @@ def kind_of(reason: str) -> str:
     return "like an earlier one" if reason.startswith("like ") else reason
 
 
-def _example(row: Row, reason: str) -> dict[str, str]:
+def _example(row: CompletionRow, reason: str) -> dict[str, str]:
     return {
         "reason": reason,
         "where": row.place,
@@ -78,7 +78,7 @@ def _example(row: Row, reason: str) -> dict[str, str]:
 def build_report(
     loaded: LoadedRows,
     steps: Sequence[StepReport],
-    selected: Sequence[Row],
+    selected: Sequence[CompletionRow],
     rates: dict[str, PassRate],
     num_problems_kept: int,
     contaminated: Sequence[dict[str, Any]],

@@ -19,7 +19,7 @@ NEEDED = ("problem", "completion")
 
 
 @dataclass(slots=True)
-class Row:
+class CompletionRow:
     """One completion. The grading fills in `outcome`, `is_decided` and `pass_rate`."""
 
     values: dict[str, Any]
@@ -84,7 +84,7 @@ class Row:
 class LoadedRows:
     """All rows of all sources, in their order, and those that could not be used."""
 
-    rows: list[Row]
+    rows: list[CompletionRow]
     num_read: Counter[str] = field(default_factory=Counter)
     """The number of usable rows by source."""
     bad: dict[str, Counter[str]] = field(default_factory=dict)
@@ -129,7 +129,7 @@ def _read_source(source: CompletionSourceConfig, section: str, loaded: LoadedRow
             if faults[values.fault.value] == 1:
                 loaded.bad_examples.append(f"{table.name}, {values.place}: {values.detail}")
             continue
-        loaded.rows.append(Row(values, name, f"{table.name}, {row.place}", skip))
+        loaded.rows.append(CompletionRow(values, name, f"{table.name}, {row.place}", skip))
         loaded.num_read[name] += 1
     loaded.bad[name] = faults
     if not loaded.num_read[name]:

@@ -30,7 +30,7 @@ from r1rl.select.grading import PassRate, RowGrader, pass_rates
 from r1rl.select.preflight import check_settings
 from r1rl.select.recipe import SelectRecipe
 from r1rl.select.report import build_report, markdown_report, print_report
-from r1rl.select.rows import LoadedRows, Row, read_sources
+from r1rl.select.rows import CompletionRow, LoadedRows, read_sources
 from r1rl.select.steps import Step, run_step, steps_of
 
 SELECTED, PROBLEMS, REPORT, PAGE = "selected.jsonl", "problems.jsonl", "report.json", "report.md"
@@ -101,7 +101,7 @@ def is_selection(config: Path) -> bool:
     return isinstance(content, dict) and {"sources", "duplicates"} <= content.keys()
 
 
-def grade_rows(recipe: SelectRecipe, base_dir: Path, rows: Sequence[Row], console: Console) -> None:
+def grade_rows(recipe: SelectRecipe, base_dir: Path, rows: Sequence[CompletionRow], console: Console) -> None:
     """Grade the rows of every source that is graded."""
     graded = [row for row in rows if row.is_graded]
     if not graded:
@@ -117,13 +117,13 @@ def grade_rows(recipe: SelectRecipe, base_dir: Path, rows: Sequence[Row], consol
         grader.close()
 
 
-def selected_row(row: Row) -> dict[str, Any]:
+def selected_row(row: CompletionRow) -> dict[str, Any]:
     """Return a line of selected.jsonl."""
     return {**row.values, "source": row.source, "outcome": row.outcome, "pass_rate": row.pass_rate}
 
 
 def problem_rows(
-    rows: Sequence[Row], rates: dict[str, PassRate], recipe: SelectRecipe
+    rows: Sequence[CompletionRow], rates: dict[str, PassRate], recipe: SelectRecipe
 ) -> list[dict[str, Any]]:
     """Return the graded problems of the difficulty band, in the order of `rows`: their own columns and their
     pass rates.

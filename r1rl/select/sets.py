@@ -13,7 +13,7 @@ from typing import Literal
 from r1rl.data.near_duplicates import near_duplicates
 from r1rl.seeds import derive_seed
 from r1rl.select.grading import PassRate
-from r1rl.select.rows import Row
+from r1rl.select.rows import CompletionRow
 
 Reasons = list[str | None]
 COMPLETION_NGRAM = 5
@@ -21,7 +21,9 @@ PROBLEM_NGRAM = 3
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
-def outside_band(rows: Sequence[Row], rates: dict[str, PassRate], least: float, most: float) -> Reasons:
+def outside_band(
+    rows: Sequence[CompletionRow], rates: dict[str, PassRate], least: float, most: float
+) -> Reasons:
     """Leave out rows of problems that are too hard or too easy; those without a pass rate stay."""
     return [_band(rates.get(row.problem_key), least, most) for row in rows]
 
@@ -32,7 +34,7 @@ def _band(rate: PassRate | None, least: float, most: float) -> str | None:
     return "too_hard" if rate.value < least else "too_easy" if rate.value > most else None
 
 
-def exact_duplicates(rows: Sequence[Row]) -> Reasons:
+def exact_duplicates(rows: Sequence[CompletionRow]) -> Reasons:
     """Leave out every further row of the same problem and text, but for white space."""
     seen: set[tuple[str, str]] = set()
     reasons: Reasons = []
@@ -43,7 +45,7 @@ def exact_duplicates(rows: Sequence[Row]) -> Reasons:
     return reasons
 
 
-def near_duplicate_completions(rows: Sequence[Row], threshold: float) -> Reasons:
+def near_duplicate_completions(rows: Sequence[CompletionRow], threshold: float) -> Reasons:
     """Leave out rows whose text hardly differs from that of an earlier one of the same problem."""
     found = near_duplicates(
         [row.text for row in rows], threshold, COMPLETION_NGRAM, [row.problem_key for row in rows]
@@ -51,7 +53,7 @@ def near_duplicate_completions(rows: Sequence[Row], threshold: float) -> Reasons
     return [None if earlier is None else f"like {rows[earlier].place}" for earlier in found]
 
 
-def near_duplicate_problems(rows: Sequence[Row], threshold: float) -> Reasons:
+def near_duplicate_problems(rows: Sequence[CompletionRow], threshold: float) -> Reasons:
     """Leave out all rows of a problem that hardly differs from an earlier one and has the same numbers.
 
     With other numbers it is another problem.
@@ -70,7 +72,10 @@ def near_duplicate_problems(rows: Sequence[Row], threshold: float) -> Reasons:
 
 
 def over_quota(
-    rows: Sequence[Row], most: int, prefer: Literal["shortest", "longest", "random", "first"], seed: int
+    rows: Sequence[CompletionRow],
+    most: int,
+    prefer: Literal["shortest", "longest", "random", "first"],
+    seed: int,
 ) -> Reasons:
     """Leave out all but `most` rows of every problem."""
     places: dict[str, list[int]] = defaultdict(list)
@@ -86,7 +91,7 @@ def over_quota(
     return [None if place in kept else f"not among the {prefer} {most}" for place in range(len(rows))]
 
 
-def over_cap(rows: Sequence[Row], caps: dict[str, int], seed: int) -> Reasons:
+def over_cap(rows: Sequence[CompletionRow], caps: dict[str, int], seed: int) -> Reasons:
     """Leave out all but a random `caps[source]` rows of each source that has a cap."""
     places: dict[str, list[int]] = defaultdict(list)
     for place, row in enumerate(rows):
@@ -100,14 +105,14 @@ def over_cap(rows: Sequence[Row], caps: dict[str, int], seed: int) -> Reasons:
     return ["over_cap" if place in over else None for place in range(len(rows))]
 
 
-def draw(seed: int, row: Row) -> int:
+def draw(seed: int, row: CompletionRow) -> int:
     """Return a random number of a row, which depends on the seed and the row alone."""
     return derive_seed(seed, "select", row.source, row.problem_key, row.text)
 
 
 def ordered(
-    rows: Sequence[Row], order: Literal["as_read", "easy_first", "hard_first", "random"], seed: int
-) -> list[Row]:
+    rows: Sequence[CompletionRow], order: Literal["as_read", "easy_first", "hard_first", "random"], seed: int
+) -> list[CompletionRow]:
     """Return the rows in the order of the output.
 
     In an order by pass rate, rows without one come last, and equal ones stay as they are.

@@ -13,7 +13,7 @@ from r1rl.select.filters import RowFilter
 from r1rl.select.grading import PassRate
 from r1rl.select.recipe import SelectRecipe, source_name
 from r1rl.select.report import StepReport, report_step
-from r1rl.select.rows import Row
+from r1rl.select.rows import CompletionRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Step:
 
     name: str
     explanation: str
-    reasons: Callable[[Sequence[Row]], list[str | None]]
+    reasons: Callable[[Sequence[CompletionRow]], list[str | None]]
 
 
 def steps_of(recipe: SelectRecipe, rates: dict[str, PassRate]) -> list[Step]:
@@ -103,7 +103,7 @@ def _cap(recipe: SelectRecipe) -> Step | None:
     )
 
 
-def run_step(step: Step, rows: Sequence[Row]) -> tuple[list[Row], StepReport]:
+def run_step(step: Step, rows: Sequence[CompletionRow]) -> tuple[list[CompletionRow], StepReport]:
     """Return the rows that a step keeps, and its report.
 
     Rows of sources that skip the step are not shown to it.

@@ -17,10 +17,10 @@ from typing import Any, ClassVar
 from accelerate import Accelerator
 
 from r1rl.data.demonstrations import read_demonstrations
+from r1rl.models.loading import load_tokenizer
 from r1rl.monitor import metric_names as names
 from r1rl.monitor.curves import Panel
 from r1rl.monitor.progress import Column, ShownCompletion
-from r1rl.policy.loading import load_tokenizer
 from r1rl.runs.evaluated_run import EvaluatedRun
 from r1rl.runs.inputs import Given
 from r1rl.runs.start import RunStart

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from accelerate import Accelerator
 from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
+from r1rl.compute.accelerator import compute_dtype
 from r1rl.compute.distributed import is_sharded
 from r1rl.compute.optimization import make_optimizer, make_schedule
 from r1rl.config.schema import UpdateConfig
 from r1rl.data import PromptOrder, build_prompts
 from r1rl.data.demonstration_tokens import trained_end
+from r1rl.models.loading import load_policy
 from r1rl.objective.sampling import Sampling
 from r1rl.policy.layout import agreed_layout, choose_layout
-from r1rl.policy.loading import load_policy
 from r1rl.rollout import EngineSetup, make_engine
 from r1rl.runs.evaluated_run import EvaluatedParts
 from r1rl.runs.run_directory import RunDirectory
@@ -50,7 +50,7 @@ def build_parts(start: RunStart[SFTRecipe], checked: SFTPreflight) -> SFTParts:
         # Whoever generates with the checkpoint stops where it was taught to stop.
         model.generation_config.eos_token_id = [end, *(one for one in ending if one != end)]
     prompts = build_prompts(held_out, PromptTemplate(recipe.prompt, tokenizer), None)[0] if held_out else []
-    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+    dtype = compute_dtype(accelerator)
     nn.Module.to(model, accelerator.device)
     # Before the trainer is made: it gives the model a forward pass of its own, which a copy for the rollout
     # would not have.

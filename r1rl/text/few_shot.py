@@ -12,15 +12,15 @@ from r1rl.errors import RecipeError
 
 
 @dataclass(frozen=True, slots=True)
-class Demonstration:
-    """A problem and its answer."""
+class Example:
+    """A few-shot example: a problem and its completion."""
 
     problem: str
     completion: str
 
 
-def read_demonstrations(path: str) -> list[Demonstration]:
-    """The rows of a .jsonl file of {problem, completion}, such as those that `r1rl select` keeps.
+def read_examples(path: str) -> list[Example]:
+    """Read the few-shot examples of a .jsonl file of {problem, completion}, such as `r1rl select` writes.
 
     Raises RecipeError for a file that can't be read, and for a line that is no such row: leaving one out
     would change every prompt.
@@ -33,9 +33,7 @@ def read_demonstrations(path: str) -> list[Demonstration]:
     except OSError as error:
         raise RecipeError(f"prompt.demonstrations: {file} can't be read: {error.strerror}.") from None
     found = [
-        _demonstration(line, f"{file}, line {number}")
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
+        _example(line, f"{file}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()
     ]
     if not found:
         raise RecipeError(f"prompt.demonstrations: {file} has no rows.")
@@ -43,33 +41,32 @@ def read_demonstrations(path: str) -> list[Demonstration]:
 
 
 def text_before(config: PromptConfig, ask: Callable[[str], str]) -> str:
-    """What stands before the prompt of a text template: every demonstration as `ask` puts it, its answer, and
+    """Return the text before the prompt of a text template: every example as `ask` puts it, its answer, and
     an empty line.
     """
     if config.demonstrations is None:
         return ""
-    demonstrations = read_demonstrations(config.demonstrations)
+    examples = read_examples(config.demonstrations)
     return "".join(
-        ask(one.problem) + _whole_answer(one.completion, config.prefill).rstrip() + "\n\n"
-        for one in demonstrations
+        ask(one.problem) + _whole_answer(one.completion, config.prefill).rstrip() + "\n\n" for one in examples
     )
 
 
 def turns_before(config: PromptConfig) -> list[dict[str, str]]:
-    """The demonstrations as earlier turns of a conversation."""
+    """Return the examples as earlier turns of a conversation."""
     turns = []
-    for one in read_demonstrations(config.demonstrations) if config.demonstrations is not None else []:
+    for one in read_examples(config.demonstrations) if config.demonstrations is not None else []:
         turns.append({"role": "user", "content": one.problem})
         turns.append({"role": "assistant", "content": _whole_answer(one.completion, config.prefill).strip()})
     return turns
 
 
-def _demonstration(line: str, place: str) -> Demonstration:
+def _example(line: str, place: str) -> Example:
     try:
         row = json.loads(line)
-        found = Demonstration(row["problem"], row["completion"])
+        found = Example(row["problem"], row["completion"])
     except (ValueError, KeyError, TypeError):
-        found = Demonstration("", "")
+        found = Example("", "")
     if not all(isinstance(text, str) and text.strip() for text in (found.problem, found.completion)):
         raise RecipeError(
             f'prompt.demonstrations: {place}: it must be an object with the texts "problem" and "completion".'
@@ -78,8 +75,8 @@ def _demonstration(line: str, place: str) -> Demonstration:
 
 
 def _whole_answer(completion: str, prefill: str) -> str:
-    """The answer with the prefill in front, which completions in r1rl's own files lack and one written by
-    hand may have.
+    """Return the answer with the prefill in front, which completions in r1rl's own files lack and one written
+    by hand may have.
     """
     wanted = prefill.strip()
     if wanted and completion.lstrip().startswith(wanted):

@@ -14,6 +14,7 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from transformers import PreTrainedModel
@@ -44,6 +45,14 @@ class Job:
     rows: list[Row]
 
 
+def equal_neighbours(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Return the places of the prompts, those of equal ones that follow each other together: a prompt that is
+    asked for once for each of its completions is prefilled once for all of them.
+    """
+    runs = groupby(range(len(prompts)), key=lambda place: prompts[place])
+    return [list(run) for _, run in runs]
+
+
 class Decoding:
     """The state of one call of `generate`: waiting completions, and rows that decode."""
 
@@ -72,13 +81,14 @@ class Decoding:
         self.prefill_tokens = PREFILL_TOKENS
         self.jobs = deque(
             Job(
-                prompt,
+                prompts[indices[0]],
                 [
-                    Row(index, generation, len(prompt), limit)
+                    Row(index, generation, len(prompts[index]), limit)
+                    for index in indices
                     for generation, limit in enumerate(limits[index])
                 ],
             )
-            for index, prompt in enumerate(prompts)
+            for indices in equal_neighbours(prompts)
         )
         self.prefilled: Prefilled | None = None
         self.waiting: list[Row] = []
