@@ -14,7 +14,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedModel, Qwen3
 from r1rl.distill.batches import TrainSequence, lay_out, make_micro_batches
 from r1rl.distill.divergences import STATISTICS, sequence_weights
 from r1rl.distill.forward import StudentForward, Teacher
-from r1rl.distill.recipe import DivergenceConfig, PassesConfig
+from r1rl.distill.recipe import DivergenceConfig, MicroBatchConfig
 from r1rl.types import FinishReason, Problem, Prompt
 from tests.reference import distill as oracle
 
@@ -80,7 +80,7 @@ def oracle_gradients(
     return float(loss.detach()), [parameter.grad for parameter in model.parameters()]
 
 
-def our_gradients(config: DivergenceConfig, passes: PassesConfig) -> tuple[float, list[Tensor], int]:
+def our_gradients(config: DivergenceConfig, passes: MicroBatchConfig) -> tuple[float, list[Tensor], int]:
     model, frozen, batch = student(), teacher(), sequences()
     forward = StudentForward(model, config, SHARED, passes.logit_chunk)
     lengths = torch.tensor([completion for _, completion in LENGTHS])
@@ -118,7 +118,7 @@ def test_loss_and_gradients_equal_the_oracles_however_the_batch_is_cut(
         (1000, 1, 5),
         (1, None, 16),
     ):
-        passes = PassesConfig(micro_batch_tokens=tokens, micro_batch_sequences=rows, logit_chunk=chunk)
+        passes = MicroBatchConfig(micro_batch_tokens=tokens, micro_batch_sequences=rows, logit_chunk=chunk)
         found, gradients, count = our_gradients(config, passes)
         counts.add(count)
         assert found == pytest.approx(expected, abs=1e-9)
@@ -143,19 +143,21 @@ def test_rows_and_predictors() -> None:
 def test_micro_batches_keep_within_their_budget_and_hold_each_sequence_once() -> None:
     batch = sequences()
     for tokens, rows in ((8, None), (16, None), (1000, 3)):
-        found = make_micro_batches(batch, PassesConfig(micro_batch_tokens=tokens, micro_batch_sequences=rows))
+        found = make_micro_batches(
+            batch, MicroBatchConfig(micro_batch_tokens=tokens, micro_batch_sequences=rows)
+        )
         assert sorted(place for one in found for place in set(one.sequence_N.tolist())) == [0, 1, 2, 3]
         assert all(
             one.input_ids_RT.numel() <= tokens and one.input_ids_RT.shape[0] <= (rows or 4) for one in found
         )
     assert (
-        len(make_micro_batches(batch, PassesConfig(micro_batch_tokens=1))) == 4
+        len(make_micro_batches(batch, MicroBatchConfig(micro_batch_tokens=1))) == 4
     )  # longer than the budget: alone
 
 
 def test_no_logits_are_kept_for_the_backward_pass() -> None:
     model, frozen = student(), teacher()
-    (one,) = make_micro_batches(sequences(), PassesConfig())
+    (one,) = make_micro_batches(sequences(), MicroBatchConfig())
     forward = StudentForward(model, DivergenceConfig(), SHARED, chunk=4)
     states = frozen.states(one.input_ids_RT, one.predictors_N)
     saved: list[tuple[int, ...]] = []
@@ -175,13 +177,13 @@ def test_statistics_are_not_computed_again_in_the_backward_pass(monkeypatch: pyt
     calls: list[None] = []
     original = module.statistics
     monkeypatch.setattr(module, "statistics", lambda pair: calls.append(None) or original(pair))
-    our_gradients(DivergenceConfig(), PassesConfig(logit_chunk=4))
+    our_gradients(DivergenceConfig(), MicroBatchConfig(logit_chunk=4))
     assert len(calls) == 4  # 16 tokens
 
 
 def test_teacher_has_no_gradient_and_computes_in_its_own_precision_under_autocast() -> None:
     model, frozen = student().float(), Teacher(teacher().model.float())
-    (one,) = make_micro_batches(sequences(), PassesConfig())
+    (one,) = make_micro_batches(sequences(), MicroBatchConfig())
     expected = frozen.states(one.input_ids_RT, one.predictors_N).logits()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         states = frozen.states(one.input_ids_RT, one.predictors_N)

@@ -1,5 +1,5 @@
-"""From sequences to micro-batches: what one forward pass sees, and at which places student and teacher are
-compared.
+"""The way from sequences to micro-batches: the inputs of a forward pass, and the places at which student and
+teacher are compared.
 
 Only completion tokens are compared, the EOS token included; the prompt is context, and padding is neither. A
 row is prompt + completion without its last token: the place before a token is where both models say what they
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from r1rl.distill.recipe import PassesConfig
+from r1rl.distill.recipe import MicroBatchConfig
 from r1rl.types import FinishReason, Prompt
 
 
@@ -33,7 +33,7 @@ class TrainSequence:
     text: str
     finish_reason: FinishReason
     on_policy: bool
-    """True if the student wrote it in this step; false if it is from the file."""
+    """The origin: true if the student wrote it in this step, false if it is from the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +48,14 @@ class MicroBatch:
     """The sequence (among the B) of each completion token."""
 
     def on(self, device: torch.device) -> MicroBatch:
-        """A copy on the device."""
+        """Return a copy on the device."""
         return MicroBatch(
             self.input_ids_RT.to(device), self.predictors_N.to(device), self.sequence_N.to(device)
         )
 
 
-def make_micro_batches(sequences: Sequence[TrainSequence], config: PassesConfig) -> list[MicroBatch]:
-    """Micro-batches that hold each sequence once, the longest first.
+def make_micro_batches(sequences: Sequence[TrainSequence], config: MicroBatchConfig) -> list[MicroBatch]:
+    """Return micro-batches that hold each sequence once, the longest first.
 
     Rows times the longest row stay within `micro_batch_tokens`; a sequence that is longer than the budget
     goes alone.
@@ -77,7 +77,7 @@ def make_micro_batches(sequences: Sequence[TrainSequence], config: PassesConfig)
 
 
 def lay_out(sequences: Sequence[TrainSequence], places: Sequence[int]) -> MicroBatch:
-    """One row for each of these sequences."""
+    """Lay out one row for each of these sequences."""
     width = (
         max(len(sequences[place].prompt.token_ids) + len(sequences[place].completion_ids) for place in places)
         - 1

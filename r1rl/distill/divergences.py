@@ -1,5 +1,5 @@
-"""How far a student's next-token distribution is from its teacher's, token by token, and what each token
-weighs.
+"""The divergence of a student's next-token distribution from its teacher's, token by token, and the weight of
+each token.
 
 With p = softmax(z_teacher / tau), q = softmax(z_student / tau), for one place in one completion:
 
@@ -42,7 +42,7 @@ class Comparison:
 
 
 def compare(student_logits: Tensor, teacher_logits: Tensor, temperature: float, shared: int) -> Comparison:
-    """The distributions of logits [N, W_s] and [N, W_t] over the first `shared` ids. Neither input is
+    """Return the distributions of logits [N, W_s] and [N, W_t] over the first `shared` ids. Neither input is
     changed.
     """
 
@@ -55,7 +55,7 @@ def compare(student_logits: Tensor, teacher_logits: Tensor, temperature: float, 
 
 
 def divergence(pair: Comparison, config: DivergenceConfig) -> Tensor:
-    """The recipe's divergence in nats [N]; never negative but for rounding. The gradient flows to both inputs
+    """Return the recipe's divergence in nats [N]; never negative but for rounding. The gradient flows to both inputs
     that ask for it.
     """
     if config.kind == "forward_kl":
@@ -68,12 +68,12 @@ def divergence(pair: Comparison, config: DivergenceConfig) -> Tensor:
 
 
 def kl(logprobs_NV: Tensor, others_NV: Tensor) -> Tensor:
-    """KL(first || second) [N]."""
+    """Return KL(first || second) [N]."""
     return (logprobs_NV.exp() * (logprobs_NV - others_NV)).sum(-1)
 
 
 def generalised_jsd(pair: Comparison, beta: float) -> Tensor:
-    """The generalised Jensen-Shannon divergence [N], at most the entropy of (beta, 1 - beta), ln 2 for beta =
+    """Return the generalised Jensen-Shannon divergence [N], at most the entropy of (beta, 1 - beta), ln 2 for beta =
     1/2.
     """
     mixture_NV = torch.logaddexp(pair.teacher_NV + math.log(beta), pair.student_NV + math.log1p(-beta))
@@ -81,14 +81,14 @@ def generalised_jsd(pair: Comparison, beta: float) -> Tensor:
 
 
 STATISTICS = ("forward_kl", "reverse_kl", "jsd", "student_entropy", "teacher_entropy", "agreement")
-"""What `statistics` measures of each token, in its order. jsd is the symmetric one (beta 1/2) whatever the
+"""The figures that `statistics` measures of each token, in its order. jsd is the symmetric one (beta 1/2) whatever the
 recipe trains.
 """
 
 
 @torch.no_grad()
 def statistics(pair: Comparison) -> Tensor:
-    """Figures of N tokens [N, len(STATISTICS)] for the metrics: nats, and 1 where both models have the same
+    """Return figures of N tokens [N, len(STATISTICS)] for the metrics: nats, and 1 where both models have the same
     likeliest token.
     """
     teacher_NV, student_NV = pair.teacher_NV.detach(), pair.student_NV.detach()
@@ -104,14 +104,14 @@ def statistics(pair: Comparison) -> Tensor:
 
 
 def entropy(logprobs_NV: Tensor) -> Tensor:
-    """Entropy in nats [N]."""
+    """Return the entropy in nats [N]."""
     return -(logprobs_NV.exp() * logprobs_NV).sum(-1)
 
 
 def sequence_weights(
     lengths_B: Tensor, total_tokens: int, total_sequences: int, config: DivergenceConfig
 ) -> Tensor:
-    """What each token of a sequence weighs in the loss, float64 [B]; over all sequences of a step, tokens
+    """Return the weight of each token of a sequence in the loss, float64 [B]; over all sequences of a step, tokens
     times weights add up to 1.
 
     tokens:     1 / `total_tokens`                          (TRL)

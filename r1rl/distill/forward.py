@@ -34,18 +34,18 @@ class TeacherStates:
     hidden_NE: Tensor
 
     def split(self, chunk: int) -> list[TeacherStates]:
-        """The same in chunks of so many tokens."""
+        """Return the same in chunks of so many tokens."""
         return [TeacherStates(self.head, hidden_CE) for hidden_CE in self.hidden_NE.split(chunk)]
 
     @torch.no_grad()
     def logits(self) -> Tensor:
-        """The teacher's logits of these states, over its whole vocabulary and in its own precision."""
+        """Return the teacher's logits of these states, over its whole vocabulary and in its own precision."""
         with torch.autocast(self.hidden_NE.device.type, enabled=False):
             return self.head(self.hidden_NE)
 
 
 class Teacher:
-    """The frozen teacher. Not a module: nothing that trains, saves or shards the student may find its
+    """The frozen teacher. It is no module: nothing that trains, saves or shards the student may find its
     parameters.
     """
 
@@ -54,7 +54,7 @@ class Teacher:
 
     @torch.no_grad()
     def states(self, input_ids_RT: Tensor, predictors_N: Tensor) -> TeacherStates:
-        """Its hidden states before the completion tokens, in its own precision."""
+        """Return its hidden states before the completion tokens, in its own precision."""
         with torch.autocast(input_ids_RT.device.type, enabled=False):
             return TeacherStates(LogitHead(self.model), states(self.model, input_ids_RT, predictors_N))
 
@@ -65,7 +65,9 @@ class StudentForward(nn.Module):
     """
 
     def __init__(self, model: PreTrainedModel, config: DivergenceConfig, shared: int, chunk: int) -> None:
-        """`shared`: ids that are compared; `chunk`: completion tokens whose logits exist at the same time."""
+        """Take the student; `shared` is the number of ids that are compared, `chunk` that of completion tokens whose
+        logits exist at the same time.
+        """
         super().__init__()
         self.model = model
         self._no_split_modules = model._no_split_modules  # the layers that FSDP wraps one by one
@@ -76,7 +78,7 @@ class StudentForward(nn.Module):
     def forward(
         self, input_ids_RT: Tensor, predictors_N: Tensor, teacher: TeacherStates
     ) -> tuple[Tensor, Tensor]:
-        """The divergence [N] from the teacher at the places `predictors_N`, and the statistics [N, K], which
+        """Return the divergence [N] from the teacher at the places `predictors_N`, and the statistics [N, K], which
         have no gradient.
         """
         hidden_ND = states(self.model, input_ids_RT, predictors_N)
@@ -98,7 +100,7 @@ class StudentForward(nn.Module):
 
 
 def states(model: PreTrainedModel, input_ids_RT: Tensor, predictors_N: Tensor) -> Tensor:
-    """The decoder's last hidden states at the places `predictors_N` of the R * T positions [N, D].
+    """Return the decoder's last hidden states at the places `predictors_N` of the R * T positions [N, D].
 
     There is no attention mask: under causal attention no token sees the padding to its right.
     """

@@ -41,7 +41,7 @@ class TeacherConfig:
 
 @dataclass(kw_only=True, slots=True)
 class DivergenceConfig:
-    """How far the student's next-token distribution is from the teacher's. docs/distillation.md has the
+    """The divergence of the student's next-token distribution from the teacher's. docs/distillation.md has the
     equations.
     """
 
@@ -73,8 +73,8 @@ class CompletionsConfig(DemonstrationsConfig):
 
 
 @dataclass(kw_only=True, slots=True)
-class PassesConfig:
-    """How a step is cut up for the forward and backward passes. No value here changes the gradient."""
+class MicroBatchConfig:
+    """The micro-batches that a step is cut into for forward and backward. No value here changes the gradient."""
 
     micro_batch_tokens: int = option(16384, "tokens per forward pass, padding included", within=COUNT)
     micro_batch_sequences: int | None = option(
@@ -134,7 +134,7 @@ class DistillRecipe:
         "code_execution",
     )
     optimizer: OptimizerConfig = section(OptimizerConfig, "AdamW and its schedule")
-    update: PassesConfig = section(PassesConfig, "micro-batches")
+    update: MicroBatchConfig = section(MicroBatchConfig, "micro-batches")
     evaluation: EvaluationConfig = section(EvaluationConfig, "held-out problems")
     checkpoint: CheckpointConfig = section(CheckpointConfig, "saving")
     logging: LoggingConfig = section(LoggingConfig, "progress, trackers, completions")
@@ -149,7 +149,7 @@ class DistillRecipe:
 
 
 def contradictions(recipe: DistillRecipe) -> Iterator[Contradiction]:
-    """Values of the recipe that contradict each other."""
+    """Yield the values of the recipe that contradict each other."""
     if recipe.rollout.one_step_off:
         yield (
             ("rollout.one_step_off",),

@@ -1,9 +1,9 @@
-"""Which token ids a student and its teacher both have, from their tokenizers alone.
+"""The token ids that a student and its teacher both have, from their tokenizers alone.
 
-A divergence compares probabilities id by id, so an id must mean the same token in both. Allowed are equal
-tokenizers, whatever the widths of the two models' logits, and tokenizers of which one has further tokens
-after all those of the other (such as special tokens that a later model added): then the ids before them are
-compared. Everything else is refused.
+A divergence compares probabilities id by id, so an id must mean the same token in both. Equal
+tokenizers are allowed, whatever the widths of the two models' logits. So are tokenizers of which one has further
+tokens after all those of the other, such as special tokens that a later model added: then the ids before them
+are compared. Everything else is refused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class SharedTokens:
     """A sentence about the tokens that only one of them has; empty if there are none."""
 
     def size(self, student_width: int, teacher_width: int) -> int:
-        """How many ids are compared between logits of these widths."""
+        """Return the number of ids that are compared between logits of these widths."""
         widths = (student_width, teacher_width)
         return min(widths) if self.limit is None else min(*widths, self.limit)
 
@@ -44,7 +44,7 @@ class Tokenizers:
 
 
 def shared_tokens(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> SharedTokens:
-    """What the tokenizers share. Raises UserError if an id means different tokens, or if they split a text
+    """Return what the tokenizers share. Raises UserError if an id means different tokens, or if they split a text
     differently.
     """
     own, theirs = _tokens(student), _tokens(teacher)
@@ -88,7 +88,7 @@ def shared_tokens(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizer
 
 
 def known_part(completion_ids: list[int], shared: int) -> list[int]:
-    """The completion up to and including its first id that the teacher does not know: what follows, the
+    """Return the completion up to and including its first id that the teacher does not know: what follows, the
     teacher can't read.
 
     That id itself is only predicted, never read, so its place is still compared.
@@ -98,5 +98,5 @@ def known_part(completion_ids: list[int], shared: int) -> list[int]:
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
-    """Token by id, added tokens included."""
+    """Return each id's token, added tokens included."""
     return {token_id: token for token, token_id in tokenizer.get_vocab().items()}

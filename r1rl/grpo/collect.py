@@ -130,8 +130,8 @@ class Collector:
         sampling: Sampling,
         refreshes: bool = True,
     ) -> None:
-        """`refreshes`: the engine takes over the policy's weights before it samples; if false, whoever collects
-        has it do so.
+        """Take the engine and the rewards of a run. `refreshes`: the engine takes over the policy's weights before it
+        samples; if false, whoever collects has it do so.
         """
         self.recipe = recipe
         self.engine = engine

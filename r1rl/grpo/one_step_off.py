@@ -10,9 +10,9 @@ So the weights that sample are one update behind those that are trained, which t
 (docs/algorithms.md). Between two steps nothing runs beside the main thread: evaluations have the engine for
 themselves, and a checkpoint holds the whole next rollout.
 
-The thread reads the engine's own copy of the weights. Inference mode and autocast are each thread's own (not
-so autocast's cache of casts: leaving autocast in the thread empties it, which costs the update a cast); which
-attention kernels torch may choose is the process's, so it is set once around both. On a GPU the thread works
+The thread reads the engine's own copy of the weights. Inference mode and autocast are each thread's own. The
+cache of autocast is not: leaving autocast in the thread empties it, which costs the update a cast. The choice of
+attention kernels is the process's too, so it is set once around both. On a GPU the thread works
 in a stream of its own. Processes talk to each other from the main thread only, so their exchanges keep one
 order.
 """
@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 
 class Stopped(Exception):
-    """Raised in the thread, and seen by nobody: its result is not wanted any more."""
+    """The end of the thread whose result is not wanted any more. Nobody sees this exception."""
 
 
 class Background(Generic[T]):
@@ -55,7 +55,7 @@ class Background(Generic[T]):
     """
 
     def __init__(self, work: Callable[[Progress], T], stream: torch.cuda.Stream | None) -> None:
-        """`stream` is where the thread queues its work for the GPU; None without one."""
+        """Take the work; `stream` is where the thread queues its work for the GPU, None without one."""
         self.seconds = 0.0
         """The seconds that the work took, once its result is there."""
         self._work = work

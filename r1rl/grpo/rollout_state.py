@@ -52,8 +52,8 @@ def rollout_from_state(
 ) -> Rollout | None:
     """Return the groups in these slots, from the shares of all processes that saved.
 
-    The counts are those of the shares `counted`: each share must count in one process. None, then in every process,
-    if a prompt is no longer what it was.
+    The counts are those of the shares `counted`: each share must count in one process. Returns None, then in every
+    process, if a prompt is no longer what it was.
     """
     by_slot = {group["slot"]: group for share in shares for group in share["groups"]}
     for group in by_slot.values():

@@ -33,7 +33,7 @@ class Rollouts:
         collector: Collector,
         progress: Progress,
     ) -> None:
-        """`progress` is told of every finished group."""
+        """Take the prompts and what samples from them; `progress` is told of every finished group."""
         self.recipe = recipe
         self.accelerator = accelerator
         self.order = order

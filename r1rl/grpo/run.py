@@ -115,7 +115,7 @@ class GRPORun(EvaluatedRun[GRPORecipe, Preflight, GRPOParts, StepResult]):
         )
 
     def _length_warning(self) -> str:
-        """Warn of prompts and completions that the model can't hold; empty if it can."""
+        """Return a warning of prompts and completions that the model can't hold; empty if it can."""
         longest = max(len(prompt.token_ids) for prompt in self.parts.prompts)
         fault = misfit(
             longest, self.recipe.rollout.max_completion_length, context_of(self.parts.model.config)

@@ -43,7 +43,7 @@ class TokenizedPair:
 def tokenize_pair(
     pair: Preference, tokenizer: PreTrainedTokenizerBase, answer_only: bool, max_length: int
 ) -> TokenizedPair | BadRow:
-    """The pair as the reward `reward_model` would read both answers, or why it can't be trained."""
+    """Return the pair as the reward `reward_model` would read both answers, or why it can't be trained."""
     texts = []
     for name, answer in (("chosen", pair.chosen), ("rejected", pair.rejected)):
         part = scored_answer(answer, answer_only=answer_only)
@@ -65,7 +65,7 @@ def tokenize_pair(
 def tokenize_pairs(
     loaded: LoadedPreferences, tokenizer: PreTrainedTokenizerBase, recipe: RewardModelRecipe
 ) -> tuple[list[TokenizedPair], list[str]]:
-    """The pairs that can be used, and sentences about the rows that can't. Raises DataError if none is left."""
+    """Return the pairs that can be used, and sentences about the rows that can't. Raises DataError if none is left."""
     pairs, bad = [], list(loaded.bad)
     for pair in loaded.pairs:
         found = tokenize_pair(pair, tokenizer, recipe.answer_only, recipe.max_length)
@@ -80,7 +80,7 @@ def tokenize_pairs(
 
 
 def split(pairs: Sequence[TokenizedPair], share: float) -> tuple[list[TokenizedPair], list[TokenizedPair]]:
-    """Those to train on and those held out: the problems that a hash of their text chooses, so that no
+    """Return the pairs to train on and those held out: the problems that a hash of their text chooses, so that no
     problem is in both.
 
     Raises DataError if nothing is left to train on, or if a share was asked for and nothing is held out.
@@ -100,14 +100,14 @@ def split(pairs: Sequence[TokenizedPair], share: float) -> tuple[list[TokenizedP
 
 
 def as_rows(pairs: Sequence[TokenizedPair]) -> datasets.Dataset:
-    """The columns that TRL's RewardTrainer reads."""
+    """Return the columns that TRL's RewardTrainer reads."""
     return datasets.Dataset.from_dict(
         {name: [getattr(pair, name) for pair in pairs] for name in ("chosen_ids", "rejected_ids")}
     )
 
 
 def row_length(row: Any) -> int:
-    """The tokens of a row."""
+    """Return the tokens of a row."""
     return len(row["chosen_ids"]) + len(row["rejected_ids"])
 
 
@@ -120,8 +120,8 @@ def score_pairs(
     accelerator: Accelerator,
     progress: Callable[[int, int], None],
 ) -> list[tuple[float, float]]:
-    """The scores of the chosen and the rejected answer of each pair, in order. Every process makes the same
-    number of passes.
+    """Return the scores of the chosen and the rejected answer of each pair, in order. Every process makes the same
+    number of forward passes.
     """
     share = own_share(accelerator, range(len(pairs)))
     order = sorted(share, key=lambda place: pairs[place].length)
@@ -154,7 +154,7 @@ def score_pairs(
 
 
 def figures(pairs: Sequence[TokenizedPair], scores: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    """JSON values: `accuracy`, the share of pairs whose chosen answer scores higher (a tie counts half), and
+    """Return JSON values: `accuracy`, the share of pairs whose chosen answer scores higher (a tie counts half), and
     the mean `margin`.
 
     Both have their 95 % interval over problems, since pairs of one problem are not independent.

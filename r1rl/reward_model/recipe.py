@@ -14,7 +14,7 @@ from r1rl.config.schema import CheckpointConfig, LoggingConfig, ModelConfig, hoo
 
 @dataclass(kw_only=True, slots=True)
 class PairEvaluationConfig:
-    """Held-out pairs, told apart before, during and after training."""
+    """Held-out pairs, scored before, during and after training."""
 
     data: PreferencesConfig | None = option(None, "held-out pairs; null: those of share")
     share: float = option(
@@ -71,7 +71,7 @@ class RewardModelRecipe:
 
 
 def contradictions(recipe: RewardModelRecipe) -> Iterator[Contradiction]:
-    """Values of the recipe that contradict each other."""
+    """Yield the values of the recipe that contradict each other."""
     evaluation = recipe.evaluation
     if recipe.batch_size % recipe.micro_batch_size:
         yield (

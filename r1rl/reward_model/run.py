@@ -42,7 +42,7 @@ from r1rl.runs.trl_steps import SharedRows, TRLStep, TRLSteps, check_batch, with
 
 COLUMNS = (
     Column("loss", names.LOSS, "{:.4f}"),
-    Column("pairs told apart", names.PAIR_ACCURACY, "{:.1%}"),
+    Column("pair accuracy", names.PAIR_ACCURACY, "{:.1%}"),
     Column("margin", names.PAIR_MARGIN, "{:.3f}"),
     Column("grad norm", names.GRAD_NORM, "{:.2f}"),
     Column("tokens/s", names.TOKENS_PER_SECOND, "{:,.0f}"),
@@ -171,6 +171,6 @@ class RewardModelRun(TrainingRun[RewardModelRecipe, RewardModelPreflight, Reward
         ]
         for heading in ("", *(title for title, _ in moments)):
             table.add_column(heading, justify="right" if heading else "left")
-        for title, name, percent in (("told apart", "accuracy", True), ("margin", "margin", False)):
+        for title, name, percent in (("pair accuracy", "accuracy", True), ("margin", "margin", False)):
             table.add_row(title, *(format_estimate(record[name], percent) for _, record in moments))
         self.display.console.print(table)

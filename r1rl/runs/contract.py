@@ -1,4 +1,4 @@
-"""What a command brings to a training run: the types that `r1rl.runs.training_run` and its subclasses are
+"""The types of what a command brings to a training run, which `r1rl.runs.training_run` and its subclasses are
 written in.
 
 A command has a recipe (`RunRecipe`), prepares what can be known before the model is loaded (`Prepared`), builds

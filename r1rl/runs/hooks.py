@@ -8,8 +8,8 @@ A hook is an object with one or more of these methods, each called with the run 
     on_end(run, end)              the run is finished, or was stopped and saved        `RunEnd`
 
 Hooks are given in Python (`Given.hooks`) or named in a recipe, as a class that is made without arguments or as an
-object: `hooks: [path/to/file.py:MyHook, my_package.my_module:my_hook]`. Those of the recipe are called first, each
-list in its order.
+object: `hooks: [path/to/file.py:MyHook, my_package.my_module:my_hook]`. The hooks of the recipe are called first,
+each list in its order.
 
 They run in the main process only, between two steps, so the others wait for them; what all processes must do
 together, such as `run.evaluate`, is not for them. A hook that raises ends the run as Ctrl-C does: the step that is
@@ -52,7 +52,7 @@ class RunEnd:
     step: int
     """Steps done."""
     finished: bool
-    """True at the end of training; False where the run was stopped and can be resumed."""
+    """The reason of the end: true after the last step, false where the run was stopped and can be resumed."""
 
 
 @runtime_checkable
@@ -87,7 +87,7 @@ class OnEnd(Protocol):
     """A hook that is called once, at the end of the run."""
 
     def on_end(self, run: AnyRun, end: RunEnd) -> None:
-        """Conclude. It is not called where the run fails with an error."""
+        """Look back at the run. It is not called where the run fails with an error."""
         ...
 
 
@@ -179,7 +179,7 @@ class Hooks:
     """The hooks of a run in this process."""
 
     def __init__(self, hooks: Sequence[Hook], tell: Callable[[str], None]) -> None:
-        """`tell` shows a message to the person who watches the run."""
+        """Take the hooks of this process; `tell` shows a message to the person who watches the run."""
         self.failure: HookError | None = None
         """The first error that a hook raised: the run is to stop."""
         self._handlers = [handler for hook in hooks for handler in handlers_of(hook)]

@@ -189,7 +189,7 @@ class TrainingRun(TrainingJob[Recipe, Checked, Parts, Result]):
 
     @property
     def goes_on(self) -> bool:
-        """True while there is another step to do."""
+        """The state of the run between two steps: true while there is another one to do."""
         return self.ending is Ending.GO_ON
 
     def finish_early(self) -> None:

@@ -102,7 +102,8 @@ class TRLSteps:
         collate: Callable[[list[dict[str, Any]]], dict[str, Any]] | None = None,
         around: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """`policy` and `optimizer` are as accelerate prepared them; `length_of` counts the tokens of a row.
+        """Take the parts of a run: `policy` and `optimizer` as accelerate prepared them; `length_of` counts the tokens
+        of a row.
 
         `collate` makes the inputs of a micro-batch in the place of the trainer's own; `around` is a context for the
         forward and backward pass of each.

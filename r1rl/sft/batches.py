@@ -1,5 +1,5 @@
-"""How packed rows reach the model: as one sequence in which no demonstration sees another, or, where the
-model can't, padded.
+"""The way of packed rows into the model: as one sequence in which no demonstration sees another, or, where
+the model can't, padded.
 
 Both give the loss and the gradient of each demonstration by itself. Packed attention is that of the GRPO
 update (`r1rl.attention.packed`): kernels for sequences of different lengths on a GPU, rectangles of equal
@@ -22,19 +22,19 @@ from r1rl.policy.layout import packed_attention_in
 from r1rl.policy.packing import Layout
 
 KERNEL_INPUTS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
-"""What TRL's collator adds for transformers' own FlashAttention."""
+"""The inputs that TRL's collator adds for transformers' own FlashAttention."""
 
 Collate = Callable[[list[dict[str, Any]]], dict[str, Any]]
 
 
 class RowBatches:
-    """Collates the rows of a forward pass, and sets the model's attention while the pass lasts."""
+    """The collation of a micro-batch's rows, and the model's attention for its forward and backward pass."""
 
     def __init__(
         self, collate: Collate, pad_token_id: int, model: PreTrainedModel, layout: Layout | None
     ) -> None:
-        """`collate`: TRL's for the rows as they are; `layout`: how packed rows are computed, None: rows hold
-        one demonstration each.
+        """Take TRL's `collate` for the rows as they are, and the `layout` in which packed rows are computed; None: rows
+        hold one demonstration each.
         """
         self.model = model
         self.layout = layout
@@ -42,7 +42,7 @@ class RowBatches:
         self._pad = DataCollatorForLanguageModeling(pad_token_id=pad_token_id)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """The model's inputs, and labels."""
+        """Return the model's inputs, and labels."""
         if self.layout is None:
             return self._collate(rows)
         if not self.layout.packed:
@@ -58,7 +58,7 @@ class RowBatches:
         }
 
     def around(self) -> AbstractContextManager[None]:
-        """A context for forward and backward of a pass."""
+        """Return a context for forward and backward of a micro-batch."""
         return (
             packed_attention_in(self.model)
             if self.layout is not None and self.layout.packed
@@ -67,7 +67,7 @@ class RowBatches:
 
 
 def demonstrations_of(row: dict[str, Any]) -> list[dict[str, list[int]]]:
-    """The demonstrations of a packed row, each a row of its own."""
+    """Return the demonstrations of a packed row, each a row of its own."""
     ends = torch.tensor(row["seq_lengths"]).cumsum(0).tolist()
     places = zip([0, *ends], ends, strict=False)
     return [{name: row[name][start:end] for name in ("input_ids", "labels")} for start, end in places]

@@ -64,7 +64,7 @@ class SFTRecipe:
 
 
 def contradictions(recipe: SFTRecipe) -> Iterator[Contradiction]:
-    """Values of the recipe that contradict each other."""
+    """Yield the values of the recipe that contradict each other."""
     if recipe.batch_size % recipe.micro_batch_size:
         yield (
             ("batch_size", "micro_batch_size"),

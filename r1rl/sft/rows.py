@@ -1,4 +1,4 @@
-"""From demonstrations to the rows that `r1rl sft` trains on: token ids, and labels where the loss is to look.
+"""The way from demonstrations to the rows that `r1rl sft` trains on: token ids, and labels where the loss is to look.
 
     | prompt, prefill | text ............ | EOS |
       label -100        label = token id
@@ -36,7 +36,7 @@ CHUNK = 1024
 def make_rows(
     recipe: SFTRecipe, loaded: LoadedDemonstrations, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[datasets.Dataset, list[str]]:
-    """The rows (input_ids, labels, with packing seq_lengths), and sentences about what was left out. Raises
+    """Return the rows (input_ids, labels, with packing seq_lengths), and sentences about what was left out. Raises
     DataError if none is left.
     """
     demonstrations = list(loaded.demonstrations)
@@ -55,7 +55,7 @@ def make_rows(
 
 
 def as_dataset(tokenized: TokenizedDemonstrations) -> datasets.Dataset:
-    """Columns input_ids and labels, as arrow chunks: a Python list of ids would take eight times their
+    """Return the columns input_ids and labels, as arrow chunks: a Python list of ids would take eight times their
     memory.
     """
     chunks: dict[str, list[Any]] = {"input_ids": [], "labels": []}
@@ -74,7 +74,7 @@ def as_dataset(tokenized: TokenizedDemonstrations) -> datasets.Dataset:
 
 
 def parts_of(row: dict[str, Any]) -> Iterator[tuple[list[int], list[int]]]:
-    """The demonstrations of a row, as ids of prompt and of the trained text."""
+    """Yield the demonstrations of a row, as ids of prompt and of the trained text."""
     start = 0
     for length in row.get("seq_lengths") or [len(row["input_ids"])]:
         ids, labels = row["input_ids"][start : start + length], row["labels"][start : start + length]
