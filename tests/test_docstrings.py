@@ -28,7 +28,6 @@ ROOMS_TO_DO = frozenset(
         "r1rl/evaluation",
         "r1rl/generate",
         "r1rl/grading",
-        "r1rl/grpo",
         "r1rl/models",
         "r1rl/monitor",
         "r1rl/policy",

@@ -1,5 +1,5 @@
-"""Hooks of a run: every event and its order, from a recipe and from Python, what can't be a hook, and one that
-raises.
+"""Hooks of a run: every event and its order, from a recipe and from Python, what can't be a hook, and one
+that raises.
 """
 
 from __future__ import annotations
@@ -160,9 +160,8 @@ def test_an_object_of_a_module_may_be_named_and_runs_stay_as_they_are(folder: Pa
 
 
 def test_hooks_run_in_the_main_process_only(folder: Path) -> None:
-    start_two(
-        "grpo", folder / "recipe.yaml", "run_name=two", "max_steps=1", "evaluation.data=null", "hooks=[hooks.py:Notes]"
-    )  # fmt: skip
+    settings = ("run_name=two", "max_steps=1", "evaluation.data=null", "hooks=[hooks.py:Notes]")
+    start_two("grpo", folder / "recipe.yaml", *settings)
     assert events(folder) == ["step 1 True", "save step-000001 True", "end 1 True True"]
 
 

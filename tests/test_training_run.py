@@ -15,6 +15,7 @@ from r1rl.config.load import load_recipe
 from r1rl.errors import DataError, RewardError, UserError
 from r1rl.grpo.run import GRPORun
 from r1rl.reward_model.run import RewardModelRun
+from r1rl.rewards import countdown
 from r1rl.runs.inputs import Given
 from r1rl.runs.run_directory import RunDirectory
 from r1rl.seeds import derive_seed
@@ -135,7 +136,6 @@ def test_model_and_rewards_in_memory_give_the_same_run(folder: Path, finished: R
     model.load_state_dict(files.state_dict())
     tokenizer = AutoTokenizer.from_pretrained(folder / "policy")
     recipe = ("run_name=memory", "rewards.0.function=lowercase", "model.path=nowhere/at/all")
-    countdown = _countdown()
     run = start(folder, *recipe, model=model, tokenizer=tokenizer, rewards=[lowercase, countdown])
     run.train()
     assert untimed(run.directory) == untimed(finished)
@@ -148,12 +148,6 @@ def test_model_and_rewards_in_memory_give_the_same_run(folder: Path, finished: R
         ("lowercase", 1.0),
         ("countdown", 0.1),
     ]
-
-
-def _countdown() -> Any:
-    from r1rl.rewards.loader import load_reward
-
-    return load_reward("countdown", Path.cwd()).function
 
 
 def test_rows_in_memory_take_the_place_of_both_sources(folder: Path) -> None:

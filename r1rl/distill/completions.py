@@ -41,7 +41,8 @@ class PreparedCompletions:
 def prepare_completions(
     recipe: DistillRecipe, loaded: LoadedDemonstrations, tokenizer: PreTrainedTokenizerBase, shared: int
 ) -> PreparedCompletions:
-    """Return the recipe's rows as tokens, in their order. `shared` is the number of ids that the teacher knows too.
+    """Return the recipe's rows as tokens, in their order. `shared` is the number of ids that the teacher
+    knows too.
 
     A row whose prompt has a token that the teacher does not know is left out; one whose completion has it is
     used up to there. Raises DataError if none is left.

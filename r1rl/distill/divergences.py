@@ -55,8 +55,8 @@ def compare(student_logits: Tensor, teacher_logits: Tensor, temperature: float, 
 
 
 def divergence(pair: Comparison, config: DivergenceConfig) -> Tensor:
-    """Return the recipe's divergence in nats [N]; never negative but for rounding. The gradient flows to both inputs
-    that ask for it.
+    """Return the recipe's divergence in nats [N]; never negative but for rounding. The gradient flows to both
+    inputs that ask for it.
     """
     if config.kind == "forward_kl":
         return kl(pair.teacher_NV, pair.student_NV)
@@ -73,23 +73,23 @@ def kl(logprobs_NV: Tensor, others_NV: Tensor) -> Tensor:
 
 
 def generalised_jsd(pair: Comparison, beta: float) -> Tensor:
-    """Return the generalised Jensen-Shannon divergence [N], at most the entropy of (beta, 1 - beta), ln 2 for beta =
-    1/2.
+    """Return the generalised Jensen-Shannon divergence [N], at most the entropy of (beta, 1 - beta), ln 2 for
+    beta = 1/2.
     """
     mixture_NV = torch.logaddexp(pair.teacher_NV + math.log(beta), pair.student_NV + math.log1p(-beta))
     return beta * kl(pair.teacher_NV, mixture_NV) + (1.0 - beta) * kl(pair.student_NV, mixture_NV)
 
 
 STATISTICS = ("forward_kl", "reverse_kl", "jsd", "student_entropy", "teacher_entropy", "agreement")
-"""The figures that `statistics` measures of each token, in its order. jsd is the symmetric one (beta 1/2) whatever the
-recipe trains.
+"""The figures that `statistics` measures of each token, in its order. jsd is the symmetric one (beta 1/2)
+whatever the recipe trains.
 """
 
 
 @torch.no_grad()
 def statistics(pair: Comparison) -> Tensor:
-    """Return figures of N tokens [N, len(STATISTICS)] for the metrics: nats, and 1 where both models have the same
-    likeliest token.
+    """Return figures of N tokens [N, len(STATISTICS)] for the metrics: nats, and 1 where both models have the
+    same likeliest token.
     """
     teacher_NV, student_NV = pair.teacher_NV.detach(), pair.student_NV.detach()
     values = (
@@ -111,8 +111,8 @@ def entropy(logprobs_NV: Tensor) -> Tensor:
 def sequence_weights(
     lengths_B: Tensor, total_tokens: int, total_sequences: int, config: DivergenceConfig
 ) -> Tensor:
-    """Return the weight of each token of a sequence in the loss, float64 [B]; over all sequences of a step, tokens
-    times weights add up to 1.
+    """Return the weight of each token of a sequence in the loss, float64 [B]; over all sequences of a step,
+    tokens times weights add up to 1.
 
     tokens:     1 / `total_tokens`                          (TRL)
     sequences:  1 / (`total_sequences` * its own length)    (arXiv 2306.13649, equation 2)

@@ -65,8 +65,8 @@ class StudentForward(nn.Module):
     """
 
     def __init__(self, model: PreTrainedModel, config: DivergenceConfig, shared: int, chunk: int) -> None:
-        """Take the student; `shared` is the number of ids that are compared, `chunk` that of completion tokens whose
-        logits exist at the same time.
+        """Take the student; `shared` is the number of ids that are compared, `chunk` that of completion
+        tokens whose logits exist at the same time.
         """
         super().__init__()
         self.model = model
@@ -78,8 +78,8 @@ class StudentForward(nn.Module):
     def forward(
         self, input_ids_RT: Tensor, predictors_N: Tensor, teacher: TeacherStates
     ) -> tuple[Tensor, Tensor]:
-        """Return the divergence [N] from the teacher at the places `predictors_N`, and the statistics [N, K], which
-        have no gradient.
+        """Return the divergence [N] from the teacher at the places `predictors_N`, and the statistics [N, K],
+        which have no gradient.
         """
         hidden_ND = states(self.model, input_ids_RT, predictors_N)
         head = LogitHead(self.model)

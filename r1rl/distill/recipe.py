@@ -41,8 +41,8 @@ class TeacherConfig:
 
 @dataclass(kw_only=True, slots=True)
 class DivergenceConfig:
-    """The divergence of the student's next-token distribution from the teacher's. docs/distillation.md has the
-    equations.
+    """The divergence of the student's next-token distribution from the teacher's. docs/distillation.md has
+    the equations.
     """
 
     kind: Literal["forward_kl", "reverse_kl", "jsd"] = option(
@@ -74,7 +74,7 @@ class CompletionsConfig(DemonstrationsConfig):
 
 @dataclass(kw_only=True, slots=True)
 class MicroBatchConfig:
-    """The micro-batches that a step is cut into for forward and backward. No value here changes the gradient."""
+    """The micro-batches that a step is cut into. No value here changes the gradient."""
 
     micro_batch_tokens: int = option(16384, "tokens per forward pass, padding included", within=COUNT)
     micro_batch_sequences: int | None = option(

@@ -41,8 +41,8 @@ class Sources:
         rows: Sequence[PreparedCompletion],
         progress: Callable[[str, int, int], None],
     ) -> None:
-        """Take both sets: `prompts` are for the student to answer (none if on_policy is 0), `rows` those of the file (none if
-        it is 1).
+        """Take both sets: `prompts` are for the student to answer (none if on_policy is 0), `rows` those of
+        the file (none if it is 1).
 
         `shared`: ids that the teacher knows too. `progress(phase, done, total)` is told of every finished
         prompt.

@@ -4,7 +4,7 @@ For a batch of prompts x with completions y, student p_S (theta) and frozen teac
 2306.13649, algorithm 1):
 
     (x, y):   y ~ p_S(. | x) for a share lambda of the prompts, from a file for the others            sources
-    L(theta) = sum_b sum_t w_b D( p_T(. | x_b, y_b<t) || p_S(. | x_b, y_b<t) )                       forward, divergences
+    L(theta) = sum_b sum_t w_b D( p_T(. | x_b, y_b<t) || p_S(. | x_b, y_b<t) )                  forward, divergences
     theta <- AdamW(theta, grad L)        D's gradient alone: none flows through the sampling of y
 
 D is the forward or reverse KL divergence or the generalised JSD over the whole shared vocabulary; w_b makes
@@ -34,8 +34,8 @@ from r1rl.runs.checkpoint import TrainingState
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """The result of one step: its metrics (the same in every process), and this process's sequences with their divergence
-    per token [B].
+    """The result of one step: its metrics (the same in every process), and this process's sequences with
+    their divergence per token [B].
     """
 
     metrics: dict[str, float]
@@ -44,7 +44,9 @@ class StepResult:
 
 
 class DistillTrainer:
-    """The steps of a distillation run. It owns a step's order; everything that does work is in `DistillParts`."""
+    """The steps of a distillation run. It owns a step's order; everything that does work is in
+    `DistillParts`.
+    """
 
     def __init__(self, recipe: DistillRecipe, parts: DistillParts, state: TrainingState) -> None:
         self.recipe = recipe

@@ -1,9 +1,9 @@
 """The token ids that a student and its teacher both have, from their tokenizers alone.
 
 A divergence compares probabilities id by id, so an id must mean the same token in both. Equal
-tokenizers are allowed, whatever the widths of the two models' logits. So are tokenizers of which one has further
-tokens after all those of the other, such as special tokens that a later model added: then the ids before them
-are compared. Everything else is refused.
+tokenizers are allowed, whatever the widths of the two models' logits. So are tokenizers of which one has
+further tokens after all those of the other, such as special tokens that a later model added: then the ids
+before them are compared. Everything else is refused.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Tokenizers:
 
 
 def shared_tokens(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> SharedTokens:
-    """Return what the tokenizers share. Raises UserError if an id means different tokens, or if they split a text
-    differently.
+    """Return what the tokenizers share. Raises UserError if an id means different tokens, or if they split a
+    text differently.
     """
     own, theirs = _tokens(student), _tokens(teacher)
     for token_id in sorted(own.keys() & theirs.keys()):
@@ -88,8 +88,8 @@ def shared_tokens(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizer
 
 
 def known_part(completion_ids: list[int], shared: int) -> list[int]:
-    """Return the completion up to and including its first id that the teacher does not know: what follows, the
-    teacher can't read.
+    """Return the completion up to and including its first id that the teacher does not know: what follows,
+    the teacher can't read.
 
     That id itself is only predicted, never read, so its place is still compared.
     """

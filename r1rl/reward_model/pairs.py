@@ -65,7 +65,9 @@ def tokenize_pair(
 def tokenize_pairs(
     loaded: LoadedPreferences, tokenizer: PreTrainedTokenizerBase, recipe: RewardModelRecipe
 ) -> tuple[list[TokenizedPair], list[str]]:
-    """Return the pairs that can be used, and sentences about the rows that can't. Raises DataError if none is left."""
+    """Return the pairs that can be used, and sentences about the rows that can't. Raises DataError if none is
+    left.
+    """
     pairs, bad = [], list(loaded.bad)
     for pair in loaded.pairs:
         found = tokenize_pair(pair, tokenizer, recipe.answer_only, recipe.max_length)
@@ -80,8 +82,8 @@ def tokenize_pairs(
 
 
 def split(pairs: Sequence[TokenizedPair], share: float) -> tuple[list[TokenizedPair], list[TokenizedPair]]:
-    """Return the pairs to train on and those held out: the problems that a hash of their text chooses, so that no
-    problem is in both.
+    """Return the pairs to train on and those held out: the problems that a hash of their text chooses, so
+    that no problem is in both.
 
     Raises DataError if nothing is left to train on, or if a share was asked for and nothing is held out.
     """
@@ -120,8 +122,8 @@ def score_pairs(
     accelerator: Accelerator,
     progress: Callable[[int, int], None],
 ) -> list[tuple[float, float]]:
-    """Return the scores of the chosen and the rejected answer of each pair, in order. Every process makes the same
-    number of forward passes.
+    """Return the scores of the chosen and the rejected answer of each pair, in order. Every process makes the
+    same number of forward passes.
     """
     share = own_share(accelerator, range(len(pairs)))
     order = sorted(share, key=lambda place: pairs[place].length)
@@ -154,8 +156,8 @@ def score_pairs(
 
 
 def figures(pairs: Sequence[TokenizedPair], scores: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    """Return JSON values: `accuracy`, the share of pairs whose chosen answer scores higher (a tie counts half), and
-    the mean `margin`.
+    """Return JSON values: `accuracy`, the share of pairs whose chosen answer scores higher (a tie counts
+    half), and the mean `margin`.
 
     Both have their 95 % interval over problems, since pairs of one problem are not independent.
     """

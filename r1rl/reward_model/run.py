@@ -1,7 +1,9 @@
 """`r1rl reward-model`: a model that scores answers, from pairs of which one was preferred, with the loss of
 TRL's RewardTrainer.
 
-    L = - mean over pairs of  log sigmoid(s(problem, chosen) - s(problem, rejected))      (Bradley-Terry; Ouyang et al., 2203.02155)
+    L = - mean over pairs of  log sigmoid(s(problem, chosen) - s(problem, rejected))
+
+That is the Bradley-Terry model (Ouyang et al., 2203.02155).
 
 The score s is one output at the last token of the text that `r1rl.text.scored_text` makes of problem and
 answer, the same text that the reward `reward_model` scores in RL. docs/reward_model.md tells about data and
@@ -109,7 +111,8 @@ class RewardModelRun(TrainingRun[RewardModelRecipe, RewardModelPreflight, Reward
         parts, recipe = self.parts, self.recipe
         return (
             f"{self.directory.path}: {parts.model.num_parameters() / 1e6:.1f}M parameters on "
-            f"{self.accelerator.device}, {self.accelerator.num_processes} process(es); {len(parts.rows)} pairs, "
+            f"{self.accelerator.device}, {self.accelerator.num_processes} process(es); {len(parts.rows)} "
+            f"pairs, "
             f"{len(parts.held_out)} held out; {recipe.max_steps} steps of {recipe.batch_size} pairs."
         )
 

@@ -18,8 +18,8 @@ def function_name(function: Callable[..., Any]) -> str:
 def given_reward(function: RewardFunction) -> LoadedReward:
     """Return the function as one that a recipe's name would have been resolved to.
 
-    Its module's own `close` is called at the end of a run, as with every reward, unless the module is the script or
-    notebook that is being run.
+    Its module's own `close` is called at the end of a run, as with every reward, unless the module is the
+    script or notebook that is being run.
     """
     module = sys.modules.get(getattr(function, "__module__", ""))
     own = None if module is None or module.__name__ == "__main__" else module

@@ -7,14 +7,14 @@ A hook is an object with one or more of these methods, each called with the run 
     on_save(run, path)            a checkpoint is written whole
     on_end(run, end)              the run is finished, or was stopped and saved        `RunEnd`
 
-Hooks are given in Python (`Given.hooks`) or named in a recipe, as a class that is made without arguments or as an
-object: `hooks: [path/to/file.py:MyHook, my_package.my_module:my_hook]`. The hooks of the recipe are called first,
-each list in its order.
+Hooks are given in Python (`Given.hooks`) or named in a recipe, as a class that is made without arguments or
+as an object: `hooks: [path/to/file.py:MyHook, my_package.my_module:my_hook]`. The hooks of the recipe are
+called first, each list in its order.
 
 They run in the main process only, between two steps, so the others wait for them; what all processes must do
-together, such as `run.evaluate`, is not for them. A hook that raises ends the run as Ctrl-C does: the step that is
-under way is done, logged and saved, then the run stops with a HookError that names the hook. A hook that raises is
-not called again; the others are.
+together, such as `run.evaluate`, is not for them. A hook that raises ends the run as Ctrl-C does: the step
+that is under way is done, logged and saved, then the run stops with a HookError that names the hook. A hook
+that raises is not called again; the others are.
 """
 
 from __future__ import annotations
@@ -125,11 +125,14 @@ def handlers_of(hook: Hook) -> list[Handler]:
 
 
 def check_hook(hook: Hook) -> None:
-    """Raise HookError for an object that nothing would call, or a method that can't be called with two arguments."""
+    """Raise HookError for an object that nothing would call, or a method that can't be called with two
+    arguments.
+    """
     handlers = handlers_of(hook)
     if not handlers:
         raise HookError(
-            f"hooks: {type(hook).__name__} has none of the methods {', '.join(EVENTS)}, so nothing would ever call "
+            f"hooks: {type(hook).__name__} has none of the methods {', '.join(EVENTS)}, so nothing would "
+            f"ever call "
             f"it: write one, such as on_step(self, run, result)."
         )
     for handler in handlers:
@@ -157,7 +160,9 @@ WANTED = Wanted(
 
 
 def load_hooks(specs: Sequence[str], base_dir: Path) -> list[Hook]:
-    """Return the hooks that a recipe names; `base_dir` is its folder. Raises HookError for one that can't be used."""
+    """Return the hooks that a recipe names; `base_dir` is its folder. Raises HookError for one that can't be
+    used.
+    """
     return [_load_hook(spec, base_dir) for spec in specs]
 
 
@@ -186,7 +191,9 @@ class Hooks:
         self._tell = tell
 
     def call(self, event: Event, run: AnyRun, record: Any) -> None:
-        """Call the hooks that wait for this event, in their order; keep the first error and leave its hook out."""
+        """Call the hooks that wait for this event, in their order; keep the first error and leave its hook
+        out.
+        """
         for handler in [one for one in self._handlers if one.event == event]:
             try:
                 handler.call(run, record)
@@ -198,7 +205,8 @@ class Hooks:
     @staticmethod
     def _failure_of(handler: Handler, step: int, error: Exception) -> HookError:
         failure = HookError(
-            f"hooks: {handler.name} raised {type(error).__name__} after step {step}: {error}. Everything is saved: "
+            f"hooks: {handler.name} raised {type(error).__name__} after step {step}: {error}. Everything is "
+            f"saved: "
             f"mend the hook or leave it out, and go on with --resume."
         )
         failure.__cause__ = error

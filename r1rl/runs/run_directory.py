@@ -2,7 +2,7 @@
 
     runs/<name>/
       config.yaml          the resolved recipe
-      environment.json     versions, git revision, hardware, seed; one more record for each time the run was resumed
+      environment.json     versions, git revision, hardware, seed; a record for each time the run was resumed
       metrics.jsonl        one line per step
       completions/         step-000010.jsonl: one line per completion
       checkpoints/         step-000100/
@@ -60,8 +60,8 @@ class RunDirectory:
 
     @classmethod
     def create(cls, output_dir: str | Path, run_name: str) -> RunDirectory:
-        """Make a new directory. Nothing is ever overwritten: if `run_name` is taken, it is run_name-2, run_name-3,
-        ...
+        """Make a new directory. Nothing is ever overwritten: if `run_name` is taken, it is run_name-2,
+        run_name-3, ...
 
         Raises UserError if it can't be made.
         """
@@ -82,8 +82,8 @@ class RunDirectory:
 
     @classmethod
     def latest(cls, output_dir: str | Path, run_name: str) -> RunDirectory:
-        """Return the newest directory that `create` made for this name, to resume. Raises UserError if there is
-        none.
+        """Return the newest directory that `create` made for this name, to resume. Raises UserError if there
+        is none.
         """
         pattern = re.compile(re.escape(run_name) + r"(?:-(\d+))?")
         parent = Path(output_dir) / Path(run_name).parent
@@ -134,8 +134,8 @@ class RunDirectory:
         self._truncate(step)
 
     def append_metrics(self, metrics: Mapping[str, Any]) -> None:
-        """Append one line to metrics.jsonl, `step` included. NaN and infinities, which JSON does not have, become
-        null.
+        """Append one line to metrics.jsonl, `step` included. NaN and infinities, which JSON does not have,
+        become null.
         """
         with _disk_errors(self.metrics_path), self.metrics_path.open("ab") as file:
             file.write(_json_line(metrics).encode(errors="backslashreplace"))

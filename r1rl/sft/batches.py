@@ -33,8 +33,8 @@ class RowBatches:
     def __init__(
         self, collate: Collate, pad_token_id: int, model: PreTrainedModel, layout: Layout | None
     ) -> None:
-        """Take TRL's `collate` for the rows as they are, and the `layout` in which packed rows are computed; None: rows
-        hold one demonstration each.
+        """Take TRL's `collate` for the rows as they are, and the `layout` in which packed rows are computed;
+        None: rows hold one demonstration each.
         """
         self.model = model
         self.layout = layout

@@ -1,4 +1,5 @@
-"""The way from demonstrations to the rows that `r1rl sft` trains on: token ids, and labels where the loss is to look.
+"""The way from demonstrations to the rows that `r1rl sft` trains on: token ids, and labels where the loss is
+to look.
 
     | prompt, prefill | text ............ | EOS |
       label -100        label = token id
@@ -36,8 +37,8 @@ CHUNK = 1024
 def make_rows(
     recipe: SFTRecipe, loaded: LoadedDemonstrations, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[datasets.Dataset, list[str]]:
-    """Return the rows (input_ids, labels, with packing seq_lengths), and sentences about what was left out. Raises
-    DataError if none is left.
+    """Return the rows (input_ids, labels, with packing seq_lengths), and sentences about what was left out.
+    Raises DataError if none is left.
     """
     demonstrations = list(loaded.demonstrations)
     if recipe.packing and recipe.data.shuffle:  # a row holds demonstrations that stand near each other
@@ -55,8 +56,8 @@ def make_rows(
 
 
 def as_dataset(tokenized: TokenizedDemonstrations) -> datasets.Dataset:
-    """Return the columns input_ids and labels, as arrow chunks: a Python list of ids would take eight times their
-    memory.
+    """Return the columns input_ids and labels, as arrow chunks: a Python list of ids would take eight times
+    their memory.
     """
     chunks: dict[str, list[Any]] = {"input_ids": [], "labels": []}
     for first in range(0, len(tokenized.sequences), CHUNK):
