@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from run_helpers import do_run, prepare, start_two, train, untimed
 
+from r1rl.cli.main import main
 from r1rl.config.load import load_recipe
 from r1rl.errors import HookError
 from r1rl.grpo.run import GRPORun
@@ -55,6 +56,11 @@ class OnlyTheEnd:
 
 class Nothing:
     def on_steps(self, run, result):
+        pass
+
+
+class Narrow:
+    def on_step(self, run):
         pass
 
 
@@ -259,6 +265,7 @@ def test_a_hook_that_raises_at_the_end_leaves_a_finished_run(folder: Path) -> No
             "hooks.py:Demanding",
             r"making Demanding .* failed: TypeError: .*'channel'.*my_hook = Demanding\(...\)",
         ),
+        ("hooks.py:Narrow", r"Narrow.on_step is called with two arguments, the run and a record"),
         ("no.such.module:Notes", r"there is no module no.such.module"),
     ],
 )
@@ -282,7 +289,13 @@ def test_what_nothing_would_call_is_refused() -> None:
         check_hook(Narrow())  # type: ignore[arg-type]
 
 
-def test_hooks_are_found_before_a_model_is_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hooks_are_found_before_a_model_is_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And by `r1rl check`, which makes none."""
+    assert main(["check", str(folder / "recipe.yaml"), "hooks=[hooks.py:Notess]"]) == 2
+    assert "Did you mean Notes?" in capsys.readouterr().err
+    assert main(["check", str(folder / "recipe.yaml"), "hooks=[hooks.py:Demanding]"]) == 0
     monkeypatch.setattr("r1rl.grpo.setup.load_policy", lambda *_, **__: pytest.fail("the model was loaded"))
     with pytest.raises(HookError, match="Notess does not exist"):
         train(folder, "run_name=misspelt", "hooks=[hooks.py:Notess]")

@@ -3,8 +3,8 @@
 For a batch of prompts x with completions y, student p_S (theta) and frozen teacher p_T (GKD, arXiv
 2306.13649, algorithm 1):
 
-    (x, y):   y ~ p_S(. | x) for a share lambda of the prompts, from a file for the others            sources
-    L(theta) = sum_b sum_t w_b D( p_T(. | x_b, y_b<t) || p_S(. | x_b, y_b<t) )                  forward, divergences
+    (x, y):   y ~ p_S(. | x) for a share lambda of the prompts, from a file for the others      sources
+    L(theta) = sum_b sum_t w_b D( p_T(. | x_b, y_b<t) || p_S(. | x_b, y_b<t) )            forward, divergences
     theta <- AdamW(theta, grad L)        D's gradient alone: none flows through the sampling of y
 
 D is the forward or reverse KL divergence or the generalised JSD over the whole shared vocabulary; w_b makes

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
-from r1rl.config.plugins import Wanted, load_code
+from r1rl.config.plugins import LoadedCode, Wanted, load_code
 from r1rl.errors import HookError
 
 if TYPE_CHECKING:
@@ -159,15 +159,26 @@ WANTED = Wanted(
 """A hook, as `hooks` of a recipe names it."""
 
 
+def find_hooks(specs: Sequence[str], base_dir: Path) -> list[LoadedCode]:
+    """Return the classes and objects that a recipe names as hooks, and make none yet; `base_dir` is its
+    folder.
+
+    Raises HookError for one that can't be found or has no method that a run calls.
+    """
+    return [load_code(spec, base_dir, WANTED) for spec in specs]
+
+
 def load_hooks(specs: Sequence[str], base_dir: Path) -> list[Hook]:
     """Return the hooks that a recipe names; `base_dir` is its folder. Raises HookError for one that can't be
     used.
     """
-    return [_load_hook(spec, base_dir) for spec in specs]
+    hooks = [_made(code) for code in find_hooks(specs, base_dir)]
+    for hook in hooks:
+        check_hook(hook)
+    return hooks
 
 
-def _load_hook(spec: str, base_dir: Path) -> Hook:
-    code = load_code(spec, base_dir, WANTED)
+def _made(code: LoadedCode) -> Hook:
     if not inspect.isclass(code.value):
         return code.value
     try:

@@ -113,7 +113,8 @@ class TrainingRun(TrainingJob[Recipe, Checked, Parts, Result]):
     def steps(self) -> Iterator[Result]:
         """Yield the result of each step once it is logged, and evaluated and saved where the recipe says so.
 
-        The run is finished with the last step. Leaving the loop early saves it as Ctrl-C does, to be resumed.
+        The run is finished with the last step. Leaving the loop early saves it, to be resumed. So does
+        Ctrl-C, also within the loop's body: the step after it is still done.
         """
         with self.life():
             while self.goes_on:
@@ -194,8 +195,8 @@ class TrainingRun(TrainingJob[Recipe, Checked, Parts, Result]):
         return self.ending is Ending.GO_ON
 
     def finish_early(self) -> None:
-        """Let the step that is under way be the last: the run is evaluated, saved and summed up after it. A
-        hook may call this.
+        """Let this step be the last: the run is evaluated, saved and summed up after it. A hook may call this;
+        after an evaluation or a checkpoint, it is the next step.
         """
         self._ends_early = True
 
