@@ -195,8 +195,8 @@ class TrainingRun(TrainingJob[Recipe, Checked, Parts, Result]):
         return self.ending is Ending.GO_ON
 
     def finish_early(self) -> None:
-        """Let this step be the last: the run is evaluated, saved and summed up after it. A hook may call this;
-        after an evaluation or a checkpoint, it is the next step.
+        """Let this step be the last: the run is evaluated, saved and summed up after it. A hook may call
+        this; after an evaluation or a checkpoint, it is the next step.
         """
         self._ends_early = True
 
