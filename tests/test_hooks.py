@@ -5,12 +5,14 @@ raises.
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from run_helpers import prepare, start_two, train, untimed
+from run_helpers import do_run, prepare, start_two, train, untimed
 
+from r1rl.cli.main import main
 from r1rl.config.load import load_recipe
 from r1rl.errors import HookError
 from r1rl.grpo.run import GRPORun
@@ -35,7 +37,7 @@ class Notes:
             print(*words, file=file)
 
     def on_step(self, run, result):
-        self.note("step", run.state.step, "reward" in result.metrics)
+        self.note("step", run.state.step, "step" not in result.metrics)
 
     def on_evaluation(self, run, record):
         self.note("evaluation", record.name, record.step, record.figures["num_problems"])
@@ -54,6 +56,11 @@ class OnlyTheEnd:
 
 class Nothing:
     def on_steps(self, run, result):
+        pass
+
+
+class Narrow:
+    def on_step(self, run):
         pass
 
 
@@ -264,6 +271,7 @@ def test_a_hook_that_raises_at_the_end_leaves_a_finished_run(folder: Path) -> No
             "hooks.py:Demanding",
             r"making Demanding .* failed: TypeError: .*'channel'.*my_hook = Demanding\(...\)",
         ),
+        ("hooks.py:Narrow", r"Narrow.on_step is called with two arguments, the run and a record"),
         ("no.such.module:Notes", r"there is no module no.such.module"),
     ],
 )
@@ -287,8 +295,90 @@ def test_what_nothing_would_call_is_refused() -> None:
         check_hook(Narrow())  # type: ignore[arg-type]
 
 
-def test_hooks_are_found_before_a_model_is_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hooks_are_found_before_a_model_is_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And by `r1rl check`, which makes none."""
+    assert main(["check", str(folder / "recipe.yaml"), "hooks=[hooks.py:Notess]"]) == 2
+    assert "Did you mean Notes?" in capsys.readouterr().err
+    assert main(["check", str(folder / "recipe.yaml"), "hooks=[hooks.py:Demanding]"]) == 0
     monkeypatch.setattr("r1rl.grpo.setup.load_policy", lambda *_, **__: pytest.fail("the model was loaded"))
     with pytest.raises(HookError, match="Notess does not exist"):
         train(folder, "run_name=misspelt", "hooks=[hooks.py:Notess]")
     assert not RunDirectory(folder / "runs" / "misspelt").path.exists()
+
+
+# the page, and the other commands
+
+
+def test_the_hook_of_the_page_works(folder: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "hooks.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0]
+    (folder / "early.py").write_text(code.replace("patience=30", "patience=1"))
+    directory = train(
+        folder, "run_name=plateau", "max_steps=40", "evaluation.data=null", "hooks=[early.py:StopAtPlateau]"
+    )
+    rewards = [record["reward"] for record in directory.read_metrics()]
+    assert len(rewards) < 40
+    assert rewards[-1] <= max(rewards[:-1])
+    assert all(later > earlier for earlier, later in pairwise(rewards[:-1]))
+    assert (directory.path / "newest.txt").read_text() == f"step-{len(rewards):06d}"
+
+
+@pytest.mark.parametrize("command", ["distill", "sft", "reward-model"])
+def test_every_command_that_trains_calls_hooks(folder: Path, command: str, tmp_path: Path) -> None:
+    from r1rl.distill import run as distill
+    from r1rl.reward_model import run as reward_model
+    from r1rl.sft import run as sft
+
+    rows = [
+        {"problem": f"Add {n} and 1.", "completion": f" {n + 1}", "chosen": f" {n + 1}", "rejected": " no"}
+        for n in range(8)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = OTHER_RECIPES[command].format(folder=folder, rows=tmp_path / "rows.jsonl", out=tmp_path)
+    (tmp_path / "recipe.yaml").write_text(text)
+    job = {"distill": distill.run, "sft": sft.run, "reward-model": reward_model.run}[command]
+    events(folder)
+    do_run(command, job, tmp_path / "recipe.yaml", f"hooks=[{folder}/hooks.py:Notes]")
+    noted = [line.split()[:2] for line in events(folder)]
+    assert [event for event in noted if event[0] != "evaluation"] == [
+        ["step", "1"], ["step", "2"], ["save", "step-000002"], ["end", "2"]
+    ]  # fmt: skip
+
+
+OTHER_RECIPES = {
+    "distill": """
+run_name: distill
+output_dir: {out}/runs
+max_steps: 2
+on_policy: 1
+model: {{path: {folder}/policy, dtype: float32}}
+teacher: {{path: {folder}/policy}}
+data: {{source: countdown, arguments: {{count: 8}}}}
+prompt: {{template: plain}}
+rollout: {{num_prompts: 2, num_generations: 2, max_completion_length: 8}}
+logging: {{live: false}}
+""",
+    "sft": """
+run_name: sft
+output_dir: {out}/runs
+max_steps: 2
+batch_size: 2
+max_length: 64
+model: {{path: {folder}/policy, dtype: float32}}
+data: {{source: {rows}}}
+prompt: {{template: plain}}
+logging: {{live: false}}
+""",
+    "reward-model": """
+run_name: reward-model
+output_dir: {out}/runs
+max_steps: 2
+batch_size: 2
+max_length: 64
+model: {{path: {folder}/policy, dtype: float32}}
+data: {{source: {rows}}}
+logging: {{live: false}}
+""",
+}

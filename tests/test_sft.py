@@ -32,10 +32,10 @@ from r1rl.runs.run_directory import RunDirectory
 from r1rl.runs.start import starting_state
 from r1rl.runs.trl_steps import TRLSteps, check_batch
 from r1rl.sft import run as sft
+from r1rl.sft import setup
 from r1rl.sft.batches import RowBatches
 from r1rl.sft.recipe import SFTRecipe
 from r1rl.sft.rows import make_rows
-from r1rl.sft.setup import make_trainer
 from r1rl.text.prompts import PromptTemplate, resolve_eos_token_ids
 from r1rl.types import FinishReason, Problem
 
@@ -177,7 +177,7 @@ def gradients(
     tokenizer = AutoTokenizer.from_pretrained(recipe.model.path)
     rows, _ = make_rows(recipe, read_demonstrations(recipe.data), tokenizer)
     accelerator, model = Accelerator(), load_policy(recipe.model)
-    trainer = make_trainer(recipe, model, tokenizer, rows, accelerator, RunDirectory(tmp_path))
+    trainer = setup.make_trainer(recipe, model, tokenizer, rows, accelerator, RunDirectory(tmp_path))
     policy, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=0.0))
     batches = RowBatches(trainer.data_collator, tokenizer.pad_token_id, model, layout)
     steps = TRLSteps(
@@ -319,7 +319,7 @@ def test_errors_come_before_the_model_is_loaded(
     def load(*arguments: object) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(sft, "load_policy", load)
+    monkeypatch.setattr(setup, "load_policy", load)
     before = sorted((folder / "runs").glob("*"))
     with pytest.raises(UserError, match=sentence):
         train(folder, "run_name=wrong", *overrides)

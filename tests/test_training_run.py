@@ -9,13 +9,17 @@ from typing import Any
 import pytest
 import torch
 from run_helpers import final_weights, newest, prepare, train, untimed
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from r1rl.config.load import load_recipe
 from r1rl.errors import DataError, RewardError, UserError
 from r1rl.grpo.run import GRPORun
+from r1rl.reward_model.run import RewardModelRun
+from r1rl.rewards import countdown
 from r1rl.runs.inputs import Given
 from r1rl.runs.run_directory import RunDirectory
+from r1rl.seeds import derive_seed
+from r1rl.sft.run import SFTRun
 
 pytestmark = pytest.mark.usefixtures("on_the_cpu")
 
@@ -132,7 +136,6 @@ def test_model_and_rewards_in_memory_give_the_same_run(folder: Path, finished: R
     model.load_state_dict(files.state_dict())
     tokenizer = AutoTokenizer.from_pretrained(folder / "policy")
     recipe = ("run_name=memory", "rewards.0.function=lowercase", "model.path=nowhere/at/all")
-    countdown = _countdown()
     run = start(folder, *recipe, model=model, tokenizer=tokenizer, rewards=[lowercase, countdown])
     run.train()
     assert untimed(run.directory) == untimed(finished)
@@ -145,12 +148,6 @@ def test_model_and_rewards_in_memory_give_the_same_run(folder: Path, finished: R
         ("lowercase", 1.0),
         ("countdown", 0.1),
     ]
-
-
-def _countdown() -> Any:
-    from r1rl.rewards.loader import load_reward
-
-    return load_reward("countdown", Path.cwd()).function
 
 
 def test_rows_in_memory_take_the_place_of_both_sources(folder: Path) -> None:
@@ -196,3 +193,42 @@ def _named(name: str) -> Any:
 
     reward.__name__ = name
     return reward
+
+
+def test_supervised_commands_take_model_and_rows_from_memory(folder: Path, tmp_path: Path) -> None:
+    """Their loss is that of the same model and rows in files."""
+    rows = [
+        {"problem": f"Add {n}", "completion": f" {n + 1}", "chosen": f" {n + 1}", "rejected": " no"}
+        for n in range(6)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for command, run in (("sft", SFTRun), ("reward-model", RewardModelRun)):
+        text = SUPERVISED.format(command=command, out=tmp_path, folder=folder, rows=tmp_path / "rows.jsonl")
+        path = tmp_path / f"{command}.yaml"
+        path.write_text(text)
+        run.start(load_recipe(command, path), path).train()
+        tokenizer = AutoTokenizer.from_pretrained(folder / "policy")
+        kind = AutoModelForCausalLM if command == "sft" else AutoModelForSequenceClassification
+        settings = {} if command == "sft" else {"num_labels": 1}
+        torch.manual_seed(derive_seed(0, "score head"))
+        model = kind.from_pretrained(folder / "policy", **settings)
+        given = Given(model=model, tokenizer=tokenizer, rows=rows)
+        recipe = load_recipe(command, path, ["run_name=memory", "data.source=nowhere.jsonl"])
+        memory = run.start(recipe, path, given=given)
+        memory.train()
+        whole = RunDirectory.latest(str(tmp_path / "runs"), command)
+        assert untimed(memory.directory) == untimed(whole)
+        assert len(untimed(whole)) == 2
+        memory.directory.path.rename(tmp_path / f"done-{command}")
+
+
+SUPERVISED = """
+run_name: {command}
+output_dir: {out}/runs
+max_steps: 2
+batch_size: 2
+max_length: 512
+model: {{path: {folder}/policy, dtype: float32}}
+data: {{source: {rows}}}
+logging: {{live: false}}
+"""

@@ -15,6 +15,7 @@ from r1rl.memory.report import memory_table, verdict
 from r1rl.preflight.context import CheckContext
 from r1rl.preflight.findings import Findings
 from r1rl.preflight.settings import check_model_folder
+from r1rl.runs.hooks import find_hooks
 from r1rl.runs.run_directory import check_writable
 
 
@@ -27,6 +28,7 @@ def check_one(console: Console, recipe: Any, context: CheckContext) -> None:
     recipe = without_models(recipe, context.awaited)
     named = command_of(recipe).check
     findings = check_folders(recipe) if named is None else resolve(named)(recipe, context)
+    find_hooks(getattr(recipe, "hooks", []), context.recipe_path.parent)
     findings.print(console)
     print_memory(console, recipe, context, findings.prompt_tokens)
 

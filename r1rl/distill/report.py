@@ -1,4 +1,4 @@
-"""What a step tells: its metrics, its completions on disk, the completions that are shown.
+"""The report of a step: its metrics, its completions on disk, the completions that are shown.
 
 Legend: B sequences of this process, K figures of `r1rl.distill.divergences.STATISTICS`.
 """
@@ -43,7 +43,7 @@ COLUMNS = (
     Column("update", names.TIME_UPDATE, "{:.0%}", names.TIME_STEP),
     Column("step time", names.TIME_STEP, "{:.2f} s"),
 )
-"""Of the table on the terminal."""
+"""The columns of the table on the terminal."""
 
 PANELS = (
     Panel("Divergence that is trained", names.LOSS),
@@ -53,21 +53,21 @@ PANELS = (
     Panel("Entropy of the student (nats per token)", names.ENTROPY),
     Panel("KL(student || teacher)", names.REVERSE_KL),
 )
-"""Of curves.png."""
+"""The panels of curves.png."""
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What an optimizer step measured, over this process's sequences; the gradient norm is that of all
+    """The figures of an optimizer step over this process's sequences; the gradient norm is that of all
     processes.
     """
 
     divergence_B: Tensor
-    """Of each sequence, summed over its tokens, before the step."""
+    """The divergence of each sequence, summed over its tokens, before the step."""
     weights_B: Tensor
-    """Of each token of a sequence in the loss."""
+    """The weight of each token of a sequence in the loss."""
     statistics_K: Tensor
-    """Summed over tokens."""
+    """The statistics, summed over tokens."""
     grad_norm: float
     learning_rate: float
 
@@ -75,7 +75,7 @@ class Update:
 def step_metrics(
     sequences: Sequence[TrainSequence], update: Update, seconds: dict[str, float], accelerator: Accelerator
 ) -> dict[str, float]:
-    """The metrics of a step, over all processes. `seconds` are those of the slowest process."""
+    """Return the metrics of a step, over all processes. `seconds` are those of the slowest process."""
     accumulator = MetricAccumulator()
     lengths = [len(one.completion_ids) for one in sequences]
     accumulator.count(names.LOSS, float((update.weights_B * update.divergence_B).sum()))
@@ -101,7 +101,7 @@ def step_metrics(
 
 
 def completion_rows(sequences: Sequence[TrainSequence], divergence_B: Tensor) -> list[dict[str, Any]]:
-    """One record per sequence, for completions/step-*.jsonl."""
+    """Return one record per sequence, for completions/step-*.jsonl."""
     return [
         {
             "slot": one.slot,
@@ -121,7 +121,7 @@ def completion_rows(sequences: Sequence[TrainSequence], divergence_B: Tensor) ->
 def shown_completions(
     sequences: Sequence[TrainSequence], divergence_B: Tensor, count: int
 ) -> list[ShownCompletion]:
-    """The first completion of each of the first slots, to be read by people."""
+    """Return the first completion of each of the first slots, to be read by people."""
     first = {one.slot: place for place, one in reversed(list(enumerate(sequences)))}
     return [
         ShownCompletion(

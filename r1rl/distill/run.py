@@ -1,4 +1,6 @@
-"""`r1rl distill`: how its recipe is prepared, its step, and what it shows. Its life is `r1rl.runs.training_run`'s."""
+"""`r1rl distill`: how its recipe is prepared, its step, and what it shows. Its life is
+`r1rl.runs.training_run`'s.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,8 @@ class DistillRun(EvaluatedRun[DistillRecipe, DistillPreflight, DistillParts, Ste
         parts, recipe = self.parts, self.recipe
         sentences = [
             f"{self.directory.path}: student of {parts.model.num_parameters() / 1e6:.1f}M parameters on "
-            f"{self.accelerator.device}, {self.accelerator.num_processes} process(es). The student writes for "
+            f"{self.accelerator.device}, {self.accelerator.num_processes} process(es). The student writes "
+            f"for "
             f"{recipe.on_policy_prompts} of {recipe.rollout.num_prompts} prompts x "
             f"{recipe.rollout.num_generations} completions of each step. "
             f"Engine: {parts.engine.name}, because {parts.engine.reason}.",

@@ -1,5 +1,5 @@
-"""The parts of a distillation run: tokenizers, student, teacher, engine, optimizer, schedule, and the sources of
-completions.
+"""The parts of a distillation run: tokenizers, student, teacher, engine, optimizer, schedule, and the sources
+of completions.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class DistillParts(EvaluatedParts):
 
 
 def load_tokenizers(recipe: DistillRecipe, given: Given) -> Tokenizers:
-    """Load both tokenizers and compare them. Raises UserError if they differ: before a run directory is made and
-    before weights are loaded.
+    """Load both tokenizers and compare them. Raises UserError if they differ: before a run directory is made
+    and before weights are loaded.
     """
     student = load_tokenizer(given.tokenizer or recipe.model.path, recipe.model.revision)
     return Tokenizers(
@@ -122,8 +122,8 @@ def logit_width(model: PreTrainedModel) -> int:
 def _prompts(
     recipe: DistillRecipe, problems: list[Problem], template: PromptTemplate, shared: int
 ) -> tuple[list[Prompt], int]:
-    """Return the prompts for the student to answer, and the number of those that are too long or have tokens that
-    the teacher does not know.
+    """Return the prompts for the student to answer, and the number of those that are too long or have tokens
+    that the teacher does not know.
     """
     if recipe.data is None:
         return [], 0

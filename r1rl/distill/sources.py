@@ -1,4 +1,4 @@
-"""Where the completions of a step come from: the student itself, or the file.
+"""The sources of a step's completions: the student itself, or the file.
 
 A step has P slots, one for each prompt. In the first lambda P of them the student answers a problem, G times
 (on-policy); the others take G rows of the file each (off-policy). Process r of W holds the slots r, r + W,
@@ -27,7 +27,7 @@ from r1rl.types import FinishReason, Problem, Prompt
 
 
 class Sources:
-    """Gives each step its sequences and knows the place in both sets of data."""
+    """The sequences of each step, and the place in both sets of data."""
 
     def __init__(
         self,
@@ -41,8 +41,8 @@ class Sources:
         rows: Sequence[PreparedCompletion],
         progress: Callable[[str, int, int], None],
     ) -> None:
-        """`prompts` are for the student to answer (none if on_policy is 0), `rows` those of the file (none if
-        it is 1).
+        """Take both sets: `prompts` are for the student to answer (none if on_policy is 0), `rows` those of
+        the file (none if it is 1).
 
         `shared`: ids that the teacher knows too. `progress(phase, done, total)` is told of every finished
         prompt.
@@ -68,7 +68,7 @@ class Sources:
         return max(order.epoch for order in self.orders.values())
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: JSON values only."""
+        """Return the places in both sets for a checkpoint, as JSON values."""
         return {name: order.state_dict() for name, order in self.orders.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -80,7 +80,7 @@ class Sources:
                 order.load_state_dict(state[name])
 
     def take(self, step: int) -> list[TrainSequence]:
-        """This process's sequences of the step, in the order of their slots."""
+        """Return this process's sequences of the step, in the order of their slots."""
         slots = self.recipe.rollout.num_prompts
         answered = self.recipe.on_policy_prompts
         own = own_share(self.accelerator, range(slots))
@@ -94,7 +94,7 @@ class Sources:
         return sequences
 
     def _answer(self, slots: Sequence[int], step: int) -> list[TrainSequence]:
-        """The student's completions for the next problems. Nothing here has a gradient: see
+        """Return the student's completions for the next problems. Nothing here has a gradient: see
         docs/distillation.md.
         """
         taken = self.orders["data"].take(self.recipe.on_policy_prompts)

@@ -3,8 +3,8 @@
 For a batch of prompts x with completions y, student p_S (theta) and frozen teacher p_T (GKD, arXiv
 2306.13649, algorithm 1):
 
-    (x, y):   y ~ p_S(. | x) for a share lambda of the prompts, from a file for the others            sources
-    L(theta) = sum_b sum_t w_b D( p_T(. | x_b, y_b<t) || p_S(. | x_b, y_b<t) )                       forward, divergences
+    (x, y):   y ~ p_S(. | x) for a share lambda of the prompts, from a file for the others      sources
+    L(theta) = sum_b sum_t w_b D( p_T(. | x_b, y_b<t) || p_S(. | x_b, y_b<t) )            forward, divergences
     theta <- AdamW(theta, grad L)        D's gradient alone: none flows through the sampling of y
 
 D is the forward or reverse KL divergence or the generalised JSD over the whole shared vocabulary; w_b makes
@@ -34,8 +34,8 @@ from r1rl.runs.checkpoint import TrainingState
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """One step: its metrics (the same in every process), and this process's sequences with their divergence
-    per token [B].
+    """The result of one step: its metrics (the same in every process), and this process's sequences with
+    their divergence per token [B].
     """
 
     metrics: dict[str, float]
@@ -44,7 +44,9 @@ class StepResult:
 
 
 class DistillTrainer:
-    """Runs distillation steps. It owns the step's order; everything that does work is in `DistillParts`."""
+    """The steps of a distillation run. It owns a step's order; everything that does work is in
+    `DistillParts`.
+    """
 
     def __init__(self, recipe: DistillRecipe, parts: DistillParts, state: TrainingState) -> None:
         self.recipe = recipe
@@ -52,7 +54,7 @@ class DistillTrainer:
         self.state = state
 
     def step(self) -> StepResult:
-        """One step; the equation is above."""
+        """Do one step; the equation is above."""
         clock = PhaseClock(self.parts.accelerator)
         with clock.phase("rollout"):
             sequences = self.parts.order.take(self.state.step)
@@ -66,7 +68,7 @@ class DistillTrainer:
         return StepResult(metrics, sequences, update.divergence_B / lengths_B)
 
     def update(self, sequences: list[TrainSequence]) -> Update:
-        """One optimizer step on these sequences and those of the other processes."""
+        """Do one optimizer step on these sequences and those of the other processes."""
         parts, accelerator, device = self.parts, self.parts.accelerator, self.parts.accelerator.device
         lengths_B = torch.tensor([len(one.completion_ids) for one in sequences])
         tokens, count = reduce_sum(accelerator, torch.tensor([int(lengths_B.sum()), len(sequences)])).tolist()
@@ -74,8 +76,8 @@ class DistillTrainer:
         divergence_B = torch.zeros(len(sequences), dtype=torch.float64, device=device)
         statistics_K = torch.zeros(len(STATISTICS), dtype=torch.float64, device=device)
         micro_batches = make_micro_batches(sequences, self.recipe.update)
-        # Every process makes the same number of passes, because models synchronise in them; a further one has
-        # weight 0.
+        # Every process runs the same number of micro-batches, because models synchronise in them; a further
+        # one has weight 0.
         passes = max_over_processes(accelerator, len(micro_batches))
         for done in range(1, passes + 1):
             is_own = done <= len(micro_batches)

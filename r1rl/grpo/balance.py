@@ -62,8 +62,8 @@ def share_out(
 def divide(
     batch: TrainBatch, members: Sequence[int], needed_B: Tensor, layout: Layout, shares: int
 ) -> list[list[int]]:
-    """Divide `members` into so many shares of nearly equal cost: by whole groups, or by parts of groups where that
-    balances better although each part computes the prompt again. The same input gives the same shares in
+    """Divide `members` into so many shares of nearly equal cost: by whole groups, or by parts of groups where
+    that balances better although each part computes the prompt again. The same input gives the same shares in
     every process.
     """
     best: list[list[Unit]] = []

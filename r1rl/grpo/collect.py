@@ -46,8 +46,8 @@ class ScoredGroup:
     rewards: RewardResult
 
     def outcome_spread(self) -> float:
-        """Return the largest minus the smallest outcome (accuracy) in the group, or reward where no outcome is
-        known; 0 with fewer than two.
+        """Return the largest minus the smallest outcome (accuracy) in the group, or reward where no outcome
+        is known; 0 with fewer than two.
         """
         known = [value for value in self.rewards.outcome if value is not None] or [
             value for value in self.rewards.total if value == value
@@ -104,11 +104,12 @@ class Rollout:
     refilled: int = 0
     """Groups that dynamic sampling replaced, over all processes."""
     lag: int = 0
-    """Rollouts that the policy was trained on since it sampled this one: 0, or 1 with `rollout.one_step_off`."""
+    """Rollouts that the policy was trained on since it sampled this one: 0, or 1 with `rollout.one_step_off`.
+    """
 
     def replaced_by(self, fresh: Rollout, refilled: int) -> Rollout:
-        """Return these groups with those of `fresh` in the slots that they share; `refilled` slots were refilled in
-        all processes.
+        """Return these groups with those of `fresh` in the slots that they share; `refilled` slots were
+        refilled in all processes.
         """
         by_slot = {group.slot: group for group in [*self.groups, *fresh.groups]}
         return Rollout(
@@ -130,8 +131,8 @@ class Collector:
         sampling: Sampling,
         refreshes: bool = True,
     ) -> None:
-        """`refreshes`: the engine takes over the policy's weights before it samples; if false, whoever collects
-        has it do so.
+        """Take the engine and the rewards of a run. `refreshes`: the engine takes over the policy's weights
+        before it samples; if false, whoever collects has it do so.
         """
         self.recipe = recipe
         self.engine = engine
@@ -144,8 +145,8 @@ class Collector:
     ) -> list[SampledGroup]:
         """Return one group for each prompt, in order, whose rewards are being computed.
 
-        `attempt` counts the refills of a step: a refilled slot draws from a stream of its own. `progress` is told
-        of every finished group.
+        `attempt` counts the refills of a step: a refilled slot draws from a stream of its own. `progress` is
+        told of every finished group.
         """
         seeds = [derive_seed(self.recipe.seed, "rollout", step, slot, attempt) for slot in slots]
         num_generations = self.recipe.rollout.num_generations

@@ -10,9 +10,9 @@ So the weights that sample are one update behind those that are trained, which t
 (docs/algorithms.md). Between two steps nothing runs beside the main thread: evaluations have the engine for
 themselves, and a checkpoint holds the whole next rollout.
 
-The thread reads the engine's own copy of the weights. Inference mode and autocast are each thread's own (not
-so autocast's cache of casts: leaving autocast in the thread empties it, which costs the update a cast); which
-attention kernels torch may choose is the process's, so it is set once around both. On a GPU the thread works
+The thread reads the engine's own copy of the weights. Inference mode and autocast are each thread's own. The
+cache of autocast is not: leaving autocast in the thread empties it, which costs the update a cast. The choice
+of attention kernels is the process's too, so it is set once around both. On a GPU the thread works
 in a stream of its own. Processes talk to each other from the main thread only, so their exchanges keep one
 order.
 """
@@ -44,18 +44,18 @@ T = TypeVar("T")
 
 
 class Stopped(Exception):
-    """Raised in the thread, and seen by nobody: its result is not wanted any more."""
+    """The end of the thread whose result is not wanted any more. Nobody sees this exception."""
 
 
 class Background(Generic[T]):
     """A context in which `work` runs in a thread, which has ended when the context is left.
 
-    `work` is given a function to tell of its progress: after an exception in the main thread, Ctrl-C included,
-    that call ends the work.
+    `work` is given a function to tell of its progress: after an exception in the main thread, Ctrl-C
+    included, that call ends the work.
     """
 
     def __init__(self, work: Callable[[Progress], T], stream: torch.cuda.Stream | None) -> None:
-        """`stream` is where the thread queues its work for the GPU; None without one."""
+        """Take the work; `stream` is where the thread queues its work for the GPU, None without one."""
         self.seconds = 0.0
         """The seconds that the work took, once its result is there."""
         self._work = work
@@ -104,7 +104,8 @@ class Background(Generic[T]):
 class OneStepOff(Rollouts):
     """The rollouts of a run that samples each but the first beside the update before it.
 
-    The engine must have a copy of the weights of its own, and the collector leave it as it is (`refreshes=False`).
+    The engine must have a copy of the weights of its own, and the collector leave it as it is
+    (`refreshes=False`).
     """
 
     ahead: Rollout | None = None
@@ -123,8 +124,8 @@ class OneStepOff(Rollouts):
 
     @property
     def settings(self) -> str:
-        """The settings that decide how a rollout is made and scored: with others, what was sampled ahead is not
-        used.
+        """The settings that decide how a rollout is made and scored: with others, what was sampled ahead is
+        not used.
         """
         recipe, algorithm = self.recipe, self.recipe.algorithm
         refilling = (algorithm.dynamic_sampling, algorithm.max_refills, algorithm.variance_tolerance)
@@ -154,8 +155,8 @@ class OneStepOff(Rollouts):
 
     @contextmanager
     def prefetch(self, step: int, clock: PhaseClock) -> Iterator[None]:
-        """Sample the rollout of step `step` while the block, the update before it, runs. Raises what sampling it
-        raised.
+        """Sample the rollout of step `step` while the block, the update before it, runs. Raises what sampling
+        it raised.
         """
         with clock.phase("rollout"):
             self.engine.refresh()
@@ -181,7 +182,9 @@ class OneStepOff(Rollouts):
         self.ahead = replace(rollout, lag=1)
 
     def state_dict(self) -> dict[str, Any] | None:
-        """Return the rollout of the next step, the settings it was made with, and the place in the data after it."""
+        """Return the rollout of the next step, the settings it was made with, and the place in the data after
+        it.
+        """
         if self.ahead is None:
             return None
         return {
@@ -191,7 +194,7 @@ class OneStepOff(Rollouts):
         }
 
     def load_state_dict(self, states: Sequence[dict[str, Any]]) -> str:
-        """See `Rollouts.load_state_dict`. Any number of processes shares out what any other number had saved."""
+        """See `Rollouts.load_state_dict`. Any number of processes shares out what any other number saved."""
         if not states:
             return ""
         ahead = None
@@ -204,7 +207,10 @@ class OneStepOff(Rollouts):
                 self.prompts,
             )
         if ahead is None:
-            return "The rollout that was sampled ahead was made with other settings or data: the next step samples anew."
+            return (
+                "The rollout that was sampled ahead was made with other settings or data: the next step "
+                "samples anew."
+            )
         self.order.load_state_dict(states[0]["order"])
         self.ahead = ahead
         return ""

@@ -157,7 +157,8 @@ def _suspicions(recipe: GRPORecipe, problems: list[Problem], held_out: list[Prob
         and not recipe.algorithm.kl_bias_correction
     ):
         warnings.append(
-            f"algorithm.kl_estimator: {recipe.algorithm.kl_estimator} has an expected gradient of zero as a term of the loss, so beta has "
+            f"algorithm.kl_estimator: {recipe.algorithm.kl_estimator} has an expected gradient of zero as a "
+            f"term of the loss, so beta has "
             "no effect on average: "
             "write kl_bias_correction: true, or k2 or k3."
         )

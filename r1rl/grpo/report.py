@@ -23,10 +23,11 @@ from r1rl.text.reflection import reflects
 def step_metrics(
     recipe: GRPORecipe, rollout: Rollout, seconds: dict[str, float], accelerator: Accelerator
 ) -> dict[str, float]:
-    """Return the metrics of the rollout and the rewards, over all processes. `seconds` are those of the slowest
-    process.
+    """Return the metrics of the rollout and the rewards, over all processes. `seconds` are those of the
+    slowest process.
 
-    Some are also told by the values of the columns that the rewards' `where` names: domain/helpfulness/reward.
+    Some are also told by the values of the columns that the rewards' `where` names:
+    domain/helpfulness/reward.
     """
     accumulator = MetricAccumulator()
     columns = sorted({column for reward in recipe.rewards for column in reward.where})

@@ -1,4 +1,6 @@
-"""A rollout as plain values that `torch.load(weights_only=True)` reads, and back. Floats come back to the last bit."""
+"""A rollout as plain values that `torch.load(weights_only=True)` reads, and back. Floats come back to the
+last bit.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from r1rl.types import Completion, FinishReason, Prompt
 
 
 def rollout_state(rollout: Rollout, prompts: Sequence[Prompt]) -> dict[str, Any]:
-    """Return one process's rollout; `prompts` are those of the run, in which the groups' are named by their place."""
+    """Return one process's rollout; `prompts` are those of the run, in which the groups' are named by their
+    place.
+    """
     places = {id(prompt): place for place, prompt in enumerate(prompts)}
     counts = rollout.counts
     return {
@@ -52,8 +56,8 @@ def rollout_from_state(
 ) -> Rollout | None:
     """Return the groups in these slots, from the shares of all processes that saved.
 
-    The counts are those of the shares `counted`: each share must count in one process. None, then in every process,
-    if a prompt is no longer what it was.
+    The counts are those of the shares `counted`: each share must count in one process. Returns None, then in
+    every process, if a prompt is no longer what it was.
     """
     by_slot = {group["slot"]: group for share in shares for group in share["groups"]}
     for group in by_slot.values():

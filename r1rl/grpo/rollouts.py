@@ -33,7 +33,7 @@ class Rollouts:
         collector: Collector,
         progress: Progress,
     ) -> None:
-        """`progress` is told of every finished group."""
+        """Take the prompts and what samples from them; `progress` is told of every finished group."""
         self.recipe = recipe
         self.accelerator = accelerator
         self.order = order
@@ -56,22 +56,24 @@ class Rollouts:
 
     @contextmanager
     def prefetch(self, step: int, clock: PhaseClock) -> Iterator[None]:
-        """Surround the update before step `step`, beside which that step's rollout may be sampled. Here it is not."""
+        """Surround the update before step `step`, beside which that step's rollout may be sampled. Here it is
+        not.
+        """
         yield
 
     def state_dict(self) -> dict[str, Any] | None:
-        """Return what this process has sampled for the next step already, as plain values for a checkpoint."""
+        """Return what this process has sampled for the next step, as plain values for a checkpoint."""
         return None
 
     def load_state_dict(self, states: Sequence[dict[str, Any]]) -> str:
-        """Take over the `state_dict` of every process that saved; return a sentence that a person should know, or
-        nothing. Here nothing is sampled ahead, so nothing is used.
+        """Take over the `state_dict` of every process that saved; return a sentence that a person should
+        know, or nothing. Here nothing is sampled ahead, so nothing is used.
         """
         return ""
 
     def _refilled(self, rollout: Rollout, step: int) -> Rollout:
-        """Return the rollout with fresh groups in the place of those without variance (dynamic sampling: DAPO,
-        2503.14476, section 3.2).
+        """Return the rollout with fresh groups in the place of those without variance (dynamic sampling:
+        DAPO, 2503.14476, section 3.2).
 
         Fresh prompts take the slots of the groups that they replace, in slot order, so that any number of
         processes does the same. Groups that still have no variance after `max_refills` rounds stay: their

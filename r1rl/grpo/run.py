@@ -1,4 +1,6 @@
-"""`r1rl grpo`: how its recipe is prepared, its step, and what it shows. Its life is `r1rl.runs.training_run`'s."""
+"""`r1rl grpo`: how its recipe is prepared, its step, and what it shows. Its life is
+`r1rl.runs.training_run`'s.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,8 @@ class GRPORun(EvaluatedRun[GRPORecipe, Preflight, GRPOParts, StepResult]):
         return self.trainer.step()
 
     def steps_by_hand(self) -> Iterator[GRPOTrainer]:
-        """Yield the trainer for each step, which is the caller's to do; what surrounds a step is done as in `steps`.
+        """Yield the trainer for each step, which is the caller's to do; what surrounds a step is done as in
+        `steps`.
 
             for trainer in run.steps_by_hand():
                 sampled = trainer.rollout()
@@ -88,7 +91,8 @@ class GRPORun(EvaluatedRun[GRPORecipe, Preflight, GRPOParts, StepResult]):
                     raise
                 if self.state.step == done:
                     raise UserError(
-                        f"step {done + 1} was not done: call rollout, rewards, advantages and update of the trainer, "
+                        f"step {done + 1} was not done: call rollout, rewards, advantages and update of the "
+                        f"trainer, "
                         f"in this order."
                     )
                 self.after_step(self.trainer.result)
@@ -115,7 +119,7 @@ class GRPORun(EvaluatedRun[GRPORecipe, Preflight, GRPOParts, StepResult]):
         )
 
     def _length_warning(self) -> str:
-        """Warn of prompts and completions that the model can't hold; empty if it can."""
+        """Return a warning of prompts and completions that the model can't hold; empty if it can."""
         longest = max(len(prompt.token_ids) for prompt in self.parts.prompts)
         fault = misfit(
             longest, self.recipe.rollout.max_completion_length, context_of(self.parts.model.config)

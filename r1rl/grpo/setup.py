@@ -1,4 +1,6 @@
-"""The parts of a GRPO run: tokenizer, policy, reference, engine, optimizer, schedule, and what works with them."""
+"""The parts of a GRPO run: tokenizer, policy, reference, engine, optimizer, schedule, and what works with
+them.
+"""
 
 from __future__ import annotations
 
@@ -125,8 +127,8 @@ def build_parts(start: RunStart[GRPORecipe], checked: Preflight) -> GRPOParts:
 def make_reference(
     start: RunStart[GRPORecipe], forward: PolicyForward, dtype: torch.dtype
 ) -> PolicyForward | BasePolicy | None:
-    """Return the reference of the KL term: the policy that training started from, also for a run that goes on. None
-    where `beta` is 0.
+    """Return the reference of the KL term: the policy that training started from, also for a run that goes
+    on; None if `beta` is 0.
     """
     recipe = start.recipe
     if recipe.algorithm.beta == 0.0:

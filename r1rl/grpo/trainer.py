@@ -7,7 +7,7 @@ section 2.2.1):
                                r_i = sum_k weight_k reward_k(q, o_i)                            rewards
                                A_i = (r_i - mean(r)) / std(r)                                   advantages
     J(theta) = sum_i w_i sum_t min(rho_it A_i, clip(rho_it, 1 - eps_low, 1 + eps_high) A_i)     update
-               - beta KL(pi_theta || pi_ref),      rho_it = pi_theta(o_it | q, o_i<t) / pi_old(o_it | q, o_i<t)
+               - beta KL(pi_theta || pi_ref),     rho_it = pi_theta(o_it | q, o_i<t) / pi_old(o_it | q, o_i<t)
 
 pi_old is the policy that the update starts from, or with `rollout.one_step_off` the one before: then the next
 rollout is sampled while the update runs. docs/algorithms.md has the variants and the recipe keys that choose
@@ -70,17 +70,21 @@ class GRPOTrainer:
         return self.update(rollout, advantages_PG)
 
     def rollout(self) -> list[SampledGroup]:
-        """Begin a step: sample this process's groups of completions. Each is being rewarded while others decode."""
+        """Begin a step: sample this process's groups of completions. Each is being rewarded while others
+        decode.
+        """
         self.clock = PhaseClock(self.parts.accelerator)
         return self.parts.rollouts.sample(self.state.step, self.clock)
 
     def rewards(self, sampled: Sequence[SampledGroup]) -> Rollout:
-        """Wait for the rewards. Dynamic sampling then puts fresh groups in the place of those without variance."""
+        """Wait for the rewards. Dynamic sampling then puts fresh groups in the place of those without
+        variance.
+        """
         return self.parts.rollouts.score(sampled, self.state.step, self.clock)
 
     def advantages(self, rollout: Rollout) -> Tensor:
-        """Return the advantages [groups of this process, G]; computed over all processes, because a batch's deviation
-        needs every reward. Raises RewardError if no reward applied in the whole first step.
+        """Return the advantages [groups of this process, G]; computed over all processes, because a batch's
+        deviation needs every reward. Raises RewardError if no reward applied in the whole first step.
         """
         accelerator = self.parts.accelerator
         rewards_PG = torch.tensor(

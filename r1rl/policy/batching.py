@@ -1,8 +1,9 @@
 """The way from completions to the inputs of a forward pass and of the loss.
 
-    batch = build_train_batch(prompts, completions, advantages)           the sequences of this process, on the CPU
-    micro_batches = make_micro_batches(batch, rows, layout, config)       r1rl.policy.packing: sequences that share a forward pass
-    inputs = loss_inputs(batch, micro_batch, weights)                     the values that the loss needs of its tokens
+    batch = build_train_batch(prompts, completions, advantages)        this process's sequences, on the CPU
+    micro_batches = make_micro_batches(batch, rows, layout, config)    sequences that share a forward pass:
+                                                                       r1rl.policy.packing
+    inputs = loss_inputs(batch, micro_batch, weights)                  the values that the loss needs
 
 Only completion tokens are trained, the EOS token included; the prompt is context. The forward pass and the
 loss meet a micro-batch as flat completion tokens (`predictors_N`, `targets_N`), whatever lies around them.
@@ -130,8 +131,8 @@ def build_train_batch(
 
 
 def loss_inputs(batch: TrainBatch, micro_batch: MicroBatch, weights_B: Tensor) -> LossInputs:
-    """Return the inputs of the loss for this micro-batch; `weights_B` is `r1rl.objective.aggregation.loss_weights`, or
-    zeros for a filler.
+    """Return the inputs of the loss for this micro-batch; `weights_B` is
+    `r1rl.objective.aggregation.loss_weights`, or zeros for a filler.
     """
     index_R = torch.tensor(micro_batch.sequences, dtype=torch.int64)
     tokens_N = micro_batch.tokens_N
@@ -149,8 +150,8 @@ def loss_inputs(batch: TrainBatch, micro_batch: MicroBatch, weights_B: Tensor) -
 def collect_token_values(
     batch: TrainBatch, micro_batches: Sequence[MicroBatch], values: Sequence[Tensor]
 ) -> Tensor:
-    """Return the values per token of several micro-batches in the order of the batch [K], on the CPU; NaN where no
-    micro-batch has any.
+    """Return the values per token of several micro-batches in the order of the batch [K], on the CPU; NaN
+    where no micro-batch has any.
 
     For the logprobs of the old policy and of the reference: `dataclasses.replace(batch, old_logprobs_K=...)`.
     """
@@ -207,7 +208,9 @@ def select(batch: TrainBatch, rows: Sequence[int]) -> TrainBatch:
 
 
 def move_micro_batch(micro_batch: MicroBatch, device: torch.device) -> MicroBatch:
-    """Return a copy whose tensors are on the device, without waiting for the copy; `tokens_N` stays on the CPU."""
+    """Return a copy whose tensors are on the device, without waiting for the copy; `tokens_N` stays on the
+    CPU.
+    """
     return replace(
         micro_batch,
         input_ids_RT=_sent(micro_batch.input_ids_RT, device),

@@ -1,7 +1,9 @@
 """`r1rl reward-model`: a model that scores answers, from pairs of which one was preferred, with the loss of
 TRL's RewardTrainer.
 
-    L = - mean over pairs of  log sigmoid(s(problem, chosen) - s(problem, rejected))      (Bradley-Terry; Ouyang et al., 2203.02155)
+    L = - mean over pairs of  log sigmoid(s(problem, chosen) - s(problem, rejected))
+
+That is the Bradley-Terry model (Ouyang et al., 2203.02155).
 
 The score s is one output at the last token of the text that `r1rl.text.scored_text` makes of problem and
 answer, the same text that the reward `reward_model` scores in RL. docs/reward_model.md tells about data and
@@ -42,7 +44,7 @@ from r1rl.runs.trl_steps import SharedRows, TRLStep, TRLSteps, check_batch, with
 
 COLUMNS = (
     Column("loss", names.LOSS, "{:.4f}"),
-    Column("pairs told apart", names.PAIR_ACCURACY, "{:.1%}"),
+    Column("pair accuracy", names.PAIR_ACCURACY, "{:.1%}"),
     Column("margin", names.PAIR_MARGIN, "{:.3f}"),
     Column("grad norm", names.GRAD_NORM, "{:.2f}"),
     Column("tokens/s", names.TOKENS_PER_SECOND, "{:,.0f}"),
@@ -109,7 +111,8 @@ class RewardModelRun(TrainingRun[RewardModelRecipe, RewardModelPreflight, Reward
         parts, recipe = self.parts, self.recipe
         return (
             f"{self.directory.path}: {parts.model.num_parameters() / 1e6:.1f}M parameters on "
-            f"{self.accelerator.device}, {self.accelerator.num_processes} process(es); {len(parts.rows)} pairs, "
+            f"{self.accelerator.device}, {self.accelerator.num_processes} process(es); {len(parts.rows)} "
+            f"pairs, "
             f"{len(parts.held_out)} held out; {recipe.max_steps} steps of {recipe.batch_size} pairs."
         )
 
@@ -171,6 +174,6 @@ class RewardModelRun(TrainingRun[RewardModelRecipe, RewardModelPreflight, Reward
         ]
         for heading in ("", *(title for title, _ in moments)):
             table.add_column(heading, justify="right" if heading else "left")
-        for title, name, percent in (("told apart", "accuracy", True), ("margin", "margin", False)):
+        for title, name, percent in (("pair accuracy", "accuracy", True), ("margin", "margin", False)):
             table.add_row(title, *(format_estimate(record[name], percent) for _, record in moments))
         self.display.console.print(table)

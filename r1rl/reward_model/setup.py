@@ -58,8 +58,8 @@ class RewardModelParts(TRLParts):
 def read_pairs(
     recipe: RewardModelRecipe, tokenizer: PreTrainedTokenizerBase, given: Given
 ) -> tuple[list[TokenizedPair], list[TokenizedPair], list[str]]:
-    """Return the pairs to train on, at most `evaluation.num_pairs` held-out ones, and sentences about rows that
-    can't be used.
+    """Return the pairs to train on, at most `evaluation.num_pairs` held-out ones, and sentences about rows
+    that can't be used.
     """
     pairs, sentences = tokenize_pairs(read_preferences(recipe.data, rows=given.rows), tokenizer, recipe)
     trained, held_out = split(pairs, recipe.evaluation.share)
@@ -113,7 +113,9 @@ def build_parts(start: RunStart[RewardModelRecipe], checked: RewardModelPrefligh
 def load_scorer(
     recipe: RewardModelRecipe, checkpoint: Path | None = None, given: PreTrainedModel | None = None
 ) -> PreTrainedModel:
-    """Return the model with one output; where there is none yet, its weights are drawn from the recipe's seed."""
+    """Return the model with one output; where there is none yet, its weights are drawn from the recipe's
+    seed.
+    """
     torch.manual_seed(derive_seed(recipe.seed, "score head"))
     with _quiet():
         return load_trained(recipe.model, checkpoint, kind=SCORER, given=given, num_labels=1)

@@ -2,7 +2,8 @@
 depends on.
 
     checkpoints/step-000100/
-      config.json, model.safetensors, tokenizer...   the policy, float32 master weights; of a policy with adapters instead:
+      config.json, model.safetensors, tokenizer...   the policy, float32 master weights; of a policy with
+                                                     adapters instead:
       adapter_config.json, adapter_model.safetensors the adapters as PEFT saves them, with the name of their
       model
       training/state.json                            step, place in the data order, counters
@@ -37,10 +38,10 @@ from r1rl.models.lora import adapted_layers, save_adapter
 
 @dataclass
 class TrainingState:
-    """What a run must remember besides tensors: together with the weights, it determines every later step."""
+    """The memory of a run besides tensors: together with the weights, it determines every later step."""
 
     step: int
-    """Rollouts finished."""
+    """Steps done."""
     order: dict[str, Any]
     """The place in the data order (PromptOrder.state_dict)."""
     evaluations: dict[str, Any]
@@ -50,7 +51,7 @@ class TrainingState:
 
 
 def read_training_state(checkpoint: Path) -> TrainingState:
-    """The state of a checkpoint, without its tensors; a UserError if the folder holds none."""
+    """Return the state of a checkpoint, without its tensors. Raises UserError if the folder holds none."""
     path = checkpoint / "training" / "state.json"
     if not path.exists():
         raise UserError(
@@ -61,7 +62,9 @@ def read_training_state(checkpoint: Path) -> TrainingState:
 
 
 def check_launch(checkpoint: Path, sharded: bool) -> None:
-    """A UserError if the checkpoint was saved by the other kind of launch. `sharded`: this one uses FSDP2."""
+    """Raise UserError if the checkpoint was saved by the other kind of launch. `sharded`: this one uses
+    FSDP2.
+    """
     was_sharded = (checkpoint / "training" / "sharded").exists()
     if was_sharded != sharded:
         kinds = {True: "in shards (FSDP2)", False: "whole"}
@@ -74,8 +77,8 @@ def check_launch(checkpoint: Path, sharded: bool) -> None:
 
 
 def read_ahead(checkpoint: Path) -> list[dict[str, Any]]:
-    """What the processes that wrote the checkpoint had made for the next step, in their order; empty if
-    nothing.
+    """Return what the processes that wrote the checkpoint had made for the next step, in their order; nothing
+    if they had made nothing.
     """
     return [
         torch.load(file, weights_only=True) for file in sorted((checkpoint / "training").glob("ahead-*.pt"))
@@ -83,7 +86,7 @@ def read_ahead(checkpoint: Path) -> list[dict[str, Any]]:
 
 
 class Checkpointer:
-    """Saves and restores one run. Every process calls each method; the main process writes the shared files."""
+    """The checkpoints of one run. Every process calls each method; the main one writes the shared files."""
 
     def __init__(self, folder: Path, accelerator: Accelerator, keep: int) -> None:
         self.folder = folder
@@ -194,7 +197,9 @@ class Checkpointer:
 
 
 def random_state() -> dict[str, Any]:
-    """torch's random state on the CPU and on every GPU. Nothing in training draws from Python's or numpy's."""
+    """Return torch's random state on the CPU and on every GPU. Nothing in training draws from Python's or
+    numpy's.
+    """
     return {
         "cpu": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -202,7 +207,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """The inverse of `random_state`."""
+    """Set torch's random state to what `random_state` returned."""
     torch.set_rng_state(state["cpu"])
     if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])

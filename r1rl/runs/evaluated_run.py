@@ -1,5 +1,5 @@
-"""A training run that answers held-out problems before, during and after training: sampled answers, scored by the
-recipe's rewards.
+"""A training run that answers held-out problems before, during and after training: sampled answers, scored by
+the recipe's rewards.
 """
 
 from __future__ import annotations

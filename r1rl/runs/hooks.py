@@ -7,14 +7,14 @@ A hook is an object with one or more of these methods, each called with the run 
     on_save(run, path)            a checkpoint is written whole
     on_end(run, end)              the run is finished, or was stopped and saved        `RunEnd`
 
-Hooks are given in Python (`Given.hooks`) or named in a recipe, as a class that is made without arguments or as an
-object: `hooks: [path/to/file.py:MyHook, my_package.my_module:my_hook]`. Those of the recipe are called first, each
-list in its order.
+Hooks are given in Python (`Given.hooks`) or named in a recipe, as a class that is made without arguments or
+as an object: `hooks: [path/to/file.py:MyHook, my_package.my_module:my_hook]`. The hooks of the recipe are
+called first, each list in its order.
 
 They run in the main process only, between two steps, so the others wait for them; what all processes must do
-together, such as `run.evaluate`, is not for them. A hook that raises ends the run as Ctrl-C does: the step that is
-under way is done, logged and saved, then the run stops with a HookError that names the hook. A hook that raises is
-not called again; the others are.
+together, such as `run.evaluate`, is not for them. A hook that raises ends the run as Ctrl-C does: the step
+that is under way is done, logged and saved, then the run stops with a HookError that names the hook. A hook
+that raises is not called again; the others are.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
-from r1rl.config.plugins import Wanted, load_code
+from r1rl.config.plugins import LoadedCode, Wanted, load_code
 from r1rl.errors import HookError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class RunEnd:
     step: int
     """Steps done."""
     finished: bool
-    """True at the end of training; False where the run was stopped and can be resumed."""
+    """The reason of the end: true after the last step, false where the run was stopped and can be resumed."""
 
 
 @runtime_checkable
@@ -87,7 +87,7 @@ class OnEnd(Protocol):
     """A hook that is called once, at the end of the run."""
 
     def on_end(self, run: AnyRun, end: RunEnd) -> None:
-        """Conclude. It is not called where the run fails with an error."""
+        """Look back at the run. It is not called where the run fails with an error."""
         ...
 
 
@@ -125,11 +125,14 @@ def handlers_of(hook: Hook) -> list[Handler]:
 
 
 def check_hook(hook: Hook) -> None:
-    """Raise HookError for an object that nothing would call, or a method that can't be called with two arguments."""
+    """Raise HookError for an object that nothing would call, or a method that can't be called with two
+    arguments.
+    """
     handlers = handlers_of(hook)
     if not handlers:
         raise HookError(
-            f"hooks: {type(hook).__name__} has none of the methods {', '.join(EVENTS)}, so nothing would ever call "
+            f"hooks: {type(hook).__name__} has none of the methods {', '.join(EVENTS)}, so nothing would "
+            f"ever call "
             f"it: write one, such as on_step(self, run, result)."
         )
     for handler in handlers:
@@ -156,13 +159,26 @@ WANTED = Wanted(
 """A hook, as `hooks` of a recipe names it."""
 
 
+def find_hooks(specs: Sequence[str], base_dir: Path) -> list[LoadedCode]:
+    """Return the classes and objects that a recipe names as hooks, and make none yet; `base_dir` is its
+    folder.
+
+    Raises HookError for one that can't be found or has no method that a run calls.
+    """
+    return [load_code(spec, base_dir, WANTED) for spec in specs]
+
+
 def load_hooks(specs: Sequence[str], base_dir: Path) -> list[Hook]:
-    """Return the hooks that a recipe names; `base_dir` is its folder. Raises HookError for one that can't be used."""
-    return [_load_hook(spec, base_dir) for spec in specs]
+    """Return the hooks that a recipe names; `base_dir` is its folder. Raises HookError for one that can't be
+    used.
+    """
+    hooks = [_made(code) for code in find_hooks(specs, base_dir)]
+    for hook in hooks:
+        check_hook(hook)
+    return hooks
 
 
-def _load_hook(spec: str, base_dir: Path) -> Hook:
-    code = load_code(spec, base_dir, WANTED)
+def _made(code: LoadedCode) -> Hook:
     if not inspect.isclass(code.value):
         return code.value
     try:
@@ -179,14 +195,16 @@ class Hooks:
     """The hooks of a run in this process."""
 
     def __init__(self, hooks: Sequence[Hook], tell: Callable[[str], None]) -> None:
-        """`tell` shows a message to the person who watches the run."""
+        """Take the hooks of this process; `tell` shows a message to the person who watches the run."""
         self.failure: HookError | None = None
         """The first error that a hook raised: the run is to stop."""
         self._handlers = [handler for hook in hooks for handler in handlers_of(hook)]
         self._tell = tell
 
     def call(self, event: Event, run: AnyRun, record: Any) -> None:
-        """Call the hooks that wait for this event, in their order; keep the first error and leave its hook out."""
+        """Call the hooks that wait for this event, in their order; keep the first error and leave its hook
+        out.
+        """
         for handler in [one for one in self._handlers if one.event == event]:
             try:
                 handler.call(run, record)
@@ -198,7 +216,8 @@ class Hooks:
     @staticmethod
     def _failure_of(handler: Handler, step: int, error: Exception) -> HookError:
         failure = HookError(
-            f"hooks: {handler.name} raised {type(error).__name__} after step {step}: {error}. Everything is saved: "
+            f"hooks: {handler.name} raised {type(error).__name__} after step {step}: {error}. Everything is "
+            f"saved: "
             f"mend the hook or leave it out, and go on with --resume."
         )
         failure.__cause__ = error

@@ -28,8 +28,8 @@ class Given:
     """
 
     model: PreTrainedModel | None = None
-    """The model to train, in place, so that its weights change. It comes with `tokenizer`. A run that is resumed
-    takes the weights of its checkpoint instead.
+    """The model to train, in place, so that its weights change. It comes with `tokenizer`. A run that is
+    resumed takes the weights of its checkpoint instead.
     """
     tokenizer: PreTrainedTokenizerBase | None = None
     rows: Rows | None = None
@@ -37,8 +37,9 @@ class Given:
     evaluation_rows: Rows | None = None
     """The rows of the held-out data, in the place of `evaluation.data.source`."""
     rewards: Sequence[RewardFunction] = ()
-    """Functions of the form that `r1rl.rewards.contract` describes, in the place of the recipe's rewards. One whose
-    name the recipe has (`function: my_function`) keeps its weight, gate and arguments; others have weight 1.
+    """Functions of the form that `r1rl.rewards.contract` describes, in the place of the recipe's rewards. One
+    whose name the recipe has (`function: my_function`) keeps its weight, gate and arguments; others have
+    weight 1.
     """
     hooks: Sequence[Hook] = ()
     """Hooks that are called after those of the recipe."""

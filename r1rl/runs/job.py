@@ -1,5 +1,5 @@
-"""The part of a training run that each command says for itself: how its recipe is prepared, what its step is, and
-what it shows.
+"""The part of a training run that each command says for itself: how its recipe is prepared, what its step is,
+and what it shows.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class TrainingJob(ABC, Generic[Recipe, Checked, Parts, Result]):
     @classmethod
     @abstractmethod
     def preflight(cls, recipe: Recipe, recipe_path: Path, given: Given) -> Checked:
-        """Read the data, resolve the rewards and check everything else that needs neither launch nor model."""
+        """Read the data, resolve the rewards and check all else that needs neither launch nor model."""
 
     @classmethod
     @abstractmethod
@@ -96,8 +96,8 @@ class TrainingJob(ABC, Generic[Recipe, Checked, Parts, Result]):
 
     @abstractmethod
     def measure(self, during: bool) -> Measured | None:
-        """Measure the model as it is on held-out data; None if there is none. `during`: between two steps, where
-        less data is to do. Every process calls this.
+        """Measure the model as it is on held-out data; None if there is none. `during`: between two steps,
+        where less data is to do. Every process calls this.
         """
 
     @abstractmethod
@@ -113,7 +113,9 @@ class TrainingJob(ABC, Generic[Recipe, Checked, Parts, Result]):
         return []
 
     def prefetched(self) -> dict[str, Any] | None:
-        """Return what this process has made for the next step already, as plain values that a checkpoint keeps."""
+        """Return what this process has made for the next step already, as plain values that a checkpoint
+        keeps.
+        """
         return None
 
 

@@ -2,7 +2,7 @@
 
     runs/<name>/
       config.yaml          the resolved recipe
-      environment.json     versions, git revision, hardware, seed; one more record for each time the run was resumed
+      environment.json     versions, git revision, hardware, seed; a record for each time the run was resumed
       metrics.jsonl        one line per step
       completions/         step-000010.jsonl: one line per completion
       checkpoints/         step-000100/
@@ -60,8 +60,8 @@ class RunDirectory:
 
     @classmethod
     def create(cls, output_dir: str | Path, run_name: str) -> RunDirectory:
-        """A new directory. Nothing is ever overwritten: if `run_name` is taken, it is run_name-2, run_name-3,
-        ...
+        """Make a new directory. Nothing is ever overwritten: if `run_name` is taken, it is run_name-2,
+        run_name-3, ...
 
         Raises UserError if it can't be made.
         """
@@ -82,8 +82,8 @@ class RunDirectory:
 
     @classmethod
     def latest(cls, output_dir: str | Path, run_name: str) -> RunDirectory:
-        """The newest directory that `create` made for this name, to resume. Raises UserError if there is
-        none.
+        """Return the newest directory that `create` made for this name, to resume. Raises UserError if there
+        is none.
         """
         pattern = re.compile(re.escape(run_name) + r"(?:-(\d+))?")
         parent = Path(output_dir) / Path(run_name).parent
@@ -101,11 +101,11 @@ class RunDirectory:
         return directory
 
     def was_renamed(self, run_name: str) -> bool:
-        """True if `run_name` was taken and the directory has a number at its end."""
+        """Return true if `run_name` was taken and the directory has a number at its end."""
         return self.path.name != Path(run_name).name
 
     def write_start(self, recipe: Any, environment: Mapping[str, Any]) -> None:
-        """The resolved recipe and what the run runs on."""
+        """Write the resolved recipe and what the run runs on."""
         self._write(self.config_path, dump_recipe(recipe))
         self.write_json(self.environment_path, environment)
 
@@ -134,14 +134,14 @@ class RunDirectory:
         self._truncate(step)
 
     def append_metrics(self, metrics: Mapping[str, Any]) -> None:
-        """One line of metrics.jsonl, `step` included. NaN and infinities, which JSON does not have, become
-        null.
+        """Append one line to metrics.jsonl, `step` included. NaN and infinities, which JSON does not have,
+        become null.
         """
         with _disk_errors(self.metrics_path), self.metrics_path.open("ab") as file:
             file.write(_json_line(metrics).encode(errors="backslashreplace"))
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All whole lines of metrics.jsonl."""
+        """Return all whole lines of metrics.jsonl."""
         if not self.metrics_path.exists():
             return []
         records = []
@@ -153,33 +153,33 @@ class RunDirectory:
         return records
 
     def write_completions(self, step: int, rows: Iterable[Mapping[str, Any]]) -> Path:
-        """completions/step-000010.jsonl, one line per completion."""
+        """Write completions/step-000010.jsonl, one line per completion."""
         path = self.completions / f"step-{step:06d}.jsonl"
         self._write(path, "".join(map(_json_line, rows)))
         return path
 
     def write_evaluation(self, name: str, record: Mapping[str, Any]) -> Path:
-        """evaluations/<name>.json."""
+        """Write evaluations/<name>.json."""
         path = self.evaluations / f"{name}.json"
         self.write_json(path, record)
         return path
 
     def write_rows(self, path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-        """A .jsonl file of any length, replaced in one move; rows are written as they come."""
+        """Write a .jsonl file of any length, replaced in one move; rows are written as they come."""
         self._write(path, map(_json_line, rows))
 
     def write_summary(self, figures: Mapping[str, Any]) -> None:
-        """summary.json: the final figures, machine-readable."""
+        """Write summary.json, the final figures."""
         self.write_json(self.summary_path, figures)
 
     def write_json(self, path: Path, value: Mapping[str, Any]) -> None:
-        """A JSON file, replaced in one move."""
+        """Write a JSON file, replaced in one move."""
         self._write(
             path, json.dumps(_finite(dict(value)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         )
 
     def write_text(self, path: Path, text: str) -> None:
-        """A text file, replaced in one move."""
+        """Write a text file, replaced in one move."""
         self._write(path, text)
 
     def _write(self, path: Path, text: str | Iterable[str]) -> None:
@@ -205,7 +205,7 @@ class RunDirectory:
 
 @contextmanager
 def _disk_errors(path: str | Path) -> Iterator[None]:
-    """An OSError as a sentence."""
+    """Raise an OSError of the block as a UserError with a sentence."""
     try:
         yield
     except OSError as error:
@@ -216,7 +216,7 @@ def _disk_errors(path: str | Path) -> Iterator[None]:
 
 
 def _run_name(config: Path) -> str | None:
-    """The run_name in a config.yaml; None if there is no such file, or one that was never finished."""
+    """Return the run_name in a config.yaml; None if there is no such file, or one that was never finished."""
     try:
         content = yaml.safe_load(config.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
@@ -229,7 +229,7 @@ def _json_line(record: Mapping[str, Any]) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """The value with None for every NaN and infinity, however deep; the input is not changed."""
+    """Return the value with None for every NaN and infinity, however deep; the input is not changed."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

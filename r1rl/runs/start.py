@@ -1,4 +1,6 @@
-"""The place of a run on the disk: a new run directory, or that of the run to resume, and the state to go on from."""
+"""The place of a run on the disk: a new run directory, or that of the run to resume, and the state to go on
+from.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +51,8 @@ def open_run(
 
 
 def choose_directory(recipe: RunRecipe, resume: str | None, sharded: bool) -> tuple[Path, Path | None]:
-    """Make or find the directory and write how the run starts: the main process's part of `open_run`. `sharded`:
-    under FSDP2.
+    """Make or find the directory and write how the run starts: the main process's part of `open_run`.
+    `sharded`: under FSDP2.
     """
     if resume is None:
         directory = RunDirectory.create(recipe.output_dir, recipe.run_name)

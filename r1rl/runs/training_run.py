@@ -60,7 +60,8 @@ class TrainingRun(TrainingJob[Recipe, Checked, Parts, Result]):
         """Return the run before its first (or next) step, with its model loaded.
 
         Rewards, hooks and templates are looked for from the folder of `recipe_path`. `resume`: "latest", or a
-        checkpoint folder of the run. Raises UserError before a model is loaded for whatever can be known then.
+        checkpoint folder of the run. Raises UserError before a model is loaded for whatever can be known
+        then.
         """
         disable_progress_bar()  # of loading and saving models: the run has a bar of its own
         given.check()
@@ -103,8 +104,8 @@ class TrainingRun(TrainingJob[Recipe, Checked, Parts, Result]):
         self._saved_step = self.state.step
 
     def train(self) -> None:
-        """Train to `max_steps`. Raises KeyboardInterrupt after Ctrl-C, and HookError where a hook raised; everything
-        is saved then.
+        """Train to `max_steps`. Raises KeyboardInterrupt after Ctrl-C, and HookError where a hook raised;
+        everything is saved then.
         """
         for _ in self.steps():
             pass
@@ -112,7 +113,8 @@ class TrainingRun(TrainingJob[Recipe, Checked, Parts, Result]):
     def steps(self) -> Iterator[Result]:
         """Yield the result of each step once it is logged, and evaluated and saved where the recipe says so.
 
-        The run is finished with the last step. Leaving the loop early saves it as Ctrl-C does, to be resumed.
+        The run is finished with the last step. Leaving the loop early saves it, to be resumed. So does
+        Ctrl-C, also within the loop's body: the step after it is still done.
         """
         with self.life():
             while self.goes_on:
@@ -189,17 +191,19 @@ class TrainingRun(TrainingJob[Recipe, Checked, Parts, Result]):
 
     @property
     def goes_on(self) -> bool:
-        """True while there is another step to do."""
+        """The state of the run between two steps: true while there is another one to do."""
         return self.ending is Ending.GO_ON
 
     def finish_early(self) -> None:
-        """Let the step that is under way be the last: the run is evaluated, saved and summed up after it. A hook may
-        call this.
+        """Let this step be the last: the run is evaluated, saved and summed up after it. A hook may call
+        this; after an evaluation or a checkpoint, it is the next step.
         """
         self._ends_early = True
 
     def close(self) -> None:
-        """End what the run holds besides memory, such as the processes of rewards. The end of `steps` calls this."""
+        """End what the run holds besides memory, such as the processes of rewards. The end of `steps` calls
+        this.
+        """
         self.checked.close()
 
     def _agreed_ending(self) -> Ending:

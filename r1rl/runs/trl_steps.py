@@ -102,10 +102,11 @@ class TRLSteps:
         collate: Callable[[list[dict[str, Any]]], dict[str, Any]] | None = None,
         around: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """`policy` and `optimizer` are as accelerate prepared them; `length_of` counts the tokens of a row.
+        """Take the parts of a run: `policy` and `optimizer` as accelerate prepared them; `length_of` counts
+        the tokens of a row.
 
-        `collate` makes the inputs of a micro-batch in the place of the trainer's own; `around` is a context for the
-        forward and backward pass of each.
+        `collate` makes the inputs of a micro-batch in the place of the trainer's own; `around` is a context
+        for the forward and backward pass of each.
         """
         self.trainer = trainer
         self.accelerator = accelerator
@@ -154,8 +155,8 @@ class TRLSteps:
         )
 
     def step(self) -> TRLStep:
-        """Do one optimizer step on the next `batch_size` rows. A gradient that is not finite is thrown away and
-        counted.
+        """Do one optimizer step on the next `batch_size` rows. A gradient that is not finite is thrown away
+        and counted.
         """
         started = time.perf_counter()
         places = own_share(self.accelerator, list(enumerate(self.order.take(self.batch_size))))
@@ -183,8 +184,8 @@ class TRLSteps:
         return TRLStep(metrics, own)
 
     def _accumulate(self, rows: list[dict[str, Any]]) -> float:
-        """Run forward and backward of this process's rows, short ones first; return the sum of their losses, as
-        TRL scales them.
+        """Run forward and backward of this process's rows, short ones first; return the sum of their losses,
+        as TRL scales them.
         """
         chunks = [
             rows[start : start + self.micro_batch_size]
@@ -252,7 +253,9 @@ class SharedRows:
         return cls(count, made), found
 
     def share(self, accelerator: Accelerator, folder: Path) -> Dataset:
-        """Return the rows in every process, read from a file of the main process so that they are in memory once."""
+        """Return the rows in every process, read from a file of the main process so that they are in memory
+        once.
+        """
         if accelerator.num_processes == 1:
             return self.made[0]
         if accelerator.is_main_process:
@@ -266,8 +269,8 @@ class SharedRows:
 
 
 def with_max_steps(recipe: Recipe, num_rows: int) -> Recipe:
-    """Return the recipe with the optimizer steps that its epochs need, unless it says how many; the last step may
-    reach into the next epoch.
+    """Return the recipe with the optimizer steps that its epochs need, unless it says how many; the last step
+    may reach into the next epoch.
     """
     steps = math.ceil(recipe.epochs * num_rows / recipe.batch_size - 1e-9)
     return replace(recipe, max_steps=recipe.max_steps or steps)
@@ -276,8 +279,8 @@ def with_max_steps(recipe: Recipe, num_rows: int) -> Recipe:
 def trl_arguments(
     kind: type[Arguments], accelerator: Accelerator, output_dir: str, **settings: Any
 ) -> Arguments:
-    """Return the arguments of a trainer of TRL: to compute as accelerate was set up here, and to leave everything
-    else alone.
+    """Return the arguments of a trainer of TRL: to compute as accelerate was set up here, and to leave
+    everything else alone.
     """
     with warnings.catch_warnings():
         # 5.23 has a new name for gradient_checkpointing; 5.17 has only this one

@@ -28,7 +28,9 @@ class TokenizedRows:
 
 @dataclass(frozen=True, slots=True)
 class SFTPreflight:
-    """The data and rewards that a run starts from. The rewards hold worker processes: call `close()` when done."""
+    """The data and rewards that a run starts from. The rewards hold worker processes: call `close()` when
+    done.
+    """
 
     evaluation_problems: list[Problem]
     rewards: RewardSet | None

@@ -1,7 +1,7 @@
 """`r1rl sft`: supervised fine-tuning on demonstrations, with the loss of TRL's SFTTrainer on what follows the
 prompt.
 
-    L = - 1 / N  sum over the N trained tokens of a step of  log pi(token | everything before it in its demonstration)
+    L = - 1 / N sum over the N trained tokens of a step of log pi(token | all before it in its demonstration)
 
 The prompt is rendered by the template of the recipe's `prompt` section, as RL and evaluation do; the token
 that ends a completion is trained. docs/sft.md tells about the data and the choices. The life of a run is
@@ -103,13 +103,16 @@ class SFTRun(EvaluatedRun[SFTRecipe, SFTPreflight, SFTParts, TRLStep]):
         )
         return (
             f"{self.directory.path}: {self.parts.model.num_parameters() / 1e6:.1f}M parameters on "
-            f"{self.accelerator.device}, {self.accelerator.num_processes} process(es); {num_rows} rows ({row}); "
+            f"{self.accelerator.device}, {self.accelerator.num_processes} process(es); {num_rows} rows "
+            f"({row}); "
             f"{recipe.max_steps} steps of {recipe.batch_size} rows, "
             f"{recipe.max_steps * recipe.batch_size / num_rows:.2f} passes."
         )
 
     def completion_rows(self, result: TRLStep) -> list[dict[str, Any]]:
-        """Return each demonstration that the step trained, with its special tokens, cut where the loss begins."""
+        """Return each demonstration that the step trained, with its special tokens, cut where the loss
+        begins.
+        """
         decode = self.parts.tokenizer.decode
         return [
             {

@@ -1,4 +1,4 @@
-"""The parts of an SFT run: model, engine for the held-out problems, optimizer, schedule, and TRL's trainer."""
+"""The parts of an SFT run: model, engine for held-out problems, optimizer, schedule, and TRL's trainer."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def make_trainer(
     accelerator: Accelerator,
     directory: RunDirectory,
 ) -> SFTTrainer:
-    """Return TRL's trainer, for its collation, loss and metrics. The rows are prepared: it neither tokenizes nor
-    cuts them.
+    """Return TRL's trainer, for its collation, loss and metrics. The rows are prepared: it neither tokenizes
+    nor cuts them.
     """
     prepared = {
         "packing": recipe.packing,
