@@ -20,7 +20,8 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from r1rl.attention.packed import PACKED_ATTENTION, VarlenKernel, register_packed_attention
+from r1rl.attention.packed import PACKED_ATTENTION, register_packed_attention
+from r1rl.attention.varlen import VarlenKernel
 from r1rl.compute.distributed import max_over_processes
 from r1rl.config.schema import UpdateConfig
 from r1rl.errors import UserError

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from r1rl.attention.packed import RowsPlan, VarlenPlan
+from r1rl.attention.rectangles import RowsPlan
+from r1rl.attention.varlen import VarlenPlan
 from r1rl.errors import UserError
 from r1rl.objective.sampling import Sampling, process_logits
 

@@ -24,7 +24,9 @@ from typing import Any
 
 import torch
 
-from r1rl.attention.packed import RowsPlan, Segment, VarlenKernel, VarlenPlan
+from r1rl.attention.packed import Segment
+from r1rl.attention.rectangles import RowsPlan
+from r1rl.attention.varlen import VarlenKernel, VarlenPlan
 from r1rl.config.schema import UpdateConfig
 from r1rl.policy.batching import MicroBatch, TrainBatch
 from r1rl.policy.costs import PassCosts
