@@ -191,5 +191,6 @@ def test_logprobs_come_from_the_kernel_without_compiled_layers(sampling: Samplin
     from r1rl.policy.logprob_kernel import fused_chunk_logprobs
 
     policy = PolicyForward(tiny_model().cuda(), sampling, 64)
-    assert fuse_logprobs(policy, torch.bfloat16) == ""
+    trial = fuse_logprobs(policy, torch.bfloat16)
+    assert (trial is not None and trial.accepted) == kernel
     assert (policy.chunk_logprobs is fused_chunk_logprobs) == kernel

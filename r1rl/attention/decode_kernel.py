@@ -1,15 +1,16 @@
 """Attention of a decode step as a Triton kernel: each row reads its own tokens and no more, and nothing is
 masked or repeated.
 
-    o_rq = softmax(q_rq K_rh^T scaling) V_rh        over the row's positions 0 .. p_r, or the last `window` of them
+    o_rq = softmax(q_rq K_rh^T scaling) V_rh    over the row's positions 0 .. p_r, or the last of a window
 
-One program takes one row and one key/value head, with all query heads that share it, or one of several splits
-of its positions where rows are too few to fill the machine (Dao et al. 2023, "Flash-Decoding"): the program
-that finishes last then adds up the parts, weighted by their sums of exponentials. The running maximum and sum
-are those of online softmax (Milakov and Gimelshein 2018, 1805.02867). Where the new token's key and value are
-given, they are what these begin with, and are written to the cache on the way.
+One program takes one row and one key/value head, with all query heads that share it. Where rows are too few
+to fill the machine, it takes one of several splits of the row's positions (Dao et al. 2023,
+"Flash-Decoding"). The program that finishes last then adds up the parts, weighted by their sums of
+exponentials. The running maximum and sum are those of online softmax (Milakov and Gimelshein 2018,
+1805.02867). Where the new token's key and value are given, they are what these begin with, and are written to
+the cache on the way.
 
-Needs Triton, which comes with torch's builds for GPUs: import this module only where there is one.
+The module needs Triton, which comes with torch's builds for GPUs: import it only where there is one.
 
 Legend: R rows, Q query heads, H key/value heads, G queries that share one, C columns, D size of a key, E of a
 value, S splits.
@@ -48,7 +49,9 @@ def _add_up(
     parts, sums, lane, queries, outs, written,
     G: tl.constexpr, G_PAD: tl.constexpr, E: tl.constexpr, E_PAD: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
-    """Return the mixture [G_PAD, E_PAD] of a row and head; parts are added in their order, whichever was last."""
+    """Return the mixture [G_PAD, E_PAD] of a row and head: its parts added in their order, whichever was
+    last.
+    """
     highest = tl.full([G_PAD], -float("inf"), tl.float32)
     total = tl.zeros([G_PAD], tl.float32)
     mixed = tl.zeros([G_PAD, E_PAD], tl.float32)
@@ -67,10 +70,12 @@ def _add_up(
 
 @triton.jit
 def _attend(
-    q, k, v, new_k, new_v, out, parts, sums, counters, positions, q_row, q_head, k_row, k_head, k_column, v_row, v_head, v_column,
+    q, k, v, new_k, new_v, out, parts, sums, counters, positions,
+    q_row, q_head, k_row, k_head, k_column, v_row, v_head, v_column,
     new_k_row, new_k_head, new_v_row, new_v_head, scaling, softcap, window,
-    G: tl.constexpr, G_PAD: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, E: tl.constexpr, E_PAD: tl.constexpr, BLOCK: tl.constexpr,
-    SPLITS: tl.constexpr, WRITES: tl.constexpr, CAPPED: tl.constexpr, WINDOWED: tl.constexpr, PRECISION: tl.constexpr,
+    G: tl.constexpr, G_PAD: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr,
+    E: tl.constexpr, E_PAD: tl.constexpr, BLOCK: tl.constexpr, SPLITS: tl.constexpr,
+    WRITES: tl.constexpr, CAPPED: tl.constexpr, WINDOWED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Attend with the queries that share one head of one row, over one split of its positions.
 
@@ -164,8 +169,8 @@ def decode_attention(
 ) -> Tensor:
     """Return [R, 1, Q, E]: [R, Q, 1, D] attends to the first p_r + 1 of [R, H, C, D] and [R, H, C, E].
 
-    The last dimensions of keys and values must be dense. There may be more rows in `key` and `value`. `new_key` [R, H, 1, D] and `new_value` are written to column
-    p_r first.
+    The last dimensions of keys and values must be dense. There may be more rows in `key` and `value`.
+    `new_key` [R, H, 1, D] and `new_value` are written to column p_r first.
     """
     rows, query_heads, _, size = query.shape
     heads, out_size = key.shape[1], value.shape[3]
@@ -183,9 +188,11 @@ def decode_attention(
     new_k, new_v = (key if new_key is None else new_key), (value if new_value is None else new_value)
     _attend[(rows, heads, splits)](
         query, key, value, new_k, new_v, out, parts, sums, counters, positions_R,
-        query.stride(0), query.stride(1), *key.stride()[:3], *value.stride()[:3], *new_k.stride()[:2], *new_v.stride()[:2],
+        query.stride(0), query.stride(1), *key.stride()[:3], *value.stride()[:3],
+        *new_k.stride()[:2], *new_v.stride()[:2],
         scaling, softcap or 0.0, window or 0,
-        G=group, G_PAD=padded(group), D=size, D_PAD=padded(size), E=out_size, E_PAD=padded(out_size), BLOCK=block, SPLITS=splits,
+        G=group, G_PAD=padded(group), D=size, D_PAD=padded(size), E=out_size, E_PAD=padded(out_size),
+        BLOCK=block, SPLITS=splits,
         WRITES=new_key is not None, CAPPED=softcap is not None, WINDOWED=window is not None,
         PRECISION="ieee" if exact else "tf32", num_stages=2 if exact else 3,
     )  # fmt: skip

@@ -29,7 +29,7 @@ PACKED_ATTENTION = "r1rl_packed"
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A run of `length` tokens from `start` on, which also see `prefix_length` tokens from `prefix_start` on."""
+    """A run of `length` tokens from `start`, which also see the `prefix_length` from `prefix_start`."""
 
     start: int
     length: int

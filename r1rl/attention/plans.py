@@ -1,4 +1,4 @@
-"""Shared parts of the attention plans: how scores become weights, what each query sees, and how heads are grouped.
+"""Shared parts of the attention plans: the scoring, what each query sees, and the grouping of heads.
 
 A plan knows which tokens of a forward pass belong together. The engine or the update gives it to the model's
 forward, which hands it on to the attention function of each layer, so the model makes no mask and padding is

@@ -35,7 +35,7 @@ class Rectangle:
     has_prefix: bool
 
     def is_plain(self, window: int | None) -> bool:
-        """Return true if causal attention is all: no prefix before the queries, and no key out of the window."""
+        """Return true if causal attention is all: no prefix before the queries, no key out of the window."""
         return not self.has_prefix and (window is None or window >= self.keys)
 
 

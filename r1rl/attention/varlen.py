@@ -112,7 +112,7 @@ class VarlenKernel:
     function: Callable[..., Any]
     keywords: frozenset[str]
     groups_heads: bool
-    """True if it takes fewer key/value heads than query heads without being told."""
+    """The kernel's way with heads: it takes fewer key/value heads than query heads without being told."""
 
     def attend(
         self,

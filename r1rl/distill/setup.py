@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from r1rl import models
 from r1rl.compute.optimization import make_optimizer, make_schedule
+from r1rl.compute.trials import trial_report
 from r1rl.data import build_prompts
 from r1rl.distill.completions import PreparedCompletions, prepare_completions
 from r1rl.distill.forward import StudentForward, Teacher
@@ -99,6 +100,8 @@ def build_parts(
         rows = prepare_completions(recipe, checked.completions, tokenizer, size)
     nn.Module.to(model, accelerator.device)
     engine = make_engine(recipe.rollout, model, tokenizer, accelerator, dtype)
+    for line in trial_report(engine.trials):
+        display.message(line)
     forward = StudentForward(model, recipe.divergence, size, recipe.update.logit_chunk)
     optimizer = make_optimizer(forward, recipe.optimizer)
     policy, optimizer = accelerator.prepare(forward, optimizer)

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r1rl.compute.optimization import make_optimizer, make_schedule
+from r1rl.compute.trials import trial_report
 from r1rl.data import PromptOrder, build_prompts
 from r1rl.grpo.collect import Collector
 from r1rl.grpo.one_step_off import OneStepOff
@@ -83,17 +84,17 @@ def build_parts(
         adapt(model, recipe.model, lora, recipe.seed, checkpoint)
     reference = make_reference(recipe, forward, dtype, accelerator.device, checkpoint)
     nn.Module.to(model, accelerator.device)
-    layout = agreed_layout(accelerator, choose_layout(model, recipe.update, dtype))
-    if layout.reason:
-        display.message(layout.reason)
+    layout = agreed_layout(accelerator, choose_layout(model, recipe.update, dtype, tokenizer))
     engine = make_engine(recipe.rollout, model, tokenizer, accelerator, dtype)
     # vLLM's arithmetic is not the trainer's, in any precision.
     sampler_is_exact = dtype is torch.float32 and recipe.rollout.engine != "vllm"
     checkpointing = bool(recipe.model.gradient_checkpointing)
     wanted = wants_compiling(recipe.update.compile, accelerator.device, dtype, checkpointing)
-    for reason in (compile_policy(forward, layout, dtype) if wanted else "", fuse_logprobs(forward, dtype)):
-        if reason:
-            display.message(reason)
+    fuse_logprobs(forward, dtype, tokenizer)
+    if wanted:
+        compile_policy(forward, layout, dtype, tokenizer)
+    for line in trial_report([*layout.trials, *engine.trials, *forward.trials]):
+        display.message(line)
     optimizer = make_optimizer(forward, recipe.optimizer)
     policy, optimizer = accelerator.prepare(forward, optimizer)
     order = PromptOrder(len(prompts), recipe.seed, recipe.data.shuffle)

@@ -8,11 +8,12 @@ from typing import Protocol
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from r1rl.compute.trials import Trial
 from r1rl.errors import UserError
 from r1rl.objective.sampling import Sampling
 from r1rl.rollout.native.compiled import choose_backend
 from r1rl.rollout.native.engine import NativeEngine
-from r1rl.rollout.native.forward import UnsupportedModel
+from r1rl.rollout.native.trial import UnsupportedModel
 from r1rl.rollout.reference import ReferenceEngine
 from r1rl.types import CompletionGroup
 
@@ -23,6 +24,8 @@ class RolloutEngine(Protocol):
     name: str
     reason: str
     """Why this engine was chosen, as a sentence."""
+    trials: list[Trial]
+    """The trials of its faster ways, accepted or refused."""
 
     def generate(
         self,
@@ -84,4 +87,6 @@ def build_engine(
         reason = f"the native engine can't run {type(model).__name__}: {error}"
         if name == "native":
             raise UserError(f"rollout.engine: {reason}. Use engine: transformers.") from error
-        return ReferenceEngine(model, tokenizer, max_rows, dtype, reason, own_copy)
+        engine = ReferenceEngine(model, tokenizer, max_rows, dtype, reason, own_copy)
+        engine.trials.append(error.trial)
+        return engine

@@ -25,6 +25,7 @@ from r1rl import models
 from r1rl.compute.accelerator import make_accelerator
 from r1rl.compute.distributed import from_main_process, is_sharded
 from r1rl.compute.optimization import make_optimizer, make_schedule
+from r1rl.compute.trials import trial_report
 from r1rl.config.schema import UpdateConfig
 from r1rl.data import PromptOrder, build_prompts, column_names
 from r1rl.data.demonstration_tokens import trained_end
@@ -177,9 +178,11 @@ def build_parts(
     )
     layout = None
     if recipe.packing:
-        layout = agreed_layout(accelerator, choose_layout(model, UpdateConfig(share_prompts=False), dtype))
-        if layout.reason:
-            display.message(layout.reason)
+        layout = agreed_layout(
+            accelerator, choose_layout(model, UpdateConfig(share_prompts=False), dtype, tokenizer)
+        )
+    for line in trial_report([*([] if layout is None else layout.trials), *engine.trials]):
+        display.message(line)
     trainer = make_trainer(recipe, model, tokenizer, rows, accelerator, directory)
     policy, optimizer = accelerator.prepare(model, make_optimizer(model, recipe.optimizer))
     return SFTParts(
