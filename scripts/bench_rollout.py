@@ -24,6 +24,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from r1rl.bench.recipe import BenchRecipe
 from r1rl.bench.workload import compute_dtype, make_model, make_tokenizer
+from r1rl.compute.trials import trial_report
 from r1rl.config.load import load_recipe
 from r1rl.objective.sampling import Sampling
 from r1rl.rollout.native.engine import NativeEngine
@@ -83,7 +84,7 @@ def contenders(
             "compiled": NativeEngine(policy, tokenizer, compiler="inductor"),
         }
     for name, engine in engines.items():
-        print(f"# {name}{engine.reason}", flush=True)
+        print("\n".join([f"# {name}{engine.reason}", *trial_report(engine.trials)]), flush=True)
 
     def stock(seed: int) -> int:
         torch.manual_seed(seed)

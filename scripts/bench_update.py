@@ -25,6 +25,7 @@ from torch.profiler import ProfilerActivity
 
 from r1rl.bench.recipe import BenchRecipe
 from r1rl.bench.workload import Workload, compute_dtype, make_model, make_workload, vocabulary_of
+from r1rl.compute.trials import trial_report
 from r1rl.config.load import load_recipe
 from r1rl.models.lora import add_adapters
 from r1rl.objective.sampling import Sampling
@@ -113,16 +114,15 @@ def main() -> None:
     policy = PolicyForward(
         model, Sampling(max_completion_length=recipe.completion_length_max), recipe.update.logprob_chunk
     )
+    fuse_logprobs(policy, dtype)
     if wants_compiling(recipe.update.compile, device, dtype, checkpointed=False):
         started = time.perf_counter()
-        print(
-            compile_policy(policy, packed, dtype)
-            or f"The policy's layers were compiled in {time.perf_counter() - started:.1f} s."
-        )
-    if reason := fuse_logprobs(policy, dtype):
-        print(reason)
-    print("| threads | layout | micro-batches | positions | seconds | processor seconds |")
-    print("|---|---|---|---|---|---|")
+        if compile_policy(policy, packed, dtype).accepted:
+            print(f"The policy's layers were compiled in {time.perf_counter() - started:.1f} s.")
+    print("\n".join(trial_report([*packed.trials, *policy.trials])))
+    print(
+        "| threads | layout | micro-batches | positions | seconds | processor seconds |\n|---|---|---|---|---|---|"
+    )
     for threads in options.threads:
         torch.set_num_threads(threads)
         seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in layouts}

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from update_helpers import LAYOUTS, build, gradients, random_rollout
 
+from r1rl.compute.trials import trial_report
 from r1rl.config.schema import LoRAConfig, UpdateConfig
 from r1rl.models.lora import add_adapters
 from r1rl.objective.sampling import Sampling
@@ -27,10 +28,13 @@ def policy(model: Any) -> PolicyForward:
 
 def test_layers_that_the_rollout_shares_are_left_alone():
     model = build("qwen3")
-    assert "in float32 the rollout engine runs the same layers" in compile_policy(
-        policy(model), LAYOUTS["shared"], torch.float32
-    )
-    assert "needs packed sequences" in compile_policy(policy(model), LAYOUTS["padded"], torch.bfloat16)
+    for layout, dtype, reason in (
+        ("shared", torch.float32, "in float32 the rollout engine runs the same layers"),
+        ("padded", torch.bfloat16, "needs packed sequences"),
+    ):
+        trial = compile_policy(policy(model), LAYOUTS[layout], dtype)
+        assert not trial.accepted
+        assert reason in trial.reason
     assert all(module._compiled_call_impl is None for module in model.modules())
 
 
@@ -44,10 +48,10 @@ def test_a_compiler_that_fails_leaves_the_layers_alone(monkeypatch):
     monkeypatch.setattr(nn.Module, "compile", broken)
     model = build("qwen3")
     forward = policy(model)
-    assert (
-        compile_policy(forward, LAYOUTS["shared"], torch.bfloat16)
-        == "The policy is not compiled: RuntimeError: no C++ compiler"
-    )
+    compile_policy(forward, LAYOUTS["shared"], torch.bfloat16)
+    assert trial_report(forward.trials) == [
+        "The policy is not compiled: RuntimeError: no C++ compiler; an update takes about 1.4 times as long."
+    ]
     assert forward.chunk_logprobs is chunk_logprobs
     assert choose_layout(model, UpdateConfig(), torch.bfloat16).packed
     assert not model.get_input_embeddings()._forward_hooks
@@ -72,8 +76,7 @@ def missing(*arguments: Any) -> Any:
         (right, ""),
         (
             wrong,
-            "Logprobs are computed without a kernel: DifferentResult: logprobs differ from the plain "
-            "forward's",
+            "Logprobs are computed without a kernel: logprobs of random tokens are ",
         ),
         (missing, "Logprobs are computed without a kernel: ImportError: no Triton"),
     ],
@@ -83,10 +86,13 @@ def test_a_kernel_of_logprobs_is_taken_if_it_gives_the_same(monkeypatch, kernel,
         sys.modules, "r1rl.policy.logprob_kernel", SimpleNamespace(fused_chunk_logprobs=kernel)
     )
     forward = policy(build("qwen3"))
-    assert fuse_logprobs(forward, torch.bfloat16) == ""  # on a CPU
+    assert fuse_logprobs(forward, torch.bfloat16) is None  # on a CPU
     assert forward.chunk_logprobs is chunk_logprobs
     monkeypatch.setattr(compilation, "uses_logprob_kernel", lambda *arguments: True)
-    assert fuse_logprobs(forward, torch.bfloat16).startswith(said)
+    trial = fuse_logprobs(forward, torch.bfloat16)
+    assert forward.trials == [trial]
+    assert trial.line.startswith(said)
+    assert trial.accepted == (kernel is right)
     assert forward.chunk_logprobs is (kernel if kernel is right else chunk_logprobs)
 
 
@@ -107,7 +113,7 @@ def test_where_the_kernel_of_logprobs_is_used(device, dtype, sampling, used):
 def test_compiled_layers_give_the_same_gradients_at_any_length():
     """Once for all shapes: a second rollout compiles nothing more."""
     model = build("qwen3")
-    assert compile_policy(policy(model), LAYOUTS["shared"], torch.bfloat16) == ""
+    assert compile_policy(policy(model), LAYOUTS["shared"], torch.bfloat16).accepted
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     for seed in (3, 9):
         batch = random_rollout(seed)
@@ -127,7 +133,7 @@ def test_layers_with_adapters_are_compiled_once():
     def graphs_of(model: PreTrainedModel) -> int:
         torch._dynamo.reset()
         before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-        assert compile_policy(policy(model), LAYOUTS["shared"], torch.bfloat16) == ""
+        assert compile_policy(policy(model), LAYOUTS["shared"], torch.bfloat16).accepted
         return torch._dynamo.utils.counters["stats"]["unique_graphs"] - before
 
     adapted = build("qwen3")

@@ -7,6 +7,7 @@ import torch
 from rollout_helpers import tiny_model
 from torch import Tensor
 
+from r1rl.attention.plans import Scoring
 from r1rl.objective.sampling import Sampling, process_logits
 from r1rl.policy.compilation import fuse_logprobs
 from r1rl.policy.logprobs import LogitHead, PolicyForward, chunk_logprobs
@@ -50,6 +51,7 @@ def attended(
 def test_decode_attention(rows, query_heads, heads, size, out_size, window, softcap, dtype) -> None:
     from r1rl.attention.decode_kernel import RowAttention
 
+    scoring = Scoring(size**-0.5, window, softcap)
     attend = RowAttention(torch.device("cuda"))
     generator = torch.Generator("cuda").manual_seed(rows)
     columns = 700
@@ -69,15 +71,13 @@ def test_decode_attention(rows, query_heads, heads, size, out_size, window, soft
     assert max(splits) > 1 or rows == 200
     tolerance = {"atol": 1e-5 if dtype is torch.float32 else 2e-2, "rtol": 0}
     for count in splits:
-        found = attend(query, keys, values, None, positions, size**-0.5, window, softcap, count)
+        found = attend(query, keys, values, None, positions, scoring, count)
         torch.testing.assert_close(found.double(), expected, **tolerance)
         written = []
         for _ in range(20):
             wiped, wiped_values = keys.clone(), values.clone()
             wiped[of_rows] = wiped_values[of_rows] = torch.nan
-            written.append(
-                attend(query, wiped, wiped_values, arrived, positions, size**-0.5, window, softcap, count)
-            )
+            written.append(attend(query, wiped, wiped_values, arrived, positions, scoring, count))
             assert torch.equal(wiped, keys)
             assert torch.equal(wiped_values, values)
         torch.testing.assert_close(written[0].double(), expected, **tolerance)
@@ -193,5 +193,6 @@ def test_logprobs_come_from_the_kernel_without_compiled_layers(sampling: Samplin
     from r1rl.policy.logprob_kernel import fused_chunk_logprobs
 
     policy = PolicyForward(tiny_model().cuda(), sampling, 64)
-    assert fuse_logprobs(policy, torch.bfloat16) == ""
+    trial = fuse_logprobs(policy, torch.bfloat16)
+    assert (trial is not None and trial.accepted) == kernel
     assert (policy.chunk_logprobs is fused_chunk_logprobs) == kernel

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
+from rollout_helpers import tiny_model, tokenizer
 from torch import nn
-from transformers import AutoModelForCausalLM, BloomConfig, LlamaForCausalLM, MambaConfig
+from transformers import AutoModelForCausalLM, BloomConfig, LlamaForCausalLM, MambaConfig, Qwen2ForCausalLM
 from update_helpers import CONFIGS, build
 
+from r1rl.attention import rectangles
+from r1rl.compute.trials import trial_report
 from r1rl.config.schema import UpdateConfig
 from r1rl.errors import UserError
 from r1rl.policy import layout as module
+from r1rl.policy import probe
 from r1rl.policy.layout import available_kernels, choose_layout, packed_attention_in, varlen_kernel
 
 
@@ -64,12 +68,23 @@ class IgnoresPositions(LlamaForCausalLM):
         self.model.forward = lambda position_ids=None, **keywords: inner(**keywords)
 
 
-def test_other_results_are_noticed():
+@pytest.mark.parametrize(
+    ("dtype", "said"),
+    [
+        (torch.float32, "hidden states of random tokens differ from the plain way's by"),
+        (torch.bfloat16, "times as far from float32 as the plain way's"),
+    ],
+    ids=str,
+)
+def test_other_results_are_noticed(dtype, said):
     torch.manual_seed(0)
     model = IgnoresPositions(CONFIGS["llama"])
-    layout = choose_layout(model, UpdateConfig(), torch.float32)
+    layout = choose_layout(model, UpdateConfig(), dtype)
     assert not layout.packed
-    assert "hidden states differ from the plain forward's by" in layout.reason
+    assert said in layout.reason
+    (line,) = trial_report(layout.trials)
+    assert line.startswith("Sequences are padded: hidden states of random tokens")
+    assert line.endswith("; an update takes about 1.7 times as long.")
 
 
 def test_wrong_gradients_are_noticed(monkeypatch):
@@ -84,16 +99,111 @@ def test_wrong_gradients_are_noticed(monkeypatch):
         def backward(ctx, gradient):
             return gradient / 2
 
-    original = module.hidden_states
+    original = probe.hidden_states
 
     def spoiled(model, ids, positions=None, plan=None):
         hidden = original(model, ids, positions, plan)
         return hidden if plan is None else Halved.apply(hidden)
 
-    monkeypatch.setattr(module, "hidden_states", spoiled)
+    monkeypatch.setattr(probe, "hidden_states", spoiled)
     layout = choose_layout(build("qwen3"), UpdateConfig(), torch.float32)
     assert not layout.packed
-    assert "gradients differ from the plain forward's by 0.5 of their norm" in layout.reason
+    assert (
+        "gradients of random tokens differ from the plain way's by 0.5 of their root mean square"
+        in layout.reason
+    )
+
+
+def shift(positions_RT):
+    """Positions of which those from the fifth on are one too far on, as after a token that was counted twice."""
+    return positions_RT + (positions_RT >= 4)
+
+
+def hide_a_key(bias):
+    """A mask that hides the first column from all but the first query."""
+    bias = bias.clone()
+    bias[..., 1:, 0] = -torch.inf
+    return bias
+
+
+def show_a_key(bias):
+    """A mask that shows each query the key after its own."""
+    return torch.cat([bias[..., 1:, :], bias[..., -1:, :]], -2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("planted", ["position", hide_a_key, show_a_key])
+def test_planted_errors_are_found(monkeypatch, planted, name, dtype):
+    model = build(name)
+    if planted == "position":
+        original = probe.hidden_states
+        monkeypatch.setattr(
+            probe,
+            "hidden_states",
+            lambda model, ids, positions=None, plan=None: original(
+                model, ids, positions if plan is None else shift(positions), plan
+            ),
+        )
+    else:
+        original = rectangles.causal_bias
+        monkeypatch.setattr(rectangles, "causal_bias", lambda *arguments: planted(original(*arguments)))
+    layout = choose_layout(model, UpdateConfig(), dtype)
+    assert not layout.packed
+    assert len(trial_report(layout.trials)) == 1
+
+
+def test_a_bias_that_is_left_out_is_found_in_both_precisions():
+    """A model whose packed forward forgets the biases of its projections."""
+
+    class Forgets(Qwen2ForCausalLM):
+        def __init__(self, config):
+            super().__init__(config)
+            inner = self.model.forward
+
+            def forward(packed_plan=None, **keywords):
+                if packed_plan is None:
+                    return inner(**keywords)
+                kept = {}
+                for name, one in self.named_modules():
+                    if name.endswith("q_proj"):
+                        kept[one], one.bias = one.bias, None
+                try:
+                    return inner(packed_plan=packed_plan, **keywords)
+                finally:
+                    for one, bias in kept.items():
+                        one.bias = bias
+
+            self.model.forward = forward
+
+    torch.manual_seed(0)
+    model = Forgets(CONFIGS["qwen2"])
+    for one in model.modules():
+        if getattr(one, "bias", None) is not None:
+            nn.init.normal_(one.bias)
+    for dtype in (torch.float32, torch.bfloat16):
+        assert not choose_layout(model, UpdateConfig(), dtype).packed
+
+
+def test_packing_is_tried_on_text_where_there_is_a_tokenizer():
+    model = tiny_model()
+    quantities = [
+        comparison.quantity
+        for comparison in choose_layout(model, UpdateConfig(), torch.float32, tokenizer())
+        .trials[0]
+        .comparisons
+    ]
+    assert quantities == [
+        f"{values} of {tokens}"
+        for tokens in ("random tokens", "text")
+        for values in ("hidden states", "gradients")
+    ]
+
+
+def test_the_trial_is_the_same_at_every_start():
+    first, again = (choose_layout(build("qwen3"), UpdateConfig(), torch.bfloat16) for _ in range(2))
+    assert first.trials == again.trials
+    assert first.trials[0].comparisons[0].plain > 1e-4, "bfloat16 is compared with float32"
 
 
 def test_a_kernel_that_fails_makes_way_for_the_next(monkeypatch):
@@ -105,6 +215,13 @@ def test_a_kernel_that_fails_makes_way_for_the_next(monkeypatch):
     layout = choose_layout(build("qwen3"), UpdateConfig(), torch.float32)
     assert layout.packed
     assert layout.kernel is None
+    assert [(trial.part, trial.accepted) for trial in layout.trials] == [
+        ("packed attention by a kernel", False),
+        ("packed sequences", True),
+    ]
+    assert trial_report(layout.trials) == [
+        "Packed attention is not computed by a kernel: RuntimeError: no kernel image is available."
+    ]
     monkeypatch.setattr(module, "available_kernels", lambda device, dtype: kernels[:1])
     layout = choose_layout(build("qwen3"), UpdateConfig(), torch.float32)
     assert "with a kernel, RuntimeError: no kernel image is available" in layout.reason

@@ -16,8 +16,11 @@ import torch
 from torch import Tensor
 from update_helpers import LAYOUTS, assert_same_gradients, build, gradients, random_rollout
 
-from r1rl.attention import packed as module
-from r1rl.attention.packed import RowsPlan, Segment, SumCopies, VarlenPlan, packed_attention
+from r1rl.attention import rectangles as module
+from r1rl.attention.packed import Segment, packed_attention
+from r1rl.attention.plans import Scoring
+from r1rl.attention.rectangles import RowsPlan
+from r1rl.attention.varlen import SumCopies, VarlenPlan
 from r1rl.config.schema import UpdateConfig
 from r1rl.objective.config import AlgorithmConfig
 from r1rl.policy.layout import varlen_kernel
@@ -178,9 +181,9 @@ def test_values_and_gradients_are_those_of_one_query_at_a_time(kernel, scaling, 
     plan = plan_of(kernel)
     if kernel.startswith("torch") and (softcap is not None or (kernel == "torch 2.10" and window == 3)):
         with pytest.raises(NotImplementedError, match=r"does not cap scores|has no sliding window"):
-            plan.attend(*arguments, scaling, window, softcap)
+            plan.attend(*arguments, Scoring(scaling, window, softcap))
         return
-    found = plan.attend(*arguments, scaling, window, softcap)
+    found = plan.attend(*arguments, Scoring(scaling, window, softcap))
     expected = one_by_one(*arguments, scaling, window, softcap)
     # Capped scores go through softmax in float32.
     tolerance = 1e-12 if softcap is None or kernel != "rows" else 1e-6
@@ -198,7 +201,7 @@ def test_long_segments_are_computed_with_their_prefix(monkeypatch):
     assert any(shape.queries == 12 for shape in plan.rectangles)  # 9 after a prompt of 3
     arguments = states()
     torch.testing.assert_close(
-        plan.attend(*arguments, 0.3, None, None),
+        plan.attend(*arguments, Scoring(0.3)),
         one_by_one(*arguments, 0.3, None, None),
         rtol=1e-9,
         atol=1e-9,

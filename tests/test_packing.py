@@ -11,7 +11,7 @@ import pytest
 import torch
 from update_helpers import COSTS, LAYOUTS, build, random_rollout
 
-from r1rl.attention.packed import RowsPlan
+from r1rl.attention.rectangles import RowsPlan
 from r1rl.config.schema import UpdateConfig
 from r1rl.grpo import balance
 from r1rl.grpo.balance import divide, share_out

@@ -14,6 +14,7 @@ from recorded_steps import RecordedSteps
 from rollout_helpers import PROMPTS, SEEDS, configs, flat, native, run, tiny_model, tokens
 
 from r1rl.compute.graphs import RunAgain
+from r1rl.compute.trials import trial_report
 from r1rl.objective.sampling import Sampling
 from r1rl.rollout import EngineSetup, make_engine
 from r1rl.rollout.native.compiled import CompiledStep, LayerCall, find_runs
@@ -92,8 +93,10 @@ def test_a_compiler_that_fails_is_not_used_and_said_why() -> None:
 
     model = tiny_model()
     engine = native(model, reason="it agrees", compiler=broken, capture=RunAgain())
-    assert engine.reason.startswith("it agrees; its decoder layers are not compiled: ")
-    assert "no compiler on this machine" in engine.reason
+    assert engine.reason == "it agrees; its decode steps are captured and replayed"
+    (line,) = trial_report(engine.trials)
+    assert line.startswith("The rollout's decoder layers are not compiled: ")
+    assert "no compiler on this machine" in line
     assert tokens(run(engine, PROMPTS, 2, SAMPLING, SEEDS)) == tokens(
         run(native(model), PROMPTS, 2, SAMPLING, SEEDS)
     )
@@ -106,12 +109,17 @@ def test_a_compiler_that_computes_something_else_is_not_used() -> None:
         ]
 
     engine = native(tiny_model(), compiler=careless, capture=RunAgain())
-    assert "its decoder layers are not compiled: they " in engine.reason
+    (line,) = trial_report(engine.trials)
+    assert line.startswith(
+        "The rollout's decoder layers are not compiled: logits of random tokens in 6 rows "
+    )
+    assert line.endswith("; a rollout takes about 1.5 times as long.")
 
 
 def test_nothing_is_compiled_where_steps_are_not_captured() -> None:
     engine = native(tiny_model(), compiler=Counted())
-    assert engine.reason == "; its decoder layers are not compiled: that is for captured steps, on a GPU"
+    (line,) = trial_report(engine.trials)
+    assert "decoder layers are not compiled: that is for captured steps, on a GPU" in line
     assert engine.allocator.method == StepMethod()
 
 

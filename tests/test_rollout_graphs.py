@@ -5,6 +5,7 @@ recorded operations.
 from __future__ import annotations
 
 import itertools
+import re
 from contextlib import nullcontext
 from typing import Any
 
@@ -14,6 +15,7 @@ from recorded_steps import RecordedSteps
 from rollout_helpers import PROMPTS, SEEDS, TEXTS, configs, flat, native, run, tiny_model, tokens
 
 from r1rl.compute.graphs import MAX_GRAPHS, CudaCapture, RunAgain, StepGraphs, batch_bucket, width_bucket
+from r1rl.compute.trials import trial_report
 from r1rl.objective.sampling import Sampling
 from r1rl.rollout.native import allocation
 from r1rl.rollout.native.rows import Row, RowTensors
@@ -224,7 +226,10 @@ def test_a_model_that_waits_for_values_decodes_uncaptured_and_says_why() -> None
     model = with_hook(look_at_value)
     capture = RecordedSteps()
     engine = native(model, reason="it agrees", capture=capture)
-    assert engine.reason == f"it agrees; its decode steps are not captured: {capture.fault}"
+    assert engine.reason == "it agrees"
+    assert trial_report(engine.trials) == [
+        f"Decode steps are not captured: {capture.fault}; a rollout takes about 4 times as long."
+    ]
     assert capture.fault in ("item can't be captured", "_local_scalar_dense can't be captured")
     assert engine.allocator.method.capture is None
     sampling = Sampling(12, eos_token_ids=(4, 50))
@@ -245,7 +250,8 @@ def test_a_step_that_depends_on_the_host_is_found() -> None:
         return output[0] * (1.0 - angle), output[1]
 
     engine = native(with_hook(turn), capture=RecordedSteps())
-    assert "not captured: they" in engine.reason
+    (line,) = trial_report(engine.trials)
+    assert re.match("Decode steps are not captured: (other tokens are drawn|log-probabilities differ)", line)
     assert engine.allocator.method.capture is None
 
 
@@ -258,7 +264,8 @@ def test_a_capture_that_fails_costs_speed_alone() -> None:
 
     model = tiny_model()
     engine = native(model, capture=Broken())
-    assert engine.reason == "; its decode steps are not captured: OSError: driver too old"
+    (line,) = trial_report(engine.trials)
+    assert line.startswith("Decode steps are not captured: OSError: driver too old; ")
     assert tokens(run(engine, PROMPTS, 2, Sampling(8), SEEDS)) == tokens(
         run(native(model), PROMPTS, 2, Sampling(8), SEEDS)
     )

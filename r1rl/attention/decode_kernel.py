@@ -1,15 +1,16 @@
 """Attention of a decode step as a Triton kernel: each row reads its own tokens and no more, and nothing is
 masked or repeated.
 
-    o_rq = softmax(q_rq K_rh^T scaling) V_rh        over the row's positions 0 .. p_r, or the last `window` of them
+    o_rq = softmax(q_rq K_rh^T scaling) V_rh    over the row's positions 0 .. p_r, or the last of a window
 
-One program takes one row and one key/value head, with all query heads that share it, or one of several splits
-of its positions where rows are too few to fill the machine (Dao et al. 2023, "Flash-Decoding"): the program
-that finishes last then adds up the parts, weighted by their sums of exponentials. The running maximum and sum
-are those of online softmax (Milakov and Gimelshein 2018, 1805.02867). Where the new token's key and value are
-given, they are what these begin with, and are written to the cache on the way.
+One program takes one row and one key/value head, with all query heads that share it. Where rows are too few
+to fill the machine, it takes one of several splits of the row's positions (Dao et al. 2023,
+"Flash-Decoding"). The program that finishes last then adds up the parts, weighted by their sums of
+exponentials. The running maximum and sum are those of online softmax (Milakov and Gimelshein 2018,
+1805.02867). Where the new token's key and value are given, they are what these begin with, and are written to
+the cache on the way.
 
-Needs Triton, which comes with torch's builds for GPUs: import this module only where there is one.
+The module needs Triton, which comes with torch's builds for GPUs: import it only where there is one.
 
 Legend: R rows, Q query heads, H key/value heads, G queries that share one, C columns, D size of a key, E of a
 value, S splits.
@@ -25,18 +26,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from r1rl.attention.plans import Scoring
+
 BLOCK_COLUMNS = 64
-"""Positions that a program reads at a time; fewer where their keys take more than `BLOCK_BYTES`."""
+"""The number of positions that a program reads at a time; fewer where their keys exceed `BLOCK_BYTES`."""
 BLOCK_BYTES = 16384
 SHORTEST_PART = 128
-"""Positions of a split: shorter ones cost more in putting them together than they gain."""
+"""The fewest positions of a split: shorter ones cost more in putting them together than they gain."""
 PROGRAMS_PER_PROCESSOR = 2
-"""So many programs keep the memory busy; more splits would only add up more parts."""
+"""The number of programs that keeps the memory busy; more splits would only add up more parts."""
 
 
 @triton.jit
 def _capped(scores, softcap):
-    """softcap tanh(scores / softcap)"""
+    """Return softcap tanh(scores / softcap)."""
     ratio = tl.exp(-2.0 * tl.abs(scores) / softcap)
     return tl.where(scores < 0, -1.0, 1.0) * softcap * (1.0 - ratio) / (1.0 + ratio)
 
@@ -46,7 +49,7 @@ def _add_up(
     parts, sums, lane, queries, outs, written,
     G: tl.constexpr, G_PAD: tl.constexpr, E: tl.constexpr, E_PAD: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
-    """The mixture [G_PAD, E_PAD] of a row and head from its parts, in their order, whichever was finished
+    """Return the mixture [G_PAD, E_PAD] of a row and head: its parts added in their order, whichever was
     last.
     """
     highest = tl.full([G_PAD], -float("inf"), tl.float32)
@@ -67,13 +70,17 @@ def _add_up(
 
 @triton.jit
 def _attend(
-    q, k, v, new_k, new_v, out, parts, sums, counters, positions, q_row, q_head, k_row, k_head, k_column, v_row, v_head, v_column,
+    q, k, v, new_k, new_v, out, parts, sums, counters, positions,
+    q_row, q_head, k_row, k_head, k_column, v_row, v_head, v_column,
     new_k_row, new_k_head, new_v_row, new_v_head, scaling, softcap, window,
-    G: tl.constexpr, G_PAD: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, E: tl.constexpr, E_PAD: tl.constexpr, BLOCK: tl.constexpr,
-    SPLITS: tl.constexpr, WRITES: tl.constexpr, CAPPED: tl.constexpr, WINDOWED: tl.constexpr, PRECISION: tl.constexpr,
+    G: tl.constexpr, G_PAD: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr,
+    E: tl.constexpr, E_PAD: tl.constexpr, BLOCK: tl.constexpr, SPLITS: tl.constexpr,
+    WRITES: tl.constexpr, CAPPED: tl.constexpr, WINDOWED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """`out` [R, H, G, E], `parts` float32 [R, H, S, G, E], `sums` float32 [R, H, S, G, 2] and `counters`
-    int32 [R, H] are contiguous; the last three are used with several splits. Counters are 0 before and after.
+    """Attend with the queries that share one head of one row, over one split of its positions.
+
+    `out` [R, H, G, E], `parts` float32 [R, H, S, G, E], `sums` float32 [R, H, S, G, 2] and `counters` int32
+    [R, H] are contiguous; the last three are used with several splits. Counters are 0 before and after.
     """
     row, head, split = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.program_id(2)
     lane = row * tl.num_programs(1) + head
@@ -160,11 +167,10 @@ def decode_attention(
     softcap: float | None,
     splits: int,
 ) -> Tensor:
-    """[R, Q, 1, D] attends to the first p_r + 1 of [R, H, C, D] and [R, H, C, E], whose last dimensions are
-    dense; returns [R, 1, Q, E].
+    """Return [R, 1, Q, E]: [R, Q, 1, D] attends to the first p_r + 1 of [R, H, C, D] and [R, H, C, E].
 
-    There may be more rows in `key` and `value`. `new_key` [R, H, 1, D] and `new_value` are written to column
-    p_r first.
+    The last dimensions of keys and values must be dense. There may be more rows in `key` and `value`.
+    `new_key` [R, H, 1, D] and `new_value` are written to column p_r first.
     """
     rows, query_heads, _, size = query.shape
     heads, out_size = key.shape[1], value.shape[3]
@@ -182,9 +188,11 @@ def decode_attention(
     new_k, new_v = (key if new_key is None else new_key), (value if new_value is None else new_value)
     _attend[(rows, heads, splits)](
         query, key, value, new_k, new_v, out, parts, sums, counters, positions_R,
-        query.stride(0), query.stride(1), *key.stride()[:3], *value.stride()[:3], *new_k.stride()[:2], *new_v.stride()[:2],
+        query.stride(0), query.stride(1), *key.stride()[:3], *value.stride()[:3],
+        *new_k.stride()[:2], *new_v.stride()[:2],
         scaling, softcap or 0.0, window or 0,
-        G=group, G_PAD=padded(group), D=size, D_PAD=padded(size), E=out_size, E_PAD=padded(out_size), BLOCK=block, SPLITS=splits,
+        G=group, G_PAD=padded(group), D=size, D_PAD=padded(size), E=out_size, E_PAD=padded(out_size),
+        BLOCK=block, SPLITS=splits,
         WRITES=new_key is not None, CAPPED=softcap is not None, WINDOWED=window is not None,
         PRECISION="ieee" if exact else "tf32", num_stages=2 if exact else 3,
     )  # fmt: skip
@@ -192,21 +200,19 @@ def decode_attention(
 
 
 def padded(size: int) -> int:
-    """What a matrix product of the tensor cores takes: a power of two, 16 at least."""
+    """Round up to what a matrix product of the tensor cores takes: a power of two, 16 at least."""
     return max(16, triton.next_power_of_2(size))
 
 
 class RowAttention:
-    """See `r1rl.attention.rollout.RowKernel`. torch.compile sees one operation that it need not look into."""
+    """The kernel as a `r1rl.attention.rollout.RowKernel`: to torch.compile it is one operation."""
 
     def __init__(self, device: torch.device) -> None:
         self.programs = (
             PROGRAMS_PER_PROCESSOR * torch.cuda.get_device_properties(device).multi_processor_count
         )
         self.counters = torch.zeros(self.programs, dtype=torch.int32, device=device)
-        """Of the splits that are done, for each row and head: there are never more of these where a row is
-        cut.
-        """
+        """The number of splits done, for each row and head; rows are cut only where these are few enough."""
         self.operation = operation()
 
     def splits(self, programs: int, columns: int) -> int:
@@ -221,32 +227,20 @@ class RowAttention:
         value: Tensor,
         arrived: tuple[Tensor, Tensor] | None,
         positions_R: Tensor,
-        scaling: float,
-        window: int | None,
-        softcap: float | None,
+        scoring: Scoring,
         splits: int,
     ) -> Tensor:
         """See `decode_attention`."""
         new_key, new_value = arrived or (None, None)
         out: Tensor = self.operation(
-            query,
-            key,
-            value,
-            new_key,
-            new_value,
-            self.counters,
-            positions_R,
-            scaling,
-            window,
-            softcap,
-            splits,
+            query, key, value, new_key, new_value, self.counters, positions_R, *scoring, splits
         )
         return out
 
 
 @cache
 def operation() -> Any:
-    """`decode_attention` as an operation of torch, made known to it once."""
+    """Make `decode_attention` an operation of torch, once, and return it."""
     arguments = (
         "Tensor query, Tensor(a!) key, Tensor(b!) value, Tensor? new_key, Tensor? new_value, Tensor(c!) "
         "counters, Tensor positions, "

@@ -1,4 +1,4 @@
-"""Which kernels `scaled_dot_product_attention` may choose from."""
+"""The choice of kernels that `scaled_dot_product_attention` has."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 @contextmanager
 def steady_attention() -> Iterator[None]:
-    """In here cuDNN's attention is not taken: it makes a plan for each new shape, and the shapes of prompts
-    and completions are new all the time. (The first 511 decode steps took 38 s more than later ones of the
-    same shapes, on an H100.)
+    """Leave cuDNN's attention out in here.
+
+    It makes a plan for each new shape, and the shapes of prompts and completions are new all the time: on an
+    H100 the first 511 decode steps took 38 s more than later ones of the same shapes.
     """
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
         yield

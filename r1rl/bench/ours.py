@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from r1rl.bench.recipe import BenchRecipe
 from r1rl.bench.workload import Workload, compute_dtype, reward
 from r1rl.compute.optimization import make_optimizer, make_schedule
+from r1rl.compute.trials import trial_report
 from r1rl.config.schema import DataConfig, OptimizerConfig, RewardConfig, RolloutConfig
 from r1rl.grpo.recipe import GRPORecipe
 from r1rl.grpo.update import PolicyUpdate
@@ -47,16 +48,18 @@ class OurStep:
         self.sampling = Sampling(max_completion_length=recipe.completion_length_max)
         self.algorithm = AlgorithmConfig()
         optimizer_config = OptimizerConfig()
-        self.layout = choose_layout(model, recipe.update, dtype)
+        self.layout = choose_layout(model, recipe.update, dtype, tokenizer)
         compiler = choose_backend(recipe.compile_layers, accelerator.device)
         self.engine = NativeEngine(
             model, tokenizer, dtype=dtype, reason="The engine is native", compiler=compiler
         )
-        self.notes = [note for note in (self.layout.reason, self.engine.reason) if note]
         forward = PolicyForward(model, self.sampling, recipe.update.logprob_chunk)
         wanted = wants_compiling(recipe.update.compile, self.accelerator.device, dtype, checkpointed=False)
-        reasons = compile_policy(forward, self.layout, dtype) if wanted else "", fuse_logprobs(forward, dtype)
-        self.notes += [reason for reason in reasons if reason]
+        fuse_logprobs(forward, dtype, tokenizer)
+        if wanted:
+            compile_policy(forward, self.layout, dtype, tokenizer)
+        trials = [*self.layout.trials, *self.engine.trials, *forward.trials]
+        self.notes = [self.engine.reason, *trial_report(trials)]
         policy, optimizer = self.accelerator.prepare(forward, make_optimizer(forward, optimizer_config))
         grpo = GRPORecipe(
             run_name=recipe.run_name,

@@ -11,6 +11,7 @@ from torch import nn
 
 from r1rl.compute.accelerator import compute_dtype
 from r1rl.compute.optimization import make_optimizer, make_schedule
+from r1rl.compute.trials import trial_report
 from r1rl.data import PromptOrder, build_prompts
 from r1rl.grpo.collect import Collector
 from r1rl.grpo.one_step_off import OneStepOff
@@ -71,18 +72,18 @@ def build_parts(start: RunStart[GRPORecipe], checked: Preflight) -> GRPOParts:
         adapt(model, recipe.model, lora, recipe.seed, checkpoint)
     reference = make_reference(start, forward, dtype)
     nn.Module.to(model, accelerator.device)
-    layout = agreed_layout(accelerator, choose_layout(model, recipe.update, dtype))
-    if layout.reason:
-        display.message(layout.reason)
+    layout = agreed_layout(accelerator, choose_layout(model, recipe.update, dtype, tokenizer))
     engine = make_engine(
         checked.components.engine, EngineSetup.of_run(recipe.rollout, model, tokenizer, accelerator, dtype)
     )
     sampler_is_exact = dtype is torch.float32 and engine.properties.exact
     checkpointing = bool(recipe.model.gradient_checkpointing)
     wanted = wants_compiling(recipe.update.compile, accelerator.device, dtype, checkpointing)
-    for reason in (compile_policy(forward, layout, dtype) if wanted else "", fuse_logprobs(forward, dtype)):
-        if reason:
-            display.message(reason)
+    fuse_logprobs(forward, dtype, tokenizer)
+    if wanted:
+        compile_policy(forward, layout, dtype, tokenizer)
+    for line in trial_report([*layout.trials, *engine.trials, *forward.trials]):
+        display.message(line)
     optimizer = make_optimizer(forward, recipe.optimizer)
     policy, optimizer = accelerator.prepare(forward, optimizer)
     order = PromptOrder(len(prompts), recipe.seed, recipe.data.shuffle)

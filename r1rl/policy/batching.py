@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from r1rl.attention.packed import RowsPlan, VarlenPlan
+from r1rl.attention.rectangles import RowsPlan
+from r1rl.attention.varlen import VarlenPlan
 from r1rl.objective.losses import LossInputs
 from r1rl.types import Completion
 

@@ -1,12 +1,13 @@
 """Logprobs and entropies of logits as Triton kernels: one pass over the logits forward, one backward, in the
 precision that they have.
 
-    l_n = x_n[o_n] - lse_n        H_n = lse_n - sum_v p_nv x_nv        with x = logits / temperature, p = exp(x - lse)
-    d/dx_nv = g_n ([v = o_n] - p_nv) - h_n p_nv (log p_nv + H_n)       where g and h are the gradients of l and H
+    l_n = x_n[o_n] - lse_n        H_n = lse_n - sum_v p_nv x_nv
+    d/dx_nv = g_n ([v = o_n] - p_nv) - h_n p_nv (log p_nv + H_n)
 
-The sums are those of online softmax (Milakov and Gimelshein 2018, 1805.02867), in float32.
+Here x = logits / temperature, p = exp(x - lse), and g and h are the gradients of l and H. The sums are those
+of online softmax (Milakov and Gimelshein 2018, 1805.02867), in float32.
 
-Needs Triton, which comes with torch's builds for GPUs: import this module only where there is one.
+The module needs Triton, which comes with torch's builds for GPUs: import it only where there is one.
 
 Legend: C states of a chunk, V vocabulary.
 """
@@ -31,7 +32,7 @@ BLOCK = 4096
 def _forward(
     logits, targets, logprobs, entropies, sums, row_stride, vocabulary, temperature, BLOCK: tl.constexpr
 ):
-    """One state."""
+    """Compute the logprob, the entropy and the log of the sum of one state."""
     row = tl.program_id(0).to(tl.int64)
     highest, total, mixed = -float("inf"), 0.0, 0.0
     for start in range(0, vocabulary, BLOCK):
@@ -56,10 +57,11 @@ def _forward(
 
 @triton.jit
 def _backward(
-    logits, targets, sums, entropies, logprob_gradients, entropy_gradients, gradients, row_stride, vocabulary, temperature,
+    logits, targets, sums, entropies, logprob_gradients, entropy_gradients, gradients,
+    row_stride, vocabulary, temperature,
     OF_ENTROPY: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One block of one state."""
+    """Compute one block of one state's gradient."""
     row = tl.program_id(0).to(tl.int64)
     entries = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = entries < vocabulary
@@ -80,7 +82,7 @@ def _backward(
 
 
 class LogprobsAndEntropies(torch.autograd.Function):
-    """Float32 [C] each, of logits [C, V] whose rows are dense and targets [C]."""
+    """The kernels as a function with a gradient: float32 [C] each, of dense rows [C, V] and targets [C]."""
 
     @staticmethod
     def forward(ctx: Any, logits_CV: Tensor, targets_C: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -113,8 +115,10 @@ class LogprobsAndEntropies(torch.autograd.Function):
         count, vocabulary = logits_CV.shape
         out_CV = logits_CV.new_empty(count, vocabulary)
         _backward[(count, triton.cdiv(vocabulary, BLOCK))](
-            logits_CV, targets_C, sums_C, entropies_C, of_logprobs, of_logprobs if of_entropies is None else of_entropies, out_CV,
-            logits_CV.stride(0), vocabulary, ctx.temperature, OF_ENTROPY=of_entropies is not None, BLOCK=BLOCK, num_warps=8,
+            logits_CV, targets_C, sums_C, entropies_C,
+            of_logprobs, of_logprobs if of_entropies is None else of_entropies, out_CV,
+            logits_CV.stride(0), vocabulary, ctx.temperature,
+            OF_ENTROPY=of_entropies is not None, BLOCK=BLOCK, num_warps=8,
         )  # fmt: skip
         return out_CV, None, None
 
@@ -122,7 +126,7 @@ class LogprobsAndEntropies(torch.autograd.Function):
 def fused_chunk_logprobs(
     head: LogitHead, hidden_CD: Tensor, targets_C: Tensor, sampling: Sampling, entropy: EntropyMode
 ) -> tuple[Tensor, Tensor | None]:
-    """See `r1rl.policy.logprobs.chunk_logprobs`; for samplings from the whole vocabulary only."""
+    """Return what `r1rl.policy.logprobs.chunk_logprobs` does, where all of the vocabulary is sampled."""
     logprobs_C, entropy_C = LogprobsAndEntropies.apply(
         head(hidden_CD), targets_C, sampling.temperature or 1.0
     )

@@ -8,9 +8,9 @@ computes its logits again, so memory never holds more than one chunk's. (The las
 the backward pass begins with them.) The distribution is `r1rl.objective.sampling.process_logits`', the one
 that was sampled: temperature, top-k, top-p, min-p. The sampled token itself always stays in the support.
 
-Any causal language model of transformers whose logits are its output embedding of the decoder's last state,
-up to what `LogitHead` knows of: scaling (Granite, Cohere, Falcon-H1) and soft capping (Gemma).
-`PolicyForward.verify` finds out whether that is so.
+This serves any causal language model of transformers whose logits are its output embedding of the decoder's
+last state, up to what `LogitHead` knows of: scaling (Granite, Cohere, Falcon-H1) and soft capping (Gemma).
+`PolicyForward.verify` finds out if a model is one.
 
 Legend: R rows and T positions of a micro-batch, N completion tokens, C of a chunk, D hidden size, V
 vocabulary.
@@ -26,25 +26,26 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from r1rl.attention.packed import RowsPlan, VarlenPlan
+from r1rl.attention.rectangles import RowsPlan
+from r1rl.attention.varlen import VarlenPlan
+from r1rl.compute.trials import Comparison, DifferentResult, Part, Standard, Trial
 from r1rl.errors import UserError
 from r1rl.objective.sampling import Sampling, process_logits
 
 EntropyMode = Literal["none", "value", "gradient"]
-"""value: for the metrics, without gradient and not computed again in the backward pass; gradient: for an
-entropy bonus.
+"""The use of the entropy. value: for the metrics, without gradient and not computed again in the backward
+pass; gradient: for an entropy bonus.
 """
 
 ChunkLogprobs = Callable[["LogitHead", Tensor, Tensor, Sampling, EntropyMode], tuple[Tensor, Tensor | None]]
 
 _MULTIPLIERS = ("logit_scale", "lm_head_multiplier")
 _DIVISORS = ("logits_scaling",)
+HEAD = Part("logits of the policy's head", "The policy can't be trained")
 
 
 class LogitHead:
-    """From the decoder's last hidden states to logits: the output embedding, then the architecture's scaling
-    and soft capping.
-    """
+    """The head that makes logits of hidden states: the output embedding, then scaling and soft capping."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         config = model.config.get_text_config()
@@ -57,7 +58,7 @@ class LogitHead:
         self.cap: float | None = getattr(config, "final_logit_softcapping", None)
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """Logits [..., V] of hidden states [..., D], in the precision of the forward pass."""
+        """Return the logits [..., V] of hidden states [..., D], in the precision of the forward pass."""
         logits = self.embedding(hidden)
         if self.scale != 1.0:
             logits = logits * self.scale
@@ -67,9 +68,7 @@ class LogitHead:
 
 
 class PolicyForward(nn.Module):
-    """The policy as a module whose forward pass gives logprobs, so that DDP's and accelerate's hooks on
-    `forward` apply.
-    """
+    """The policy as a module whose forward pass gives logprobs: DDP's and accelerate's hooks apply to it."""
 
     def __init__(self, model: PreTrainedModel, sampling: Sampling, chunk: int) -> None:
         super().__init__()
@@ -78,7 +77,9 @@ class PolicyForward(nn.Module):
         self.sampling = sampling
         self.chunk = chunk
         self.chunk_logprobs: ChunkLogprobs = chunk_logprobs
-        """What computes a chunk; `r1rl.policy.compilation` may put a compiled one in its place."""
+        """The function for a chunk; `r1rl.policy.compilation` may put a kernel's in its place."""
+        self.trials: list[Trial] = []
+        """The trials of the head and of what is faster than the plain forward."""
 
     def forward(
         self,
@@ -89,7 +90,7 @@ class PolicyForward(nn.Module):
         positions_RT: Tensor | None = None,
         plan: VarlenPlan | RowsPlan | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Float32 logprobs [N] of the targets and their entropies [N], or None.
+        """Return float32 logprobs [N] of the targets, and their entropies [N] or None.
 
         `predictors_N` are the places in the R * T positions of `input_ids_RT` whose states predict
         `targets_N`. Without a plan the rows are padded on the right, and there is no attention mask: under
@@ -110,28 +111,37 @@ class PolicyForward(nn.Module):
 
     @torch.no_grad()
     def verify(self, key: str = "model.path") -> None:
-        """Compare our logits with the model's own on a few tokens; raise `UserError` where the architecture
-        computes others.
+        """Compare our logits with the model's own on a few tokens, by a trial whose refusal can't be helped.
 
-        `key`: what names the model in the recipe.
+        Raises UserError where the architecture computes other logits. `key`: the recipe's name for the model.
         """
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            vocabulary = self.model.config.get_text_config().vocab_size
-            input_ids = (torch.arange(8, device=self.model.device) * 7919 % vocabulary)[None]
-            expected = self.model(input_ids=input_ids, use_cache=False).logits.float()
-            found = LogitHead(self.model)(hidden_states(self.model, input_ids)).float()
-        finally:
-            self.model.train(was_training)
-        if found.shape != expected.shape or not torch.allclose(
-            found, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max())
-        ):
-            raise UserError(
-                f"{key}: {type(self.model).__name__} computes its logits in a way that r1rl does not know "
-                "(more than output embedding, scaling and soft capping), so its logprobs would be wrong: "
-                "use another model"
+        model = self.model
+        vocabulary = model.config.get_text_config().vocab_size
+        input_ids = (torch.arange(8, device=model.device) * 7919 % vocabulary)[None]
+
+        def judge() -> list[Comparison]:
+            standard = Standard(
+                lambda dtype: {"logits": model(input_ids=input_ids, use_cache=False).logits[0]},
+                model.device,
+                next(model.parameters()).dtype,
             )
+            return standard.compare({"logits": LogitHead(model)(hidden_states(model, input_ids))[0]})
+
+        was_training = model.training
+        model.eval()
+        try:
+            trial = HEAD.judged(judge())
+        except DifferentResult as error:
+            trial = HEAD.refused(str(error))
+        finally:
+            model.train(was_training)
+        if not trial.accepted:
+            raise UserError(
+                f"{key}: {type(model).__name__} computes its logits in a way that r1rl does not know "
+                f"(more than output embedding, scaling and soft capping), so its logprobs would be wrong "
+                f"({trial.reason}): use another model"
+            )
+        self.trials.append(trial)
 
 
 def hidden_states(
@@ -140,7 +150,7 @@ def hidden_states(
     positions_RT: Tensor | None = None,
     plan: VarlenPlan | RowsPlan | None = None,
 ) -> Tensor:
-    """The decoder's last hidden states [R, T, D]."""
+    """Return the decoder's last hidden states [R, T, D]."""
     packed = {} if plan is None else {"position_ids": positions_RT, "packed_plan": plan}
     return model.get_decoder()(input_ids=input_ids_RT, use_cache=False, **packed).last_hidden_state
 
@@ -154,8 +164,9 @@ def head_logprobs(
     entropy: EntropyMode,
     compute: ChunkLogprobs,
 ) -> tuple[Tensor, Tensor | None]:
-    """Logprobs and entropies of N states, `chunk` at a time; when gradients are on, all but the last chunk
-    are checkpointed.
+    """Return logprobs and entropies of N states, computed `chunk` at a time.
+
+    When gradients are on, all but the last chunk are checkpointed.
     """
     logprobs, entropies = [], []
     for first in range(0, targets_N.shape[0], chunk):
@@ -178,7 +189,7 @@ def head_logprobs(
 def chunk_logprobs(
     head: LogitHead, hidden_CD: Tensor, targets_C: Tensor, sampling: Sampling, entropy: EntropyMode
 ) -> tuple[Tensor, Tensor | None]:
-    """Float32 logprobs [C] of the targets and their entropies [C], or None."""
+    """Return float32 logprobs [C] of the targets, and their entropies [C] or None."""
     logprobs_CV = process_logits(head(hidden_CD), sampling, keep_B=targets_C).log_softmax(dim=-1)
     logprobs_C = logprobs_CV.gather(-1, targets_C[:, None]).squeeze(-1)
     if entropy == "none":
@@ -191,7 +202,7 @@ def chunk_logprobs(
 
 
 def _entropy(logprobs_CV: Tensor, sampling: Sampling) -> Tensor:
-    """Entropy in nats [C]; tokens outside the support have probability 0 and add nothing."""
+    """Return entropies [C] in nats; tokens outside the support have probability 0 and add nothing."""
     probabilities_CV = logprobs_CV.exp()
     if sampling.truncates_vocabulary:
         logprobs_CV = logprobs_CV.masked_fill(logprobs_CV == -torch.inf, 0.0)

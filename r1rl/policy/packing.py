@@ -1,16 +1,16 @@
-"""Which sequences share a forward pass, and how they lie in it.
+"""The sequences that share a forward pass, and their places in it.
 
-Packed: one row [1, T] without padding. A prompt is computed once for those of its completions that are in the
-pass:
+Packed sequences lie in one row [1, T] without padding. A prompt is computed once for those of its completions
+that are in the pass, and positions go on from the prompt's:
 
-    | prompt 1 | completion 1.1 | completion 1.2 | prompt 2 | completion 2.1 | ...        positions go on from the prompt's
+    | prompt 1 | completion 1.1 | completion 1.2 | prompt 2 | completion 2.1 | ...
 
 Passes hold at most `micro_batch_tokens` positions and are made equally costly (`r1rl.policy.costs`), the
-costliest first. They are few: each keeps the host busy as long, however little is in it. Padded, for models
-whose attention can't be replaced: a row per sequence, cut from the sequences sorted by length, so that
-padding and number of passes are as small as they can be. In either layout a sequence is fed without its last
-token, which predicts nothing; the same sequences always give the same passes; and no choice here changes the
-gradient.
+costliest first. There are as few of them as can be: each keeps the host busy as long, however little is in
+it. Padded sequences are for models whose attention can't be replaced: a row per sequence, cut from the
+sequences sorted by length, so that padding and number of passes are as small as they can be. In either layout
+a sequence is fed without its last token, which predicts nothing; the same sequences always give the same
+passes; and no choice here changes the gradient.
 
 Legend: B sequences of the batch, R rows and T positions of a micro-batch, N its completion tokens.
 """
@@ -24,44 +24,50 @@ from typing import Any
 
 import torch
 
-from r1rl.attention.packed import RowsPlan, Segment, VarlenKernel, VarlenPlan
+from r1rl.attention.packed import Segment
+from r1rl.attention.rectangles import RowsPlan
+from r1rl.attention.varlen import VarlenKernel, VarlenPlan
+from r1rl.compute.trials import Trial
 from r1rl.config.schema import UpdateConfig
 from r1rl.policy.batching import MicroBatch, TrainBatch
 from r1rl.policy.costs import PassCosts
 
 PASS_OVERHEAD = 256
-"""What a padded pass costs besides its tokens, in tokens: padding a little is cheaper than another pass."""
+"""The cost of a padded pass besides its tokens, in tokens: padding a little is cheaper than another pass."""
 MOST_GROWTH = 1.01
-"""Of the positions of all packed passes, if there are fewer of them for it."""
+"""The largest growth of all packed positions, as a factor, that fewer passes are worth."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How sequences lie in a forward pass of this model on this device."""
+    """The way in which sequences lie in a forward pass of this model on this device."""
 
     packed: bool
     shares_prompts: bool
     costs: PassCosts
     kernel: VarlenKernel | None = None
-    """Packed attention by this function; None: by rectangles."""
+    """The function for packed attention; None: rectangles."""
     reason: str = ""
-    """Why sequences are padded, as a sentence; empty: they are packed, or the recipe asks for padding."""
+    """The reason why sequences are padded, as a sentence; empty if packed, or if the recipe asks for it."""
+    trials: tuple[Trial, ...] = ()
+    """The trials of packed attention, accepted or refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Sequences that stay together in a pass: completions that share their prompt, or a single sequence."""
+    """The sequences that stay together in a pass: completions that share their prompt, or a single one."""
 
     sequences: tuple[int, ...]
     tokens: int
-    """Positions in the pass."""
+    """The number of positions in the pass."""
     cost: float
 
 
 def make_micro_batches(
     batch: TrainBatch, sequences: Sequence[int], layout: Layout, config: UpdateConfig, at_least: int = 0
 ) -> list[MicroBatch]:
-    """Micro-batches that hold each of the sequences once; those without completion tokens are left out.
+    """Return micro-batches that hold each of the sequences once; those without completion tokens are left
+    out.
 
     `at_least`: spread over so many passes, where there are so many units (packed only).
     """
@@ -79,8 +85,10 @@ def make_micro_batches(
 
 
 def filler(batch: TrainBatch, layout: Layout) -> MicroBatch:
-    """The shortest sequence, alone. With weights of 0 it changes nothing: it is for a process that has fewer
-    micro-batches than others and must still take part in a pass that synchronises gradients.
+    """Return a micro-batch of the shortest sequence alone.
+
+    With weights of 0 it changes nothing: it is for a process that has fewer micro-batches than others and
+    must still take part in a pass that synchronises gradients.
     """
     lengths = batch.lengths_B.tolist()
     shortest = min(
@@ -92,14 +100,16 @@ def filler(batch: TrainBatch, layout: Layout) -> MicroBatch:
     return lay_out_packed(batch, [make_unit(batch, [shortest], layout)], layout.kernel)
 
 
-# ---------------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------
 # packed
 
 
 def make_passes(
     batch: TrainBatch, sequences: Sequence[int], layout: Layout, config: UpdateConfig, at_least: int
 ) -> list[list[Unit]]:
-    """Passes of whole groups, or of parts of groups where that saves passes for hardly any more positions."""
+    """Make passes of whole groups, or of parts of groups where that saves passes for hardly any more
+    positions.
+    """
     units = make_units(batch, sequences, layout, config)
     passes = fill_passes(units, config, at_least)
     most = MOST_GROWTH * sum(unit.tokens for unit in units)
@@ -116,7 +126,9 @@ def make_passes(
 def make_units(
     batch: TrainBatch, sequences: Sequence[int], layout: Layout, config: UpdateConfig, parts: int = 1
 ) -> list[Unit]:
-    """The sequences by prompt, in `parts` pieces of each group, or more where they would not fit into a pass.
+    """Group the sequences by prompt, in `parts` pieces of each group, or more where those would not fit into
+    a pass.
+
     A sequence that is longer than the budget is a unit of its own.
     """
     by_prompt: dict[tuple[int, ...], list[int]] = {}
@@ -143,7 +155,7 @@ def make_units(
 
 
 def make_unit(batch: TrainBatch, sequences: Sequence[int], layout: Layout) -> Unit:
-    """Completions of one prompt, with their cost."""
+    """Return completions of one prompt as a unit, with their cost."""
     lengths = batch.lengths_B[list(sequences)].tolist()
     prompt = len(batch.prompt_ids[sequences[0]])
     return Unit(
@@ -152,7 +164,9 @@ def make_unit(batch: TrainBatch, sequences: Sequence[int], layout: Layout) -> Un
 
 
 def fill_passes(units: Sequence[Unit], config: UpdateConfig, at_least: int = 0) -> list[list[Unit]]:
-    """As few passes as the limits allow, or `at_least` so many, of nearly equal cost; the costliest first."""
+    """Return as few passes as the limits allow, or `at_least` so many, of nearly equal cost, the costliest
+    first.
+    """
     if not units:
         return []
     most = config.micro_batch_sequences or sum(len(unit.sequences) for unit in units)
@@ -168,11 +182,10 @@ def fill_passes(units: Sequence[Unit], config: UpdateConfig, at_least: int = 0) 
 def spread(
     units: Sequence[Unit], count: int, most_tokens: float, most_sequences: float
 ) -> list[list[Unit]] | None:
-    """The units over `count` bins: the costliest first, each to the cheapest bin that has room; None where
-    none has.
+    """Spread the units over `count` bins, the costliest first, each to the cheapest bin that has room.
 
-    (Graham 1969: the costliest bin costs at most 4/3 of what is possible.) A unit that is over the limits
-    goes alone.
+    Return None where none has. The costliest bin costs at most 4/3 of what is possible (Graham 1969). A unit
+    that is over the limits goes alone.
     """
     bins: list[list[Unit]] = [[] for _ in range(count)]
     cost, tokens, sequences = [0.0] * count, [0] * count, [0] * count
@@ -197,7 +210,7 @@ def spread(
 
 
 def lay_out_packed(batch: TrainBatch, units: Sequence[Unit], kernel: VarlenKernel | None) -> MicroBatch:
-    """The units one after the other: a prompt, then the completions that follow it."""
+    """Lay the units one after the other: a prompt, then the completions that follow it."""
     tokens, positions, predictors, segments = [], [], [], []
     place = 0
     for unit in units:
@@ -225,16 +238,16 @@ def lay_out_packed(batch: TrainBatch, units: Sequence[Unit], kernel: VarlenKerne
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------
 # padded
 
 
 def cut_rows(lengths: Sequence[int], config: UpdateConfig) -> list[list[int]]:
-    """Places in `lengths`, grouped: padded tokens + PASS_OVERHEAD per group are minimal among all cuts of the
-    sorted lengths.
+    """Group the places in `lengths` so that padded tokens + PASS_OVERHEAD per group are as few as possible.
 
-    A group's rows times its longest row stay within `micro_batch_tokens`, and its rows within
-    `micro_batch_sequences`; a sequence that is longer than the budget goes alone.
+    The groups are cuts of the sorted lengths. A group's rows times its longest row stay within
+    `micro_batch_tokens`, and its rows within `micro_batch_sequences`; a sequence that is longer than the
+    budget goes alone.
     """
     order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
     most_rows = config.micro_batch_sequences or len(order)
@@ -256,7 +269,7 @@ def cut_rows(lengths: Sequence[int], config: UpdateConfig) -> list[list[int]]:
 
 
 def lay_out_padded(batch: TrainBatch, sequences: Sequence[int]) -> MicroBatch:
-    """One row per sequence, padded on the right."""
+    """Lay out one row per sequence, padded on the right."""
     lengths_R = batch.lengths_B[list(sequences)]
     prompt_lengths_R = torch.tensor(
         [len(batch.prompt_ids[sequence]) for sequence in sequences], dtype=torch.int64
@@ -278,7 +291,7 @@ def lay_out_padded(batch: TrainBatch, sequences: Sequence[int]) -> MicroBatch:
 
 
 def _loss_side(batch: TrainBatch, sequences: Sequence[int]) -> dict[str, Any]:
-    """What a micro-batch says of its completion tokens in any layout."""
+    """Return the parts of a micro-batch that describe its completion tokens, alike in any layout."""
     index_R = torch.tensor(sequences, dtype=torch.int64)
     lengths_R = batch.lengths_B[index_R]
     sequence_N = torch.repeat_interleave(torch.arange(len(sequences)), lengths_R)

@@ -25,13 +25,14 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r1rl.compute.distributed import is_sharded
+from r1rl.compute.trials import Trial
 from r1rl.config.engines import EngineProperties, FoundEngine, find_engine
 from r1rl.config.schema import RolloutConfig, VLLMConfig
 from r1rl.errors import UserError
 from r1rl.objective.sampling import Sampling
 from r1rl.rollout.native.compiled import choose_backend
 from r1rl.rollout.native.engine import NativeEngine
-from r1rl.rollout.native.forward import UnsupportedModel
+from r1rl.rollout.native.trial import UnsupportedModel
 from r1rl.rollout.reference import ReferenceEngine
 from r1rl.types import CompletionGroup
 
@@ -45,6 +46,8 @@ class RolloutEngine(Protocol):
     reason: str
     """The reason why this engine was chosen, as a sentence."""
     properties: EngineProperties
+    trials: list[Trial]
+    """The trials of its faster ways, accepted or refused."""
 
     def generate(
         self,
@@ -137,7 +140,9 @@ def make_fitting(setup: EngineSetup) -> RolloutEngine:
     try:
         return _native(setup, "its logits agree with the model's own forward")
     except UnsupportedModel as error:
-        return _reference(setup, f"the native engine can't run {type(setup.model).__name__}: {error}")
+        engine = _reference(setup, f"the native engine can't run {type(setup.model).__name__}: {error}")
+        engine.trials.append(error.trial)
+        return engine
 
 
 def make_native(setup: EngineSetup) -> RolloutEngine:

@@ -24,6 +24,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from r1rl.compute.trials import Trial
 from r1rl.config.engines import IN_PROCESS
 from r1rl.objective.sampling import Sampling
 from r1rl.rollout.requests import GroupCollector, check_request
@@ -52,6 +53,7 @@ class ReferenceEngine:
         self.tokenizer = tokenizer
         self.max_rows = max_rows
         self.reason = reason
+        self.trials: list[Trial] = []
         self.stopping = StoppingRules(tokenizer, self.weights.output_vocabulary)
 
     def refresh(self) -> None:

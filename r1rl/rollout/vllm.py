@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r1rl.compute.distributed import max_over_processes
+from r1rl.compute.trials import Trial
 from r1rl.config.engines import VLLM
 from r1rl.config.schema import VLLMConfig
 from r1rl.errors import UserError
@@ -50,6 +51,7 @@ class VLLMEngine:
 
         self.tokenizer = tokenizer
         self.accelerator = accelerator
+        self.trials: list[Trial] = []
         embedding: Any = model.get_input_embeddings()
         self.vocabulary = embedding.weight.shape[0]
         self.stopping = StoppingRules(tokenizer, self.vocabulary)

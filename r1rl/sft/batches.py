@@ -18,7 +18,9 @@ import torch
 from transformers import PreTrainedModel
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from r1rl.attention.packed import RowsPlan, Segment, VarlenPlan
+from r1rl.attention.packed import Segment
+from r1rl.attention.rectangles import RowsPlan
+from r1rl.attention.varlen import VarlenPlan
 from r1rl.policy.layout import packed_attention_in
 from r1rl.policy.packing import Layout
 

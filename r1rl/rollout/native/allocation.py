@@ -1,7 +1,7 @@
-"""How many rows decode at once, and the memory that they decode in.
+"""The number of rows that decode at once, and the memory that they decode in.
 
-What a row takes is its share of the cache, known exactly once a prompt has been prefilled, and its share of a
-decode step's logits and activations, measured on a few rows where the device counts its memory.
+A row takes its share of the cache, known exactly once a prompt has been prefilled, and its share of a decode
+step's logits and activations, measured on a few rows where the device counts its memory.
 """
 
 from __future__ import annotations
@@ -34,16 +34,17 @@ from r1rl.rollout.native.workspace import Workspace
 from r1rl.rollout.stopping import Stopping
 
 TRIAL_ROWS = (8, 40)
-"""Numbers of rows whose decode step is measured."""
+"""The numbers of rows whose decode step is measured."""
 
 
 class Allocator:
-    """Makes workspaces for one engine. One whose steps are captured is kept for the next rollout, if it is
-    small.
+    """The maker of an engine's workspaces.
+
+    One whose steps are captured is kept for the next rollout, if it is small.
     """
 
     def __init__(self, device: torch.device, max_rows: int, method: StepMethod = PLAIN) -> None:
-        """`max_rows` 0: as many as fit. `method`: of decode steps."""
+        """Serve one engine. `max_rows` 0: as many as fit. `method`: of decode steps."""
         self.device = device
         self.max_rows = max_rows
         self.method = method
@@ -54,8 +55,9 @@ class Allocator:
     def prefill(
         self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], chunk_tokens: int
     ) -> Prefilled:
-        """See `r1rl.rollout.native.forward.prefill`; remembers what it took, since later prefills run beside
-        a full cache.
+        """Prefill prompts, see `r1rl.rollout.native.forward.prefill`.
+
+        What it took is remembered, since later prefills run beside a full cache.
         """
         with self.meter() as meter:
             prefilled = prefill(model, prompts, chunk_tokens)
@@ -63,7 +65,7 @@ class Allocator:
         return prefilled
 
     def meter(self) -> PeakMeter:
-        """Counts the memory of the engine's device."""
+        """Return a meter of the engine's device."""
         return PeakMeter(self.device)
 
     def make(
@@ -75,8 +77,8 @@ class Allocator:
         sampling: Sampling,
         stopping: Stopping,
     ) -> tuple[Workspace, int]:
-        """A workspace for rows of up to `column_limit` tokens, and how many of the `wanted` rows may use it
-        at once.
+        """Return a workspace for rows of up to `column_limit` tokens, and how many of the `wanted` rows may
+        use it at once.
         """
         keep_seen = sampling.repetition_penalty != 1.0
         rows = min(wanted, self.max_rows or wanted)
@@ -92,7 +94,7 @@ class Allocator:
         return self.make_space(rows, column_limit, sampling, stopping.may_end_V.to(self.device)), rows
 
     def make_space(self, rows: int, column_limit: int, sampling: Sampling, may_end_V: Tensor) -> Workspace:
-        """A new workspace for so many rows."""
+        """Return a new workspace for so many rows."""
         if self.method.capture is None:
             cache = RowCache(rows, column_limit)
         else:
@@ -106,14 +108,14 @@ class Allocator:
         return Workspace(cache, tensors, self.method)
 
     def give_back(self, space: Workspace) -> None:
-        """The rollout is over: keep the workspace if that pays and takes little, otherwise its memory is
-        free.
+        """Take a workspace back after its rollout: keep it if that pays and takes little, else free its
+        memory.
         """
         if space.graphs is not None and space.bytes <= KEEP_SHARE * total_bytes(self.device):
             self._kept = space
 
     def forget(self) -> None:
-        """Frees the workspace that was kept: the weights that its captured steps read have moved."""
+        """Free the workspace that was kept: the weights that its captured steps read have moved."""
         self._kept = None
 
     def _rows_that_fit(
@@ -136,7 +138,7 @@ class Allocator:
     def _measure_step(
         self, model: PreTrainedModel, prefilled: Prefilled, sampling: Sampling, stopping: Stopping
     ) -> Cost:
-        """What a decode step takes besides the cache."""
+        """Return what a decode step takes besides the cache."""
         if not self.meter().counts:
             return Cost(0, LOGITS_BYTES * prefilled.logits_PV.shape[1])
         may_end_V = stopping.may_end_V.to(self.device)

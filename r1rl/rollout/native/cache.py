@@ -1,8 +1,10 @@
 """Key/value storage for rollouts: prompts packed for prefill, and rows that decode.
 
+A row's token at position t lies in column t: rows are left-aligned, so a row of length n occupies columns
+0..n-1 whatever its neighbours do, and rows can come and go without moving the others' columns.
+
 Legend: N packed prompt tokens, R rows in use, H key/value heads, C columns (token slots of a row), D head
-size. A row's token at position t lies in column t: rows are left-aligned, so a row of length n occupies
-columns 0..n-1 whatever its neighbours do, and rows can come and go without moving the others' columns.
+size.
 """
 
 from __future__ import annotations
@@ -18,16 +20,16 @@ COLUMN_BUCKET = 64
 
 
 def bucket_columns(needed: int, current: int, limit: int) -> int:
-    """Columns to allocate when `needed` no longer fit into `current`: a quarter more at a time, in whole
-    buckets, at most `limit`.
+    """Return the columns to allocate when `needed` no longer fit into `current`.
+
+    They are a quarter more at a time, in whole buckets, at most `limit`.
     """
     grown = max(needed, current + current // 4)
     return max(needed, min(limit, -(-grown // COLUMN_BUCKET) * COLUMN_BUCKET))
 
 
 class PackedPrompts(Cache):
-    """Collects the keys and values of prompts that are prefilled in one packed sequence [1, H, N, D] per
-    layer.
+    """The keys and values of prompts that are prefilled in one packed sequence [1, H, N, D] per layer.
 
     A long prompt comes in chunks, one forward each: `begin_chunk` announces the next.
     """
@@ -39,15 +41,13 @@ class PackedPrompts(Cache):
         self._next_layer = 0
 
     def begin_chunk(self) -> None:
-        """The next forward appends to what is there."""
+        """Let the next forward append to what is there."""
         self._next_layer = 0
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Keeps [H, N, D] of this layer, and returns [1, H, N, D] with all chunks so far; layers run in
-        order.
-        """
+        """Keep [H, N, D] of this layer, the next one, and return [1, H, N, D] with all chunks so far."""
         if layer_idx != self._next_layer:
             raise NotImplementedError("a layer stores keys more than once, or layers share them")
         self._next_layer += 1
@@ -61,18 +61,18 @@ class PackedPrompts(Cache):
 
     @property
     def bytes_per_token(self) -> int:
-        """Size of one token's keys and values over all layers."""
+        """The size of one token's keys and values over all layers."""
         return sum(
             states.shape[0] * states.shape[2] * states.element_size() for states in (*self.keys, *self.values)
         )
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Nothing precedes a packed prompt."""
+        """Return 0: nothing precedes a packed prompt."""
         return 0
 
 
 class RowCache(Cache):
-    """Preallocated keys and values of the rows that decode, one buffer [rows, H, columns, D] per layer.
+    """The preallocated keys and values of the rows that decode, one buffer [rows, H, columns, D] per layer.
 
     `begin_step` says where each row's next token goes; `update` writes it there and returns views of what is
     read. Buffers have the rows and columns that were asked for and grow in columns (`reserve`), one layer at
@@ -82,8 +82,8 @@ class RowCache(Cache):
     def __init__(self, row_capacity: int, column_limit: int) -> None:
         super().__init__(layers=[])
         self.row_capacity = row_capacity
-        """Rows that buffers are made for; lower it when no rows will be added, and the next growth frees the
-        others.
+        """The rows that buffers are made for; lower it when no rows will be added, and the next growth frees
+        the others.
         """
         self.column_limit = column_limit
         self.columns = 0
@@ -96,21 +96,21 @@ class RowCache(Cache):
 
     @property
     def bytes(self) -> int:
-        """Memory of the buffers."""
+        """The memory of the buffers."""
         return sum(buffer.numel() * buffer.element_size() for buffer in (*self.keys, *self.values))
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Columns in use before the current step."""
+        """Return the columns in use before the current step."""
         return max(self._width - 1, 0)
 
     def reserve(self, columns: int) -> None:
-        """Makes room for `columns` token slots in each of `row_capacity` rows."""
+        """Make room for `columns` token slots in each of `row_capacity` rows."""
         if columns > self.columns:
             self.resize(self.row_capacity, bucket_columns(columns, self.columns, self.column_limit))
 
     def resize(self, row_capacity: int, columns: int) -> None:
-        """Gives every buffer this size; what doesn't fit is lost. Can be repeated after it ran out of memory
-        half-way.
+        """Give every buffer this size; what doesn't fit is lost. It can be repeated after it ran out of
+        memory half-way.
         """
         self.row_capacity = row_capacity
         for buffers in (self.keys, self.values):
@@ -125,7 +125,7 @@ class RowCache(Cache):
         self.columns = columns
 
     def allocate(self, prompts: PackedPrompts) -> None:
-        """Makes the buffers, for keys and values of the size that these have."""
+        """Make the buffers, for keys and values of the size that these have."""
         for packed, buffers in ((prompts.keys, self.keys), (prompts.values, self.values)):
             for states in packed[len(buffers) :]:
                 buffers.append(
@@ -133,9 +133,10 @@ class RowCache(Cache):
                 )
 
     def append(self, prompts: PackedPrompts, source_RC: Tensor) -> None:
-        """Adds rows whose first columns are copies of packed tokens: `source_RC[r, c]` is the place in the
-        packed sequence of row r's token c. Columns past a row's own prompt may hold any place: they are
-        masked until the row overwrites them.
+        """Add rows whose first columns are copies of packed tokens.
+
+        `source_RC[r, c]` is the place in the packed sequence of row r's token c. Columns past a row's own
+        prompt may hold any place: they are masked until the row overwrites them.
         """
         self.allocate(prompts)
         count, width = source_RC.shape
@@ -147,8 +148,8 @@ class RowCache(Cache):
         self.rows += count
 
     def compact(self, sources: Sequence[int], destinations: Sequence[int], rows: int, width: int) -> None:
-        """Keeps the first `rows` rows after moving row `sources[i]` to `destinations[i]`; only `width`
-        columns are in use.
+        """Keep the first `rows` rows after moving row `sources[i]` to `destinations[i]`; `width` columns are
+        in use.
         """
         if sources:
             device = self.keys[0].device
@@ -162,7 +163,7 @@ class RowCache(Cache):
         self.rows = rows
 
     def begin_step(self, positions_R: Tensor, width: int) -> None:
-        """The next forward writes row r's token to column `positions_R[r]` and reads the first `width`
+        """Let the next forward write row r's token to column `positions_R[r]`, and read the first `width`
         columns.
 
         Rows beyond those in use may take part, so that a captured step fits several numbers of rows: they
@@ -183,7 +184,7 @@ class RowCache(Cache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Writes one token per row ([R, H, 1, D]); returns views [R, H, width, D]."""
+        """Write one token per row ([R, H, 1, D]); return views [R, H, width, D]."""
         keys, values, slots = self.keys[layer_idx], self.values[layer_idx], self._slots[layer_idx]
         keys.view(-1, keys.shape[3]).index_copy_(0, slots, key_states.reshape(-1, keys.shape[3]))
         values.view(-1, values.shape[3]).index_copy_(0, slots, value_states.reshape(-1, values.shape[3]))

@@ -26,28 +26,30 @@ from r1rl.rollout.native.cache import RowCache
 from r1rl.rollout.native.rows import RowTensors
 
 Backend = str | Callable[..., Any]
-"""A compiler of torch.compile: "inductor", or a function."""
+"""The compiler of torch.compile: "inductor", or a function."""
 
 INDUCTOR_OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {
     "combo_kernels": True,
     "combo_kernel_allow_mixed_sizes": 2,
 }
-"""Small operations that do not depend on each other, such as the rotations of queries and of keys, become one
-kernel.
+"""The options by which small operations that do not depend on each other become one kernel, such as the
+rotations of queries and of keys.
 """
 LAYERS_TOGETHER = 4
-"""Layers of one compiled function, at most: each more saves less, and takes as much longer to compile as the
+"""The most layers of one compiled function: each more saves less, and takes as much longer to compile as the
 others.
 """
 
 
 def choose_backend(asked: bool | None, device: torch.device) -> Backend | None:
-    """The compiler of a recipe's `compile_layers`; None says on a GPU."""
+    """Return the compiler that a recipe's `compile_layers` asks for; None says on a GPU."""
     return "inductor" if (device.type == "cuda" if asked is None else asked) else None
 
 
 def layer_lists(model: PreTrainedModel) -> list[tuple[nn.Module, nn.ModuleList]]:
-    """Lists of as many modules as the model has layers, each with its parent; the first is the decoder's."""
+    """Return the lists of as many modules as the model has layers, each with its parent; the decoder's is
+    first.
+    """
     count = model.config.get_text_config().num_hidden_layers
     children = ((parent, child) for parent in model.modules() for child in parent.children())
     return [
@@ -61,7 +63,10 @@ class LayerTurn(Cache):
     """The cache of a decode step as one layer sees it."""
 
     def __init__(self, cache: RowCache, plan: DecodePlan, width: int | None) -> None:
-        """`width`: columns that are read; None: all, by the plan's kernel, which knows where each row ends."""
+        """Show the cache to one layer at a time.
+
+        `width`: columns that are read; None: all, by the plan's kernel, which knows where each row ends.
+        """
         super().__init__(layers=[])
         self.cache = cache
         self.plan = plan
@@ -69,18 +74,19 @@ class LayerTurn(Cache):
         self.take(0)
 
     def take(self, layer: int) -> None:
-        """It is this layer's turn."""
+        """Turn to this layer."""
         self.keys, self.values = self.cache.keys[layer], self.cache.values[layer]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Columns in use before the step."""
+        """Return the columns in use before the step."""
         return (self.cache.columns if self.width is None else self.width) - 1
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """See `RowCache.update`. `layer_idx` is not looked at: a compiled function would be made for each of
-        its values.
+        """Write one token per row, see `RowCache.update`.
+
+        `layer_idx` is not looked at: a compiled function would be made for each of its values.
         """
         if self.width is None:
             self.plan.arrived = key_states, value_states
@@ -93,11 +99,12 @@ class LayerTurn(Cache):
 
 
 class CompiledStep:
-    """A model's decoder layers with a compiled forward, while `installed`, and a compiled `RowTensors.draw`."""
+    """The decoder layers' forward compiled, while `installed`, and `RowTensors.draw` compiled."""
 
     def __init__(self, model: PreTrainedModel, backend: Backend) -> None:
-        """Nothing is compiled before the first forward. Raises ValueError if the layers can't be told from
-        the other modules.
+        """Prepare the functions; nothing is compiled before the first forward.
+
+        Raises ValueError if the layers can't be told from the other modules.
         """
         found = layer_lists(model)
         if not found or any("forward" in layer.__dict__ for layer in found[0][1]):
@@ -107,14 +114,16 @@ class CompiledStep:
         self.around = [
             child for child in parent.children() if not isinstance(child, nn.ModuleList | nn.Embedding)
         ]
-        """What runs before and after the layers: rotary frequencies, the last norm."""
+        """The modules that run before and after the layers: rotary frequencies, the last norm."""
         windows = {
             getattr(module, "sliding_window", None) for layer in self.layers for module in layer.modules()
         }
         self.windows = {None, *(window for window in windows if isinstance(window, int))}
-        """What the layers ask the attention's plan for: made before, it is data to the compiled function."""
+        """The windows that the layers ask the attention's plan for: made before, they are data to the
+        compiled function.
+        """
         self.runs: list[list[int]] | None = None
-        """Layers that run in one call, known once a step has shown how they are called."""
+        """The layers that run in one call, known once a step has shown how they are called."""
         options = INDUCTOR_OPTIONS if backend == "inductor" else None
         self._forward = torch.compile(forward_layers, backend=backend, options=options)
         self._forward_around = torch.compile(forward_around, backend=backend, options=options)
@@ -122,7 +131,7 @@ class CompiledStep:
 
     @contextmanager
     def installed(self, cache: RowCache, plan: DecodePlan, width: int | None) -> Iterator[LayerTurn]:
-        """In here the layers run compiled, on this step's cache; yields what the model is to be given as its
+        """Run the layers compiled in here, on this step's cache; yield what the model is to be given as its
         cache.
 
         The very first step runs as it is, to see how the layers are called.
@@ -153,7 +162,7 @@ class CompiledStep:
         return output
 
     def _run(self, turns: list[LayerTurn], index: int, *args: Any, **kwargs: Any) -> Any:
-        """The layers that run with this one, which may be none: an earlier one took it along."""
+        """Run the layers that go with this one. There may be none: an earlier one took it along."""
         assert self.runs is not None
         run = self.runs[index]
         if not run:
@@ -165,14 +174,14 @@ class CompiledStep:
 
 @dataclass(frozen=True, slots=True)
 class LayerCall:
-    """What a layer was given, and what came out."""
+    """The record of a layer's arguments and its output."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     output: Any
 
     def leads_to(self, following: LayerCall) -> bool:
-        """True if the next layer gets what comes out of this one, and else the very same arguments."""
+        """Return true if the next layer gets what comes out of this one, and else the very same arguments."""
         if not isinstance(self.output, Tensor) or not following.args or following.args[0] is not self.output:
             return False
         mine, others = (
@@ -187,8 +196,9 @@ class LayerCall:
 
 
 def find_runs(calls: Sequence[LayerCall]) -> list[list[int]]:
-    """For each layer, those that run when it is called: itself and the next ones, or none where an earlier
-    one takes it along.
+    """Return for each layer those that run when it is called: itself and the next ones.
+
+    There are none where an earlier layer takes it along.
     """
     runs: list[list[int]] = []
     first = 0
@@ -201,8 +211,9 @@ def find_runs(calls: Sequence[LayerCall]) -> list[list[int]]:
 
 
 def forward_layers(layers: Sequence[nn.Module], turns: Sequence[LayerTurn], *args: Any, **kwargs: Any) -> Any:
-    """What the layers compute one after the other, hooks aside. Among the arguments is the first one's turn
-    of the cache; each of the others gets its own in that place.
+    """Run the layers one after the other, hooks aside.
+
+    Among the arguments is the first one's turn of the cache; each of the others gets its own in that place.
     """
     for layer, turn in zip(layers, turns, strict=True):
         own = [turn if value is turns[0] else value for value in args]
@@ -214,7 +225,7 @@ def forward_layers(layers: Sequence[nn.Module], turns: Sequence[LayerTurn], *arg
 
 
 def forward_around(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """What `module(...)` computes: compiled functions are counted by the function they come from, and kept
-    few.
+    """Run `module(...)` without its hooks: compiled functions are counted by the function they come from, and
+    kept few.
     """
     return type(module).forward(module, *args, **kwargs)

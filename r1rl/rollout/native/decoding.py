@@ -34,7 +34,7 @@ from r1rl.types import FinishReason
 logger = logging.getLogger(__name__)
 
 SMALLEST_PREFILL = 256
-"""Prompt tokens of one prefill that are tried before a rollout gives up for want of memory."""
+"""The prompt tokens of one prefill that are tried before a rollout gives up for want of memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,9 @@ class Decoding:
         allocator: Allocator,
         look_every: int,
     ) -> None:
-        """`limits`: of each prompt, how many tokens each of its completions may have."""
+        """Line the completions up. `limits`: of each prompt, how many tokens each of its completions may
+        have.
+        """
         self.prompts = prompts
         self.sampling = sampling
         self.seeds = seeds
@@ -99,7 +101,7 @@ class Decoding:
 
     @property
     def is_running(self) -> bool:
-        """True until every completion is finished."""
+        """The state before every completion is finished."""
         return bool(self.rows or self.waiting or self.jobs)
 
     @property
@@ -108,16 +110,14 @@ class Decoding:
         return [row for row in self.rows if not row.ended]
 
     def close(self) -> None:
-        """All completions are finished: the last are handed over, and the memory goes back to where it came
-        from.
-        """
+        """Hand the last completions over, and give the memory back to where it came from."""
         self._hand_over()
         if self.space is not None:
             self.allocator.give_back(self.space)
             self.space = None
 
     def advance(self, model: PreTrainedModel) -> None:
-        """Draws up to `look_every` tokens per row, hands over what is finished and fills free rows."""
+        """Draw up to `look_every` tokens per row, hand over what is finished and fill free rows."""
         admitting, failed = True, False
         try:
             self._admit(model)
@@ -139,8 +139,8 @@ class Decoding:
     # Starting completions
 
     def _admit(self, model: PreTrainedModel) -> None:
-        """Starts waiting completions in free rows, an eighth of the rows at a time, so that prefills are
-        worth their call.
+        """Start waiting completions in free rows, an eighth of the rows at a time, so that prefills are worth
+        their call.
         """
         while self.waiting or self.jobs:
             live = len(self.live)
@@ -152,8 +152,9 @@ class Decoding:
                 self._start(self.max_rows - live)
 
     def _prefill(self, model: PreTrainedModel, free: int | None) -> None:
-        """Computes the keys and values of the next prompts: enough for `free` rows, at most `prefill_tokens`
-        (but one prompt).
+        """Compute the keys and values of the next prompts.
+
+        They are enough for `free` rows, and at most `prefill_tokens` long, but for a single prompt.
         """
         chosen: list[Job] = []
         tokens = rows = 0
@@ -180,7 +181,7 @@ class Decoding:
             self.waiting += job.rows
 
     def _start(self, free: int) -> None:
-        """Makes waiting completions rows of the batch."""
+        """Make waiting completions rows of the batch."""
         assert self.prefilled is not None and self.space is not None
         self._compact()
         starting = self.waiting[:free]
@@ -203,7 +204,7 @@ class Decoding:
     # Decoding
 
     def _decode(self, model: PreTrainedModel) -> None:
-        """Draws tokens until the next look; the last is not yet fed to the model, since its row may have
+        """Draw tokens until the next look; the last is not yet fed to the model, since its row may have
         ended.
         """
         assert self.space is not None
@@ -216,7 +217,7 @@ class Decoding:
     # Ending completions
 
     def _look(self) -> None:
-        """Finds the completions that have ended and hands them to the collector."""
+        """Find the completions that have ended, and hand them to the collector."""
         if self.space is None:
             return
         tensors = self.space.tensors
@@ -237,7 +238,7 @@ class Decoding:
             self._finish(ends)
 
     def _find_ends(self, flagged: list[int]) -> dict[int, tuple[int, FinishReason]]:
-        """Which of these rows, that have drawn a token that may end them, have ended: tokens kept, and why."""
+        """Return where and why rows have ended among these, which have drawn a token that may end them."""
         if not flagged:
             return {}
         assert self.space is not None
@@ -254,7 +255,7 @@ class Decoding:
         return ends
 
     def _finish(self, ends: dict[int, tuple[int, FinishReason]]) -> None:
-        """These rows' completions are finished."""
+        """Record these rows' completions as finished."""
         assert self.space is not None
         indices = list(ends)
         tokens, logprobs = self.space.tensors.fetch_all(indices, max(count for count, _ in ends.values()))
@@ -267,19 +268,17 @@ class Decoding:
         self.finished += finished
 
     def _hand_over(self) -> None:
-        """Completions that ended at the last look go to the collector, which makes their texts."""
+        """Hand completions that ended at the last look to the collector, which makes their texts."""
         if self.finished:
             self.groups.add(self.finished)
             self.finished = []
 
     def _is_smaller(self, rows: int) -> bool:
-        """True if decoding `rows` rows is less work than decoding those that are in the batch, ended ones
-        included.
-        """
+        """Return true if decoding `rows` rows is less work than decoding the batch, ended rows included."""
         return self.space is not None and self.space.batch_size(rows) < self.space.batch_size(len(self.rows))
 
     def _compact(self) -> None:
-        """Drops the rows that have ended: rows at the end move into their places, the others stay where they
+        """Drop the rows that have ended: rows at the end move into their places, the others stay where they
         are.
         """
         assert self.space is not None
@@ -302,8 +301,9 @@ class Decoding:
     # Running out of memory
 
     def _give_way(self, admitting: bool) -> None:
-        """Frees everything and halves the rows. All are prefilled again, with the tokens that they have, and
-        go on from there.
+        """Free everything and halve the rows.
+
+        All are prefilled again, with the tokens that they have, and go on from there.
         """
         rows = len(self.live) or self.max_rows or self.total_rows
         if rows == 1 and not (admitting and self.prefill_tokens > SMALLEST_PREFILL):
@@ -327,7 +327,7 @@ class Decoding:
         )  # fmt: skip
 
     def _return_rows(self) -> None:
-        """Completions that decode become jobs again."""
+        """Make completions that decode jobs again."""
         live = [index for index, row in enumerate(self.rows) if not row.ended]
         if live:
             assert self.space is not None
@@ -343,8 +343,8 @@ class Decoding:
         self.rows = []
 
     def _return_waiting(self) -> None:
-        """Completions whose prompts are prefilled, but which have not started, become jobs again, and the
-        prefill's memory is freed.
+        """Make completions jobs again whose prompts are prefilled, but which have not started; free the
+        prefill's memory.
         """
         together: dict[int, list[Row]] = {}
         for row in self.waiting:

@@ -1,11 +1,12 @@
-"""What drawing a token does with whole rows of logits, as Triton kernels.
+"""The operations of drawing a token on whole rows of logits, as Triton kernels.
 
 `sum_blocks` passes over the logits once, in the precision that they have. `truncate` finds what top-k, top-p
-and min-p leave without sorting: each keeps the logits from some threshold on, and the threshold is found by
-bisection over the 2^32 values that a float32 has, counting, or adding up probabilities, above the middle of
-what is left. 32 passes over a row that stays in the cache take less than a sort of the row.
+and min-p leave without sorting. Each of these keeps the logits from some threshold on,
+which is found by bisection over the 2^32 values of a float32. In each step the logits above the middle are
+counted, or their probabilities added up. 32 passes over a row that stays in the cache take less than a
+sort of the row.
 
-Needs Triton, which comes with torch's builds for GPUs: import this module only where there is one.
+The module needs Triton, which comes with torch's builds for GPUs: import it only where there is one.
 
 Legend: B rows, V vocabulary, K blocks of W vocabulary entries.
 """
@@ -26,7 +27,7 @@ from r1rl.rollout.sampler import LogitOps
 
 @triton.jit
 def _sum_block(logits, highest, sums, row_stride, vocabulary, temperature, WIDTH: tl.constexpr):
-    """One block of one row."""
+    """Add up one block of one row."""
     row, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
     entries = block * WIDTH + tl.arange(0, WIDTH)
     x = (
@@ -43,7 +44,7 @@ def _sum_block(logits, highest, sums, row_stride, vocabulary, temperature, WIDTH
 
 
 def sum_blocks(logits_BV: Tensor, temperature: float, width: int) -> tuple[Tensor, Tensor]:
-    """See `r1rl.rollout.sampler.sum_blocks`."""
+    """Return what `r1rl.rollout.sampler.sum_blocks` does."""
     rows, vocabulary = logits_BV.shape
     blocks = triton.cdiv(vocabulary, width)
     highest_BK = logits_BV.new_empty(rows, blocks, dtype=torch.float32)
@@ -55,7 +56,7 @@ def sum_blocks(logits_BV: Tensor, temperature: float, width: int) -> tuple[Tenso
 
 
 def block_width(vocabulary: int) -> int:
-    """A power of two: enough for a program, few enough that the block that is drawn from is read again in no
+    """Return a power of two: enough for a program, few enough that the block drawn from is read again in no
     time.
     """
     return min(1024, triton.next_power_of_2(vocabulary))
@@ -63,7 +64,7 @@ def block_width(vocabulary: int) -> int:
 
 @triton.jit
 def _ordered(x):
-    """Integers in the order of these float32 numbers."""
+    """Return integers in the order of these float32 numbers."""
     bits = x.to(tl.int32, bitcast=True)
     return tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(tl.int64)
 
@@ -72,8 +73,9 @@ def _ordered(x):
 def _amount_above(
     row_start, place, least, vocabulary, temperature, highest, COUNTS: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Of the logits from `least` on, in the order of `_ordered`: how many are above `place`, or the sum of
-    their exp(x - highest).
+    """Return how many logits are above `place`, or the sum of their exp(x - highest).
+
+    Only logits from `least` on count, in the order of `_ordered`.
     """
     total = 0.0
     for start in range(0, vocabulary, BLOCK):
@@ -90,7 +92,7 @@ def _amount_above(
 def _threshold(
     row_start, limit, least, most, vocabulary, temperature, highest, COUNTS: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """The lowest place from `least` to `most` above which there is less than `limit`."""
+    """Return the lowest place from `least` to `most` above which there is less than `limit`."""
     low, high = least, most
     while low < high:
         middle = low + (high - low) // 2
@@ -106,7 +108,7 @@ def _truncate(
     logits, out, row_stride, vocabulary, temperature, top_k, top_p, min_p,
     HAS_K: tl.constexpr, HAS_P: tl.constexpr, HAS_MIN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One row."""
+    """Truncate one row."""
     row = tl.program_id(0).to(tl.int64)
     row_start = logits + row * row_stride
     highest = -float("inf")
@@ -137,19 +139,21 @@ def _truncate(
 
 
 def truncate_rows(logits_BV: Tensor, temperature: float, top_k: int, top_p: float, min_p: float) -> Tensor:
-    """See `r1rl.objective.sampling.process_logits`: float32 [B, V] with -inf outside the support. 0, 1.0 and
-    0.0 turn the filters off.
+    """Return float32 [B, V] with -inf outside the support, see `r1rl.objective.sampling.process_logits`.
+
+    0, 1.0 and 0.0 turn the filters off.
     """
     out_BV = logits_BV.new_empty(logits_BV.shape, dtype=torch.float32)
     _truncate[(logits_BV.shape[0],)](
         logits_BV, out_BV, logits_BV.stride(0), logits_BV.shape[1], temperature, top_k, top_p, min_p,
-        HAS_K=0 < top_k < logits_BV.shape[1], HAS_P=top_p < 1.0, HAS_MIN=min_p > 0.0, BLOCK=4096, num_warps=16,
+        HAS_K=0 < top_k < logits_BV.shape[1], HAS_P=top_p < 1.0, HAS_MIN=min_p > 0.0, BLOCK=4096,
+        num_warps=16,
     )  # fmt: skip
     return out_BV
 
 
 def make_ops() -> LogitOps:
-    """The kernels as operations of torch, into which torch.compile need not look."""
+    """Return the kernels as operations of torch, into which torch.compile need not look."""
     sums, truncation = operations()
 
     def truncate(logits_BV: Tensor, sampling: Sampling) -> Tensor:
@@ -163,7 +167,7 @@ def make_ops() -> LogitOps:
 
 @cache
 def operations() -> tuple[Any, Any]:
-    """`sum_blocks` and `truncate_rows`, made known to torch once."""
+    """Make `sum_blocks` and `truncate_rows` operations of torch, once, and return them."""
     schema = "(Tensor logits, float temperature, SymInt width) -> (Tensor, Tensor)"
     sums = torch.library.custom_op("r1rl::sum_blocks", sum_blocks, mutates_args=(), schema=schema)
 

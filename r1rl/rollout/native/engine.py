@@ -1,4 +1,4 @@
-"""The native rollout engine: any transformers decoder through its own forward, on the policy's own weights."""
+"""The native rollout engine: any transformers decoder through its own forward, on the policy's weights."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ from r1rl.objective.sampling import Sampling
 from r1rl.rollout.native.allocation import Allocator
 from r1rl.rollout.native.compiled import Backend
 from r1rl.rollout.native.decoding import Decoding
-from r1rl.rollout.native.forward import check_model
-from r1rl.rollout.native.fused import fuse_linears
-from r1rl.rollout.native.split import split_linears
-from r1rl.rollout.native.trial import choose_method
+from r1rl.rollout.native.trial import TAKEN, check_model, choose_method, join_projections
 from r1rl.rollout.requests import GroupCollector, check_request
 from r1rl.rollout.stopping import StoppingRules
 from r1rl.rollout.weights import RolloutWeights
@@ -25,7 +22,7 @@ from r1rl.types import CompletionGroup
 
 
 class NativeEngine:
-    """See `RolloutEngine`."""
+    """The engine that runs any transformers decoder on the policy's own weights; see `RolloutEngine`."""
 
     name = "native"
     properties = IN_PROCESS
@@ -42,32 +39,31 @@ class NativeEngine:
         capture: Capture | None = None,
         compiler: Backend | None = None,
     ) -> None:
-        """`look_every`: steps between two looks at the tokens; 0: 4 on a CPU, where looking is free, 32 on a
-        GPU. `capture`: how decode steps are made replayable; None: as CUDA graphs on a GPU, elsewhere not at
-        all. `compiler`: of the decoder layers in decode steps; None: they are not compiled. Both are taken
-        only if a trial shows that they do what plain steps do.
+        """Make the engine, and try which faster ways it may take; `trials` keeps the records.
 
-        Raises UnsupportedModel if the model's logits are not those of its own forward.
+        `look_every`: steps between two looks at the tokens; 0: 4 on a CPU, where looking is free, 32 on a
+        GPU. `capture`: how decode steps are made replayable; None: as CUDA graphs on a GPU, elsewhere not at
+        all. `compiler`: of the decoder layers in decode steps; None: they are not compiled. Raises
+        UnsupportedModel if the model's logits are not those of its own forward.
         """
         self.weights = RolloutWeights(model, dtype, own_copy)
         self.tokenizer = tokenizer
         self.reason = reason
         self.look_every = look_every or (4 if self.weights.device.type == "cpu" else 32)
         self.stopping = StoppingRules(tokenizer, self.weights.output_vocabulary)
-        check_model(self.weights)
-        if self.weights.is_copy and self.weights.device.type == "cuda":
-            with self.weights.borrowed() as own:
-                fuse_linears(own, model)
-            if compiler is not None:
-                split_linears(own)
-            check_model(self.weights)
-        method, findings = choose_method(self.weights, capture, compiler)
-        self.reason += findings
+        on_gpu = self.weights.device.type == "cuda"
+        logits, trial = check_model(self.weights, tokenizer, thorough=on_gpu or capture is not None)
+        self.trials = [trial]
+        if self.weights.is_copy and on_gpu:
+            self.trials.append(join_projections(logits, model, split=compiler is not None))
+        method, trials = choose_method(logits, capture, compiler)
+        self.trials += trials
+        self.reason += "".join(f"; {TAKEN[one.part]}" for one in trials if one.accepted and one.part in TAKEN)
         self.allocator = Allocator(self.weights.device, max_rows, method)
         self._addresses = self.weights.addresses()
 
     def refresh(self) -> None:
-        """Copies the policy's weights into the rollout's precision, where that is another one."""
+        """Copy the policy's weights into the rollout's precision, where that is another one."""
         self.weights.refresh()
 
     def generate(
@@ -79,8 +75,9 @@ class NativeEngine:
         limits: Sequence[Sequence[int]] | None = None,
         refresh: bool = True,
     ) -> Iterator[CompletionGroup]:
-        """See `RolloutEngine.generate`. `limits` [P][G]: tokens of each completion, where the sampling's
-        limit is too high.
+        """Sample groups of completions, see `RolloutEngine.generate`.
+
+        `limits` [P][G]: tokens of each completion, where the sampling's limit is too high.
         """
         check_request(prompts, num_generations, sampling, seeds, self.weights.input_vocabulary, limits)
         if limits is None:

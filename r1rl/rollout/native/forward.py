@@ -1,4 +1,4 @@
-"""The two forward passes of a rollout, and the check that a model's own forward agrees with them.
+"""The two forward passes of a rollout: prefilling prompts, and a decode step.
 
 Legend: P prompts, N packed prompt tokens, R rows, V vocabulary.
 """
@@ -15,29 +15,23 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from r1rl.attention.rollout import ATTENTION_NAME, ChunkPlan, DecodePlan, PrefillPlan, register_attention
+from r1rl.attention.rollout import ChunkPlan, DecodePlan, PrefillPlan
 from r1rl.rollout.native.cache import PackedPrompts, RowCache
 from r1rl.rollout.native.compiled import LayerTurn
 from r1rl.rollout.native.method import StepMethod
-from r1rl.rollout.weights import RolloutWeights
 
 PREFILL_TOKENS = 8192
-"""Prompt tokens of one forward: enough to fill the machine, few enough that its activations are small beside
-the cache.
+"""The prompt tokens of one forward: enough to fill the machine, few enough that its activations are small
+beside the cache.
 """
-
 
 PLAIN = StepMethod()
 
 
-class UnsupportedModel(Exception):
-    """The native engine can't run this model; the message completes "can't run it: ..."."""
-
-
 @dataclass(frozen=True, slots=True)
 class Prefilled:
-    """Prompts whose keys and values are computed: where each begins in the packed sequence, and its
-    next-token logits.
+    """Prompts whose keys and values are computed: their places in the packed sequence, and their next-token
+    logits.
     """
 
     cache: PackedPrompts
@@ -49,8 +43,7 @@ class Prefilled:
 def prefill(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], chunk_tokens: int = PREFILL_TOKENS
 ) -> Prefilled:
-    """One forward over all prompts, packed into one sequence: no token of padding. Equal lengths must be
-    neighbours.
+    """Feed all prompts in one forward, packed without padding. Equal lengths must be neighbours.
 
     A single prompt of more than `chunk_tokens` takes several forwards, so that its activations stay small.
     """
@@ -81,7 +74,7 @@ def prefill_forward(
     plan: PrefillPlan | ChunkPlan,
     kept: list[int],
 ) -> Tensor:
-    """Feeds packed tokens; returns the logits [K, V] after the tokens at the K places `kept`."""
+    """Feed packed tokens; return the logits [K, V] after the tokens at the K places `kept`."""
     cache.begin_chunk()
     return model(
         input_ids=tokens_N[None],
@@ -95,14 +88,12 @@ def prefill_forward(
 
 @remember
 def cache_name(forward: Callable[..., Any]) -> str:
-    """What a model's forward calls its cache: `cache` from transformers 5.23 on, `past_key_values` before."""
+    """Return a forward's name for its cache: `cache` from transformers 5.23 on, `past_key_values` before."""
     return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
 
 
 def start_rows(cache: RowCache, prompts: Prefilled, chosen: Sequence[int]) -> None:
-    """Adds one row to the cache for each chosen prompt (an index into `prompts`; repeated for its
-    completions).
-    """
+    """Add one row to the cache for each chosen prompt, an index into `prompts`; completions repeat it."""
     device = prompts.logits_PV.device
     width = max(prompts.lengths[index] for index in chosen)
     cache.reserve(width)
@@ -121,8 +112,9 @@ def decode_step(
     width: int,
     method: StepMethod = PLAIN,
 ) -> Tensor:
-    """Feeds one token per row at its position, and returns the next token's logits [R, V]. `width`: columns
-    that are read.
+    """Feed one token per row at its position, and return the next token's logits [R, V].
+
+    `width`: columns that are read.
     """
     cache.reserve(width)
     splits = (
@@ -148,7 +140,7 @@ def decode_forward(
     positions_R: Tensor,
     plan: DecodePlan,
 ) -> Tensor:
-    """The model's forward in a decode step."""
+    """Run the model's forward in a decode step; return the logits [R, V]."""
     return model(
         input_ids=tokens_R[:, None],
         position_ids=positions_R[:, None],
@@ -156,74 +148,3 @@ def decode_forward(
         use_cache=True,
         rollout_plan=plan,
     ).logits[:, -1]
-
-
-def check_model(weights: RolloutWeights) -> None:
-    """Compares prefill and decoding of two short prompts with the model's own forward.
-
-    Raises UnsupportedModel if the model doesn't run or its logits differ by more than rounding (`deviation`,
-    `tolerance`).
-    """
-    if not getattr(weights.model, "_supports_attention_backend", False):
-        raise UnsupportedModel("transformers doesn't let its attention be replaced")
-    register_attention()
-    generator = torch.Generator().manual_seed(0)
-    sequences = [
-        torch.randint(weights.input_vocabulary, (length,), generator=generator).tolist() for length in (5, 8)
-    ]
-    try:
-        with weights.borrowed() as model:
-            expected = [
-                model(input_ids=torch.tensor([s], device=weights.device), use_cache=False).logits[0].float()
-                for s in sequences
-            ]
-        with weights.borrowed(ATTENTION_NAME) as model:
-            found = replay(model, sequences)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # whatever a model's own code raises says that it doesn't fit
-        first_line = (str(error).strip().splitlines() or ["no message"])[0]
-        raise UnsupportedModel(f"{type(error).__name__}: {first_line}") from error
-    for want, got in zip(expected, found, strict=True):
-        difference = deviation(want[-3:], got)
-        if not difference <= tolerance(weights.dtype):
-            raise UnsupportedModel(
-                f"its logits differ from its own forward's by {difference:.2g} standard deviations"
-            )
-
-
-def deviation(expected_NV: Tensor, found_NV: Tensor) -> float:
-    """How far logits are from what they should be: the root mean square of the differences at one position,
-    in standard deviations of the logits, where that is most. Unlike the largest difference it does not grow
-    with the vocabulary.
-    """
-    return ((found_NV - expected_NV).square().mean(-1).max().sqrt() / expected_NV.std()).item()
-
-
-def tolerance(dtype: torch.dtype) -> float:
-    """The `deviation` that rounding may make: 1e-4 in exact float32, a tenth in lower precision (in a trained
-    model a wrong mask or position makes about one).
-    """
-    return 1e-4 if is_exact(dtype) else 0.1
-
-
-def is_exact(dtype: torch.dtype) -> bool:
-    """True if matrix products are those of float32."""
-    return dtype is torch.float32 and torch.get_float32_matmul_precision() == "highest"
-
-
-def replay(model: PreTrainedModel, sequences: Sequence[list[int]]) -> list[Tensor]:
-    """The logits of each sequence's last three positions, by prefilling all but two tokens and decoding
-    those.
-    """
-    prompts = prefill(model, [sequence[:-2] for sequence in sequences])
-    cache = RowCache(len(sequences), max(map(len, sequences)))
-    start_rows(cache, prompts, range(len(sequences)))
-    logits = [prompts.logits_PV.float()]
-    for offset in (2, 1):
-        positions_R = torch.tensor(
-            [len(sequence) - offset for sequence in sequences], device=prompts.logits_PV.device
-        )
-        tokens_R = torch.tensor([sequence[-offset] for sequence in sequences], device=positions_R.device)
-        logits.append(decode_step(model, cache, tokens_R, positions_R, int(positions_R.max()) + 1).float())
-    return list(torch.stack(logits, dim=1))

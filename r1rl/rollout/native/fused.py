@@ -1,4 +1,4 @@
-"""Linear layers that read the same input become one matrix product: queries, keys and values, or gate and up.
+"""Linear layers that read the same input as one matrix product: queries, keys and values, or gate and up.
 
 In a decode step each product reads its weights once and computes little; launching it, and filling the GPU
 with it, is what it costs. The weights of such layers are laid side by side in one tensor, of which each
@@ -19,7 +19,9 @@ from transformers import PreTrainedModel
 
 @dataclass(eq=False)
 class Together:
-    """Layers that are computed at once, by the first of them; each takes its part when its turn comes."""
+    """A group of layers that are computed at once, by the first of them; each takes its part when its turn
+    comes.
+    """
 
     weight: Tensor
     bias: Tensor | None
@@ -28,15 +30,13 @@ class Together:
 
 
 class LinearPart(nn.Linear):
-    """One of the layers. `forward` is to be called on the layers of a group in their order, with the same
-    input.
-    """
+    """A layer of a group. Its `forward` is to be called in the group's order, with the same input."""
 
     together: Together
     place: int
 
     def forward(self, input: Tensor) -> Tensor:
-        """Its part of the group's product."""
+        """Return this layer's part of the group's product."""
         if self.place == 0:
             self.together.parts = list(
                 linear(input, self.together.weight, self.together.bias).split(self.together.sizes, -1)
@@ -48,8 +48,10 @@ class LinearPart(nn.Linear):
 
 
 def fuse_linears(model: PreTrainedModel, policy: PreTrainedModel) -> int:
-    """Fuses what a forward pass of the model shows to read the same input, but no weight that is the policy's
-    own; returns the number of groups. Call it in inference mode.
+    """Join the layers that a forward pass of the model shows to read the same input; return the number of
+    groups.
+
+    Layers whose weight is the policy's own are left alone. Call it in inference mode.
     """
     foreign = {id(parameter) for parameter in policy.parameters()}
     groups = [
@@ -61,9 +63,7 @@ def fuse_linears(model: PreTrainedModel, policy: PreTrainedModel) -> int:
 
 
 def find_groups(model: PreTrainedModel) -> list[list[nn.Linear]]:
-    """Layers that are called once each, one right after the other among all linear layers, with the very same
-    tensor.
-    """
+    """Find layers that are called once each with the very same tensor, one right after the other."""
     calls: list[tuple[nn.Linear, Tensor]] = []
 
     def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -91,12 +91,12 @@ def find_groups(model: PreTrainedModel) -> list[list[nn.Linear]]:
 
 
 def alike(first: nn.Linear, second: nn.Linear) -> bool:
-    """True if the two can be one layer."""
+    """Return true if the two can be one layer."""
     return first.weight.dtype is second.weight.dtype and (first.bias is None) == (second.bias is None)
 
 
 def join(group: list[nn.Linear]) -> None:
-    """Lays the weights side by side, and makes the layers parts of one."""
+    """Lay the weights side by side, and make the layers parts of one."""
     with torch.inference_mode(False), torch.no_grad():
         weight = torch.cat([layer.weight.detach() for layer in group])
         biases = [layer.bias.detach() for layer in group if layer.bias is not None]

@@ -1,4 +1,4 @@
-"""How much memory a rollout may take, and what it takes, measured where the device counts it."""
+"""Memory of a rollout: how much it may take, and how much it takes, measured where the device counts it."""
 
 from __future__ import annotations
 
@@ -10,48 +10,50 @@ from dataclasses import dataclass
 import torch
 
 SHARE = 0.9
-"""Of the free memory; the rest is for fragmentation, and for the layer that is copied while the cache grows.
+"""The share of the free memory that a rollout may take.
+
+The rest is for fragmentation, and for the layer that is copied while the cache grows.
 """
 KEEP_SHARE = 0.1
-"""Of the device's memory: what a rollout may keep until the next one, so that its captured steps need not be
-made again.
+"""The share of the device's memory that a rollout may keep until the next one, so that its captured steps
+need not be made again.
 """
 LOGITS_BYTES = 32
-"""Per row and vocabulary entry where nothing counts memory: float32 logits, probabilities and the sorted
-copies of top-p.
+"""The bytes per row and vocabulary entry where nothing counts memory: float32 logits, probabilities and the
+sorted copies of top-p.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Bytes that a number of rows takes: `fixed + rows * per_row`."""
+    """The bytes that a number of rows takes: `fixed + rows * per_row`."""
 
     fixed: int
     per_row: int
 
     def rows_in(self, budget: int) -> int:
-        """How many rows a budget in bytes pays; at least one."""
+        """Return how many rows a budget in bytes pays; at least one."""
         return max(1, (budget - self.fixed) // max(1, self.per_row))
 
     def plus(self, other: Cost) -> Cost:
-        """Of both together."""
+        """Return the cost of both together."""
         return Cost(self.fixed + other.fixed, self.per_row + other.per_row)
 
     def times(self, count: int) -> Cost:
-        """Of so many of it at the same time."""
+        """Return the cost of so many of it at the same time."""
         return Cost(self.fixed * count, self.per_row * count)
 
 
 class PeakMeter:
-    """Measures what a block of code takes at its peak beyond what was taken before, on devices that count
-    their memory.
+    """The meter of what a block of code takes at its peak beyond what was taken before, on devices that count
+    memory.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.counts = device.type == "cuda"
         self.peak = 0
-        """Bytes; 0 where memory isn't counted."""
+        """The bytes; 0 where memory isn't counted."""
         self._before = 0
 
     def __enter__(self) -> PeakMeter:
@@ -66,7 +68,7 @@ class PeakMeter:
 
 
 def measure_cost(run: Callable[[int], None], meter: Callable[[], PeakMeter], small: int, large: int) -> Cost:
-    """What `run(rows)` takes at its peak, from two numbers of rows."""
+    """Return what `run(rows)` takes at its peak, from two numbers of rows."""
     peaks = []
     for rows in (small, large):
         with meter() as measured:
@@ -77,7 +79,7 @@ def measure_cost(run: Callable[[int], None], meter: Callable[[], PeakMeter], sma
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that can be allocated now, including what torch's allocator holds without using it."""
+    """Return the memory that can be allocated now, with what torch's allocator holds without using it."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -87,7 +89,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def total_bytes(device: torch.device) -> int:
-    """Memory of the device."""
+    """Return the memory of the device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
     if device.type == "cpu" and "SC_PHYS_PAGES" in os.sysconf_names:
@@ -96,6 +98,6 @@ def total_bytes(device: torch.device) -> int:
 
 
 def release_cached(device: torch.device) -> None:
-    """Gives memory that torch's allocator holds without using it back to the device."""
+    """Give memory that torch's allocator holds without using it back to the device."""
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""How an engine runs its decode steps."""
+"""The ways in which an engine runs its decode steps."""
 
 from __future__ import annotations
 
@@ -16,25 +16,28 @@ from r1rl.rollout.sampler import TORCH_OPS, LogitOps
 
 @dataclass(frozen=True, slots=True)
 class StepMethod:
-    """What is faster than the model's plain operations, one after the other; each is None, or torch's, where
-    it is not used.
+    """The choice among ways that are faster than the model's plain operations.
+
+    Each is None, or torch's, where it is not used.
     """
 
     capture: Capture | None = None
-    """Makes steps replayable."""
+    """The capture that makes steps replayable."""
     compiled: CompiledStep | None = None
-    """Compiled layers and sampling."""
+    """The compiled layers and sampling."""
     kernel: RowKernel | None = None
-    """Attention that reads each row's own columns."""
+    """The attention that reads each row's own columns."""
     ops: LogitOps = TORCH_OPS
-    """What draws a token from the logits."""
+    """The operations that draw a token from the logits."""
 
     def draw(self, tensors: RowTensors, rows: slice, logits_RV: Tensor, sampling: Sampling) -> None:
-        """See `RowTensors.draw`."""
+        """Draw the next token of these rows, see `RowTensors.draw`."""
         function = RowTensors.draw if self.compiled is None else self.compiled.draw
         function(tensors, rows, logits_RV, sampling, self.ops)
 
     @property
     def reads_whole_rows(self) -> bool:
-        """True where a step costs the more, the more columns it is told to read: attention masks them."""
+        """The property of steps that cost the more, the more columns they are told to read: attention masks
+        them.
+        """
         return self.kernel is None

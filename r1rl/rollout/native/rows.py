@@ -1,4 +1,4 @@
-"""The completions that decode: what the host knows of them, and what the device does.
+"""The completions that decode, as the host and the device know them.
 
 All that a decode step reads and writes lies in tensors that are made once and changed in place, so that the
 step can be captured in a CUDA graph and replayed. A row that has ended, has drawn all it may or is not in use
@@ -28,29 +28,30 @@ class Row:
     generation: int
     prompt_length: int
     limit: int
-    """Tokens that it may draw."""
+    """The number of tokens that it may draw."""
     place: int = 0
-    """Of its prompt in the prefill that it starts from."""
+    """The place of its prompt in the prefill that it starts from."""
     drawn: int = 0
     looked: int = 0
-    """Of the tokens drawn, how many are known to hold no end."""
+    """The number of tokens drawn that are known to hold no end."""
     ended: bool = False
     tokens: list[int] = field(default_factory=list)
-    """Tokens drawn before it had to give up its place; it goes on from them."""
+    """The tokens drawn before it had to give up its place; it goes on from them."""
     logprobs: list[float] = field(default_factory=list)
 
     @property
     def length(self) -> int:
-        """Tokens of prompt and completion."""
+        """The number of tokens of prompt and completion."""
         return self.prompt_length + self.drawn
 
 
 class RowTensors:
-    """What the device knows of the rows, one entry each."""
+    """The device's record of the rows, one entry each."""
 
     def __init__(self, capacity: int, completion_length: int, may_end_V: Tensor, keep_seen: bool) -> None:
-        """For completions of at most `completion_length` tokens. `may_end_V`: tokens that the host wants to
-        hear of. `keep_seen`: remember which tokens each row holds.
+        """Make room for completions of at most `completion_length` tokens.
+
+        `may_end_V`: tokens that the host wants to hear of. `keep_seen`: remember which tokens each row holds.
         """
         device, integer = may_end_V.device, torch.long
         self.capacity = capacity
@@ -59,16 +60,18 @@ class RowTensors:
         self.last_R = torch.zeros(capacity, dtype=integer, device=device)
         """The token drawn last, which the model has not been fed yet."""
         self.positions_R = torch.zeros(capacity, dtype=integer, device=device)
-        """Where that token belongs."""
+        """The position of that token."""
         self.drawn_R = torch.zeros(capacity, dtype=integer, device=device)
         self.limit_R = torch.zeros(capacity, dtype=integer, device=device)
-        """How many tokens a row may draw: 0 for one that is not in use or has ended."""
+        """The number of tokens that a row may draw: 0 for one that is not in use or has ended."""
         self.flagged_R = torch.zeros(capacity, dtype=torch.bool, device=device)
-        """Rows that have drawn a token of `may_end_V` since the last look."""
+        """The rows that have drawn a token of `may_end_V` since the last look."""
         self.tokens_RS = torch.zeros(capacity, completion_length + 1, dtype=integer, device=device)
         self.logprobs_RS = torch.zeros(capacity, completion_length + 1, device=device)
         self.uniforms_RS = torch.zeros(capacity, completion_length + 1, dtype=torch.float64, device=device)
-        """What each token is drawn with. Column S, the last, is for rows that are frozen with S tokens."""
+        """The number that each token is drawn with. Column S, the last, is for rows that are frozen with S
+        tokens.
+        """
         self.seen_RV = (
             torch.zeros(capacity, may_end_V.shape[0], dtype=torch.bool, device=device) if keep_seen else None
         )
@@ -76,8 +79,9 @@ class RowTensors:
     def start(
         self, first: int, rows: Sequence[Row], keys: Sequence[int], prompts: Sequence[Sequence[int]]
     ) -> None:
-        """Makes `rows` the rows from `first` on, each about to draw, up to its limit. `prompts`: of each,
-        without its tokens.
+        """Make `rows` the rows from `first` on, each about to draw, up to its limit.
+
+        `prompts`: of each row, without its tokens.
         """
         device, taken = self.drawn_R.device, slice(first, first + len(rows))
         zero_R = torch.zeros(len(rows), dtype=torch.long, device=device)
@@ -97,7 +101,7 @@ class RowTensors:
                 self.seen_RV[index, torch.tensor([*prompt, *row.tokens], device=device)] = True
 
     def draw(self, rows: slice, logits_RV: Tensor, sampling: Sampling, ops: LogitOps = TORCH_OPS) -> None:
-        """Draws and records the next token of each of these rows. A frozen row draws, too, but stays where it
+        """Draw and record the next token of each of these rows. A frozen row draws, too, but stays where it
         is.
 
         Nothing here waits for the device or depends on values of the host. What needs memory comes before the
@@ -122,8 +126,9 @@ class RowTensors:
         drawn_R.add_(live_R)
 
     def fetch(self, rows: Sequence[int], first: Sequence[int], count: int) -> list[list[int]]:
-        """`count` tokens of each of these rows, from its column `first` on; columns past the last repeat that
-        one.
+        """Return `count` tokens of each of these rows, from its column `first` on.
+
+        Columns past the last repeat that one.
         """
         device = self.tokens_RS.device
         column_RK = torch.tensor(first, device=device)[:, None] + torch.arange(count, device=device)
@@ -131,16 +136,16 @@ class RowTensors:
         return self.tokens_RS[row_R1, column_RK.clamp_(max=self.completion_length)].tolist()
 
     def fetch_all(self, rows: Sequence[int], count: int) -> tuple[list[list[int]], list[list[float]]]:
-        """The first `count` tokens and log-probabilities of each of these rows."""
+        """Return the first `count` tokens and log-probabilities of each of these rows."""
         index_R = torch.tensor(rows, device=self.tokens_RS.device)
         return self.tokens_RS[index_R, :count].tolist(), self.logprobs_RS[index_R, :count].tolist()
 
     def freeze(self, rows: Sequence[int]) -> None:
-        """These rows have ended."""
+        """Stop these rows, which have ended."""
         self.limit_R[torch.tensor(rows, device=self.limit_R.device)] = 0
 
     def compact(self, sources: Sequence[int], destinations: Sequence[int], rows: int) -> None:
-        """Keeps the first `rows` rows after moving row `sources[i]` to `destinations[i]`; the others are out
+        """Keep the first `rows` rows after moving row `sources[i]` to `destinations[i]`; the others are out
         of use.
         """
         tensors = [

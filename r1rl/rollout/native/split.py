@@ -1,11 +1,11 @@
-"""Linear layers with few outputs become a batched product over parts of their inputs, and the sum of the
-parts.
+"""Linear layers with few outputs as a batched product over parts of their inputs, and the sum of the parts.
 
-    y = sum_s x_s W_s^T        x_s and W_s: the s-th of S equal shares of the inputs and of the weight's columns
+    y = sum_s x_s W_s^T
 
-In a decode step such a product has too few tiles to fill a GPU. cuBLAS then splits it as well, but adds up
-the parts in a kernel of its own; this sum is an operation like any other, and becomes part of what is
-compiled after it, a residual and a norm.
+Here x_s and W_s are the s-th of S equal shares of the inputs and of the weight's columns. In a decode step
+such a product has too few tiles to fill a GPU. cuBLAS then splits it as well, but adds up the parts in a
+kernel of its own. This sum is an operation like any other, and becomes part of what is compiled after it, a
+residual and a norm.
 
 Legend: R rows, S parts, K inputs, N outputs.
 """
@@ -16,21 +16,26 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from r1rl.rollout.native.fused import LinearPart
+
 PARTS = 4
 MOST_OUTPUTS = 2048
-"""Measured with 896 and 1,536 outputs: each product is faster at 16 to 128 rows, at 512 the two of a layer
+"""The outputs of the widest layer that is split.
+
+Measured with 896 and 1,536 outputs: each product is faster at 16 to 128 rows, at 512 the two of a layer
 together. Wide layers have tiles enough.
 """
 ALIGNMENT = 8
-"""Entries of a part that a tensor core reads at once, in bfloat16: parts are multiples of that."""
+"""The entries of a part that a tensor core reads at once, in bfloat16: parts are multiples of that."""
 
 
 class SplitLinear(nn.Linear):
-    """A layer without bias whose product is split where it gets one token of each row."""
+    """The layer without bias whose product is split where it gets one token of each row."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """[R, 1, K] to [R, 1, N]; anything else goes the usual way. Parts are added up in float32, as they
-        are within a product.
+        """Return [R, 1, N] for [R, 1, K]; anything else goes the usual way.
+
+        Parts are added up in float32, as they are within a product.
         """
         if input.dim() != 3 or input.shape[1] != 1:
             return super().forward(input)
@@ -44,8 +49,9 @@ class SplitLinear(nn.Linear):
 
 
 def split_linears(model: PreTrainedModel) -> int:
-    """Makes the narrow layers of a model that the engine owns split ones; returns how many. The weights stay
-    as they are.
+    """Make the narrow layers of a model that the engine owns split ones; return how many.
+
+    The weights stay as they are.
     """
     chosen = [module for module in model.modules() if type(module) is nn.Linear and is_narrow(module)]
     for module in chosen:
@@ -53,7 +59,14 @@ def split_linears(model: PreTrainedModel) -> int:
     return len(chosen)
 
 
+def separate_linears(model: PreTrainedModel) -> None:
+    """Make joined and split layers plain ones again. Their weights stay where they lie."""
+    for module in model.modules():
+        if type(module) in (LinearPart, SplitLinear):
+            module.__class__ = nn.Linear
+
+
 def is_narrow(layer: nn.Linear) -> bool:
-    """True if there are few outputs, of no fewer inputs."""
+    """Return true if there are few outputs, of no fewer inputs."""
     fits = layer.bias is None and layer.in_features % (PARTS * ALIGNMENT) == 0
     return fits and layer.out_features <= min(MOST_OUTPUTS, layer.in_features)

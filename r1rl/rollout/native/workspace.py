@@ -21,7 +21,7 @@ from r1rl.rollout.native.rows import Row, RowTensors
 
 
 class Workspace:
-    """Cache and tensors of the rows. Where the method captures steps, nothing is allocated once they are."""
+    """The cache and the tensors of the rows. Nothing is allocated once the method has captured its steps."""
 
     def __init__(self, cache: RowCache, tensors: RowTensors, method: StepMethod = PLAIN) -> None:
         self.cache = cache
@@ -31,11 +31,11 @@ class Workspace:
 
     @property
     def bytes(self) -> int:
-        """Memory of the cache, which is most of it."""
+        """The memory of the cache, which is most of it."""
         return self.cache.bytes
 
     def fits(self, rows: int, columns: int, completion_length: int, keep_seen: bool) -> bool:
-        """True if so many rows of that length can decode in it without its tensors being made anew."""
+        """Return true if so many rows of that length can decode in it without its tensors being made anew."""
         return (
             self.cache.row_capacity >= rows
             and self.cache.columns >= columns
@@ -44,7 +44,7 @@ class Workspace:
         )
 
     def batch_size(self, rows: int) -> int:
-        """How many rows a step computes when `rows` are in use."""
+        """Return how many rows a step computes when `rows` are in use."""
         return rows if self.graphs is None else min(batch_bucket(rows), self.cache.row_capacity)
 
     def start(
@@ -56,8 +56,9 @@ class Workspace:
         prompts: Sequence[Sequence[int]],
         sampling: Sampling,
     ) -> None:
-        """Adds rows after the first `first` ones and draws their first token. Can be repeated after it ran
-        out of memory.
+        """Add rows after the first `first` ones and draw their first token.
+
+        It can be repeated after it ran out of memory.
         """
         places = [row.place for row in rows]
         self.cache.rows = first
@@ -67,10 +68,9 @@ class Workspace:
         self.tensors.draw(slice(first, first + len(rows)), logits_RV, sampling)
 
     def step(self, model: PreTrainedModel, sampling: Sampling, rows: int, width: int) -> None:
-        """Feeds the token that each of the first `rows` rows drew last, and draws the next. `width`: columns
-        in use by then.
+        """Feed the token that each of the first `rows` rows drew last, and draw the next.
 
-        Can be repeated after it ran out of memory.
+        `width`: columns in use by then. It can be repeated after it ran out of memory.
         """
         if self.graphs is None:
             self._step(model, sampling, rows, width)
@@ -89,21 +89,19 @@ class Workspace:
         self.method.draw(self.tensors, slice(0, rows), logits_RV, sampling)
 
     def compact(self, sources: Sequence[int], destinations: Sequence[int], rows: int, width: int) -> None:
-        """Keeps the first `rows` rows after moving row `sources[i]` to `destinations[i]`; only `width`
-        columns are in use.
+        """Keep the first `rows` rows after moving row `sources[i]` to `destinations[i]`; `width` columns are
+        in use.
         """
         self.cache.compact(sources, destinations, rows, width)
         self.tensors.compact(sources, destinations, rows)
 
     def release_rows(self, rows: int) -> None:
-        """No more than `rows` rows will be in use: the next growth frees the others, unless captured steps
-        refer to them.
-        """
+        """Let the next growth free all but `rows` rows, unless captured steps refer to them."""
         if self.graphs is None:
             self.cache.row_capacity = rows
 
     def reset(self, may_end_V: Tensor) -> None:
-        """Makes it ready for another rollout."""
+        """Make it ready for another rollout."""
         self.cache.rows = 0
         self.tensors.compact([], [], 0)
         self.tensors.may_end_V.copy_(may_end_V)
