@@ -108,3 +108,41 @@ def test_dotted_keys_links_and_files_exist(page: Path) -> None:
     invented = {"rewards/short.py", "tests/test_short.py"}  # what rewards/README.md tells a reader to write
     files = set(re.findall(r"`((?:r1rl|tests|docs|scripts|recipes|rewards)/[\w./-]+)`", text)) - invented
     assert [file for file in sorted(files) if not (ROOT / file).exists()] == []
+
+
+def links_of(page: Path) -> set[Path]:
+    """Return the files of the repository that a page links to."""
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", text_of(page))
+    return {(page.parent / link).resolve() for link in links}
+
+
+def test_every_page_is_reached_from_the_index() -> None:
+    """The index itself is linked from the README."""
+    index = ROOT / "docs" / "index.md"
+    assert index in links_of(ROOT / "README.md")
+    seen: set[Path] = set()
+    waiting = [index]
+    while waiting:
+        page = waiting.pop()
+        seen.add(page)
+        waiting += [link for link in links_of(page) - seen if link.suffix == ".md"]
+    assert set(PAGES) - seen == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_anchors_name_headings(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", text_of(page)):
+        headings = re.findall(r"^#+ (.*)$", text_of(page.parent / target if target else page), re.M)
+        slugs = {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+        assert anchor in slugs, f"{target}#{anchor}"
+
+
+WRAPPED = [page for page in PAGES if "models" not in page.parts and page.name != "CHANGELOG.md"]
+
+
+@pytest.mark.parametrize("page", WRAPPED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_prose_is_at_most_110_columns_wide(page: Path) -> None:
+    """Tables, code, and lines that a link makes long are left out."""
+    prose = re.sub(r"^```.*?^```$", "", text_of(page), flags=re.S | re.M)
+    long = [line for line in prose.splitlines() if len(line) > 110 and line[0] != "|" and "](" not in line]
+    assert long == []
