@@ -23,6 +23,8 @@ PAGES = sorted(
     for pattern in ("*.md", "docs/**/*.md", "recipes/*.md", "rewards/*.md", "r1rl/models/**/*.md")
     for page in ROOT.glob(pattern)
 )
+RUN_BY_THEIR_OWN_TESTS = ("extending.md", "tutorial.md")
+"""Pages whose blocks name files that the reader makes: tests of their own run them."""
 SETTINGS = {
     "grpo": {"run_name": "x", "data": {"source": "countdown"}, "rewards": [{"function": "countdown"}]},
     "distill": {"run_name": "x", "teacher": {"path": "embedded"}, "data": {"source": "countdown"}},
@@ -41,7 +43,7 @@ def text_of(page: Path) -> str:
 
 def yaml_blocks() -> list[Any]:
     found = []
-    for page in PAGES:
+    for page in (page for page in PAGES if page.name not in RUN_BY_THEIR_OWN_TESTS):
         for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", text_of(page), re.S | re.M)):
             # Its block has one recipe after another; test_algorithms_doc.py reads it.
             if page.name != "algorithms.md":
@@ -50,11 +52,9 @@ def yaml_blocks() -> list[Any]:
 
 
 def commands() -> list[Any]:
-    """Return every line of a code block that calls r1rl, as (words, id); text after three spaces is a
-    remark.
-    """
+    """Return each call of r1rl in a code block, as (words, id); a remark follows after three spaces."""
     found = []
-    for page in PAGES:
+    for page in (page for page in PAGES if page.name not in RUN_BY_THEIR_OWN_TESTS):
         for block in re.findall(r"^```\w*\n(.*?)^```", text_of(page), re.S | re.M):
             for line in re.findall(r"^(?:.*-m )?(r1rl [a-z].*)$", block, re.M):
                 found.append(
