@@ -49,7 +49,7 @@ def files_of(section: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what the package is made of, in which every diff of the page is applied."""
+    """Return a copy of the package in which every diff of the page is applied."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in COPIED:
         source = ROOT / name
@@ -99,7 +99,7 @@ def command_lines(section: str) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def checked(copy: Path) -> dict[str, list[tuple[bool, str]]]:
-    """By section, whether each check failed and what it printed: the Python, then the commands."""
+    """Return by section whether each check failed and what it printed: the Python, then the commands."""
     jobs = {section: [*blocks(section, "python"), *command_lines(section)] for section in MOST_FILES}
     environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     done = subprocess.run(
