@@ -23,6 +23,8 @@ PAGES = sorted(
     for pattern in ("*.md", "docs/**/*.md", "recipes/*.md", "rewards/*.md", "r1rl/models/**/*.md")
     for page in ROOT.glob(pattern)
 )
+RUN_BY_THEIR_OWN_TESTS = ("extending.md", "tutorial.md")
+"""Pages whose blocks name files that the reader makes: tests of their own run them."""
 SETTINGS = {
     "grpo": {"run_name": "x", "data": {"source": "countdown"}, "rewards": [{"function": "countdown"}]},
     "distill": {"run_name": "x", "teacher": {"path": "embedded"}, "data": {"source": "countdown"}},
@@ -41,7 +43,7 @@ def text_of(page: Path) -> str:
 
 def yaml_blocks() -> list[Any]:
     found = []
-    for page in PAGES:
+    for page in (page for page in PAGES if page.name not in RUN_BY_THEIR_OWN_TESTS):
         for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", text_of(page), re.S | re.M)):
             # Its block has one recipe after another; test_algorithms_doc.py reads it.
             if page.name != "algorithms.md":
@@ -50,11 +52,9 @@ def yaml_blocks() -> list[Any]:
 
 
 def commands() -> list[Any]:
-    """Return every line of a code block that calls r1rl, as (words, id); text after three spaces is a
-    remark.
-    """
+    """Return each call of r1rl in a code block, as (words, id); a remark follows after three spaces."""
     found = []
-    for page in PAGES:
+    for page in (page for page in PAGES if page.name not in RUN_BY_THEIR_OWN_TESTS):
         for block in re.findall(r"^```\w*\n(.*?)^```", text_of(page), re.S | re.M):
             for line in re.findall(r"^(?:.*-m )?(r1rl [a-z].*)$", block, re.M):
                 found.append(
@@ -108,3 +108,41 @@ def test_dotted_keys_links_and_files_exist(page: Path) -> None:
     invented = {"rewards/short.py", "tests/test_short.py"}  # what rewards/README.md tells a reader to write
     files = set(re.findall(r"`((?:r1rl|tests|docs|scripts|recipes|rewards)/[\w./-]+)`", text)) - invented
     assert [file for file in sorted(files) if not (ROOT / file).exists()] == []
+
+
+def links_of(page: Path) -> set[Path]:
+    """Return the files of the repository that a page links to."""
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", text_of(page))
+    return {(page.parent / link).resolve() for link in links}
+
+
+def test_every_page_is_reached_from_the_index() -> None:
+    """The index itself is linked from the README."""
+    index = ROOT / "docs" / "index.md"
+    assert index in links_of(ROOT / "README.md")
+    seen: set[Path] = set()
+    waiting = [index]
+    while waiting:
+        page = waiting.pop()
+        seen.add(page)
+        waiting += [link for link in links_of(page) - seen if link.suffix == ".md"]
+    assert set(PAGES) - seen == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_anchors_name_headings(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", text_of(page)):
+        headings = re.findall(r"^#+ (.*)$", text_of(page.parent / target if target else page), re.M)
+        slugs = {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+        assert anchor in slugs, f"{target}#{anchor}"
+
+
+WRAPPED = [page for page in PAGES if "models" not in page.parts and page.name != "CHANGELOG.md"]
+
+
+@pytest.mark.parametrize("page", WRAPPED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_prose_is_at_most_110_columns_wide(page: Path) -> None:
+    """Tables, code, and lines that a link makes long are left out."""
+    prose = re.sub(r"^```.*?^```$", "", text_of(page), flags=re.S | re.M)
+    long = [line for line in prose.splitlines() if len(line) > 110 and line[0] != "|" and "](" not in line]
+    assert long == []

@@ -210,7 +210,7 @@ def test_names_that_can_not_be(tmp_path: Path, override: str, sentence: str) -> 
         ("define: [{name: a/b, data: {source: x.jsonl}}]", "it names a folder"),
         (
             "define: [{name: a, data: {source: x.jsonl, max_prompt_tokens: 5}}]",
-            "a benchmark leaves no problem out",
+            "no problem of a benchmark or an evaluation is left out",
         ),
     ],
 )

@@ -139,7 +139,12 @@ def test_tables_hold_for_classes_made_from_others(
 
 def test_tables_name_sections_and_keys_that_exist() -> None:
     """An old name is not a key of its section, and the new one is."""
-    by_name = {section.__name__: section for section in sections()}
+    by_name = {
+        base.__name__: base
+        for section in sections()
+        for base in section.__mro__
+        if dataclasses.is_dataclass(base)
+    }
     for table in (RENAMED, REMOVED):
         for name, entries in table.items():
             fields = {entry.name for entry in dataclasses.fields(by_name[name])}
@@ -152,3 +157,42 @@ def test_old_names_are_for_one_version() -> None:
     """The entries of r1rl/config/renamed.py are due to go when this fails, and `UNTIL` is to be raised."""
     assert Version(__version__) < Version(UNTIL)
     assert renamed.UNTIL == "0.2"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "rollout: {repetition_penalty: 1.0}",
+            "rollout.repetition_penalty is no longer a key, since grpo trains",
+        ),
+        (
+            "evaluation: {data: {source: countdown, shuffle: false}}",
+            "evaluation.data.shuffle is no longer a key",
+        ),
+        (
+            "evaluation: {data: {source: countdown, max_prompt_tokens: null}}",
+            "evaluation.data.max_prompt_tokens is no longer a key",
+        ),
+    ],
+)
+def test_keys_that_had_one_value_or_no_effect_may_still_stand_there(
+    recipe_file: Path, text: str, sentence: str
+) -> None:
+    with pytest.warns(RecipeWarning) as told:
+        load(recipe_file, f"{MINIMAL}{text}\n")
+    assert [sentence in str(one.message) for one in told] == [True]
+
+
+def test_a_key_that_is_gone_for_one_recipe_is_a_key_of_another(recipe_file: Path) -> None:
+    """Only `r1rl grpo` samples one step off; the data of a training have an order."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RecipeWarning)
+        recipe = load(recipe_file, MINIMAL, "rollout.one_step_off=true", "data.shuffle=false")
+    assert recipe.rollout.one_step_off and not recipe.data.shuffle
+    text = "run_name: x\nteacher: {path: embedded}\ndata: {source: countdown}\n"
+    with pytest.warns(RecipeWarning, match="rollout.one_step_off is no longer a key"):
+        load(recipe_file, text, "rollout.one_step_off=false", command="distill")
+    assert "rollout.one_step_off is true, but it is for r1rl grpo" in message(
+        recipe_file, text, "rollout.one_step_off=true", command="distill"
+    )

@@ -20,8 +20,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from update_helpers import LAYOUTS, build, random_rollout
 
-from r1rl.config.schema import DataConfig, OptimizerConfig, RewardConfig, RolloutConfig, UpdateConfig
-from r1rl.grpo.recipe import GRPORecipe
+from r1rl.config.schema import DataConfig, OptimizerConfig, RewardConfig, UpdateConfig
+from r1rl.grpo.recipe import GRPORecipe, PolicyRolloutConfig
 from r1rl.grpo.update import PolicyUpdate
 from r1rl.monitor import metric_names as names
 from r1rl.objective.config import AlgorithmConfig
@@ -40,7 +40,7 @@ def recipe_of(algorithm: AlgorithmConfig, update: UpdateConfig) -> GRPORecipe:
         run_name="test",
         data=DataConfig(source="countdown"),
         rewards=[RewardConfig(function="countdown")],
-        rollout=RolloutConfig(max_completion_length=20, temperature=0.8),
+        rollout=PolicyRolloutConfig(max_completion_length=20, temperature=0.8),
         algorithm=algorithm,
         optimizer=OptimizerConfig(max_grad_norm=0.0),
         update=update,

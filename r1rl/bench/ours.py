@@ -12,8 +12,8 @@ from r1rl.bench.recipe import BenchRecipe
 from r1rl.bench.workload import Workload, compute_dtype, reward
 from r1rl.compute.optimization import make_optimizer, make_schedule
 from r1rl.compute.trials import trial_report
-from r1rl.config.schema import DataConfig, OptimizerConfig, RewardConfig, RolloutConfig
-from r1rl.grpo.recipe import GRPORecipe
+from r1rl.config.schema import DataConfig, OptimizerConfig, RewardConfig
+from r1rl.grpo.recipe import GRPORecipe, PolicyRolloutConfig
 from r1rl.grpo.update import PolicyUpdate
 from r1rl.models.lora import add_adapters
 from r1rl.objective.advantages import group_advantages
@@ -65,7 +65,7 @@ class OurStep:
             run_name=recipe.run_name,
             data=DataConfig(source="countdown"),
             rewards=[RewardConfig(function="countdown")],
-            rollout=RolloutConfig(max_completion_length=recipe.completion_length_max),
+            rollout=PolicyRolloutConfig(max_completion_length=recipe.completion_length_max),
             update=recipe.update,
         )
         self.update = PolicyUpdate(

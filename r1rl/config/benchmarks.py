@@ -9,7 +9,7 @@ from typing import Literal
 
 from r1rl.config.fields import option, required
 from r1rl.config.intervals import COUNT
-from r1rl.config.schema import DataConfig
+from r1rl.config.schema import ProblemsConfig
 
 
 @dataclass(kw_only=True, slots=True)
@@ -17,7 +17,7 @@ class BenchmarkConfig:
     """A benchmark: its problems, the question that is put to a model, and the grading of answers."""
 
     name: str = required("its name in benchmarks and results")
-    data: DataConfig = required("its problems")
+    data: ProblemsConfig = required("its problems")
     question: str = option(
         "{problem}", "the text that fills the template; {problem} stands for the problem's text"
     )

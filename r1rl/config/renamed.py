@@ -41,8 +41,13 @@ REMOVED: dict[str, dict[str, Removed]] = {
             "grpo trains the distribution that it samples, which can't follow a penalty that depends on the "
             "text so far (a repetition reward can take its place)",
             1.0,
-        )
-    }
+        ),
+        "one_step_off": Removed("it is for r1rl grpo, whose loss corrects for the lag", False),
+    },
+    "ProblemsConfig": {
+        "max_prompt_tokens": Removed("no problem of a benchmark or an evaluation is left out", None),
+        "shuffle": Removed("the order of these problems changes nothing"),
+    },
 }
 """The keys that are gone, by the class of the section that had them."""
 

@@ -260,7 +260,7 @@ RETIRED: dict[str, str] = {
     "push_to_hub": _HUB,
     "push_to_hub_revision": _HUB,
     "benchmarks": _EVALUATION,
-    "callbacks": "r1rl has no callbacks; metrics.jsonl and completions/ hold what a run produced.",
+    "callbacks": "write hooks: [my_hooks.py:MyHook], a class whose methods are called during the run.",
     # launching
     "deepspeed": _DEEPSPEED,
     "fsdp": _LAUNCH,

@@ -96,7 +96,7 @@ class SourceConfig:
 
 
 @dataclass(kw_only=True, slots=True)
-class DataConfig(SourceConfig):
+class ProblemsConfig(SourceConfig):
     """The source of problems, or several sources that are mixed."""
 
     mix: list[SourceConfig] = option(
@@ -104,9 +104,21 @@ class DataConfig(SourceConfig):
         "further sources whose rows are added to these; the number of rows of each is its share (see limit, "
         "and the generators' count)",
     )
+
+
+@dataclass(kw_only=True, slots=True)
+class PromptsConfig(ProblemsConfig):
+    """The source of problems, and the longest prompt that is asked."""
+
     max_prompt_tokens: int | None = option(
         None, "prompts longer than this are dropped and counted", within=COUNT
     )
+
+
+@dataclass(kw_only=True, slots=True)
+class DataConfig(PromptsConfig):
+    """The source of the problems of a training, and their order."""
+
     shuffle: bool = option(True, "visit the rows in an order drawn from the run's seed")
 
 
@@ -208,11 +220,6 @@ class RolloutConfig:
         "native, on a GPU: compile the decoder layers of decode steps, which takes a while at the start; "
         "null: yes on a GPU",
     )
-    one_step_off: bool = option(
-        False,
-        "grpo: sample each step's completions from a copy of the policy while the update before it runs; "
-        "the loss corrects for the lag of one step (docs/algorithms.md)",
-    )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -259,7 +266,7 @@ class UpdateConfig:
 class EvaluationConfig:
     """Held-out problems answered before, during and after training."""
 
-    data: DataConfig | None = option(None, "held-out problems; null: none")
+    data: ProblemsConfig | None = option(None, "held-out problems; null: none")
     num_problems: int = option(256, "problems of the evaluations before and after training", within=COUNT)
     num_samples: int = option(4, "completions per problem, sampled as in training", within=COUNT)
     every_steps: int = option(

@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from r1rl.config.benchmarks import CONTINUATION, BenchmarkConfig
-from r1rl.config.schema import DataConfig
+from r1rl.config.schema import ProblemsConfig
 from r1rl.data import read_problems
 from r1rl.data.rows import READERS, read_table
 from r1rl.errors import DataError, RecipeError
@@ -31,7 +31,7 @@ CHOICE_SEED = 0
 
 
 def _math(
-    name: str, data: DataConfig, local: str, samples: int, tokens: int, group_by: Sequence[str] = ()
+    name: str, data: ProblemsConfig, local: str, samples: int, tokens: int, group_by: Sequence[str] = ()
 ) -> BenchmarkConfig:
     return BenchmarkConfig(
         name=name,
@@ -45,7 +45,7 @@ def _math(
 
 
 def _own(name: str, source: str, grading: str = "strict") -> BenchmarkConfig:
-    data = DataConfig(source=source, split="test", arguments={"count": 256})
+    data = ProblemsConfig(source=source, split="test", arguments={"count": 256})
     return BenchmarkConfig(name=name, data=data, grading=grading, num_samples=8, max_completion_length=256)  # type: ignore[arg-type]
 
 
@@ -55,7 +55,7 @@ BENCHMARKS: dict[str, BenchmarkConfig] = {
     for benchmark in (
         _math(
             "gsm8k",
-            DataConfig(
+            ProblemsConfig(
                 source="openai/gsm8k", subset="main", split="test", revision="740312add88f781978c0658806c59bc2815b9866",
                 columns={"problem": "question", "answer": "answer"}, answer_format="after_hashes",
             ),
@@ -63,12 +63,12 @@ BENCHMARKS: dict[str, BenchmarkConfig] = {
         ),
         _math(
             "math500",
-            DataConfig(source="HuggingFaceH4/MATH-500", split="test", revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be"),
+            ProblemsConfig(source="HuggingFaceH4/MATH-500", split="test", revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be"),
             "math500.jsonl", 4, 32768, ["level"],
         ),
         _math(
             "math",
-            DataConfig(
+            ProblemsConfig(
                 source="DigitalLearningGmbH/MATH-lighteval", subset="default", split="test",
                 revision="0530c78699ea5e8eb5530600900e1f328b48acad",
                 columns={"problem": "problem", "answer": "solution"}, answer_format="boxed",
@@ -77,17 +77,17 @@ BENCHMARKS: dict[str, BenchmarkConfig] = {
         ),
         _math(
             "aime24",
-            DataConfig(source="HuggingFaceH4/aime_2024", split="train", revision="2fe88a2f1091d5048c0f36abc874fb997b3dd99a"),
+            ProblemsConfig(source="HuggingFaceH4/aime_2024", split="train", revision="2fe88a2f1091d5048c0f36abc874fb997b3dd99a"),
             "aime24.jsonl", 64, 32768,
         ),
         _math(
             "aime25",
-            DataConfig(source="math-ai/aime25", split="test", revision="563bb8404243c5f09de6ec262f2db674fe5bce9b"),
+            ProblemsConfig(source="math-ai/aime25", split="test", revision="563bb8404243c5f09de6ec262f2db674fe5bce9b"),
             "aime25.jsonl", 64, 32768,
         ),
         _math(
             "amc23",
-            DataConfig(
+            ProblemsConfig(
                 source="math-ai/amc23", split="test", revision="80815d37005feb82cd7f8fbc6901d5d3eff43057",
                 columns={"problem": "question", "answer": "answer"},
             ),
@@ -95,12 +95,12 @@ BENCHMARKS: dict[str, BenchmarkConfig] = {
         ),
         _math(
             "minerva",
-            DataConfig(source="math-ai/minervamath", split="test", columns={"problem": "question", "answer": "answer"}),
+            ProblemsConfig(source="math-ai/minervamath", split="test", columns={"problem": "question", "answer": "answer"}),
             "minerva.jsonl", 4, 8192,
         ),
         _math(
             "olympiadbench",
-            DataConfig(
+            ProblemsConfig(
                 source="Hothan/OlympiadBench", subset="OE_TO_maths_en_COMP", split="train",
                 revision="91184b52131e7fc9455fef848035173aea8cc01a", columns={"problem": "question", "answer": "final_answer"},
             ),
@@ -108,7 +108,7 @@ BENCHMARKS: dict[str, BenchmarkConfig] = {
         ),
         BenchmarkConfig(
             name="gpqa_diamond",
-            data=DataConfig(
+            data=ProblemsConfig(
                 source="Idavidrein/gpqa", subset="gpqa_diamond", split="train", revision="633f5ee89ab8ad4522a9f850766b73f62147ffdd",
                 columns={"problem": "Question", "answer": "Correct Answer"},
             ),
@@ -117,7 +117,7 @@ BENCHMARKS: dict[str, BenchmarkConfig] = {
         ),
         _math(
             "svamp",
-            DataConfig(
+            ProblemsConfig(
                 source="ChilleD/SVAMP", split="test", revision="5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef",
                 columns={"problem": "question_concat", "answer": "Answer"},
             ),
@@ -172,9 +172,9 @@ def select_benchmarks(
             benchmark = known[name]
         elif Path(name).suffix.lower() in READERS or name.count("/") == 1:
             data = (
-                DataConfig(source=name)
+                ProblemsConfig(source=name)
                 if Path(name).suffix.lower() in READERS
-                else DataConfig(source=name, split="test")
+                else ProblemsConfig(source=name, split="test")
             )
             benchmark = _math(Path(name).stem, data, "", 4, 4096)
         else:
@@ -229,7 +229,7 @@ def load_benchmark(
     return LoadedBenchmark(replace(config, data=data), asked, [*notes, *loaded.notes, *loaded.warnings])
 
 
-def _source(config: BenchmarkConfig, local_dir: str | None) -> tuple[DataConfig, list[str]]:
+def _source(config: BenchmarkConfig, local_dir: str | None) -> tuple[ProblemsConfig, list[str]]:
     """The benchmark's data, or those of its file in `local_dir`, read with the hub's columns if it has them,
     else with ours; and a note if that file is not there. Raises DataError if the folder is not.
     """
@@ -243,13 +243,13 @@ def _source(config: BenchmarkConfig, local_dir: str | None) -> tuple[DataConfig,
         return config.data, [
             f"benchmark {config.name}: {path} is not there, so {config.data.source} is read from the hub."
         ]
-    columns = read_table(DataConfig(source=str(path)), f"benchmark {config.name}").columns
+    columns = read_table(ProblemsConfig(source=str(path)), f"benchmark {config.name}").columns
     like_hub = config.data.columns.get("problem", "problem") in columns and set(
         config.data.columns.values()
     ) <= set(columns)
     if like_hub:
         return replace(config.data, source=str(path), subset=None, split="train", revision=None), []
-    return DataConfig(source=str(path), where=config.data.where, limit=config.data.limit), []
+    return ProblemsConfig(source=str(path), where=config.data.where, limit=config.data.limit), []
 
 
 def _lettered(config: BenchmarkConfig, problem: Problem) -> Problem:

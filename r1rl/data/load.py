@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from r1rl import problems as generators
-from r1rl.config.schema import DataConfig, SourceConfig
+from r1rl.config.schema import ProblemsConfig, SourceConfig
 from r1rl.data.columns import USUAL_NAMES, ColumnMap, Fields, fields_of, keeps, resolve_columns
 from r1rl.data.rows import BadRow, Rows, Table, TableRow, read_table
 from r1rl.errors import DataError
@@ -37,7 +37,7 @@ class LoadedProblems:
     """Sentences about skipped rows, and about answers that look like whole solutions."""
 
 
-def load_problems(data: DataConfig, seed: int, section: str = "data") -> list[Problem]:
+def load_problems(data: ProblemsConfig, seed: int, section: str = "data") -> list[Problem]:
     """Return the problems of a recipe's data section, in the order of the source, and log the notes about
     them.
 
@@ -53,7 +53,7 @@ def load_problems(data: DataConfig, seed: int, section: str = "data") -> list[Pr
 
 
 def read_problems(
-    data: DataConfig, seed: int, section: str = "data", rows: Rows | None = None
+    data: ProblemsConfig, seed: int, section: str = "data", rows: Rows | None = None
 ) -> LoadedProblems:
     """Return what `load_problems` does, with the notes and the count of skipped rows beside the problems.
 

@@ -153,11 +153,6 @@ class DistillRecipe:
 
 def contradictions(recipe: DistillRecipe) -> Iterator[Contradiction]:
     """Yield the values of the recipe that contradict each other."""
-    if recipe.rollout.one_step_off:
-        yield (
-            ("rollout.one_step_off",),
-            "rollout.one_step_off is for r1rl grpo, whose loss corrects for the lag: leave it out",
-        )
     yield from _sources(recipe)
     yield from _divergence(recipe.divergence)
     yield from scoring_contradictions(recipe.rewards, recipe.evaluation)

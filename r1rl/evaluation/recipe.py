@@ -94,16 +94,6 @@ def contradictions(recipe: EvaluateRecipe) -> Iterator[Contradiction]:
     for key, text in questions:
         if text is not None and "{problem}" not in text:
             yield (key,), f"{key} has no {{problem}}, the place where the problem's text goes"
-    for index in (
-        index
-        for index, one in enumerate(recipe.define)
-        if one.data and one.data.max_prompt_tokens is not None
-    ):
-        yield (
-            (f"define.{index}.data.max_prompt_tokens",),
-            f"define.{index}.data.max_prompt_tokens is set, but a benchmark leaves no problem out: leave it "
-            f"out",
-        )
     if recipe.sampling.temperature == 0 and (recipe.num_samples or 2) > 1:
         yield (
             ("num_samples", "sampling.temperature"),

@@ -9,7 +9,7 @@ from r1rl.config.engines import sampling_engine
 from r1rl.config.fields import option, required, section
 from r1rl.config.intervals import COUNT, COUNT_OR_OFF, NOT_NEGATIVE
 from r1rl.config.issues import Contradiction
-from r1rl.config.schema import DataConfig, PromptConfig, SampledModelConfig, SamplingConfig
+from r1rl.config.schema import PromptConfig, PromptsConfig, SampledModelConfig, SamplingConfig
 
 PROBLEM, COMPLETION = "{problem}", "{completion}"
 
@@ -26,7 +26,7 @@ class GenerateRecipe:
         within=NOT_NEGATIVE,
     )
     model: SampledModelConfig = section(SampledModelConfig, "who writes")
-    data: DataConfig = required("the problems; their other columns are kept")
+    data: PromptsConfig = required("the problems; their other columns are kept")
     question: str = option(
         PROBLEM,
         "what the template is filled with, or a .txt file of it; {problem} and every other {column} of the "

@@ -23,6 +23,17 @@ from r1rl.objective.config import AlgorithmConfig
 
 
 @dataclass(kw_only=True, slots=True)
+class PolicyRolloutConfig(RolloutConfig):
+    """How the policy samples the completions that it is trained on."""
+
+    one_step_off: bool = option(
+        False,
+        "sample each step's completions from a copy of the policy while the update before it runs; "
+        "the loss corrects for the lag of one step (docs/algorithms.md)",
+    )
+
+
+@dataclass(kw_only=True, slots=True)
 class GRPORecipe:
     """`r1rl grpo`: reinforcement learning from a reward."""
 
@@ -43,7 +54,7 @@ class GRPORecipe:
         "the reward that says whether an answer is right (for accuracy and dynamic sampling); null: the "
         "first of accuracy, countdown, code_execution",
     )
-    rollout: RolloutConfig = section(RolloutConfig, "sampling")
+    rollout: PolicyRolloutConfig = section(PolicyRolloutConfig, "sampling")
     algorithm: AlgorithmConfig = section(AlgorithmConfig, "the objective")
     optimizer: OptimizerConfig = section(OptimizerConfig, "AdamW and its schedule")
     update: UpdateConfig = section(UpdateConfig, "micro-batches")

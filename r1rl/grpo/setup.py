@@ -74,7 +74,8 @@ def build_parts(start: RunStart[GRPORecipe], checked: Preflight) -> GRPOParts:
     nn.Module.to(model, accelerator.device)
     layout = agreed_layout(accelerator, choose_layout(model, recipe.update, dtype, tokenizer))
     engine = make_engine(
-        checked.components.engine, EngineSetup.of_run(recipe.rollout, model, tokenizer, accelerator, dtype)
+        checked.components.engine,
+        EngineSetup.of_run(recipe.rollout, model, tokenizer, accelerator, dtype, recipe.rollout.one_step_off),
     )
     sampler_is_exact = dtype is torch.float32 and engine.properties.exact
     checkpointing = bool(recipe.model.gradient_checkpointing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from r1rl.config.schema import DataConfig
+from r1rl.config.schema import ProblemsConfig
 from r1rl.errors import DataError
 from r1rl.grading import AnswerProblem, audit_answers
 from r1rl.types import Problem
@@ -28,7 +28,7 @@ class GoldDefect:
 
 
 def audit_gold(
-    data: DataConfig, problems: Sequence[Problem], held_out: Sequence[Problem], outcome_name: str | None
+    data: ProblemsConfig, problems: Sequence[Problem], held_out: Sequence[Problem], outcome_name: str | None
 ) -> list[GoldDefect]:
     """Return the defects of all gold answers, those of the training problems first; none where the outcome is
     another reward than `accuracy`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from r1rl.config.schema import DataConfig, EvaluationConfig
+from r1rl.config.schema import EvaluationConfig, ProblemsConfig
 from r1rl.data import LoadedProblems, read_problems
 from r1rl.data.rows import Rows
 from r1rl.errors import DataError
@@ -29,7 +29,7 @@ def read_held_out(evaluation: EvaluationConfig, rows: Rows | None = None) -> Loa
     )
 
 
-def read_section(data: DataConfig, seed: int, section: str, rows: Rows | None = None) -> LoadedProblems:
+def read_section(data: ProblemsConfig, seed: int, section: str, rows: Rows | None = None) -> LoadedProblems:
     """Return the problems of one section of the recipe, or of `rows` in the place of its source; every error names
     the section.
     """

@@ -105,14 +105,17 @@ class EngineSetup:
         tokenizer: PreTrainedTokenizerBase,
         accelerator: Accelerator,
         dtype: torch.dtype,
+        in_background: bool = False,
     ) -> EngineSetup:
-        """Return the setup of the engine of a training run, as the recipe's section says."""
+        """Return the setup of the engine of a training run, as the recipe's section says. `in_background`:
+        it samples while the policy is updated.
+        """
         return cls(
             model,
             tokenizer,
             rollout.max_rows,
             dtype,
-            own_copy=is_sharded(accelerator) or rollout.one_step_off,
+            own_copy=is_sharded(accelerator) or in_background,
             compile_layers=rollout.compile_layers,
             accelerator=accelerator,
             vllm=rollout.vllm,
