@@ -18,7 +18,7 @@ from r1rl.config.bundled import PACKAGE, find_recipe
 from r1rl.config.commands import Command, command_of, find_commands, resolve, stage_commands
 from r1rl.config.load import load_recipe
 from r1rl.errors import RecipeError
-from r1rl.monitor.curves import Panel
+from r1rl.runs.training_run import TrainingRun
 
 NAMES = list(find_commands())
 LAZY = {
@@ -51,8 +51,12 @@ def test_names_of_functions_resolve(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_panels_of_curves_resolve(name: str) -> None:
-    assert all(isinstance(panel, Panel) for panel in resolve(find_commands()[name].panels))
+def test_what_can_be_resumed_is_a_training_run(name: str) -> None:
+    command = find_commands()[name]
+    resumes = any(flag.name == "resume" for flag in command.flags)
+    assert (command.training is not None) == resumes
+    if command.training is not None:
+        assert issubclass(resolve(command.training), TrainingRun)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -128,7 +128,7 @@ class Run:
         """Draw the panels of curves.png from the steps so far. A notebook shows the figure, and its `savefig`
         writes it; pyplot does not know it.
         """
-        from r1rl.monitor.curves import draw_curves
+        from r1rl.monitor.curves import PANELS, draw_curves
 
         recipe, records = self.recipe, self._files.read_metrics()
         last = records[-1][names.STEP] if records else 0
@@ -137,7 +137,8 @@ class Run:
             for name, record in self.evaluations.items()
         }
         title = f"{recipe.run_name} (seed {recipe.seed})"
-        return draw_curves(records, figures, title, resolve(command_of(recipe).panels))
+        training = command_of(recipe).training
+        return draw_curves(records, figures, title, PANELS if training is None else resolve(training).panels)
 
     def model(
         self, step: int | None = None, dtype: Literal["float32", "bfloat16"] = "float32"

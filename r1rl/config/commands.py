@@ -156,8 +156,6 @@ class Command:
     """The class of r1rl.runs.training_run.TrainingRun that does the training, or None for a command that trains
     nothing in steps.
     """
-    panels: str = "r1rl.monitor.curves:PANELS"
-    """The tuple of `r1rl.monitor.curves.Panel` that curves.png of a run shows."""
     stage: StageRecord | None = None
     """The properties of the command as a stage of a pipeline, or None if it can't be one."""
 

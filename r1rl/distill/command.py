@@ -35,6 +35,5 @@ COMMAND = Command(
     contradictions=contradictions,
     check="r1rl.distill.check:check",
     memory="r1rl.distill.memory:memory",
-    panels="r1rl.distill.report:PANELS",
     stage=StageRecord(outputs=MODEL_OUTPUT, continuation="from a checkpoint", cost=_cost),
 )

@@ -39,6 +39,5 @@ COMMAND = Command(
     contradictions=contradictions,
     check="r1rl.reward_model.check:check",
     memory="r1rl.reward_model.memory:memory",
-    panels="r1rl.reward_model.run:PANELS",
     stage=StageRecord(outputs=MODEL_OUTPUT, continuation="from a checkpoint", cost=_cost),
 )

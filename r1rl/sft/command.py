@@ -39,6 +39,5 @@ COMMAND = Command(
     contradictions=contradictions,
     check="r1rl.sft.check:check",
     memory="r1rl.sft.memory:memory",
-    panels="r1rl.sft.run:PANELS",
     stage=StageRecord(outputs=MODEL_OUTPUT, continuation="from a checkpoint", cost=_cost),
 )
