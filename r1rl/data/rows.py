@@ -40,7 +40,7 @@ class RowFault(StrEnum):
     OTHER_PREFILL = "other_prefill"  # a text that does not begin with the recipe's prefill
     TOO_LONG = "too_long"  # more tokens than the recipe allows
     FOREIGN_TOKEN = "foreign_token"  # a prompt with a token that a teacher does not know
-    SAME_ANSWERS = "same_answers"  # of pairs: chosen and rejected are one text
+    SAME_ANSWERS = "same_answers"  # chosen and rejected of a pair are one text
 
 
 @dataclass(frozen=True, slots=True)
