@@ -153,8 +153,8 @@ class Command:
     The function returns None if the recipe loads no model here.
     """
     training: str | None = None
-    """The class of r1rl.runs.training_run.TrainingRun that does the training, or None for a command that trains
-    nothing in steps.
+    """The class of r1rl.runs.training_run.TrainingRun that does the training, or None for a command that
+    trains nothing in steps.
     """
     panels: str = "r1rl.monitor.curves:PANELS"
     """The tuple of `r1rl.monitor.curves.Panel` that curves.png of a run shows."""
