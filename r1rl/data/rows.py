@@ -48,7 +48,7 @@ class TableRow:
     """One row that could be read."""
 
     place: str
-    """Where it stands, for messages: "line 7" (from 1) in jsonl and csv, "row 7" (from 0) elsewhere."""
+    """The place of the row, for messages: "line 7" (from 1) in jsonl and csv, "row 7" (from 0) elsewhere."""
     values: dict[str, Any]
 
 
