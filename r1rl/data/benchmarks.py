@@ -314,8 +314,8 @@ def contamination_probe(benchmark: LoadedBenchmark, share: float) -> list[Loaded
             cut.append(Problem(problem.id, " ".join(words[:kept]), " ".join(words[kept:]), {}))
     short = len(benchmark.problems) - len(cut)
     note = (
-        f"{benchmark.name}: {short} of {len(benchmark.problems)} problems have fewer than {FEWEST_WORDS} words "
-        f"and are not probed."
+        f"{benchmark.name}: {short} of {len(benchmark.problems)} problems have fewer than {FEWEST_WORDS} "
+        f"words and are not probed."
     )
     if not cut:
         benchmark.notes.append(note)
