@@ -1,4 +1,4 @@
-"""r1rl: GRPO reinforcement learning that replicates DeepSeek-R1-Zero and the DeepSeek-R1 recipe on one
+"""GRPO reinforcement learning that replicates DeepSeek-R1-Zero and the DeepSeek-R1 recipe on one
 machine.
 
     import r1rl

@@ -1,5 +1,6 @@
-"""Seeds derived from names and counters, so that no random stream has a hidden state that a resumed run would
-lack.
+"""Seeds derived from names and counters.
+
+So no random stream has a hidden state that a resumed run would lack.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ import hashlib
 
 
 def derive_seed(seed: int, *parts: int | str) -> int:
-    """A 63-bit seed for one purpose: a hash of the run's seed and of what the stream is for.
+    """Return a 63-bit seed for one purpose: a hash of the run's seed and of the parts that name the stream.
 
     Streams of different purposes or counters are independent, and a stream can be made again at any time from
     the same parts: `derive_seed(recipe.seed, "rollout", step, slot)`.

@@ -1,5 +1,6 @@
-"""Records that pass between the layers. No torch here: recipes, data and rewards import it before torch is
-loaded.
+"""The records that pass between the layers.
+
+No torch is imported here, because recipes, data and rewards import this module before torch is loaded.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 
 
 class FinishReason(StrEnum):
-    """Why a completion ended. Only `LENGTH` is a truncation."""
+    """The reason why a completion ended. Only `LENGTH` is a truncation."""
 
     EOS = "eos"
     STOP = "stop"  # a stop string of the recipe
@@ -19,7 +20,9 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One row of the data: the text of the problem, its gold answer, and every other column for the rewards."""
+    """One row of the data: the text of the problem, its gold answer, and every other column for the
+    rewards.
+    """
 
     id: str
     problem: str
@@ -27,14 +30,14 @@ class Problem:
     columns: dict[str, Any] = field(default_factory=dict)
     """The other columns of the row, by name; rewards receive those that they name."""
     place: str = ""
-    """Where the row stands in its file, for messages: "problems.jsonl, line 7"; empty for a generated
+    """The place of the row in its file, for messages: "problems.jsonl, line 7"; empty for a generated
     problem.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A problem rendered with the recipe's template and tokenized: what the policy continues."""
+    """A problem rendered with the recipe's template and tokenized: the text that the policy continues."""
 
     problem: Problem
     text: str
@@ -45,9 +48,9 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What the policy wrote after one prompt.
+    """The policy's text after one prompt.
 
-    `token_ids` includes the final EOS token when there is one: it is trained. `logprobs[t]` is the
+    `token_ids` includes the final EOS token if there is one, which is trained too. `logprobs[t]` is the
     log-probability of `token_ids[t]` under the distribution that was sampled (after temperature, top-k,
     top-p, min-p).
     """
@@ -55,19 +58,20 @@ class Completion:
     token_ids: list[int]
     logprobs: list[float]
     text: str
-    """Decoded without special tokens, after the prefill; a stop string is kept."""
+    """The text, decoded without special tokens, after the prefill; a stop string is kept."""
     finish_reason: FinishReason
 
     @property
     def is_truncated(self) -> bool:
-        """True when the completion was cut off by its length limit."""
+        """Return whether the completion was cut off by its length limit."""
         return self.finish_reason is FinishReason.LENGTH
 
 
 @dataclass(frozen=True, slots=True)
 class CompletionGroup:
-    """The G completions of one prompt; `index` is the prompt's place in the batch that was handed to the
-    engine.
+    """The G completions of one prompt.
+
+    `index` is the prompt's place in the batch that was given to the engine.
     """
 
     index: int
@@ -81,19 +85,22 @@ class Sample:
     problem: str
     """The problem's id."""
     sample: int
-    """Which of the problem's completions it is, from 0."""
+    """The number of the completion among the problem's completions, from 0."""
     seed: int
     text: str
     tokens: int
-    """EOS included; from a server, what it reports."""
+    """The number of tokens, EOS included; from a server, the number that it reports."""
     finish_reason: str
-    """"eos", "stop" or "length"."""
+    """The reason why it ended: "eos", "stop" or "length"."""
     cuts: tuple[tuple[int, int], ...] = ()
-    """(tokens, characters): with a lower limit of so many tokens the text would have ended after so many
-    characters. Only limits that would have cut it; empty where the tokens are not known, as from a server.
+    """Pairs (tokens, characters): a lower limit of so many tokens would have ended the text after so many
+    characters.
+
+    Limits that would not have cut the text are left out. It is empty if the tokens are not known, as from a
+    server.
     """
 
     @property
     def key(self) -> tuple[str, int]:
-        """What tells it from the benchmark's other completions."""
+        """The key that distinguishes it from the benchmark's other completions."""
         return self.problem, self.sample

@@ -126,7 +126,8 @@ def test_figures() -> None:
     }  # fmt: skip
     rates = {name: round(12 * value) for name, value in figures["rates"].items()}
     assert rates == {
-        "truncated_without_answer": 1, "extraction_failure": 2, "no_answer": 1, "malformed": 1, "wrong": 2, "undecided": 5
+        "truncated_without_answer": 1, "extraction_failure": 2, "no_answer": 1, "malformed": 1, "wrong": 2,
+        "undecided": 5,
     }  # fmt: skip
     assert figures["truncated_rate"]["value"] == pytest.approx(1 / 12) and figures["num_undecided"] == 5
     assert figures["correct"] == {

@@ -163,8 +163,8 @@ def test_record_survives_json(rewards: RewardSet) -> None:
 def test_an_evaluation_of_an_earlier_version_is_still_read() -> None:
     """A run that was begun with it goes on, and its end shows the figures from before."""
     sample = {
-        "text": "so 4", "length": 3, "finish_reason": "length", "outcome": 1.0, "rewards": {"format": 0.5, "outcome": 1.0},
-        "reflects": True, "language": 0.75,
+        "text": "so 4", "length": 3, "finish_reason": "length", "outcome": 1.0,
+        "rewards": {"format": 0.5, "outcome": 1.0}, "reflects": True, "language": 0.75,
     }  # fmt: skip
     undecided = {**sample, "outcome": None, "rewards": {"format": 1.0, "outcome": None}, "language": None}
     problem = {
@@ -218,7 +218,7 @@ def test_samples_do_not_depend_on_how_the_problems_are_spread(rewards: RewardSet
 
 
 def answered(identity: str, *samples: tuple[str, float | None, bool]) -> ScoredProblem:
-    """A problem whose completions have a text, an outcome reward and reflect or not."""
+    """Return a problem whose completions have a text, an outcome reward and reflect or not."""
     completions = [
         ScoredCompletion(
             place,

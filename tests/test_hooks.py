@@ -298,7 +298,7 @@ def test_what_nothing_would_call_is_refused() -> None:
 def test_hooks_are_found_before_a_model_is_loaded(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And by `r1rl check`, which makes none."""
+    """The hooks are also found by `r1rl check`, which makes none."""
     assert main(["check", str(folder / "recipe.yaml"), "hooks=[hooks.py:Notess]"]) == 2
     assert "Did you mean Notes?" in capsys.readouterr().err
     assert main(["check", str(folder / "recipe.yaml"), "hooks=[hooks.py:Demanding]"]) == 0

@@ -330,7 +330,7 @@ def figures(accuracy: float, length: float) -> dict[str, Any]:
 
 
 def test_figures_under_their_former_name_are_shown() -> None:
-    """Those of a run that an earlier version began."""
+    """The figures are those of a run that an earlier version began."""
     before, after = (
         figures(0.31, 60.0),
         {**figures(0.78, 90.5), "well_formed_rate": {"value": 0.5, "ci95": None}},

@@ -1,4 +1,4 @@
-"""From what a caller in Python has for a recipe (a path, a mapping, a recipe, and changes to it) to a checked
+"""The step from a caller's recipe in Python (a path, a mapping, a recipe, and changes to it) to a checked
 recipe.
 """
 

@@ -124,7 +124,7 @@ def run_trl(
             force_vllm_lengths(trainer.vllm_generation.llm, workload)
         else:
             force_lengths(model, workload)
-        with steady_attention():  # or its first steps would be spent on cuDNN's plans for every length
+        with steady_attention():  # else cuDNN's plans for every length take up its first steps
             trainer.train()
     check_mean_lengths(trainer.state.log_history, workload)
     return results

@@ -50,7 +50,7 @@ def vllm_settings(
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     config = copy.deepcopy(model.config)
-    config.dtype = compute_dtype(recipe)  # in which vLLM then computes
+    config.dtype = compute_dtype(recipe)  # vLLM then computes in it
     config.save_pretrained(folder)
     model.name_or_path = str(folder)
     settings = {

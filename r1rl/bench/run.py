@@ -99,7 +99,7 @@ def run(recipe: BenchRecipe, recipe_path: Path, against: str | None = None) -> N
     if against:
         if not interleaved:
             show(result, recipe, Console())
-            del model, contender  # each is to have the memory for itself
+            del model, contender  # each contender needs the memory for itself
             accelerator.free_memory()
             gc.collect()
             torch.cuda.empty_cache()

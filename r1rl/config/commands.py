@@ -153,8 +153,8 @@ class Command:
     The function returns None if the recipe loads no model here.
     """
     training: str | None = None
-    """The class of r1rl.runs.training_run.TrainingRun that does the training, or None for a command that trains
-    nothing in steps.
+    """The class of r1rl.runs.training_run.TrainingRun that does the training, or None for a command that
+    trains nothing in steps.
     """
     stage: StageRecord | None = None
     """The properties of the command as a stage of a pipeline, or None if it can't be one."""

@@ -1,4 +1,4 @@
-"""The benchmarks, as a table, and how one becomes a list of problems. docs/benchmarks.md has the published
+"""The benchmarks, as a table, and the list of problems that one becomes. docs/benchmarks.md has the published
 scores.
 
 A benchmark comes from the hub at a pinned revision, or from a file in `local_dir` that has either the hub's
@@ -27,7 +27,7 @@ BOXED = "{problem}\nPlease reason step by step, and put your final answer within
 BOXED_LETTER = "{problem}\nPlease reason step by step, and put the letter of your answer within \\boxed{}."
 LETTERS = "ABCDEFGHIJ"
 CHOICE_SEED = 0
-"""Of the choice of problems where num_problems leaves some out: the same for every evaluation."""
+"""The seed of the choice of problems if num_problems leaves some out: the same for every evaluation."""
 
 
 def _math(
@@ -56,14 +56,18 @@ BENCHMARKS: dict[str, BenchmarkConfig] = {
         _math(
             "gsm8k",
             ProblemsConfig(
-                source="openai/gsm8k", subset="main", split="test", revision="740312add88f781978c0658806c59bc2815b9866",
+                source="openai/gsm8k", subset="main", split="test",
+                revision="740312add88f781978c0658806c59bc2815b9866",
                 columns={"problem": "question", "answer": "answer"}, answer_format="after_hashes",
             ),
             "gsm8k_test.jsonl", 1, 2048,
         ),
         _math(
             "math500",
-            ProblemsConfig(source="HuggingFaceH4/MATH-500", split="test", revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be"),
+            ProblemsConfig(
+                source="HuggingFaceH4/MATH-500", split="test",
+                revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be",
+            ),
             "math500.jsonl", 4, 32768, ["level"],
         ),
         _math(
@@ -77,12 +81,18 @@ BENCHMARKS: dict[str, BenchmarkConfig] = {
         ),
         _math(
             "aime24",
-            ProblemsConfig(source="HuggingFaceH4/aime_2024", split="train", revision="2fe88a2f1091d5048c0f36abc874fb997b3dd99a"),
+            ProblemsConfig(
+                source="HuggingFaceH4/aime_2024", split="train",
+                revision="2fe88a2f1091d5048c0f36abc874fb997b3dd99a",
+            ),
             "aime24.jsonl", 64, 32768,
         ),
         _math(
             "aime25",
-            ProblemsConfig(source="math-ai/aime25", split="test", revision="563bb8404243c5f09de6ec262f2db674fe5bce9b"),
+            ProblemsConfig(
+                source="math-ai/aime25", split="test",
+                revision="563bb8404243c5f09de6ec262f2db674fe5bce9b",
+            ),
             "aime25.jsonl", 64, 32768,
         ),
         _math(
@@ -95,21 +105,26 @@ BENCHMARKS: dict[str, BenchmarkConfig] = {
         ),
         _math(
             "minerva",
-            ProblemsConfig(source="math-ai/minervamath", split="test", columns={"problem": "question", "answer": "answer"}),
+            ProblemsConfig(
+                source="math-ai/minervamath", split="test",
+                columns={"problem": "question", "answer": "answer"},
+            ),
             "minerva.jsonl", 4, 8192,
         ),
         _math(
             "olympiadbench",
             ProblemsConfig(
                 source="Hothan/OlympiadBench", subset="OE_TO_maths_en_COMP", split="train",
-                revision="91184b52131e7fc9455fef848035173aea8cc01a", columns={"problem": "question", "answer": "final_answer"},
+                revision="91184b52131e7fc9455fef848035173aea8cc01a",
+                columns={"problem": "question", "answer": "final_answer"},
             ),
             "olympiadbench.jsonl", 4, 16384,
         ),
         BenchmarkConfig(
             name="gpqa_diamond",
             data=ProblemsConfig(
-                source="Idavidrein/gpqa", subset="gpqa_diamond", split="train", revision="633f5ee89ab8ad4522a9f850766b73f62147ffdd",
+                source="Idavidrein/gpqa", subset="gpqa_diamond", split="train",
+                revision="633f5ee89ab8ad4522a9f850766b73f62147ffdd",
                 columns={"problem": "Question", "answer": "Correct Answer"},
             ),
             choices=["Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3"],
@@ -146,8 +161,8 @@ class LoadedBenchmark:
 
     @property
     def is_probe(self) -> bool:
-        """Whether problems are continued, alone and with greedy decoding, and not answered: the contamination
-        probe.
+        """Return whether this is a contamination probe: problems are continued, alone and with greedy
+        decoding, not answered.
         """
         return self.config.grading == CONTINUATION
 
@@ -160,10 +175,11 @@ def select_benchmarks(
     max_completion_length: int | None = None,
     question: str | None = None,
 ) -> list[BenchmarkConfig]:
-    """Return the named benchmarks; what is not None replaces their own samples, limits and question text.
+    """Return the named benchmarks. Arguments that are not None replace their own samples, limits and question
+    text.
 
-    A name is looked up in `define`, then in the table; what is a data file or OWNER/NAME becomes a benchmark
-    of the usual columns.
+    A name is looked up in `define`, then in the table. A data file or OWNER/NAME becomes a benchmark of the
+    usual columns.
     """
     known = BENCHMARKS | {benchmark.name: benchmark for benchmark in define}
     chosen = []
@@ -203,10 +219,10 @@ def select_benchmarks(
 def load_benchmark(
     config: BenchmarkConfig, local_dir: str | None, num_problems: int | None, fresh_seed: int
 ) -> LoadedBenchmark:
-    """The problems of a benchmark. Raises DataError if they can't be read.
+    """Return the problems of a benchmark. Raise `DataError` if they can't be read.
 
-    Where `num_problems` leaves some out, the choice is random but always the same, and the benchmark's order
-    is kept.
+    If `num_problems` leaves some out, the choice is random but always the same, and the benchmark's order is
+    kept.
     """
     data, notes = _source(config, local_dir)
     try:
@@ -214,7 +230,10 @@ def load_benchmark(
     except DataError as error:
         if not config.local or data is not config.data:
             raise
-        remedy = f"Without the hub: put the file {config.local} into a folder and name that in local_dir (docs/benchmarks.md)."
+        remedy = (
+            f"Without the hub: put the file {config.local} into a folder and name that in local_dir "
+            f"(docs/benchmarks.md)."
+        )
         raise type(error)(f"{error} {remedy}") from error
     problems = (
         [_lettered(config, problem) for problem in loaded.problems] if config.choices else loaded.problems
@@ -230,8 +249,10 @@ def load_benchmark(
 
 
 def _source(config: BenchmarkConfig, local_dir: str | None) -> tuple[ProblemsConfig, list[str]]:
-    """The benchmark's data, or those of its file in `local_dir`, read with the hub's columns if it has them,
-    else with ours; and a note if that file is not there. Raises DataError if the folder is not.
+    """Return the benchmark's data, or those of its file in `local_dir`, and a note if that file is not there.
+
+    The file is read with the hub's columns if it has them, else with ours. Raise `DataError` if the folder is
+    not there.
     """
     if not local_dir or not config.local:
         return config.data, []
@@ -253,8 +274,9 @@ def _source(config: BenchmarkConfig, local_dir: str | None) -> tuple[ProblemsCon
 
 
 def _lettered(config: BenchmarkConfig, problem: Problem) -> Problem:
-    """A multiple-choice problem: the options in an order that depends on the problem's id alone, the answer a
-    letter.
+    """Return a multiple-choice problem, whose answer is a letter.
+
+    The order of the options depends on the problem's id alone.
     """
     missing = [column for column in config.choices if not isinstance(problem.columns.get(column), str)]
     if missing or problem.answer is None:
@@ -271,12 +293,12 @@ def _lettered(config: BenchmarkConfig, problem: Problem) -> Problem:
 
 PROBE_SUFFIX = "-recited"
 FEWEST_WORDS = 10
-"""Shorter problems can be guessed, and are not probed."""
+"""The fewest words of a problem that is probed; shorter ones can be guessed."""
 
 
 def contamination_probe(benchmark: LoadedBenchmark, share: float) -> list[LoadedBenchmark]:
-    """The benchmark's problems cut off after `share` of their words, to be continued; the rest of the words
-    is the answer.
+    """Return the benchmark's problems cut off after `share` of their words, to be continued; the rest is the
+    answer.
 
     A model that recites the rest has seen the problem (Wu et al., "Reasoning or memorization?", arXiv
     2507.10532, with 60 %). Problems of fewer than ten words are left out, which a note says; without any
@@ -291,13 +313,20 @@ def contamination_probe(benchmark: LoadedBenchmark, share: float) -> list[Loaded
         if len(words) >= FEWEST_WORDS and 0 < kept < len(words):
             cut.append(Problem(problem.id, " ".join(words[:kept]), " ".join(words[kept:]), {}))
     short = len(benchmark.problems) - len(cut)
-    note = f"{benchmark.name}: {short} of {len(benchmark.problems)} problems have fewer than {FEWEST_WORDS} words and are not probed."
+    note = (
+        f"{benchmark.name}: {short} of {len(benchmark.problems)} problems have fewer than {FEWEST_WORDS} "
+        f"words and are not probed."
+    )
     if not cut:
         benchmark.notes.append(note)
         return []
     config = replace(
         benchmark.config,
-        name=benchmark.name + PROBE_SUFFIX, question="{problem}", grading=CONTINUATION, num_samples=1, group_by=[],
+        name=benchmark.name + PROBE_SUFFIX,
+        question="{problem}",
+        grading=CONTINUATION,
+        num_samples=1,
+        group_by=[],
         max_completion_length=max(8 * len(str(problem.answer).split()) for problem in cut),
-    )  # fmt: skip
+    )
     return [LoadedBenchmark(config, cut, [note] if short else [])]

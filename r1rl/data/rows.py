@@ -40,7 +40,7 @@ class RowFault(StrEnum):
     OTHER_PREFILL = "other_prefill"  # a text that does not begin with the recipe's prefill
     TOO_LONG = "too_long"  # more tokens than the recipe allows
     FOREIGN_TOKEN = "foreign_token"  # a prompt with a token that a teacher does not know
-    SAME_ANSWERS = "same_answers"  # of pairs: chosen and rejected are one text
+    SAME_ANSWERS = "same_answers"  # chosen and rejected of a pair are one text
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class TableRow:
     """One row that could be read."""
 
     place: str
-    """Where it stands, for messages: "line 7" (from 1) in jsonl and csv, "row 7" (from 0) elsewhere."""
+    """The place of the row, for messages: "line 7" (from 1) in jsonl and csv, "row 7" (from 0) elsewhere."""
     values: dict[str, Any]
 
 

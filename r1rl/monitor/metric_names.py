@@ -17,27 +17,27 @@ LAG = "rollout/lag"
 REFILLED_GROUPS = "dynamic_sampling/refilled"  # groups that were replaced by fresh prompts, a count
 
 MEAN_LENGTH = "completions/mean_length"  # tokens, EOS included
-NUM_COMPLETIONS = "completions/number"  # a count; told by the values of a column only
+NUM_COMPLETIONS = "completions/number"  # a count; only by the values of a column
 CLIPPED_RATIO = "completions/clipped_ratio"  # completions cut off at max_completion_length
 REFLECTION_RATE = "reflection/rate"  # completions that question, check or redo their work
 LANGUAGE_CONSISTENCY = "language/consistency"  # share of a completion's words that are of its main language
 
 # In nats per token of the sampled distribution, over the tokens that were trained (see TRAINED_SHARE).
 ENTROPY = "entropy"
-KL = "kl"  # to the reference, per trained token
+KL = "kl"  # KL divergence from the reference, per trained token
 CLIP_RATIO_LOW = "clip_ratio/low_mean"  # tokens whose ratio was clipped from below
 CLIP_RATIO_HIGH = "clip_ratio/high_mean"  # ... from above
-LOSS = "loss"  # of sft: nats per trained token; of reward-model: -log sigmoid of the margin, over pairs
+LOSS = "loss"  # sft: nats per trained token; reward-model: -log sigmoid of the margin, over pairs
 TOKEN_ACCURACY = "token_accuracy"  # trained tokens that the model finds likeliest
 PAIR_ACCURACY = "pair_accuracy"  # pairs whose chosen answer scores higher
 PAIR_MARGIN = "pair_margin"  # score of the chosen answer minus that of the rejected one
-TOKENS = "tokens"  # that were forwarded, prompts included
-GRAD_NORM = "grad_norm"  # before clipping
+TOKENS = "tokens"  # tokens that were forwarded, prompts included
+GRAD_NORM = "grad_norm"  # norm of the gradient before clipping
 LEARNING_RATE = "learning_rate"
 TRAINED_SHARE = "update/trained_share"  # sequences that were forwarded: the others can't change the gradient
 SKIPPED_UPDATES = "update/skipped"  # optimizer steps left out because their gradient was not finite
 LOGPROB_DIFF_MEAN = "sampler/logprob_diff_mean"  # |trainer - sampler|, over tokens
-LOGPROB_DIFF_MAX = "sampler/logprob_diff_max"  # its maximum
+LOGPROB_DIFF_MAX = "sampler/logprob_diff_max"  # maximum of |trainer - sampler|
 CAPPED_SHARE = "sampler/capped_mean"  # tokens whose importance weight was capped
 
 LOSS = "loss"  # distillation: what is minimised, over completion tokens as the recipe weighs them

@@ -81,7 +81,7 @@ PLAIN: dict[str, dict[str, int]] = {
     "rseq": {"x86_64": 334, "aarch64": 293},
     "sched_yield": {"x86_64": 24, "aarch64": 124},
     "sched_getaffinity": {"x86_64": 204, "aarch64": 123},
-    # Who and when.
+    # Identity and time.
     "getpid": {"x86_64": 39, "aarch64": 172},
     "getppid": {"x86_64": 110, "aarch64": 173},
     "gettid": {"x86_64": 186, "aarch64": 178},

@@ -1,5 +1,5 @@
-"""`model.gradient_checkpointing: null`: activations are recomputed where the GPU can't hold them, and nowhere
-else.
+"""Activation checkpointing by `model.gradient_checkpointing: null`: where the GPU can't hold the activations,
+and nowhere else.
 """
 
 from __future__ import annotations
