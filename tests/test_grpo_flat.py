@@ -17,11 +17,12 @@ from accelerate import Accelerator
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from update_helpers import LAYOUTS, VOCABULARY, build
 
-from r1rl.config.schema import AlgorithmConfig, DataConfig, OptimizerConfig, RewardConfig, RolloutConfig
+from r1rl.config.schema import DataConfig, OptimizerConfig, RewardConfig, RolloutConfig
 from r1rl.grpo.recipe import GRPORecipe
 from r1rl.grpo.update import PolicyUpdate
 from r1rl.monitor import metric_names as names
 from r1rl.objective.advantages import group_advantages
+from r1rl.objective.config import AlgorithmConfig
 from r1rl.objective.sampling import Sampling
 from r1rl.policy.batching import build_train_batch
 from r1rl.policy.logprobs import PolicyForward
