@@ -79,6 +79,19 @@ def test_summary_has_the_promised_figures(finished: RunDirectory) -> None:
         assert summary["evaluations"][moment]["num_problems"] == 6
 
 
+def test_trials_of_fast_ways_are_written_down(finished: RunDirectory) -> None:
+    trials = json.loads(finished.environment_path.read_text())["trials"]
+    assert [(trial["part"], trial["accepted"]) for trial in trials] == [
+        ("packed sequences", True),
+        ("native engine", True),
+        ("logits of the policy's head", True),
+    ]
+    quantities = [comparison["quantity"] for comparison in trials[0]["comparisons"]]
+    assert quantities[:2] == ["hidden states of random tokens", "gradients of random tokens"]
+    assert all(0 <= one["fast"] < 1e-5 and one["plain"] == 0 for one in trials[0]["comparisons"])
+    assert json.loads(finished.summary_path.read_text())["refused"] == []
+
+
 def test_checkpoint_loads_as_a_plain_model_and_was_trained(folder: Path, finished: RunDirectory) -> None:
     before = AutoModelForCausalLM.from_pretrained(folder / "policy").state_dict()
     after = final_weights(finished)

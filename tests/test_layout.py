@@ -115,19 +115,19 @@ def test_wrong_gradients_are_noticed(monkeypatch):
 
 
 def shift(positions_RT):
-    """Positions of which those from the fifth on are one too far on, as after a token that was counted twice."""
+    """Return positions of which those from the fifth on are one too far."""
     return positions_RT + (positions_RT >= 4)
 
 
 def hide_a_key(bias):
-    """A mask that hides the first column from all but the first query."""
+    """Return a mask that hides the first column from all but the first query."""
     bias = bias.clone()
     bias[..., 1:, 0] = -torch.inf
     return bias
 
 
 def show_a_key(bias):
-    """A mask that shows each query the key after its own."""
+    """Return a mask that shows each query the key after its own."""
     return torch.cat([bias[..., 1:, :], bias[..., -1:, :]], -2)
 
 

@@ -38,7 +38,7 @@ METHOD = StepMethod()
 
 
 def logit_trial(dtype: torch.dtype, name: str = "qwen2") -> LogitTrial:
-    """A trial of random biases and a copy of the weights, with text."""
+    """Make a trial of a copy of a model with random biases, with text."""
     model = tiny_model(configs()[name])
     for part_name, parameter in model.named_parameters():
         if part_name.endswith("bias"):
@@ -202,7 +202,7 @@ def test_joined_projections_are_separated_if_they_compute_something_else(
 
 
 def doubled_positions(module: nn.Module, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> Any:
-    """Rotations of a decode step as if the token stood elsewhere; longer inputs are left alone."""
+    """Rotate as if the token of a decode step stood elsewhere; leave longer inputs alone."""
     return tuple(part.flip(-1) for part in output) if inputs[1].shape[1] == 1 else None
 
 

@@ -102,6 +102,9 @@ def test_resume_cuts_what_came_after_the_checkpoint(tmp_path: Path) -> None:
     environment = json.loads(directory.environment_path.read_text())
     assert environment == {"seed": 0, "resumed": [{"after_step": 3, "seed": 0, "started": "later"}]}
     assert not list(directory.path.glob("config-before-*"))
+    directory.write_trials([{"part": "kernel", "accepted": False}])
+    environment["resumed"][0]["trials"] = [{"part": "kernel", "accepted": False}]
+    assert json.loads(directory.environment_path.read_text()) == environment
 
 
 def test_resume_with_another_recipe_keeps_the_old_one(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 
 from r1rl.compute.accelerator import compute_dtype
 from r1rl.compute.optimization import make_optimizer, make_schedule
-from r1rl.compute.trials import trial_report
 from r1rl.data import build_prompts
 from r1rl.distill.completions import PreparedCompletions, prepare_completions
 from r1rl.distill.forward import StudentForward, Teacher
@@ -76,8 +75,7 @@ def build_parts(start: RunStart[DistillRecipe], checked: DistillPreflight) -> Di
     engine = make_engine(
         checked.engine, EngineSetup.of_run(recipe.rollout, model, tokenizer, accelerator, dtype)
     )
-    for line in trial_report(engine.trials):
-        display.message(line)
+    start.report_trials(engine.trials)
     forward = StudentForward(model, recipe.divergence, size, recipe.update.logit_chunk)
     optimizer = make_optimizer(forward, recipe.optimizer)
     policy, optimizer = accelerator.prepare(forward, optimizer)

@@ -11,7 +11,6 @@ from torch import nn
 
 from r1rl.compute.accelerator import compute_dtype
 from r1rl.compute.optimization import make_optimizer, make_schedule
-from r1rl.compute.trials import trial_report
 from r1rl.data import PromptOrder, build_prompts
 from r1rl.grpo.collect import Collector
 from r1rl.grpo.one_step_off import OneStepOff
@@ -83,8 +82,7 @@ def build_parts(start: RunStart[GRPORecipe], checked: Preflight) -> GRPOParts:
     fuse_logprobs(forward, dtype, tokenizer)
     if wanted:
         compile_policy(forward, layout, dtype, tokenizer)
-    for line in trial_report([*layout.trials, *engine.trials, *forward.trials]):
-        display.message(line)
+    start.report_trials([*layout.trials, *engine.trials, *forward.trials])
     optimizer = make_optimizer(forward, recipe.optimizer)
     policy, optimizer = accelerator.prepare(forward, optimizer)
     order = PromptOrder(len(prompts), recipe.seed, recipe.data.shuffle)

@@ -47,7 +47,7 @@ class RolloutEngine(Protocol):
     """The reason why this engine was chosen, as a sentence."""
     properties: EngineProperties
     trials: list[Trial]
-    """The trials of its faster ways, accepted or refused."""
+    """The trials of its faster ways, accepted or refused; `make_engine` gives an engine without any an empty list."""
 
     def generate(
         self,
@@ -135,6 +135,8 @@ def make_engine(engine: str | FoundEngine, setup: EngineSetup) -> RolloutEngine:
     missing = [name for name in ("name", "reason", "properties") if not hasattr(made, name)]
     if missing:
         raise UserError(f"rollout.engine: {found.place} has no attribute {' and no '.join(missing)}.")
+    if not hasattr(made, "trials"):
+        made.trials = []
     return made
 
 

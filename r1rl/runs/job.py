@@ -44,6 +44,7 @@ class TrainingJob(ABC, Generic[Recipe, Checked, Parts, Result]):
         self.directory = start.directory
         self.accelerator = start.accelerator
         self.display = start.display
+        self.trials = start.trials
 
     # How it is prepared
 

@@ -133,6 +133,12 @@ class RunDirectory:
         self.write_json(self.environment_path, record)
         self._truncate(step)
 
+    def write_trials(self, trials: list[dict[str, Any]]) -> None:
+        """Add the trials of fast ways to environment.json, to the record of this start."""
+        record = json.loads(self.environment_path.read_text(encoding="utf-8"))
+        (record["resumed"][-1] if record.get("resumed") else record)["trials"] = trials
+        self.write_json(self.environment_path, record)
+
     def append_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl, `step` included. NaN and infinities, which JSON does not have,
         become null.

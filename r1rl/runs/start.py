@@ -4,7 +4,8 @@ from.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -12,6 +13,7 @@ from accelerate import Accelerator
 
 from r1rl.compute.distributed import from_main_process, is_sharded
 from r1rl.compute.environment import describe_environment
+from r1rl.compute.trials import Trial, trial_records, trial_report
 from r1rl.errors import UserError
 from r1rl.models.checkpoint_folders import find_checkpoint, set_aside_after
 from r1rl.monitor.progress import ProgressDisplay
@@ -38,6 +40,16 @@ class RunStart(Generic[Recipe]):
     """The checkpoint to go on from; None for a new run."""
     state: TrainingState
     display: ProgressDisplay
+    trials: list[Trial] = field(default_factory=list)
+    """The trials of the fast ways to compute, accepted or refused."""
+
+    def report_trials(self, trials: Sequence[Trial]) -> None:
+        """Say what these trials refused, each on a line with its cost, and add them to environment.json."""
+        self.trials.extend(trials)
+        for line in trial_report(trials):
+            self.display.message(line)
+        if self.accelerator.is_main_process:
+            self.directory.write_trials(trial_records(self.trials))
 
 
 def open_run(

@@ -29,6 +29,7 @@ import yaml
 from transformers.utils.logging import disable_progress_bar
 
 from r1rl.compute.distributed import gather_shares, leave_together, max_over_processes
+from r1rl.compute.trials import trial_report
 from r1rl.memory.activation_checkpointing import settle_checkpointing
 from r1rl.monitor.curves import save_curves
 from r1rl.monitor.progress import ProgressDisplay, format_seconds
@@ -238,7 +239,8 @@ class TrainingRun(TrainingJob[Recipe, Checked, Parts, Result]):
         if not self.accelerator.is_main_process:
             return
         start = {"run_name": self.recipe.run_name, "seed": self.recipe.seed, "steps": self.state.step}
-        self.directory.write_summary({**start, "training_seconds": self.state.seconds, **self.summary()})
+        measured = {"training_seconds": self.state.seconds, "refused": trial_report(self.trials)}
+        self.directory.write_summary({**start, **measured, **self.summary()})
         figures = {record["step"]: record for record in self.state.evaluations.values()}
         title = f"{self.recipe.run_name} (seed {self.recipe.seed})"
         save_curves(self.directory.curves_path, self.directory.read_metrics(), figures, title, self.panels)

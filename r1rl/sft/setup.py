@@ -13,7 +13,6 @@ from trl import SFTConfig, SFTTrainer
 from r1rl.compute.accelerator import compute_dtype
 from r1rl.compute.distributed import is_sharded
 from r1rl.compute.optimization import make_optimizer, make_schedule
-from r1rl.compute.trials import trial_report
 from r1rl.config.schema import UpdateConfig
 from r1rl.data import PromptOrder, build_prompts
 from r1rl.data.demonstration_tokens import trained_end
@@ -63,8 +62,7 @@ def build_parts(start: RunStart[SFTRecipe], checked: SFTPreflight) -> SFTParts:
         layout = agreed_layout(
             accelerator, choose_layout(model, UpdateConfig(share_prompts=False), dtype, tokenizer)
         )
-    for line in trial_report([*([] if layout is None else layout.trials), *engine.trials]):
-        display.message(line)
+    start.report_trials([*([] if layout is None else layout.trials), *engine.trials])
     trainer = make_trainer(recipe, model, tokenizer, rows, accelerator, start.directory)
     policy, optimizer = accelerator.prepare(model, make_optimizer(model, recipe.optimizer))
     return SFTParts(
