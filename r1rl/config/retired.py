@@ -175,6 +175,8 @@ RETIRED: dict[str, str] = {
     "transformers_continuous_batching_config": _ENGINE,
     "cache_implementation": _ENGINE,
     "ds3_gather_for_generation": _ENGINE,
+    "repetition_penalty": "grpo trains the distribution that it samples, which has no such penalty in it; "
+    "leave it out, or use the reward repetition.",
     "generation_kwargs": "the section rollout has the sampling settings.",
     # objective
     "loss_type": (

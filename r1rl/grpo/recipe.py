@@ -24,7 +24,7 @@ from r1rl.objective.config import AlgorithmConfig
 
 @dataclass(kw_only=True, slots=True)
 class PolicyRolloutConfig(RolloutConfig):
-    """How the policy samples the completions that it is trained on."""
+    """The sampling of the completions that the policy is trained on."""
 
     one_step_off: bool = option(
         False,
