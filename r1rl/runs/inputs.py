@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
-
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from r1rl.config.rows import PreferencesConfig
 from r1rl.config.schema import DataConfig, EvaluationConfig, RewardConfig
@@ -15,6 +13,9 @@ from r1rl.errors import UserError
 from r1rl.rewards.contract import RewardFunction
 from r1rl.rewards.given import function_name
 from r1rl.runs.hooks import Hook, check_hook
+
+if TYPE_CHECKING:  # what is known before a model is loaded is told without waiting for torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Recipe = TypeVar("Recipe", bound=Any)
 """The recipe of a command that trains: a dataclass with the sections `model`, `data`, `evaluation`."""
