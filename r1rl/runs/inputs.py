@@ -14,7 +14,7 @@ from r1rl.rewards.contract import RewardFunction
 from r1rl.rewards.given import function_name
 from r1rl.runs.hooks import Hook, check_hook
 
-if TYPE_CHECKING:  # checks that need no model start without it
+if TYPE_CHECKING:  # what is known before a model is loaded is told without waiting for torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Recipe = TypeVar("Recipe", bound=Any)
