@@ -17,11 +17,12 @@ from accelerate import Accelerator
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from update_helpers import LAYOUTS, VOCABULARY, build
 
-from r1rl.config.schema import AlgorithmConfig, DataConfig, OptimizerConfig, RewardConfig, RolloutConfig
+from r1rl.config.schema import DataConfig, OptimizerConfig, RewardConfig, RolloutConfig
 from r1rl.grpo.recipe import GRPORecipe
 from r1rl.grpo.update import PolicyUpdate
 from r1rl.monitor import metric_names as names
 from r1rl.objective.advantages import group_advantages
+from r1rl.objective.config import AlgorithmConfig
 from r1rl.objective.sampling import Sampling
 from r1rl.policy.batching import build_train_batch
 from r1rl.policy.logprobs import PolicyForward
@@ -185,9 +186,8 @@ def test_with_one_update_the_gradient_is_that_of_the_logprobs(flat: ModuleType) 
     sampled = [one._replace(logprobs=plain_logprobs(model, one)) for one in group]
     num_tokens = sum(len(one.token_ids) for one in group)
     (flat.group_loss(model, sampled, advantages_G[:, None]) / num_tokens).backward()
-    expected = torch.cat(
-        [(a - b).detach().flatten() for a, b in zip(theirs.parameters(), before, strict=True)]
-    )
+    pairs = zip(theirs.parameters(), before, strict=True)
+    expected = torch.cat([(after - start).detach().flatten() for after, start in pairs])
     found = torch.cat([-0.5 * parameter.grad.flatten() for parameter in model.parameters()])
     assert float((found - expected).norm()) < 2e-5 * float(expected.norm())
 
