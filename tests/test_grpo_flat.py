@@ -186,9 +186,8 @@ def test_with_one_update_the_gradient_is_that_of_the_logprobs(flat: ModuleType) 
     sampled = [one._replace(logprobs=plain_logprobs(model, one)) for one in group]
     num_tokens = sum(len(one.token_ids) for one in group)
     (flat.group_loss(model, sampled, advantages_G[:, None]) / num_tokens).backward()
-    expected = torch.cat(
-        [(a - b).detach().flatten() for a, b in zip(theirs.parameters(), before, strict=True)]
-    )
+    pairs = zip(theirs.parameters(), before, strict=True)
+    expected = torch.cat([(after - start).detach().flatten() for after, start in pairs])
     found = torch.cat([-0.5 * parameter.grad.flatten() for parameter in model.parameters()])
     assert float((found - expected).norm()) < 2e-5 * float(expected.norm())
 
