@@ -132,9 +132,12 @@ def test_layers_that_cannot_be_told_apart_are_not_compiled() -> None:
 
 def test_the_engine_by_name_takes_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     compilers: list[Any] = []
-    monkeypatch.setattr(
-        NativeEngine, "__init__", lambda self, *args, compiler=None, **rest: compilers.append(compiler)
-    )
+
+    def record(self: NativeEngine, *arguments: Any, compiler: Any = None, **rest: Any) -> None:
+        self.reason, self.trials = "", []
+        compilers.append(compiler)
+
+    monkeypatch.setattr(NativeEngine, "__init__", record)
     for switch in (False, True):
         make_engine("native", EngineSetup(tiny_model(), None, compile_layers=switch))
     assert compilers == [None, "inductor"]

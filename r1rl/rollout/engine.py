@@ -135,6 +135,8 @@ def make_engine(engine: str | FoundEngine, setup: EngineSetup) -> RolloutEngine:
     missing = [name for name in ("name", "reason", "properties") if not hasattr(made, name)]
     if missing:
         raise UserError(f"rollout.engine: {found.place} has no attribute {' and no '.join(missing)}.")
+    if not hasattr(made, "trials"):  # an engine of the user's own need not try anything
+        made.trials = []
     if not hasattr(made, "trials"):
         made.trials = []
     return made

@@ -65,7 +65,9 @@ class GroupCollector:
         self.complete: list[CompletionGroup] = []
 
     def add(self, finished: Sequence[Finished]) -> None:
-        """Takes completions that have ended."""
+        """Take completions that have ended."""
+        if not finished:  # not every version of transformers decodes no rows to no texts
+            return
         texts = self.tokenizer.batch_decode(
             [tokens for _, _, tokens, _, _ in finished], skip_special_tokens=True
         )

@@ -53,8 +53,9 @@ class LogitTrial:
     ) -> None:
         """Compute the standards. `thorough`: with more rows too, for ways that depend on their number."""
         self.weights = weights
-        inputs = [random_input(weights, SMALL), *([random_input(weights, LARGE)] if thorough else [])]
         context = getattr(weights.model.config.get_text_config(), "max_position_embeddings", None)
+        sizes = (SMALL, LARGE) if thorough else (SMALL,)
+        inputs = [random_input(weights, size, context) for size in sizes]
         if texts := sample_tokens(tokenizer, weights.input_vocabulary, context):
             inputs.append(text_input(weights, texts))
         with weights.borrowed() as model:
@@ -72,12 +73,18 @@ class LogitTrial:
         ]
 
 
-def random_input(weights: RolloutWeights, size: tuple[int, int]) -> TrialInput:
-    """Return two prompts of random tokens, and random tokens to feed to `size` rows and columns."""
+def random_input(weights: RolloutWeights, size: tuple[int, int], context: int | None) -> TrialInput:
+    """Return two prompts of random tokens, and random tokens to feed to `size` rows and columns.
+
+    Together they stay within the model's `context`: beyond it, some rotary embeddings depend on the length of
+    the whole sequence, so decode steps rightly differ from one forward.
+    """
     count, columns = size
     prompts, rows, generator = trial_rows(weights)
     places = ([row.place for row in rows] * count)[:count]
-    fed_SR = torch.randint(weights.input_vocabulary, (STEPS, count), generator=generator)
+    steps = STEPS if context is None else min(STEPS, max(1, context // 2))
+    prompts = prompts if context is None else [prompt[: max(1, context - steps)] for prompt in prompts]
+    fed_SR = torch.randint(weights.input_vocabulary, (steps, count), generator=generator)
     return TrialInput(f"random tokens in {count} rows", prompts, places, fed_SR.to(weights.device), columns)
 
 
