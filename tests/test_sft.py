@@ -28,9 +28,10 @@ from r1rl.objective.sampling import Sampling
 from r1rl.policy.layout import choose_layout
 from r1rl.policy.packing import Layout
 from r1rl.rollout import EngineSetup, make_engine
+from r1rl.runs.rows import check_batch
 from r1rl.runs.run_directory import RunDirectory
 from r1rl.runs.start import starting_state
-from r1rl.runs.trl_steps import TRLSteps, check_batch
+from r1rl.runs.trl_steps import TRLSteps
 from r1rl.sft import run as sft
 from r1rl.sft import setup
 from r1rl.sft.batches import RowBatches

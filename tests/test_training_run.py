@@ -12,6 +12,7 @@ from run_helpers import final_weights, newest, prepare, train, untimed
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from r1rl.config.load import load_recipe
+from r1rl.config.renamed import RecipeWarning
 from r1rl.errors import DataError, RewardError, UserError
 from r1rl.grpo.run import GRPORun
 from r1rl.reward_model.run import RewardModelRun
@@ -160,7 +161,8 @@ def test_rows_in_memory_take_the_place_of_both_sources(folder: Path) -> None:
         "data.columns={problem: question}",
         "data.where={level: 1}",
         "rewards=[{function: accuracy}]",
-        "evaluation.data=null",
+        "data.mix=[{source: arithmetic}]",
+        "evaluation.data.mix=[{source: arithmetic}]",
         rows=rows,
         evaluation_rows=held_out,
     )
@@ -173,7 +175,22 @@ def test_rows_in_memory_take_the_place_of_both_sources(folder: Path) -> None:
     run.train()
     recorded = load_recipe("grpo", run.directory.config_path)
     assert recorded.data.source == recorded.evaluation.data.source == "in memory"
+    assert recorded.data.mix == recorded.evaluation.data.mix == []
     assert json.loads(run.directory.summary_path.read_text())["evaluations"]["after"]["num_problems"] == 3
+
+
+def test_held_out_rows_need_no_section_of_the_recipe(folder: Path, recwarn: pytest.WarningsRecorder) -> None:
+    settings = (
+        "run_name=held-out",
+        "evaluation.data=null",
+        "outcome=lowercase",
+        f"rewards=[{{function: {folder}/reward.py:lowercase}}]",
+    )
+    run = start(folder, *settings, evaluation_rows=[{"problem": "Add 1"}])
+    run.close()
+    assert [prompt.problem.problem for prompt in run.parts.evaluation_prompts] == ["Add 1"]
+    assert load_recipe("grpo", run.directory.config_path).evaluation.data.source == "in memory"
+    assert not [one for one in recwarn if issubclass(one.category, RecipeWarning)]
 
 
 def test_what_is_given_is_checked_first(folder: Path) -> None:

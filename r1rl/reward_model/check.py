@@ -8,7 +8,7 @@ from r1rl.preflight.context import CheckContext
 from r1rl.preflight.findings import Findings
 from r1rl.reward_model.preflight import check_settings
 from r1rl.reward_model.recipe import RewardModelRecipe
-from r1rl.runs.trl_steps import check_batch
+from r1rl.runs.rows import check_batch
 
 
 def check(recipe: RewardModelRecipe, context: CheckContext) -> Findings:

@@ -38,9 +38,10 @@ from r1rl.reward_model.setup import (
 )
 from r1rl.runs.contract import Measured
 from r1rl.runs.inputs import Given
+from r1rl.runs.rows import SharedRows, check_batch, with_max_steps
 from r1rl.runs.start import RunStart
 from r1rl.runs.training_run import TrainingRun
-from r1rl.runs.trl_steps import SharedRows, TRLStep, TRLSteps, check_batch, with_max_steps
+from r1rl.runs.trl_steps import TRLStep, TRLSteps
 
 COLUMNS = (
     Column("loss", names.LOSS, "{:.4f}"),

@@ -20,8 +20,9 @@ from r1rl.models.loading import SCORER, load_trained
 from r1rl.reward_model.pairs import TokenizedPair, split, tokenize_pairs
 from r1rl.reward_model.recipe import RewardModelRecipe
 from r1rl.runs.inputs import Given
+from r1rl.runs.rows import SharedRows
 from r1rl.runs.start import RunStart
-from r1rl.runs.trl_steps import SharedRows, TRLParts, trl_arguments
+from r1rl.runs.trl_steps import TRLParts, trl_arguments
 from r1rl.seeds import derive_seed
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from r1rl.config.rows import PreferencesConfig
-from r1rl.config.schema import DataConfig, EvaluationConfig, RewardConfig
+from r1rl.config.schema import DataConfig, EvaluationConfig, ProblemsConfig, RewardConfig
 from r1rl.data.rows import IN_MEMORY, Rows
 from r1rl.errors import UserError
 from r1rl.rewards.contract import RewardFunction
@@ -91,11 +91,11 @@ NOTHING = Given()
 def _held_out(evaluation: Any) -> Any:
     """Return an empty section for held-out data, of the kind that the command reads."""
     if isinstance(evaluation, EvaluationConfig):
-        return DataConfig(source=IN_MEMORY)
+        return ProblemsConfig(source=IN_MEMORY)
     return PreferencesConfig(source=IN_MEMORY)
 
 
 def _of_rows(data: Any) -> Any:
     """Return a data section without the keys that say where rows come from."""
     section = replace(data, source=IN_MEMORY, subset=None, split="train", revision=None, arguments={})
-    return replace(section, mix=[]) if isinstance(section, DataConfig) else section
+    return replace(section, mix=[]) if isinstance(section, ProblemsConfig) else section

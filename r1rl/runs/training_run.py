@@ -20,12 +20,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from transformers.utils.logging import disable_progress_bar
 
 from r1rl.compute.distributed import gather_shares, leave_together, max_over_processes
@@ -39,6 +37,7 @@ from r1rl.runs.inputs import NOTHING, Given
 from r1rl.runs.interrupt import Interrupt
 from r1rl.runs.job import Checked, Parts, Recipe, Result, TrainingJob
 from r1rl.runs.start import RunStart, open_run, starting_state
+from r1rl.runs.trackers import start_trackers
 
 
 class Ending(IntEnum):
@@ -127,7 +126,7 @@ class TrainingRun(TrainingJob[Recipe, Checked, Parts, Result]):
     def life(self) -> Iterator[None]:
         """Surround the steps of the run: greet and evaluate before them, finish or stop after them."""
         self._greet()
-        self._start_trackers()
+        start_trackers(self.accelerator, self.recipe, self.directory)
         try:
             with self._interrupt, self.display:
                 if self.recipe.evaluation.at_start and self.state.step == 0:
@@ -276,27 +275,6 @@ class TrainingRun(TrainingJob[Recipe, Checked, Parts, Result]):
                 f"nothing was overwritten."
             )
 
-    def _start_trackers(self) -> None:
-        if self.recipe.logging.trackers:
-            self.accelerator.project_configuration.logging_dir = str(self.directory.path)
-            self.accelerator.init_trackers("r1rl", config=flatten(asdict(self.recipe)))
-
 
 AnyRun = TrainingRun[Any, Any, Any, Any]
 """A run of any command."""
-
-
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Return a recipe as `section.key: value`, the form that experiment trackers take."""
-    if isinstance(tree, dict) and tree:
-        return {
-            name: value
-            for key, child in tree.items()
-            for name, value in flatten(child, f"{prefix}{key}.").items()
-        }
-    scalar = (
-        tree
-        if isinstance(tree, (int, float, str, bool))
-        else yaml.safe_dump(tree, default_flow_style=True).strip()
-    )
-    return {prefix.removesuffix("."): scalar}

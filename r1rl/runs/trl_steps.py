@@ -11,26 +11,23 @@ was, whatever the number of processes:
 from __future__ import annotations
 
 import math
-import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
-from datasets import Dataset, load_from_disk
+from datasets import Dataset
 from torch import nn
 from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
-from r1rl.compute.distributed import from_main_process, max_over_processes, own_share, reduce_sum
+from r1rl.compute.distributed import max_over_processes, own_share, reduce_sum
 from r1rl.compute.optimization import clip_and_step, exchange_gradients
 from r1rl.config.schema import OptimizerConfig
 from r1rl.data import PromptOrder
-from r1rl.errors import UserError
 from r1rl.monitor import metric_names as names
 from r1rl.runs.checkpoint import TrainingState
 from r1rl.runs.contract import RunParts
@@ -45,9 +42,6 @@ TRL_METRICS = {
 
 
 Arguments = TypeVar("Arguments", SFTConfig, RewardConfig)
-Found = TypeVar("Found")
-Recipe = TypeVar("Recipe", bound=Any)
-"""A recipe with `batch_size`, `micro_batch_size`, `epochs` and `max_steps`: a dataclass."""
 
 
 class TRLRecipe(Protocol):
@@ -216,64 +210,6 @@ class TRLSteps:
         }
         collected.clear()
         return values
-
-
-def check_batch(batch_size: int, micro_batch_size: int, num_processes: int) -> None:
-    """Refuse a batch that can't be shared out evenly among the processes."""
-    unit = num_processes * micro_batch_size
-    if batch_size % unit:
-        raise UserError(
-            f"batch_size is {batch_size}, which {num_processes} processes x micro_batch_size "
-            f"{micro_batch_size} do not divide: "
-            f"make it a multiple of {unit}, or start another number of processes."
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class SharedRows:
-    """Rows that the main process has made, for all processes."""
-
-    count: int
-    made: list[Dataset]
-    """The rows, in the main process; nothing elsewhere."""
-
-    @classmethod
-    def make(
-        cls, accelerator: Accelerator, make: Callable[[], tuple[Dataset, Found]]
-    ) -> tuple[SharedRows, Found]:
-        """Have the main process make the rows; return them, and what else it found, in every process."""
-        made: list[Dataset] = []
-
-        def make_and_keep() -> tuple[int, Found]:
-            rows, found = make()
-            made.append(rows)
-            return len(rows), found
-
-        count, found = from_main_process(accelerator, make_and_keep)
-        return cls(count, made), found
-
-    def share(self, accelerator: Accelerator, folder: Path) -> Dataset:
-        """Return the rows in every process, read from a file of the main process so that they are in memory
-        once.
-        """
-        if accelerator.num_processes == 1:
-            return self.made[0]
-        if accelerator.is_main_process:
-            self.made[0].save_to_disk(str(folder))
-        accelerator.wait_for_everyone()
-        rows = load_from_disk(str(folder))
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            shutil.rmtree(folder)  # the mapped memory stays
-        return rows
-
-
-def with_max_steps(recipe: Recipe, num_rows: int) -> Recipe:
-    """Return the recipe with the optimizer steps that its epochs need, unless it says how many; the last step
-    may reach into the next epoch.
-    """
-    steps = math.ceil(recipe.epochs * num_rows / recipe.batch_size - 1e-9)
-    return replace(recipe, max_steps=recipe.max_steps or steps)
 
 
 def trl_arguments(

@@ -6,7 +6,7 @@ from r1rl.data.demonstrations import read_demonstrations
 from r1rl.errors import HubUnreachable
 from r1rl.preflight.context import CheckContext
 from r1rl.preflight.findings import Findings
-from r1rl.runs.trl_steps import check_batch
+from r1rl.runs.rows import check_batch
 from r1rl.sft.preflight import preflight
 from r1rl.sft.recipe import SFTRecipe
 

@@ -12,8 +12,8 @@ from r1rl.preflight.problems import read_held_out
 from r1rl.preflight.settings import check_model_folder, check_template, check_trackers
 from r1rl.rewards import RewardSet
 from r1rl.runs.inputs import NOTHING, Given
+from r1rl.runs.rows import SharedRows
 from r1rl.runs.run_directory import check_writable
-from r1rl.runs.trl_steps import SharedRows
 from r1rl.sft.recipe import SFTRecipe
 from r1rl.types import Problem
 

@@ -23,8 +23,9 @@ from r1rl.monitor.curves import Panel
 from r1rl.monitor.progress import Column, ShownCompletion
 from r1rl.runs.evaluated_run import EvaluatedRun
 from r1rl.runs.inputs import Given
+from r1rl.runs.rows import SharedRows, check_batch, with_max_steps
 from r1rl.runs.start import RunStart
-from r1rl.runs.trl_steps import SharedRows, TRLStep, TRLSteps, check_batch, with_max_steps
+from r1rl.runs.trl_steps import TRLStep, TRLSteps
 from r1rl.sft.preflight import SFTPreflight, TokenizedRows, preflight
 from r1rl.sft.recipe import SFTRecipe
 from r1rl.sft.rows import make_rows, parts_of
