@@ -20,7 +20,7 @@ def shown_results(block: str) -> Iterator[tuple[str, Any]]:
     lines = block.splitlines()
     for node in ast.parse(block).body:
         assert node.end_lineno is not None
-        code, mark, remark = lines[node.end_lineno - 1].rpartition("  # ")
+        _, mark, remark = lines[node.end_lineno - 1].rpartition("  # ")
         if isinstance(node, ast.Expr) and mark:
             yield ast.unparse(node), ast.literal_eval(remark)
 
