@@ -16,6 +16,7 @@ import pytest
 
 from r1rl.models import EMBEDDED
 from tests.test_layers import MODULES, imports
+from tests.test_library_doc import page_script
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SOURCES = ("r1rl", "rewards", "recipes", "pyproject.toml", "setup.py", "LICENSE", "README.md")
@@ -173,3 +174,10 @@ def test_check_away_from_the_checkout(installed: Path, tmp_path: Path) -> None:
     assert "held out 256 problems x 4 samples" in text
     assert "tokens in the middle" in text
     assert text.endswith("tiny.yaml")
+
+
+@pytest.mark.slow
+def test_the_library_page_runs_from_a_wheel(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "library.py").write_text(page_script() + "\nprint(r1rl.__file__)\n", encoding="utf-8")
+    *_, place = run(installed, tmp_path, "library.py").splitlines()
+    assert Path(place).is_relative_to(installed)
