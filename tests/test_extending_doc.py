@@ -66,6 +66,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+SMALL_CHECK = ["data.arguments.count=64"]
+
 DRIVER = """
 import contextlib, io, json, sys, traceback
 from r1rl.cli.main import main
@@ -91,10 +93,13 @@ json.dump(done, sys.__stdout__)
 
 
 def command_lines(section: str) -> list[list[str]]:
-    """Return the words after "r1rl" of each command of a section; a training is a small one."""
+    """Return the words after "r1rl" of each command of a section, with less data and smaller steps."""
     lines = [shlex.split(line) for line in "".join(blocks(section, "bash")).splitlines()]
     assert {words[0] for words in lines} == {"r1rl"}
-    return [[*words[1:], *(SMALL_RUN if words[1] == "grpo" else ())] for words in lines]
+    small = {"grpo": SMALL_RUN, "check": SMALL_CHECK}
+    return [
+        [*words[1:], *(small[words[1]] if words[2].startswith("recipes/zero_rl/") else ())] for words in lines
+    ]
 
 
 @pytest.fixture(scope="module")
