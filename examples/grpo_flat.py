@@ -66,11 +66,11 @@ def value_of(node: ast.AST) -> Fraction:
 
 def is_right(completion: str, problem: Problem) -> bool:
     """Tell whether the answer after the thoughts uses each number once and makes the target."""
-    answer = re.search(r"</think>[^<>]*<answer>([0-9\s()+*/-]{1,100})</answer>", completion)
+    found = re.search(r"</think>[^<>]*<answer>\s*([0-9 ()+*/-]{1,100})\s*</answer>", completion)
+    answer = found[1] if found else ""
+    used = sorted(int(number) for number in re.findall(r"\d+", answer))
     try:
-        tree = ast.parse(answer[1].strip() if answer else "", mode="eval").body
-        used = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
-        return sorted(used) == sorted(problem.numbers) and value_of(tree) == problem.target
+        return used == sorted(problem.numbers) and value_of(ast.parse(answer).body[0].value) == problem.target
     except (SyntaxError, KeyError, AttributeError, ZeroDivisionError):
         return False
 
@@ -119,7 +119,7 @@ def group_loss(model, group: list[Completion], advantages_G1: torch.Tensor) -> t
     return -(mask_GT * torch.minimum(ratio_GT * advantages_G1, clipped_GT * advantages_G1)).sum()
 
 
-def main(path: str | Path = EMBEDDED, steps: int = 60) -> None:
+def main(path: str | Path = EMBEDDED, steps: int = 40) -> None:
     """Train, and print an answer and the accuracy on 128 held-out problems before, between and after."""
     set_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(path)

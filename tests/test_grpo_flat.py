@@ -35,6 +35,10 @@ FILE = Path(__file__).resolve().parent.parent / "examples" / "grpo_flat.py"
 EXACT = {
     "3*7+25": True,
     " 25 + 3 * 7 ": True,
+    "\n25+3*7\n": True,
+    "46\n25+3*7": False,
+    "25+3*7\n46": False,
+    "25+3*7;46": False,
     "(25+3*7)": True,
     "25-(-3)*7": True,
     "25+7/(1/3)": False,
@@ -265,6 +269,13 @@ def test_answers_are_checked_as_by_the_trainers_reward(flat: ModuleType, answer:
             assert flat.is_right(text, problem) == trainers_countdown(text, problem), text
 
 
+def test_a_number_may_not_stand_apart(flat: ModuleType) -> None:
+    problem = flat.Problem("", [3, 7, 25], 21)
+    for answer in ("3*7\n25", "3*7 25", "3*7, 25", "3*7\n+25"):
+        assert not flat.is_right(f"a </think> <answer>{answer}</answer>", problem)
+        assert not trainers_countdown(f"a </think> <answer>{answer}</answer>", problem)
+
+
 def test_fractions_are_exact(flat: ModuleType) -> None:
     problem = flat.Problem("", [8, 3, 8, 3], 24)
     assert flat.is_right("a </think> <answer>8/(3-8/3)</answer>", problem)
@@ -296,7 +307,7 @@ def test_two_steps_run(flat: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys
 
 @pytest.mark.slow
 def test_it_learns(flat: ModuleType, capsys) -> None:
-    flat.main(steps=40)
+    flat.main(steps=20)
     accuracies = re.findall(r"^(\d+\.\d)% ", capsys.readouterr().out, re.M)
-    assert len(accuracies) == 3
-    assert float(accuracies[0]) < 40 < 60 < float(accuracies[-1])
+    assert len(accuracies) == 2
+    assert float(accuracies[0]) < 40 < 50 < float(accuracies[1])
