@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from r1rl.config.commands import resolve
 from r1rl.config.fields import Choices, choice
 from r1rl.config.plugins import LoadedCode, Wanted, load_code
 from r1rl.errors import RecipeError
@@ -137,7 +138,7 @@ def is_installed(package: str) -> bool:
 
 def _make_built_in(made_by: str, setup: Any) -> Any:
     """Import what makes a built-in engine, and call it."""
-    return load_code(made_by, Path(), Wanted(ENGINE_KEY, callable)).value(setup)
+    return resolve(made_by)(setup)
 
 
 def _check_package(name: str, properties: EngineProperties, extra: bool) -> None:

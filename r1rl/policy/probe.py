@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r1rl.compute.sample_text import sample_tokens
@@ -22,6 +22,11 @@ from r1rl.policy.costs import PassCosts
 from r1rl.policy.logprobs import hidden_states
 from r1rl.policy.packing import Layout, make_micro_batches
 from r1rl.types import Completion, FinishReason
+
+ENOUGH_NUMBERS = 2**16
+"""Numbers of a gradient whose error is compared. With a few hundred, as the norms of a tiny model have, the
+errors of two equally good ways differ by half by chance.
+"""
 
 
 class PolicyProbe:
@@ -115,18 +120,31 @@ def forward_and_backward(
 ) -> tuple[Tensor, Tensor]:
     """Return the hidden states [N, D] that predict the batch's tokens, and a gradient [1, K] from them.
 
-    The gradient, in a random direction, is that of the parameters of one dimension: they are few, and lie in
-    every layer.
+    The gradient, in a random direction, is that of `probed_parameters`.
     """
     with torch.enable_grad():
         hidden_ND = states_of(model, layout, batch, dtype)
     generator = torch.Generator().manual_seed(1)
     directions_ND = torch.randn(hidden_ND.shape, generator=generator).to(hidden_ND.device)
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    small = [parameter for parameter in trainable if parameter.ndim < 2] or trainable
-    gradients = torch.autograd.grad((hidden_ND * directions_ND).sum(), small, allow_unused=True)
+    probed = probed_parameters(model)
+    gradients = torch.autograd.grad((hidden_ND * directions_ND).sum(), probed, allow_unused=True)
     gradient_K = torch.cat([gradient.flatten().float() for gradient in gradients if gradient is not None])
     return hidden_ND.detach(), gradient_K[None]
+
+
+def probed_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
+    """Return trained parameters with `ENOUGH_NUMBERS` numbers: those of one dimension, which lie in every
+    layer, and as many of the smallest others as that takes.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    chosen = [parameter for parameter in trained if parameter.ndim < 2]
+    count = sum(parameter.numel() for parameter in chosen)
+    for parameter in sorted((one for one in trained if one.ndim >= 2), key=torch.numel):
+        if count >= ENOUGH_NUMBERS:
+            break
+        chosen.append(parameter)
+        count += parameter.numel()
+    return chosen
 
 
 def states_of(model: PreTrainedModel, layout: Layout, batch: TrainBatch, dtype: torch.dtype) -> Tensor:
