@@ -4,7 +4,8 @@
     python examples/grpo_flat.py MODEL    another causal language model: a folder or a hub name
 
 A step samples G completions o_1 .. o_G for each of P prompts q and compares each one's reward with its group.
-theta are the weights, "old" those that sampled; N is the number of tokens of all completions, EOS included.
+The weights are theta, and "old" those that sampled; N is the number of tokens of all completions, EOS
+included.
 
     o_i ~ pi_old(. | q)                                                          sample
     A_i = (r_i - mean(r_1 .. r_G)) / (std(r_1 .. r_G) + 1e-4)                    group_advantages

@@ -120,9 +120,8 @@ def main() -> None:
         if compile_policy(policy, packed, dtype).accepted:
             print(f"The policy's layers were compiled in {time.perf_counter() - started:.1f} s.")
     print("\n".join(trial_report([*packed.trials, *policy.trials])))
-    print(
-        "| threads | layout | micro-batches | positions | seconds | processor seconds |\n|---|---|---|---|---|---|"
-    )
+    print("| threads | layout | micro-batches | positions | seconds | processor seconds |")
+    print("|---|---|---|---|---|---|")
     for threads in options.threads:
         torch.set_num_threads(threads)
         seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in layouts}

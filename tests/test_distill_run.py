@@ -290,7 +290,8 @@ def test_student_that_writes_tokens_which_the_teacher_lacks(folder: Path) -> Non
         ),
         (
             ["rollout.one_step_off=true"],
-            "rollout.one_step_off is true, but it is for r1rl grpo, whose loss corrects for the lag: leave it out",
+            "rollout.one_step_off is true, but it is for r1rl grpo, whose loss corrects for the lag: "
+            "leave it out",
         ),
         (
             ["on_policy=0.3"],

@@ -1,4 +1,4 @@
-"""examples/grpo_flat.py: short, on its own, with the gradients of the trainer, and it runs."""
+"""The example examples/grpo_flat.py is short, stands on its own, has the trainer's gradients, and runs."""
 
 from __future__ import annotations
 
@@ -103,7 +103,9 @@ def test_is_short_and_stands_alone() -> None:
 
 
 def random_groups(flat: ModuleType, seed: int, num_groups: int = 3) -> list[list[object]]:
-    """Groups of four completions of 1 to 20 tokens; old logprobs are near what a random model gives."""
+    """Return groups of four completions of 1 to 20 tokens; old logprobs are near what a random model
+    gives.
+    """
     generator = random.Random(seed)
 
     def tokens(lengths: list[int]) -> list[int]:
@@ -121,7 +123,7 @@ def random_groups(flat: ModuleType, seed: int, num_groups: int = 3) -> list[list
 
 
 def trainer_update(model: PreTrainedModel, layout: str, num_iterations: int) -> PolicyUpdate:
-    """The trainer's update with the recipe's objective and plain gradient descent."""
+    """Return the trainer's update with the recipe's objective and plain gradient descent."""
     recipe = GRPORecipe(
         run_name="test",
         data=DataConfig(source="countdown"),
@@ -198,7 +200,7 @@ def test_with_one_update_the_gradient_is_that_of_the_logprobs(flat: ModuleType) 
 
 @torch.no_grad()
 def plain_logprobs(model: PreTrainedModel, one: tuple[list[int], list[int], list[float]]) -> list[float]:
-    """The logprobs of a completion's tokens, from one unpadded forward pass."""
+    """Return the logprobs of a completion's tokens, from one unpadded forward pass."""
     prompt_ids, token_ids, _ = one
     logits_TV = model(torch.tensor([prompt_ids + token_ids])).logits[0, len(prompt_ids) - 1 : -1]
     return logits_TV.log_softmax(-1).gather(1, torch.tensor(token_ids)[:, None])[:, 0].tolist()

@@ -1,4 +1,6 @@
-"""docs/library.md works as it stands: its blocks run in order, in one session, and give what is shown."""
+"""The page docs/library.md works as it stands: its blocks run in order, in one session, and give what is
+shown.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""examples/quickstart.ipynb runs from the first cell to the last, and is kept without outputs."""
+"""The notebook examples/quickstart.ipynb runs from the first cell to the last, and is kept without
+outputs.
+"""
 
 from __future__ import annotations
 

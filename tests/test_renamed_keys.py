@@ -185,7 +185,7 @@ def test_keys_that_had_one_value_or_no_effect_may_still_stand_there(
 
 
 def test_a_key_that_is_gone_for_one_recipe_is_a_key_of_another(recipe_file: Path) -> None:
-    """Only `r1rl grpo` samples one step off; the data of a training have an order."""
+    """The key of one-step-off sampling is for `r1rl grpo` alone; the data of a training have an order."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", RecipeWarning)
         recipe = load(recipe_file, MINIMAL, "rollout.one_step_off=true", "data.shuffle=false")

@@ -107,7 +107,7 @@ def _attend(
     highest = tl.full([G_PAD], -float("inf"), tl.float32)
     total = tl.zeros([G_PAD], tl.float32)
     mixed = tl.zeros([G_PAD, E_PAD], tl.float32)
-    if WRITES:
+    if WRITES:  # noqa: SIM102  decided when it is compiled, unlike the next line
         if split == 0:
             new_k_D = tl.load(new_k + row * new_k_row + head * new_k_head + dims, mask=dims < D, other=0.0)
             new_v_E = tl.load(new_v + row * new_v_row + head * new_v_head + outs, mask=outs < E, other=0.0)

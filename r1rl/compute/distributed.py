@@ -18,19 +18,24 @@ T = TypeVar("T")
 
 
 def is_sharded(accelerator: Accelerator) -> bool:
-    """True under FSDP2, where each process has a part of weights, gradients and optimizer; False where each
-    has the whole.
+    """Return whether the model is sharded by FSDP2, so that each process has a part of weights, gradients and
+    optimizer.
     """
     return accelerator.distributed_type is DistributedType.FSDP
 
 
 def own_share(accelerator: Accelerator, items: Sequence[T]) -> list[T]:
-    """This process's items: every `num_processes`-th one, so that process r of W holds slots r, r + W, ..."""
+    """Return this process's items: every `num_processes`-th one, so that process r of W holds slots r, r + W,
+    ...
+    """
     return list(items[accelerator.process_index :: accelerator.num_processes])
 
 
 def gather_shares(accelerator: Accelerator, share: Sequence[T]) -> list[T]:
-    """The inverse of `own_share`, on every process. Items are pickled; shares may differ by one in length."""
+    """Return on every process all items that `own_share` distributed, in their order.
+
+    Items are pickled; shares may differ by one in length.
+    """
     if accelerator.num_processes == 1:
         return list(share)
     shares: list[list[T]] = gather_object([list(share)])
@@ -39,8 +44,9 @@ def gather_shares(accelerator: Accelerator, share: Sequence[T]) -> list[T]:
 
 
 def from_main_process(accelerator: Accelerator, make: Callable[[], T]) -> T:
-    """What `make` returns in the main process, on every process; a UserError that it raises there is raised
-    everywhere.
+    """Return on every process the result of `make` in the main process.
+
+    A `UserError` that it raises there is raised everywhere.
     """
     made: list[Any] = [None, None]
     if accelerator.is_main_process:
@@ -56,19 +62,20 @@ def from_main_process(accelerator: Accelerator, make: Callable[[], T]) -> T:
 
 
 def reduce_sum(accelerator: Accelerator, values: Tensor) -> Tensor:
-    """Elementwise sum over processes, where the input is (the transport may be a GPU); the input is not
-    changed.
+    """Return the elementwise sum over processes, on the device of the input (the transport may be a GPU).
+
+    The input is not changed.
     """
     return _reduce(accelerator, values, torch.distributed.ReduceOp.SUM)
 
 
 def reduce_max(accelerator: Accelerator, values: Tensor) -> Tensor:
-    """Elementwise maximum over processes, where the input is; the input is not changed."""
+    """Return the elementwise maximum over processes, on the device of the input, which is not changed."""
     return _reduce(accelerator, values, torch.distributed.ReduceOp.MAX)
 
 
 def max_over_processes(accelerator: Accelerator, value: int) -> int:
-    """The largest value that any process has."""
+    """Return the largest value that any process has."""
     return int(reduce_max(accelerator, torch.tensor(value)))
 
 
@@ -83,7 +90,7 @@ def _reduce(
 
 
 def leave_together(accelerator: Accelerator) -> None:
-    """The end of a job: trackers are closed, and nobody leaves while another still needs its connections.
+    """End a job: close the trackers, and let no process leave while another still needs its connections.
 
     Gloo's threads let go of the last exchange shortly after it, for which they need the interpreter. A
     process that tears the group down at once, holding the interpreter, waits for them forever; so it pauses

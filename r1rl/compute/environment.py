@@ -1,4 +1,6 @@
-"""What a run ran on: versions, revision, hardware. Recorded with every run, so that a figure can be traced."""
+"""The environment of a run: versions, revision, hardware. It is recorded with every run, so that figures can
+be traced.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ PACKAGES = (
 
 
 def describe_environment(seed: int) -> dict[str, Any]:
-    """JSON values: versions, git revision, hardware, command line, time (UTC) and seed."""
+    """Return as JSON values: versions, git revision, hardware, command line, time (UTC) and seed."""
     import torch  # here, so that what only asks for the revision starts without it
 
     return {
@@ -45,7 +47,7 @@ def describe_environment(seed: int) -> dict[str, Any]:
 
 
 def installed_version(package: str) -> str | None:
-    """The installed version of a package, or None."""
+    """Return the installed version of a package, or None."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -53,8 +55,9 @@ def installed_version(package: str) -> str | None:
 
 
 def git_revision() -> dict[str, Any] | None:
-    """Commit of the checkout that r1rl runs from and whether it has changes; None for an installed package or
-    without git.
+    """Return the commit of the checkout that r1rl runs from and whether it has changes.
+
+    Return None for an installed package or without git.
     """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():

@@ -24,42 +24,44 @@ MAX_GRAPHS = 256
 
 
 def bucket(needed: int, smallest: int, parts: int) -> int:
-    """`needed` rounded up: to multiples of `smallest`, and further on to `parts` steps from one power of two
-    to the next.
+    """Round `needed` up: to multiples of `smallest`, and further on to `parts` steps from one power of two to
+    the next.
     """
     step = max(smallest, (1 << max(needed - 1, 0).bit_length() >> 1) // parts)
     return -(-needed // step) * step
 
 
 def batch_bucket(rows: int) -> int:
-    """Rows of the captured step that decodes `rows` rows: 8, 16, ... 64, 80, 96, ... at most a quarter more
-    than needed, or 8.
+    """Return the rows of the captured step that decodes `rows` rows: 8, 16, ... 64, 80, 96, ...
+
+    They are at most a quarter more than needed, or 8.
     """
     return bucket(rows, SMALLEST_BATCH, 4)
 
 
 def width_bucket(columns: int) -> int:
-    """Columns that a captured step reads when `columns` are in use: 64, 128, ... 512, 576, ... at most an
-    eighth more, or 64.
+    """Return the columns that a captured step reads if `columns` are in use: 64, 128, ... 512, 576, ...
+
+    They are at most an eighth more than needed, or 64.
     """
     return bucket(columns, SMALLEST_WIDTH, 8)
 
 
 class Capture(Protocol):
-    """Makes a step replayable.
+    """A function that makes a step replayable.
 
-    The step changes tensors in place; it must not wait for the device, allocate what outlives it, or depend
-    on anything that changes on the host: a replay does exactly what was recorded, on the same memory.
+    The step changes tensors in place. It must not wait for the device, allocate memory that outlives it, or
+    depend on anything that changes on the host: a replay does exactly what was recorded, on the same memory.
     """
 
     fault: str | None
-    """Why steps can't be captured, once that is known."""
+    """The reason why steps can't be captured, once it is known."""
 
     def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
-        """Runs the step once, and returns what does it again: a replay, or the step itself where it can't be
-        captured.
+        """Run the step once, and return a function that does it again.
 
-        Raises what the step raises, and then the step has not been done.
+        The function is a replay, or the step itself if it can't be captured. An error of the step is raised,
+        and then the step has not been done.
         """
         ...
 
@@ -81,15 +83,17 @@ class CudaCapture:
     """
 
     def __init__(self, device: torch.device, forbid_waiting: bool = False) -> None:
-        """`forbid_waiting`: a step that waits for the device, as data-dependent code does, is found before it
-        spoils a capture.
+        """Prepare the capture of steps on a device.
+
+        With `forbid_waiting`, a step that waits for the device, as data-dependent code does, is found before
+        it spoils a capture.
         """
         self.device = device
         self.forbid_waiting = forbid_waiting
         self.fault: str | None = None
         self.stream = torch.cuda.Stream(device)
         self.graphs: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
-        """Those that somebody still replays."""
+        """The captured graphs that are still in use."""
 
     def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
         """See `Capture`. The first run is the warm-up that capturing needs: libraries and kernels are loaded
@@ -149,7 +153,7 @@ class CudaCapture:
 
 @contextmanager
 def waiting_forbidden() -> Iterator[None]:
-    """In here, what makes the host wait for the GPU raises."""
+    """Make every operation in this context raise that makes the host wait for the GPU."""
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -159,7 +163,7 @@ def waiting_forbidden() -> Iterator[None]:
 
 
 def describe(error: Exception) -> str:
-    """An error's type and the beginning of its message, on one line."""
+    """Return an error's type and the beginning of its message, on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200] or 'no message'}"
 
 
@@ -171,7 +175,7 @@ class StepGraphs:
         self._replays: dict[Hashable, Callable[[], None]] = {}
 
     def run(self, key: Hashable, step: Callable[[], None]) -> None:
-        """Runs the step: a replay if one with this key was captured."""
+        """Run the step, by a replay if one with this key was captured."""
         if key in self._replays:
             self._replays[key]()
             return

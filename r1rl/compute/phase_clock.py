@@ -1,4 +1,4 @@
-"""How long the phases of a training step take, in this process and in the slowest one."""
+"""The time that the phases of a training step take, in this process and in the slowest one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ class PhaseClock:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Times a phase, what it left for the GPU to do included. Several of one name add up."""
+        """Measure the time of a phase, with the work that it left for the GPU; several phases of one name add
+        up.
+        """
         started = time.perf_counter()
         yield
         if torch.cuda.is_available():
@@ -34,16 +36,18 @@ class PhaseClock:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
     def split(self, phase: str, part: str, seconds: float) -> None:
-        """So many of a phase's seconds were those of a `part` of it, which is told apart."""
+        """Count so many of a phase's seconds as those of its part `part`, under a name of their own."""
         self.seconds[phase] -= seconds
         self.seconds[part] = self.seconds.get(part, 0.0) + seconds
 
     def stop(self) -> float:
-        """Ends the step; returns its seconds, which are also its phase `step`."""
+        """End the step, and return its seconds, which are also its phase `step`."""
         self.seconds["step"] = time.perf_counter() - self._started
         return self.seconds["step"]
 
     def slowest(self) -> dict[str, float]:
-        """Each phase's time in the slowest process: what a step costs. Every process must call it."""
+        """Return each phase's time in the slowest process, which is the cost of a step. Every process must
+        call it.
+        """
         values = reduce_max(self.accelerator, torch.tensor(list(self.seconds.values()), dtype=torch.float64))
         return dict(zip(self.seconds, values.tolist(), strict=True))

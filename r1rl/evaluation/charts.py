@@ -40,7 +40,10 @@ def interval_bar(estimate: Mapping[str, Any] | None) -> str:
     whisker = ""
     if interval is not None:
         low, high = (BAR_WIDTH * bound for bound in interval)
-        whisker = f'<line x1="{low:.1f}" y1="{middle}" x2="{high:.1f}" y2="{middle}" stroke="#1c2430" stroke-width="2"/>'
+        whisker = (
+            f'<line x1="{low:.1f}" y1="{middle}" x2="{high:.1f}" y2="{middle}" stroke="#1c2430" '
+            f'stroke-width="2"/>'
+        )
     return (
         f'<svg width="{BAR_WIDTH}" height="{BAR_HEIGHT}" viewBox="0 0 {BAR_WIDTH} {BAR_HEIGHT}" role="img" '
         f'aria-label="{value:.1%}">'
@@ -92,7 +95,8 @@ def line_chart(series: Sequence[Series], title: str, logarithmic: bool = False, 
         f'<span style="color:{COLOURS[index % len(COLOURS)]}">&#9632;</span> {escape(line.name)}'
         for index, line in enumerate(series)
     )
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg><div class="note">{legend}</div>'
+    drawing = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg>'
+    return f'{drawing}<div class="note">{legend}</div>'
 
 
 def _top(highest: float, percent: bool) -> float:

@@ -85,7 +85,10 @@ def contradictions(recipe: EvaluateRecipe) -> Iterator[Contradiction]:
             yield (key,), f"{key} names {name} twice"
     for index, name in ((index, benchmark.name) for index, benchmark in enumerate(recipe.define)):
         if not name or name.startswith(".") or "/" in name:
-            sentence = f'define.{index}.name is "{name}"; it names a folder, so it has no slash and no dot at its start'
+            sentence = (
+                f'define.{index}.name is "{name}"; it names a folder, so it has no slash and no dot at its '
+                f"start"
+            )
             yield (f"define.{index}.name",), sentence
     questions = [
         ("question", recipe.question),

@@ -38,7 +38,10 @@ def scores(results: Sequence[Result]) -> str:
                 format_estimate(figures["mean_length"], percent=False),
             ]
         )
-    note = "avg@n: the mean over problems of the share of right completions. pass@n: at least one of n is right. cons@n: the majority is."
+    note = (
+        "avg@n: the mean over problems of the share of right completions. pass@n: at least one of n is "
+        "right. cons@n: the majority is."
+    )
     return _table(
         ["benchmark", "model", "", "problems x n", "accuracy (avg@n)", "pass@n", "cons@n", "tokens"], rows, 3
     ) + _note(note)
@@ -49,9 +52,8 @@ def differences(comparisons: Sequence[Comparison]) -> str:
     items = []
     for comparison in comparisons:
         reasons = "; ".join(comparison.measured_differently)
-        items.append(
-            f"<li>{escape(comparison.sentence())}{escape(f'. Measured differently: {reasons}') if reasons else ''}</li>"
-        )
+        difference = escape(f". Measured differently: {reasons}") if reasons else ""
+        items.append(f"<li>{escape(comparison.sentence())}{difference}</li>")
     return f"<ul>{''.join(items)}</ul>"
 
 
@@ -195,9 +197,13 @@ def against_limit(results: Sequence[Result]) -> str:
         charts.append(_chart(benchmark, series, "token limit", logarithmic=True))
     note = "What a lower limit would have given: the same completions, cut off there and graded again."
     if is_bound:
-        note += " Where a server does not tell its tokens, a completion that would have been cut counts as not right: a lower bound."
+        note += (
+            " Where a server does not tell its tokens, a completion that would have been cut counts as not "
+            "right: a lower bound."
+        )
     table = _table(["benchmark", "model", "token limit", "accuracy", "cut off"], rows, 2)
-    return f'{_note(note)}<div class="charts">{"".join(charts)}</div><details><summary>The figures</summary>{table}</details>'
+    figures = f"<details><summary>The figures</summary>{table}</details>"
+    return f'{_note(note)}<div class="charts">{"".join(charts)}</div>{figures}'
 
 
 def has_curve(evaluated: Sequence[Evaluated]) -> bool:
@@ -264,7 +270,10 @@ def problems(evaluated: Sequence[Evaluated]) -> str:
         )
         table = _table(["problem", *(escape(one.result.model) for one in ones)], rows, 1)
         blocks.append(f"<details><summary>{escape(f'{benchmark}: {count}')}</summary>{table}</details>")
-    note = "Right completions of each problem, and how the others ended. A click on a problem shows its completions below."
+    note = (
+        "Right completions of each problem, and how the others ended. A click on a problem shows its "
+        "completions below."
+    )
     return _note(note) + "".join(blocks)
 
 
@@ -273,9 +282,8 @@ def manifests(results: Sequence[Result]) -> str:
     blocks = []
     for result in results:
         text = yaml.safe_dump(result.manifest, sort_keys=False, allow_unicode=True, width=110)
-        blocks.append(
-            f"<details><summary>{escape(f'{result.benchmark}, {result.model}')}</summary><pre>{escape(text)}</pre></details>"
-        )
+        title = escape(f"{result.benchmark}, {result.model}")
+        blocks.append(f"<details><summary>{title}</summary><pre>{escape(text)}</pre></details>")
     return "".join(blocks)
 
 
@@ -307,7 +315,8 @@ def _by_benchmark(results: Sequence[Result]) -> dict[str, list[Result]]:
 def _chart(
     caption: str, series: Sequence[Series], axis: str, logarithmic: bool = False, percent: bool = True
 ) -> str:
-    return f"<figure><figcaption>{escape(caption)}</figcaption>{line_chart(series, axis, logarithmic, percent)}</figure>"
+    chart = line_chart(series, axis, logarithmic, percent)
+    return f"<figure><figcaption>{escape(caption)}</figcaption>{chart}</figure>"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], first_number: int) -> str:
@@ -320,7 +329,8 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], first_number: i
         )
 
     body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{line("th", header)}</tr></thead><tbody>{body}</tbody></table></div>'
+    head = f"<thead><tr>{line('th', header)}</tr></thead>"
+    return f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>'
 
 
 def _note(text: str) -> str:

@@ -109,7 +109,10 @@ class Comparison:
         )
         verdict = "" if interval is None or self.difference.is_significant else "; zero is within it"
         number = self.difference.num_problems
-        return f"{self.benchmark}: {self.second} minus {self.first} is {value}{sure} (paired over {number} problems{verdict})"
+        return (
+            f"{self.benchmark}: {self.second} minus {self.first} is {value}{sure} "
+            f"(paired over {number} problems{verdict})"
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return what summary.json holds."""

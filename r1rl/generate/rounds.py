@@ -125,7 +125,9 @@ def second_round(folder: Path, first: Round, question: Question, sampler: Sample
 
 @dataclass(slots=True)
 class Tally:
-    """The number of completions that one process sampled in a round, and of those that it could not sample."""
+    """The number of completions that one process sampled in a round, and of those that it could not
+    sample.
+    """
 
     completions: int = 0
     tokens: int = 0

@@ -5,7 +5,7 @@
       manifest.json                    how the completions were sampled; written before the first one
       answer/samples-00000.jsonl       completions as they finish, one file per process
       verify/samples-00000.jsonl       with a verification: those of the second round
-      completions.jsonl                all of them, in the order of the problems; written in one move at the end
+      completions.jsonl                all of them, in the order of the problems, written in one move
       summary.json
 
 Each completion is on disk as soon as it is finished, and has a seed of its own. So a run that was killed goes

@@ -1,4 +1,6 @@
-"""The quantities that a memory estimate starts from: a model's shape, a launch, and the work on one process."""
+"""The quantities that a memory estimate starts from: a model's shape, a launch, and the work on one
+process.
+"""
 
 from __future__ import annotations
 
@@ -85,8 +87,8 @@ class Work:
     """A flag, true if a kernel makes the gradient from the logits (`r1rl.policy.logprob_kernel`)."""
     has_reference: bool = False
     overlaps: bool = False
-    """A flag, true if the next rollout is sampled during the update (`rollout.one_step_off`), from a copy of the
-    weights on a CPU, too.
+    """A flag, true if the next rollout is sampled during the update (`rollout.one_step_off`), from a copy of
+    the weights on a CPU, too.
     """
     teacher: ModelShape | None = None
     adapters: Adapters | None = None

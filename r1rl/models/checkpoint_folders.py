@@ -1,6 +1,7 @@
 """The checkpoints of a run directory, read off the names of folders alone.
 
-runs/<name>/checkpoints/step-000100/   a whole checkpoint: it is written under another name and renamed when it is finished
+A whole checkpoint is `runs/<name>/checkpoints/step-000100/`. It is written under another name and renamed
+when it is finished.
 """
 
 from __future__ import annotations

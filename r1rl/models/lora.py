@@ -1,11 +1,11 @@
-"""LoRA: small trained matrices beside the frozen ones of a model (2106.09685, section 4.1), through PEFT,
-which only this module imports.
+"""LoRA: small trained matrices beside the frozen ones of a model (2106.09685, section 4.1), through PEFT.
 
-    h = W x + scale B A x,      scale = alpha / rank,      A [rank, in] drawn at random, B [out, rank] zero at the start
+    h = W x + scale B A x,      scale = alpha / rank
+    A [rank, in] is drawn at random; B [out, rank] is zero at the start
 
-Adapters are put into the model in place, so it stays the class of transformers that it was. W keeps its
-precision and is never written to; A and B are float32. Nothing is ever merged into the policy: a rollout has
-a copy of its own (`r1rl.rollout.weights`).
+Only this module imports PEFT. Adapters are put into the model in place, so it stays the class of transformers
+that it was. W keeps its precision and is never written to; A and B are float32. Nothing is ever merged into
+the policy: a rollout has a copy of its own (`r1rl.rollout.weights`).
 """
 
 from __future__ import annotations

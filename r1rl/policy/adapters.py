@@ -31,7 +31,7 @@ def adapt(
 
 
 def base_name(path: str) -> str:
-    """What a saved adapter calls the model that it belongs to: an embedded model's name, a hub name, or a
+    """Return the name that a saved adapter has for its model: an embedded model's name, a hub name, or a
     folder's whole path.
     """
     return str(Path(path).resolve()) if path not in models.EMBEDDED and Path(path).is_dir() else path

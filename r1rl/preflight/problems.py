@@ -30,8 +30,8 @@ def read_held_out(evaluation: EvaluationConfig, rows: Rows | None = None) -> Loa
 
 
 def read_section(data: ProblemsConfig, seed: int, section: str, rows: Rows | None = None) -> LoadedProblems:
-    """Return the problems of one section of the recipe, or of `rows` in the place of its source; every error names
-    the section.
+    """Return the problems of one section of the recipe, or of `rows` in the place of its source; every error
+    names the section.
     """
     try:
         return read_problems(data, seed, section, rows)

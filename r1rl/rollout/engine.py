@@ -47,7 +47,9 @@ class RolloutEngine(Protocol):
     """The reason why this engine was chosen, as a sentence."""
     properties: EngineProperties
     trials: list[Trial]
-    """The trials of its faster ways, accepted or refused; `make_engine` gives an engine without any an empty list."""
+    """The trials of its faster ways, accepted or refused; `make_engine` gives an engine without any an empty
+    list.
+    """
 
     def generate(
         self,

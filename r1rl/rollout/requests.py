@@ -1,4 +1,4 @@
-"""What an engine is asked for, checked, and what it hands back, put together."""
+"""The requests to an engine, checked, and the groups of completions that it returns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def check_request(
     vocabulary: int,
     limits: Sequence[Sequence[int]] | None = None,
 ) -> None:
-    """Raises UserError for what no engine can sample from."""
+    """Raise `UserError` for a request that no engine can sample from."""
     if len(seeds) != len(prompts):
         raise UserError(f"rollout: {len(prompts)} prompts came with {len(seeds)} seeds; each needs one.")
     if num_generations < 1 or sampling.max_completion_length < 1:
@@ -54,7 +54,7 @@ Finished = tuple[int, int, list[int], list[float], FinishReason]
 
 
 class GroupCollector:
-    """Gathers finished completions until all of a group are there."""
+    """A collection of finished completions that returns a group once all of its completions are there."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, num_prompts: int, num_generations: int) -> None:
         self.tokenizer = tokenizer
@@ -79,6 +79,6 @@ class GroupCollector:
                 self.complete.append(CompletionGroup(prompt, group))
 
     def take(self) -> list[CompletionGroup]:
-        """The groups completed since the last call, in the order in which they were."""
+        """Return the groups completed since the last call, in the order of their completion."""
         groups, self.complete = self.complete, []
         return groups

@@ -24,15 +24,16 @@ MIX_2 = 0x94D049BB133111EB - 2**64
 
 
 def stream_key(seed: int, generation: int) -> int:
-    """The key of the random stream of completion `generation` of a prompt with this seed."""
+    """Return the key of the random stream of completion `generation` of a prompt with this seed."""
     return derive_seed(seed, "completion", generation)
 
 
 def uniforms(keys_B: Tensor, first_B: Tensor, steps: int) -> Tensor:
-    """float64 [B, steps] in [0, 1): entries first, first + 1, ... of each row's stream, 53 random bits each.
+    """Return float64 [B, steps] in [0, 1): entries first, first + 1, ... of each row's stream, 53 random bits
+    each.
 
-    Counter-based: entry t of a stream is SplitMix64's output for the state key + (t + 1) gamma, a function of
-    the key and t alone. Integer arithmetic wraps modulo 2^64 and is the same on every device.
+    The stream is counter-based: its entry t is SplitMix64's output for the state key + (t + 1) gamma, a
+    function of the key and t alone. Integer arithmetic wraps modulo 2^64 and is the same on every device.
     """
     counter_BS = first_B[:, None] + torch.arange(1, steps + 1, device=keys_B.device)
     z = keys_B[:, None] + counter_BS * GAMMA
@@ -43,23 +44,24 @@ def uniforms(keys_B: Tensor, first_B: Tensor, steps: int) -> Tensor:
 
 
 def shift_right(z: Tensor, bits: int) -> Tensor:
-    """Logical shift: torch's shift of a signed integer copies the sign bit."""
+    """Shift logically; torch's shift of a signed integer copies the sign bit."""
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def block_width(vocabulary: int) -> int:
-    """A power of two near the square root of the vocabulary; one that divides it if there is one at most 4
-    times smaller.
+    """Return a power of two near the square root of the vocabulary.
+
+    It divides the vocabulary if there is one that does and is at most 4 times smaller.
     """
     width = 1 << ((vocabulary - 1).bit_length() + 1) // 2
     return next((w for w in (width, width // 2, width // 4) if w and vocabulary % w == 0), width)
 
 
 def sum_blocks(logits_BV: Tensor, temperature: float, width: int) -> tuple[Tensor, Tensor]:
-    """The highest of `logits / temperature` in each block of `width` entries, and the sum of exp(x -
-    highest): float32 [B, K] each.
+    """Return the highest of `logits / temperature` in each block of `width` entries, and the sum of exp(x -
+    highest).
 
-    Of a block of -inf alone, the sum is 0.
+    Both are float32 [B, K]. The sum of a block of -inf alone is 0.
     """
     if missing := -logits_BV.shape[1] % width:
         logits_BV = pad(logits_BV, (0, missing), value=-torch.inf)
@@ -74,7 +76,7 @@ def sum_blocks(logits_BV: Tensor, temperature: float, width: int) -> tuple[Tenso
 
 @dataclass(frozen=True, slots=True)
 class LogitOps:
-    """What is done with logits on the way to a token: torch's operations, or kernels that do the same."""
+    """The operations on logits that lead to a token: torch's, or kernels that do the same."""
 
     block_width: Callable[[int], int] = block_width
     """Entries of a block of a vocabulary."""
@@ -89,13 +91,12 @@ TORCH_OPS = LogitOps()
 def draw(
     logits_BV: Tensor, temperature: float, uniform_B: Tensor, ops: LogitOps = TORCH_OPS
 ) -> tuple[Tensor, Tensor]:
-    """One token per row by inverting the cumulative distribution at `uniform_B` (float64, [0, 1)), and its
-    log-probability (float32).
+    """Draw one token per row, and return the tokens and their log-probabilities (float32).
 
-    Two levels keep it exact for large vocabularies: the block whose cumulative sum passes u, then the token
-    within it, both cumulated in float64. The error in a token's probability is that of the float32 sum of its
-    block, about 1e-7 of the block. A token of probability zero is never drawn. The logits are read once, and
-    one block again.
+    The cumulative distribution is inverted at `uniform_B` (float64, [0, 1)). Two levels keep it exact for
+    large vocabularies: the block whose cumulative sum passes u, then the token within it, both cumulated in
+    float64. The error in a token's probability is that of the float32 sum of its block, about 1e-7 of the
+    block. A token of probability zero is never drawn. The logits are read once, and one block again.
     """
     vocabulary = logits_BV.shape[1]
     width = ops.block_width(vocabulary)
@@ -122,8 +123,8 @@ def draw(
 
 
 def penalize_repetition(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
-    """Divides positive and multiplies negative logits of tokens already in prompt or completion (Keskar et
-    al. 2019, CTRL).
+    """Divide positive and multiply negative logits of tokens already in prompt or completion (Keskar et al.
+    2019, CTRL).
     """
     penalized_BV = torch.where(logits_BV < 0, logits_BV * penalty, logits_BV / penalty)
     return torch.where(seen_BV, penalized_BV, logits_BV)
@@ -136,9 +137,9 @@ def sample(
     seen_BV: Tensor | None,
     ops: LogitOps = TORCH_OPS,
 ) -> tuple[Tensor, Tensor]:
-    """The next token of each row and its log-probability (float32) under the processed distribution.
+    """Return the next token of each row and its log-probability (float32) under the processed distribution.
 
-    `seen_BV` is needed with a repetition penalty only: which tokens each row holds.
+    `seen_BV`, the tokens that each row holds, is needed with a repetition penalty only.
     """
     if seen_BV is not None:
         logits_BV = penalize_repetition(logits_BV.float(), seen_BV, sampling.repetition_penalty)

@@ -1,4 +1,4 @@
-"""When a completion ends: EOS tokens and stop strings.
+"""The end of a completion: EOS tokens and stop strings.
 
 Legend: V vocabulary.
 """
@@ -27,7 +27,7 @@ class StoppingRules:
         self._made: dict[tuple[tuple[int, ...], tuple[str, ...]], Stopping] = {}
 
     def of(self, sampling: Sampling) -> Stopping:
-        """For these EOS tokens and stop strings."""
+        """Return the rule for the EOS tokens and stop strings of `sampling`."""
         key = sampling.eos_token_ids, sampling.stop
         if key not in self._made:
             self._made[key] = Stopping(*key, self.tokenizer, self.vocabulary)
@@ -35,8 +35,9 @@ class StoppingRules:
 
 
 class Stopping:
-    """Finds the end of completions: cheaply on the device for most tokens, exactly on the host for the few
-    that may end one.
+    """A rule that finds the end of completions.
+
+    It is cheap on the device for most tokens, and exact on the host for the few that may end one.
     """
 
     def __init__(
@@ -62,10 +63,11 @@ class Stopping:
         self.may_end_V[[token for token in self.eos_token_ids | self.completing if token < vocabulary]] = True
 
     def end(self, tokens: Sequence[int], start: int) -> tuple[int, FinishReason] | None:
-        """The first end among `tokens[start:]`, as (number of tokens kept, reason). The tokens before `start`
-        hold none.
+        """Return the first end among `tokens[start:]`, as (number of tokens kept, reason), or None if there
+        is none.
 
-        A stop string counts from the token that completes it, also if text follows it in the same token.
+        The tokens before `start` hold no end. A stop string counts from the token that completes it, also if
+        text follows it in the same token.
         """
         for index in range(start, len(tokens)):
             if tokens[index] in self.eos_token_ids:
@@ -82,15 +84,18 @@ class Stopping:
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> list[str]:
-    """What each token decodes to on its own; ids that the tokenizer doesn't know have no text."""
+    """Return the text that each token decodes to on its own; ids that the tokenizer doesn't know have no
+    text.
+    """
     known = min(vocabulary, len(tokenizer))
     return tokenizer.batch_decode([[token] for token in range(known)], skip_special_tokens=True)
 
 
 def may_complete(text: str, stops: Sequence[str]) -> bool:
-    """True if a token with this text may hold the last character of a stop string.
+    """Return whether a token with this text may hold the last character of a stop string.
 
-    Errs on the side of True: a lone token may have lost the space before it, or be a part of a character.
+    The answer may be True without need: a lone token may have lost the space before it, or be a part of a
+    character.
     """
     if REPLACEMENT in text:
         return True

@@ -19,26 +19,27 @@ from r1rl.policy.copies import convert_copy, duplicate
 
 
 class RolloutWeights:
-    """A model to sample from, and a promise to leave the policy as it was.
+    """A model to sample from, which leaves the policy as it was.
 
-    Where the policy computes in the rollout's precision already, its own modules run and nothing is ever
-    synchronized. Otherwise (float32 master weights and a bfloat16 rollout, a sharded policy, or one that
-    changes while it is sampled from) there is one copy of the parameters;
-    buffers keep their precision, since rounding rotary frequencies would move the positions.
+    If the policy computes in the rollout's precision already, its own modules run and nothing is ever
+    synchronized. Otherwise there is one copy of the parameters: for float32 master weights and a bfloat16
+    rollout, a sharded policy, or one that changes while it is sampled from. Buffers keep their precision,
+    since rounding rotary frequencies would move the positions.
 
-    Of a policy with adapters (`r1rl.models.lora`) it is a plain model, W + scale B A in the place of each
-    adapted layer: the engines run it as fast as any other, and their captured steps stay valid. Frozen
-    weights without an adapter are the policy's own in the rollout's precision, so the copy takes the adapted
-    matrices only.
+    The copy of a policy with adapters (`r1rl.models.lora`) is a plain model, with W + scale B A in the place
+    of each adapted layer. The engines run it as fast as any other, and their captured steps stay valid.
+    Frozen weights without an adapter are the policy's own in the rollout's precision, so the copy takes the
+    memory of the adapted matrices only.
     """
 
     def __init__(
         self, policy: PreTrainedModel, dtype: torch.dtype | None = None, own_copy: bool = False
     ) -> None:
-        """`dtype` None: bfloat16 for float32 weights on a GPU, the weights' own precision otherwise.
+        """Prepare the weights of a policy for sampling.
 
-        `own_copy`: the policy's parameters can't be read while sampling: they will be sharded over processes,
-        or change meanwhile. Frozen weights of a policy with adapters stay shared.
+        `dtype` None is bfloat16 for float32 weights on a GPU, and the weights' own precision otherwise.
+        `own_copy` says that the policy's parameters can't be read while sampling, because they will be
+        sharded over processes, or change meanwhile. Frozen weights of a policy with adapters stay shared.
         """
         self.policy = policy
         parameter: torch.Tensor = next(policy.parameters())
@@ -73,11 +74,15 @@ class RolloutWeights:
         return head.weight.shape[0]
 
     def addresses(self) -> tuple[int, ...]:
-        """Where parameters and buffers lie: what was captured with them is void when they move."""
+        """Return the addresses of parameters and buffers; steps that were captured with them are void if they
+        change.
+        """
         return tuple(tensor.data_ptr() for tensor in (*self.model.parameters(), *self.model.buffers()))
 
     def refresh(self) -> None:
-        """Brings the copy up to date with the policy; nothing to do where the policy's own weights are read."""
+        """Bring the copy up to date with the policy. This does nothing if the policy's own weights are
+        read.
+        """
         if not self.is_copy:
             return
         with torch.no_grad():
@@ -95,8 +100,10 @@ class RolloutWeights:
 
     @contextmanager
     def borrowed(self, attention: str | None = None) -> Iterator[PreTrainedModel]:
-        """The model in eval mode, in inference mode and without autocast, optionally with another attention
-        function; then as before.
+        """Give the model in eval mode, in inference mode and without autocast, and restore its state
+        afterwards.
+
+        `attention` names another attention function for that time.
         """
         config = self.model.config
         training = [module for module in self.model.modules() if module.training]
@@ -119,8 +126,8 @@ class RolloutWeights:
 
 
 def release_inference_buffers(model: PreTrainedModel) -> None:
-    """Replaces buffers that a forward made in inference mode (dynamic rotary frequencies): training could not
-    use them.
+    """Replace buffers that a forward made in inference mode (dynamic rotary frequencies), which training
+    could not use.
     """
     for module in model.modules():
         for name, buffer in module._buffers.items():
@@ -129,10 +136,10 @@ def release_inference_buffers(model: PreTrainedModel) -> None:
 
 
 def plain_copy(policy: PreTrainedModel, dtype: torch.dtype) -> tuple[PreTrainedModel, list[tuple[Any, Any]]]:
-    """A copy without adapters, and each adapted layer beside the plain layer in its place, whose weight is
-    its own.
+    """Return a copy without adapters, and each adapted layer beside the plain layer in its place.
 
-    The other parameters are the policy's where they have `dtype` already; nobody trains them.
+    The weight of such a plain layer is its own. The other parameters are the policy's if they have `dtype`
+    already; nobody trains them.
     """
     replaced: dict[int, object] = {}
     merged = []

@@ -125,5 +125,6 @@ def _cut_torn_line(path: Path) -> None:
 
 
 OWN_COLUMNS = (
-    "id", "problem", "answer", "prompt", "prefill", "completion", "finish_reason", "tokens", "sample", "seed", "model", "round",
+    "id", "problem", "answer", "prompt", "prefill", "completion", "finish_reason", "tokens", "sample", "seed",
+    "model", "round",
 )  # fmt: skip
