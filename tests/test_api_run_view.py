@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from matplotlib import image
+from matplotlib import image, pyplot
 from run_helpers import newest, prepare, train
 from transformers import AutoModelForSequenceClassification
 
@@ -150,10 +150,9 @@ def test_evaluations_and_summary(run: r1rl.Run, directory: RunDirectory) -> None
 
 
 def test_curves_are_those_of_the_run(run: r1rl.Run, directory: RunDirectory) -> None:
-    file = io.BytesIO()
-    run.curves().savefig(file, format="png")
-    file.seek(0)
-    assert np.array_equal(image.imread(file), image.imread(directory.curves_path))
+    shown = run.curves()._repr_png_()
+    assert np.array_equal(image.imread(io.BytesIO(shown)), image.imread(directory.curves_path))
+    assert pyplot.get_fignums() == []  # pyplot keeps no figure alive
 
 
 def test_checkpoints_model_and_tokenizer(run: r1rl.Run, directory: RunDirectory) -> None:

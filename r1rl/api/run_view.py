@@ -30,9 +30,9 @@ from r1rl.monitor import metric_names as names
 from r1rl.runs.run_directory import STEP_FILE, RunDirectory
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from r1rl.monitor.curves import CurvesFigure
     from r1rl.sampling_jobs.targets import Target
 
 BEFORE, AFTER = "before", "after"
@@ -124,7 +124,7 @@ class Run:
         """The folder of the newest whole checkpoint; None if there is none yet."""
         return find_checkpoint(self._files.checkpoints)
 
-    def curves(self) -> Figure:
+    def curves(self) -> CurvesFigure:
         """Draw the panels of curves.png from the steps so far. A notebook shows the figure, and its `savefig`
         writes it; pyplot does not know it.
         """

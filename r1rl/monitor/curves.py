@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,16 @@ PANELS = (
 )
 
 
+class CurvesFigure(Figure):
+    """A figure that a notebook shows by itself: it needs neither pyplot nor its settings."""
+
+    def _repr_png_(self) -> bytes:
+        """Return the figure as a PNG file."""
+        file = io.BytesIO()
+        self.savefig(file, format="png")
+        return file.getvalue()
+
+
 def smoothed(values: Sequence[float], reach: int) -> list[float]:
     """Return the mean over the `reach` values before and after each one, over fewer towards the ends.
 
@@ -60,14 +71,14 @@ def draw_curves(
     evaluations: Mapping[int, Mapping[str, Any]],
     title: str,
     panels: Sequence[Panel] = PANELS,
-) -> Figure:
+) -> CurvesFigure:
     """Return the figure of a run, with six panels.
 
     `records` are the lines of metrics.jsonl. `evaluations` maps a step to the figures of the evaluation made
     after it ({"accuracy": {"value": 0.4, "ci95": [0.35, 0.45]}, ...}), drawn as points with their 95 %
     intervals.
     """
-    figure = Figure(figsize=(12.0, 6.6), dpi=120, layout="constrained")
+    figure = CurvesFigure(figsize=(12.0, 6.6), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12)
     for axes, panel in zip(figure.subplots(2, 3).flat, panels, strict=True):
