@@ -18,6 +18,8 @@ PYTHON ?= python3
 VENV ?= .venv
 RECIPE ?= recipes/zero_rl/tiny.yaml
 ARGS ?=
+# Processes of the tests, each with one thread: together they keep the cores busy without waiting for each other.
+JOBS ?= 2
 PIP_ARGS ?=
 
 PY := $(VENV)/bin/python
@@ -36,7 +38,7 @@ quickstart: $(INSTALLED)
 	$(PY) -m r1rl grpo $(RECIPE) $(ARGS)
 
 test: lint
-	$(PY) -m pytest -q $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(INSTALLED_DEV)
 	$(PY) -m ruff check .
