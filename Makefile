@@ -37,8 +37,9 @@ install: $(INSTALLED)
 quickstart: $(INSTALLED)
 	$(PY) -m r1rl grpo $(RECIPE) $(ARGS)
 
+test: export OMP_NUM_THREADS = 1
 test: lint
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile $(ARGS)
+	$(PY) -m pytest -q -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(INSTALLED_DEV)
 	$(PY) -m ruff check .
